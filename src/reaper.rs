@@ -1,0 +1,310 @@
+//! What to reap, and how: [`Reaper`], [`CgroupOptions`], [`KillMethod`], [`Signal`].
+//!
+//! Plain values. Nothing here looks at the system; a spawn does, and refuses what is unsafe.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::outcome::Refusal;
+
+/// Where the directories of a v1 target are: `root/<subsystem>/slice/name` for each subsystem.
+///
+/// The hierarchies may be co-mounted or symlinked (`cpu,cpuacct`): a directory that is reached twice is
+/// reaped once. A v2 hierarchy may be among them under the name it is mounted by (`unified`).
+///
+/// ```
+/// use cgroup_reaper::{CgroupOptions, Reaper};
+///
+/// let options = CgroupOptions::new("/sys/fs/cgroup")
+///     .slice("batch")
+///     .subsystems(["freezer", "cpu", "memory"]);
+/// let reaper = Reaper::new(options, "task-42");
+/// # let _ = reaper;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupOptions {
+    pub(crate) root: PathBuf,
+    pub(crate) slice: PathBuf,
+    pub(crate) subsystems: Vec<PathBuf>,
+    pub(crate) kill_without_freezer: bool,
+}
+
+impl CgroupOptions {
+    /// Options for hierarchies mounted under `root`, usually `/sys/fs/cgroup`.
+    pub fn new(root: impl Into<PathBuf>) -> CgroupOptions {
+        CgroupOptions {
+            root: root.into(),
+            slice: PathBuf::new(),
+            subsystems: Vec::new(),
+            kill_without_freezer: false,
+        }
+    }
+
+    /// The directory between a hierarchy and the names, the same in each; default none.
+    pub fn slice(mut self, slice: impl Into<PathBuf>) -> CgroupOptions {
+        self.slice = slice.into();
+        self
+    }
+
+    /// The hierarchies, by the directories they are mounted on below the root.
+    pub fn subsystems<I>(mut self, subsystems: I) -> CgroupOptions
+    where
+        I: IntoIterator,
+        I::Item: Into<PathBuf>,
+    {
+        self.subsystems = subsystems.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether pids just read may be signalled with kill(2), unverified, where the kernel has no pidfds
+    /// and the target no freezer. A process that takes over a pid in between is then killed in
+    /// error, which is why the default is `false`. With pidfds (Linux 5.3) it changes nothing:
+    /// signals are verified and need no freezer.
+    pub fn kill_without_freezer(mut self, yes: bool) -> CgroupOptions {
+        self.kill_without_freezer = yes;
+        self
+    }
+}
+
+/// What names a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Dir(PathBuf),
+    Named { options: CgroupOptions, name: PathBuf },
+}
+
+/// What to reap, and how: a builder that `Reactor::spawn_reaper` consumes.
+///
+/// Nothing is looked at or touched before the spawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaper {
+    pub(crate) place: Place,
+    pub(crate) min_wait: Duration,
+    pub(crate) max_wait: Duration,
+    pub(crate) freeze_timeout: Duration,
+    pub(crate) grace: Option<(Signal, Duration)>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) method: KillMethod,
+    pub(crate) keep_dir: bool,
+    pub(crate) faults: Faults,
+}
+
+/// Kernel facilities that a test does without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Faults {
+    pub(crate) no_cgroup_kill: bool,
+    pub(crate) no_pidfd: bool,
+    pub(crate) no_events: bool,
+}
+
+impl Reaper {
+    /// The cgroups called `name` in each of the hierarchies of `options`. A name may have several
+    /// components (`job/step`).
+    pub fn new(options: CgroupOptions, name: impl Into<PathBuf>) -> Reaper {
+        Reaper::of(Place::Named { options, name: name.into() })
+    }
+
+    /// The one cgroup directory `dir`, v1 or v2, whichever fstatfs(2) says it is.
+    pub fn at(dir: impl Into<PathBuf>) -> Reaper {
+        Reaper::of(Place::Dir(dir.into()))
+    }
+
+    fn of(place: Place) -> Reaper {
+        Reaper {
+            place,
+            min_wait: Duration::from_millis(10),
+            max_wait: Duration::from_secs(10),
+            freeze_timeout: Duration::from_secs(10),
+            grace: None,
+            deadline: None,
+            method: KillMethod::Auto,
+            keep_dir: false,
+            faults: Faults::default(),
+        }
+    }
+
+    /// How long to wait after a kill for the group to die before the next one; default 10 ms. It grows
+    /// fourfold each time nothing changed, up to [`Reaper::max_wait`], and starts over when something
+    /// did. Only groups that do not die see it: the kernel tells of the others.
+    pub fn min_wait(mut self, wait: Duration) -> Reaper {
+        self.min_wait = wait;
+        self
+    }
+
+    /// The longest wait between two attempts; default 10 s.
+    pub fn max_wait(mut self, wait: Duration) -> Reaper {
+        self.max_wait = wait;
+        self
+    }
+
+    /// How long a group may take to freeze before it is killed as it is, thawed, and frozen again; and
+    /// how long an ancestor may hold the target frozen before that is reported as
+    /// [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). Default 10 s.
+    pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
+        self.freeze_timeout = timeout;
+        self
+    }
+
+    /// Sends `signal` to every process first, stopped and frozen ones included, and SIGKILL only to
+    /// what is left after `period`. Default: SIGKILL at once.
+    pub fn grace(mut self, signal: Signal, period: Duration) -> Reaper {
+        self.grace = Some((signal, period));
+        self
+    }
+
+    /// Gives up after this long, counted from the spawn, with
+    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). Default: never, for a process in
+    /// uninterruptible sleep dies when it wakes, and only then is the group gone.
+    pub fn deadline(mut self, deadline: Duration) -> Reaper {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How to kill; default [`KillMethod::Auto`].
+    pub fn method(mut self, method: KillMethod) -> Reaper {
+        self.method = method;
+        self
+    }
+
+    /// Kills and waits, but leaves the directories.
+    pub fn keep_dir(mut self) -> Reaper {
+        self.keep_dir = true;
+        self
+    }
+
+    /// Pretends that the kernel lacks facilities, by name. For this crate's own tests.
+    #[doc(hidden)]
+    pub fn without(mut self, facility: &str) -> Reaper {
+        match facility {
+            "cgroup.kill" => self.faults.no_cgroup_kill = true,
+            "pidfd" => self.faults.no_pidfd = true,
+            "events" => self.faults.no_events = true,
+            _ => {}
+        }
+        self
+    }
+
+    /// The checks that need no look at the system.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        if self.min_wait < Duration::from_millis(1) || self.min_wait > self.max_wait {
+            return Err(Refusal::InvalidWait { min_wait: self.min_wait, max_wait: self.max_wait });
+        }
+        Ok(())
+    }
+}
+
+/// How the processes of a target are killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum KillMethod {
+    /// The cheapest safe way first, and up from there: `cgroup.kill` where the kernel has it and
+    /// allows it, else verified pidfds; a group that keeps forking faster than it is signalled is
+    /// frozen for it.
+    #[default]
+    Auto,
+    /// Only `cgroup.kill` (cgroup v2, Linux 5.14).
+    CgroupKill,
+    /// Freeze, kill, thaw: `freezer.state` on v1, `cgroup.freeze` on v2.
+    Freezer,
+    /// Only verified pidfds, never frozen.
+    Pidfd,
+}
+
+impl fmt::Display for KillMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            KillMethod::Auto => "auto",
+            KillMethod::CgroupKill => "cgroup-kill",
+            KillMethod::Freezer => "freezer",
+            KillMethod::Pidfd => "pidfd",
+        })
+    }
+}
+
+impl FromStr for KillMethod {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<KillMethod, ParseError> {
+        match text {
+            "auto" => Ok(KillMethod::Auto),
+            "cgroup-kill" => Ok(KillMethod::CgroupKill),
+            "freezer" => Ok(KillMethod::Freezer),
+            "pidfd" => Ok(KillMethod::Pidfd),
+            _ => Err(ParseError("one of auto, cgroup-kill, freezer, pidfd")),
+        }
+    }
+}
+
+/// A signal number that can be sent, see signal(7).
+///
+/// ```
+/// use cgroup_reaper::Signal;
+///
+/// assert_eq!("TERM".parse(), Ok(Signal::TERM));
+/// assert_eq!("SIGTERM".parse(), Ok(Signal::TERM));
+/// assert_eq!(Signal::new(15), Some(Signal::TERM));
+/// assert_eq!(Signal::new(0), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// Hang-up.
+    pub const HUP: Signal = Signal(libc::SIGHUP);
+    /// Interrupt from the keyboard.
+    pub const INT: Signal = Signal(libc::SIGINT);
+    /// Quit from the keyboard.
+    pub const QUIT: Signal = Signal(libc::SIGQUIT);
+    /// The end of the process, at any cost to it.
+    pub const KILL: Signal = Signal(libc::SIGKILL);
+    /// The polite request to end.
+    pub const TERM: Signal = Signal(libc::SIGTERM);
+    /// User-defined.
+    pub const USR1: Signal = Signal(libc::SIGUSR1);
+    /// User-defined.
+    pub const USR2: Signal = Signal(libc::SIGUSR2);
+
+    /// The signal of this number; `None` outside 1 to 64.
+    pub const fn new(number: i32) -> Option<Signal> {
+        if number >= 1 && number <= 64 { Some(Signal(number)) } else { None }
+    }
+
+    /// Its number.
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl FromStr for Signal {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Signal, ParseError> {
+        if let Ok(number) = text.parse() {
+            return Signal::new(number).ok_or(ParseError("a signal number from 1 to 64"));
+        }
+        match text.strip_prefix("SIG").unwrap_or(text) {
+            "HUP" => Ok(Signal::HUP),
+            "INT" => Ok(Signal::INT),
+            "QUIT" => Ok(Signal::QUIT),
+            "KILL" => Ok(Signal::KILL),
+            "TERM" => Ok(Signal::TERM),
+            "USR1" => Ok(Signal::USR1),
+            "USR2" => Ok(Signal::USR2),
+            _ => Err(ParseError("a signal: HUP, INT, QUIT, KILL, TERM, USR1, USR2 or a number")),
+        }
+    }
+}
+
+/// A text that is no [`KillMethod`] or [`Signal`]; says what was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseError(&'static str);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}", self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
