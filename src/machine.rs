@@ -1,0 +1,949 @@
+//! The one-shot entry: what to do next about one target, given what was seen of it.
+//!
+//! Sans-IO: it knows no file, clock or socket. The reactor feeds it an [`Input`] and the time, carries
+//! out the [`Action`] that comes back, and feeds the answer in turn, until the action is
+//! [`Action::Wait`] or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
+//!
+//! # The kill ladder
+//!
+//! 1. *Direct*: `cgroup.kill` where it works, else verified signals ([`Means`]). Processes never seen
+//!    before are signalled at once, without waiting for a timer.
+//! 2. *Frozen*, when [`STORM`] rounds in a row found new processes, when signals are unsafe without it,
+//!    or when the caller chose it: freeze, signal, thaw. A freeze that does not complete within
+//!    `freeze_timeout` is killed as it is, thawed and tried again.
+//! 3. *Backoff*, for groups that do not die of it: kill again after `min_wait`, then four times as long
+//!    each time up to `max_wait`, and from `min_wait` again as soon as something changed.
+//!
+//! Between kills a few looks, 1, 2, 4, ... ms apart, cover for a notification that the kernel delays or
+//! loses. They follow only a kill that did something, so that a group that cannot die costs its safety
+//! tick and nothing else.
+
+use std::time::Duration;
+
+use crate::outcome::{Outcome, UsedMethod};
+use crate::reaper::{KillMethod, Reaper, Signal};
+
+/// Time since an arbitrary start, the same for every call.
+pub(crate) type Time = Duration;
+
+/// Rounds in a row that found processes never signalled before, after which a group is frozen.
+const STORM: u8 = 3;
+
+/// Kills prompted by events before a timer must have fired in between: a group refilled without end
+/// may not take the loop for itself.
+const BURST: u8 = 8;
+
+/// Refusals in a row after which a reap ends as denied: some 850 ms at the default waits. Rights do
+/// change under a reap (a delegation being set up), but not for ever.
+const REFUSALS: u8 = 5;
+
+/// Rounds that a group outlives before a freeze outside of it is suspected. A healthy one is long dead.
+const STUBBORN: u32 = 3;
+
+/// The first of the looks that follow a kill, and of those at a freeze that is under way.
+const PROBE: Duration = Duration::from_millis(1);
+
+/// What happened: a wake-up, or the answer to the action before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// The entry was spawned.
+    Start,
+    /// The kernel said that something may have changed.
+    Event,
+    /// The time given with [`Action::Wait`] has come.
+    Tick,
+    /// The caller wants no more of it.
+    Cancel,
+    Looked(Look),
+    Killed(Kill),
+    Froze(Freeze),
+    Thawed(Thaw),
+    Removed(Removal),
+}
+
+/// Answer to [`Action::Look`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// No directory is left.
+    Gone,
+    /// A directory is gone and another has its name.
+    Replaced,
+    /// All directories that are left are empty, and the processes signalled are dead.
+    Empty,
+    /// Somebody lives. `fresh`: some were never signalled; `shrunk`: some died since the last look.
+    Populated { fresh: bool, shrunk: bool },
+    /// The kernel would not say; `denied` for want of rights.
+    Unknown { denied: bool },
+}
+
+/// Answer to [`Action::Kill`] and [`Action::Signal`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Kill {
+    /// Processes signalled for the first time.
+    pub(crate) signalled: u64,
+    /// What was used, if anything was.
+    pub(crate) method: Option<UsedMethod>,
+    /// Somebody could not be signalled for want of rights or of the facility insisted on.
+    pub(crate) denied: bool,
+    /// Somebody was not signalled because that is not provably safe without a freezer.
+    pub(crate) unsafe_unfrozen: bool,
+    /// The bound on one step's work was met: call again.
+    pub(crate) more: bool,
+}
+
+/// Answer to [`Action::Freeze`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freeze {
+    Frozen,
+    Freezing,
+    /// The target has no freezer, or it was refused.
+    Unavailable,
+}
+
+/// Answer to [`Action::Thaw`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thaw {
+    Thawed,
+    /// What we may thaw is thawed, but an ancestor holds the target frozen.
+    HeldByAncestor,
+    /// It is frozen, and thawing it is denied.
+    Denied,
+    /// A passing error: try again.
+    Failed,
+}
+
+/// Answer to [`Action::Remove`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Removed,
+    Replaced,
+    /// EBUSY, or some passing error: look again later.
+    Busy,
+    Denied,
+    /// The bound on one step's work was met: call again.
+    More,
+}
+
+/// What the reactor is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Look,
+    /// SIGKILL by `means`; `frozen` says that the target is known to be frozen by us.
+    Kill {
+        means: Means,
+        frozen: bool,
+    },
+    /// This signal to every process, once, so that it can act on it.
+    Signal(Signal),
+    /// Start or continue a freeze.
+    Freeze,
+    /// Undo every freeze inside a v1 target; with `v2` also in v2 ones, where a freeze does not hinder
+    /// SIGKILL and is left alone otherwise; with `elsewhere` see to one outside that holds it.
+    Thaw {
+        v2: bool,
+        elsewhere: bool,
+    },
+    /// Remove the directories, bottom-up.
+    Remove,
+    /// Nothing until an event, or this time.
+    Wait(Time),
+    Finish(End),
+}
+
+/// By what processes may be killed in one round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// `cgroup.kill` where it works, else signals.
+    Cheapest,
+    /// `cgroup.kill` only.
+    CgroupKill,
+    /// Signals only.
+    Signals,
+}
+
+/// How the reap ended. The cgroup side knows the paths and causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Done(Outcome),
+    TimedOut,
+    Replaced,
+    Denied,
+    FrozenByAncestor,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grace {
+    Unsent(Signal, Duration),
+    Until(Time),
+    Over,
+}
+
+/// What a wake-up resumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Resume {
+    Look,
+    Kill,
+    Signal(Signal),
+    Remove,
+}
+
+/// One target's state. Small: thousands wait at once.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    // What the caller chose.
+    min_wait: Duration,
+    max_wait: Duration,
+    freeze_timeout: Duration,
+    deadline: Option<Time>,
+    method: KillMethod,
+    keep_dir: bool,
+
+    // Where the reap stands.
+    looked_once: bool,
+    resume: Resume,
+    grace: Grace,
+    /// When the next kill is due whether or not anything is heard, and the wait that led there.
+    kill_at: Option<Time>,
+    wait: Duration,
+    /// Distance of the next look that is no kill.
+    probe: Option<Duration>,
+    can_freeze: bool,
+    /// The second rung is in use.
+    escalated: bool,
+    storm: u8,
+    burst: u8,
+    refusals: u8,
+    /// A freeze has been under way since then.
+    freezing: Option<Time>,
+    /// We froze it and have not thawed it.
+    froze: bool,
+    /// That freeze is complete.
+    frozen: bool,
+    /// It could not be thawed since then.
+    held: Option<Time>,
+    /// The end is known; only a thaw is outstanding.
+    ending: Option<End>,
+
+    rounds: u32,
+    signalled: u64,
+    used: Option<UsedMethod>,
+}
+
+impl Machine {
+    pub(crate) fn new(reaper: &Reaper, now: Time) -> Machine {
+        Machine {
+            min_wait: reaper.min_wait,
+            max_wait: reaper.max_wait,
+            freeze_timeout: reaper.freeze_timeout,
+            deadline: reaper.deadline.map(|deadline| now.saturating_add(deadline)),
+            method: reaper.method,
+            keep_dir: reaper.keep_dir,
+            looked_once: false,
+            resume: Resume::Look,
+            grace: match reaper.grace {
+                Some((signal, period)) => Grace::Unsent(signal, period),
+                None => Grace::Over,
+            },
+            kill_at: None,
+            wait: reaper.min_wait,
+            probe: None,
+            can_freeze: matches!(reaper.method, KillMethod::Auto | KillMethod::Freezer),
+            escalated: reaper.method == KillMethod::Freezer,
+            storm: 0,
+            burst: 0,
+            refusals: 0,
+            freezing: None,
+            froze: false,
+            frozen: false,
+            held: None,
+            ending: None,
+            rounds: 0,
+            signalled: 0,
+            used: None,
+        }
+    }
+
+    /// Processes signalled one by one so far.
+    pub(crate) fn signalled(&self) -> u64 {
+        self.signalled
+    }
+
+    /// Kill rounds so far.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// The last method used.
+    pub(crate) fn used(&self) -> Option<UsedMethod> {
+        self.used
+    }
+
+    /// Whether a freeze of ours is to be undone. The reactor asks when it is dropped in mid-reap.
+    pub(crate) fn froze(&self) -> bool {
+        self.froze
+    }
+
+    /// Whether the second rung of the ladder is in use.
+    pub(crate) fn escalated(&self) -> bool {
+        self.escalated
+    }
+
+    /// The next thing to do. Call with a wake-up only after [`Action::Wait`], and with an answer only
+    /// to the action just returned; not at all after [`Action::Finish`].
+    pub(crate) fn step(&mut self, now: Time, input: Input) -> Action {
+        match input {
+            Input::Start | Input::Event | Input::Tick => self.on_wake(now, input),
+            Input::Cancel => self.finish(End::Cancelled),
+            Input::Looked(look) => self.on_look(now, look),
+            Input::Killed(kill) => self.on_kill(now, kill),
+            Input::Froze(freeze) => self.on_freeze(now, freeze),
+            Input::Thawed(thaw) => self.on_thaw(now, thaw),
+            Input::Removed(removal) => self.on_removal(now, removal),
+        }
+    }
+
+    fn on_wake(&mut self, now: Time, input: Input) -> Action {
+        if self.ending.is_some() {
+            return Action::Thaw { v2: true, elsewhere: false };
+        }
+        if input == Input::Tick {
+            self.burst = 0;
+        }
+        match std::mem::replace(&mut self.resume, Resume::Look) {
+            _ if self.expired(now) => Action::Look,
+            Resume::Look => Action::Look,
+            Resume::Kill => Action::Kill { means: self.means(), frozen: self.frozen },
+            Resume::Signal(signal) => Action::Signal(signal),
+            Resume::Remove => Action::Remove,
+        }
+    }
+
+    fn on_look(&mut self, now: Time, look: Look) -> Action {
+        let first = !std::mem::replace(&mut self.looked_once, true);
+        match look {
+            Look::Gone if first => self.finish(End::Done(Outcome::AlreadyGone)),
+            Look::Gone => self.finish(End::Done(Outcome::Removed)),
+            Look::Replaced => self.finish(End::Replaced),
+            Look::Empty if self.keep_dir => self.finish(End::Done(Outcome::Emptied)),
+            Look::Empty => Action::Remove,
+            _ if self.expired(now) => self.finish(End::TimedOut),
+            Look::Unknown { denied } => {
+                if self.refused(denied) {
+                    return self.finish(End::Denied);
+                }
+                self.back_off(now);
+                self.wait(now)
+            }
+            Look::Populated { fresh, shrunk } => self.on_populated(now, fresh, shrunk),
+        }
+    }
+
+    fn on_populated(&mut self, now: Time, fresh: bool, shrunk: bool) -> Action {
+        match self.grace {
+            Grace::Unsent(signal, _) => return Action::Signal(signal),
+            Grace::Until(end) if now < end => return self.wait(now),
+            Grace::Until(_) => self.grace = Grace::Over,
+            Grace::Over => {}
+        }
+        if fresh || shrunk {
+            self.wait = self.min_wait;
+        }
+        if self.freezing.is_some() {
+            return Action::Freeze;
+        }
+        let Some(kill_at) = self.kill_at else {
+            return self.kill();
+        };
+        if now >= kill_at {
+            // A round that nothing came of lengthens the next wait.
+            if !(fresh || shrunk) {
+                self.wait = self.longer();
+                self.storm = 0;
+            }
+            return self.kill();
+        }
+        if fresh && self.burst < BURST {
+            self.burst += 1;
+            self.storm = self.storm.saturating_add(1);
+            if self.storm >= STORM && self.can_freeze {
+                self.escalated = true;
+            }
+            return self.kill();
+        }
+        self.wait(now)
+    }
+
+    fn kill(&mut self) -> Action {
+        if self.escalated { Action::Freeze } else { Action::Kill { means: self.means(), frozen: false } }
+    }
+
+    fn means(&self) -> Means {
+        match self.method {
+            _ if self.froze => Means::Signals,
+            KillMethod::Auto => Means::Cheapest,
+            KillMethod::CgroupKill => Means::CgroupKill,
+            KillMethod::Freezer | KillMethod::Pidfd => Means::Signals,
+        }
+    }
+
+    fn on_kill(&mut self, now: Time, kill: Kill) -> Action {
+        self.signalled = self.signalled.saturating_add(kill.signalled);
+        if let Grace::Unsent(signal, period) = self.grace {
+            if kill.more {
+                self.resume = Resume::Signal(signal);
+                return Action::Wait(now);
+            }
+            self.grace = Grace::Until(now.saturating_add(period));
+            return Action::Thaw { v2: true, elsewhere: false };
+        }
+        if kill.method.is_some() {
+            self.used = if self.frozen { Some(UsedMethod::Freezer) } else { kill.method };
+        }
+        if kill.more {
+            self.resume = Resume::Kill;
+            return Action::Wait(now);
+        }
+        self.rounds = self.rounds.saturating_add(1);
+        if kill.unsafe_unfrozen && !self.escalated && self.can_freeze {
+            self.escalated = true;
+            return Action::Freeze;
+        }
+        // Signals that are unsafe because a freeze did not complete may be safe in the next one.
+        let refused = kill.denied || (kill.unsafe_unfrozen && !self.escalated);
+        if self.refused(refused) && self.ending.is_none() {
+            return self.finish(End::Denied);
+        }
+        self.freezing = None;
+        // After its first kill, and each that found somebody new, a group is about to change.
+        self.probe = (self.rounds == 1 || kill.signalled > 0).then_some(PROBE);
+        self.kill_at = Some(now.saturating_add(self.wait));
+        // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them.
+        Action::Thaw { v2: self.froze, elsewhere: self.rounds >= STUBBORN }
+    }
+
+    fn on_freeze(&mut self, now: Time, freeze: Freeze) -> Action {
+        let since = *self.freezing.get_or_insert(now);
+        match freeze {
+            Freeze::Frozen => {
+                self.froze = true;
+                self.frozen = true;
+                Action::Kill { means: Means::Signals, frozen: true }
+            }
+            Freeze::Freezing if now.saturating_sub(since) >= self.freeze_timeout => {
+                self.froze = true;
+                Action::Kill { means: Means::Signals, frozen: false }
+            }
+            Freeze::Freezing => {
+                self.froze = true;
+                let probe = self.probe.map_or(PROBE, |probe| probe.saturating_mul(2).min(self.max_wait));
+                self.probe = Some(probe);
+                let until = now.saturating_add(probe).min(since.saturating_add(self.freeze_timeout));
+                Action::Wait(self.deadline.map_or(until, |deadline| until.min(deadline)))
+            }
+            Freeze::Unavailable => {
+                self.freezing = None;
+                if self.method == KillMethod::Auto {
+                    // The first rung is all there is.
+                    self.can_freeze = false;
+                    self.escalated = false;
+                    return Action::Kill { means: self.means(), frozen: false };
+                }
+                if self.refused(true) {
+                    return self.finish(End::Denied);
+                }
+                self.back_off(now);
+                self.wait(now)
+            }
+        }
+    }
+
+    fn on_thaw(&mut self, now: Time, thaw: Thaw) -> Action {
+        self.frozen = false;
+        if thaw != Thaw::Failed {
+            self.froze = false;
+        }
+        match (thaw, self.ending) {
+            (Thaw::Failed, Some(_)) => {
+                self.wait = self.longer();
+                return Action::Wait(now.saturating_add(self.wait));
+            }
+            (_, Some(end)) => return Action::Finish(end),
+            (Thaw::Thawed, None) => self.held = None,
+            (Thaw::Failed, None) => {}
+            (Thaw::HeldByAncestor | Thaw::Denied, None) => {
+                let since = *self.held.get_or_insert(now);
+                if now.saturating_sub(since) >= self.freeze_timeout {
+                    return self.finish(match thaw {
+                        Thaw::Denied => End::Denied,
+                        _ => End::FrozenByAncestor,
+                    });
+                }
+            }
+        }
+        self.wait(now)
+    }
+
+    fn on_removal(&mut self, now: Time, removal: Removal) -> Action {
+        match removal {
+            Removal::Removed => return self.finish(End::Done(Outcome::Removed)),
+            Removal::Replaced => return self.finish(End::Replaced),
+            Removal::More => {
+                self.resume = Resume::Remove;
+                return Action::Wait(now);
+            }
+            Removal::Busy => {
+                // A task on its last steps makes EBUSY for a moment; anything else lasts.
+                if self.probe.is_none() && self.kill_at.is_none_or(|at| now < at) {
+                    self.probe = Some(PROBE);
+                }
+            }
+            Removal::Denied => {
+                if self.refused(true) {
+                    return self.finish(End::Denied);
+                }
+            }
+        }
+        if self.expired(now) {
+            return self.finish(End::TimedOut);
+        }
+        self.back_off(now);
+        self.wait(now)
+    }
+
+    /// Counts refusals in a row; true when they are too many.
+    fn refused(&mut self, refused: bool) -> bool {
+        self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
+        self.refusals >= REFUSALS
+    }
+
+    /// Schedules the next attempt after one that led nowhere.
+    fn back_off(&mut self, now: Time) {
+        match self.kill_at {
+            None => self.wait = self.min_wait,
+            Some(at) if now >= at => self.wait = self.longer(),
+            Some(_) => return,
+        }
+        self.kill_at = Some(now.saturating_add(self.wait));
+    }
+
+    fn longer(&self) -> Duration {
+        self.wait.saturating_mul(4).min(self.max_wait)
+    }
+
+    /// Waits for an event, the next look, the next kill, the end of the grace, or the deadline.
+    fn wait(&mut self, now: Time) -> Action {
+        let mut until = match self.grace {
+            Grace::Until(end) => end,
+            _ => self.kill_at.unwrap_or(now),
+        };
+        if let Some(probe) = self.probe {
+            let at = now.saturating_add(probe);
+            self.probe = (at < until).then_some(probe.saturating_mul(2));
+            until = until.min(at);
+        }
+        if let Some(deadline) = self.deadline {
+            until = until.min(deadline);
+        }
+        Action::Wait(until)
+    }
+
+    fn expired(&self, now: Time) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    fn finish(&mut self, end: End) -> Action {
+        let end = *self.ending.get_or_insert(end);
+        if !self.froze {
+            return Action::Finish(end);
+        }
+        // A freeze that the deadline cut short has killed nobody yet.
+        if end == End::TimedOut && self.freezing.is_some() {
+            return Action::Kill { means: Means::Signals, frozen: false };
+        }
+        Action::Thaw { v2: true, elsewhere: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const POPULATED: Look = Look::Populated { fresh: false, shrunk: false };
+    const FRESH: Look = Look::Populated { fresh: true, shrunk: false };
+    const KILLED: Kill = Kill {
+        signalled: 0,
+        method: Some(UsedMethod::Pidfd),
+        denied: false,
+        unsafe_unfrozen: false,
+        more: false,
+    };
+
+    fn reaper() -> Reaper {
+        Reaper::at("/x")
+    }
+
+    /// A kernel of fixed answers, and a clock that jumps from wake-up to wake-up.
+    struct Rig {
+        machine: Machine,
+        now: Time,
+        look: Look,
+        kill: Kill,
+        freeze: Freeze,
+        thaw: Thaw,
+        removal: Removal,
+        /// What was done, save looks, and when.
+        done: Vec<(u128, Action)>,
+        looks: Vec<u128>,
+    }
+
+    impl Rig {
+        fn new(reaper: &Reaper) -> Rig {
+            Rig {
+                machine: Machine::new(reaper, Time::ZERO),
+                now: Time::ZERO,
+                look: POPULATED,
+                kill: KILLED,
+                freeze: Freeze::Frozen,
+                thaw: Thaw::Thawed,
+                removal: Removal::Removed,
+                done: Vec::new(),
+                looks: Vec::new(),
+            }
+        }
+
+        /// Feeds a wake-up and all answers; the time of the next timer, or the end.
+        fn wake(&mut self, mut input: Input) -> Result<Time, End> {
+            for _ in 0..20 {
+                let action = self.machine.step(self.now, input);
+                match action {
+                    Action::Look => self.looks.push(self.now.as_millis()),
+                    _ => self.done.push((self.now.as_millis(), action)),
+                }
+                input = match action {
+                    Action::Look => Input::Looked(self.look),
+                    Action::Kill { .. } | Action::Signal(_) => Input::Killed(self.kill),
+                    Action::Freeze => Input::Froze(self.freeze),
+                    Action::Thaw { .. } => Input::Thawed(self.thaw),
+                    Action::Remove => Input::Removed(self.removal),
+                    Action::Wait(until) => return Ok(until),
+                    Action::Finish(end) => return Err(end),
+                };
+            }
+            panic!("no end to the actions: {:?}", self.done);
+        }
+
+        /// Runs timers up to `until` of the clock.
+        fn run(&mut self, until: Time) -> Option<End> {
+            let mut input = Input::Start;
+            if !self.looks.is_empty() {
+                input = Input::Tick;
+            }
+            loop {
+                match self.wake(input) {
+                    Err(end) => return Some(end),
+                    Ok(next) if next > until => return None,
+                    Ok(next) => {
+                        self.now = self.now.max(next);
+                        input = Input::Tick;
+                    }
+                }
+            }
+        }
+
+        fn times(&self, wanted: impl Fn(&Action) -> bool) -> Vec<u128> {
+            self.done.iter().filter(|(_, action)| wanted(action)).map(|(at, _)| *at).collect()
+        }
+
+        fn kills(&self) -> Vec<u128> {
+            self.times(|action| matches!(action, Action::Kill { .. }))
+        }
+    }
+
+    #[test]
+    fn a_group_that_never_dies_sees_the_original_waits() {
+        let mut rig = Rig::new(&reaper());
+        assert_eq!(rig.run(60_000 * MS), None);
+        assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 3410, 13410, 23410, 33410, 43410, 53410]);
+        // The extra looks belong to the first kill only; later every wake-up is a kill.
+        assert_eq!(rig.looks[..8], [0, 1, 3, 7, 10, 50, 210, 850]);
+        assert_eq!(rig.looks.len(), rig.kills().len() + 3);
+    }
+
+    #[test]
+    fn a_kill_follows_a_look_that_found_somebody() {
+        let mut rig = Rig::new(&reaper());
+        rig.run(1000 * MS);
+        for kill in rig.kills() {
+            assert!(rig.looks.contains(&kill));
+        }
+        rig.look = Look::Empty;
+        let before = rig.kills().len();
+        rig.now = 5000 * MS;
+        assert_eq!(rig.wake(Input::Tick), Err(End::Done(Outcome::Removed)));
+        assert_eq!(rig.kills().len(), before);
+    }
+
+    #[test]
+    fn waits_at_their_limits_neither_wrap_nor_spin() {
+        for (min, max) in [(MS, MS), (MS, Duration::MAX), (Duration::MAX, Duration::MAX)] {
+            let mut rig = Rig::new(&reaper().min_wait(min).max_wait(max).freeze_timeout(Duration::MAX));
+            let mut last = Time::ZERO;
+            let mut input = Input::Start;
+            for _ in 0..200 {
+                let next = rig.wake(input).unwrap();
+                assert!(next > last || next == Time::MAX);
+                (last, rig.now, input) = (next, next, Input::Tick);
+            }
+        }
+    }
+
+    #[test]
+    fn progress_starts_the_backoff_over() {
+        let mut rig = Rig::new(&reaper());
+        rig.run(849 * MS);
+        rig.look = Look::Populated { fresh: false, shrunk: true };
+        rig.now = 850 * MS;
+        rig.wake(Input::Tick).unwrap();
+        rig.look = POPULATED;
+        rig.now = 860 * MS;
+        rig.run(1100 * MS);
+        assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 860, 900, 1060]);
+    }
+
+    #[test]
+    fn events_do_not_kill_again_what_was_killed() {
+        let mut rig = Rig::new(&reaper());
+        rig.wake(Input::Start).unwrap();
+        for _ in 0..100 {
+            rig.wake(Input::Event).unwrap();
+        }
+        assert_eq!(rig.kills(), [0]);
+        assert_eq!(rig.looks.len(), 101);
+    }
+
+    #[test]
+    fn newcomers_are_killed_at_once_and_then_frozen_but_not_without_end() {
+        let mut rig = Rig::new(&reaper());
+        rig.wake(Input::Start).unwrap();
+        rig.look = FRESH;
+        for _ in 0..100 {
+            rig.wake(Input::Event).unwrap();
+        }
+        assert_eq!(rig.kills().len(), 1 + usize::from(BURST));
+        assert!(rig.machine.escalated());
+        let freezes = rig.times(|action| *action == Action::Freeze);
+        assert_eq!(freezes.len(), rig.kills().len() - usize::from(STORM));
+        // Each freeze is followed by its kill and its thaw.
+        assert!(!rig.machine.froze());
+        rig.now = 10 * MS;
+        rig.wake(Input::Tick).unwrap();
+        rig.wake(Input::Event).unwrap();
+        assert_eq!(rig.kills().len(), 3 + usize::from(BURST));
+    }
+
+    #[test]
+    fn without_a_freezer_a_storm_is_signalled_on() {
+        let mut rig = Rig::new(&reaper());
+        rig.freeze = Freeze::Unavailable;
+        rig.look = FRESH;
+        rig.wake(Input::Start).unwrap();
+        for _ in 0..6 {
+            rig.wake(Input::Event).unwrap();
+        }
+        assert_eq!(rig.kills().len(), 7);
+        assert_eq!(rig.times(|action| *action == Action::Freeze).len(), 1);
+    }
+
+    #[test]
+    fn the_freezer_goes_freeze_kill_thaw_in_one_go() {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+        rig.wake(Input::Start).unwrap();
+        let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
+        assert_eq!(
+            actions[..3],
+            [
+                Action::Freeze,
+                Action::Kill { means: Means::Signals, frozen: true },
+                Action::Thaw { v2: true, elsewhere: false }
+            ]
+        );
+        assert_eq!(rig.machine.used(), Some(UsedMethod::Freezer));
+        assert!(!rig.machine.froze());
+    }
+
+    #[test]
+    fn a_freeze_that_hangs_is_killed_before_it_is_thawed_and_tried_again() {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS));
+        rig.freeze = Freeze::Freezing;
+        rig.run(99 * MS);
+        assert_eq!(rig.kills(), []);
+        assert!(rig.machine.froze());
+        rig.run(100 * MS);
+        assert_eq!(rig.kills(), [100]);
+        let thaws = rig.times(|action| matches!(action, Action::Thaw { .. }));
+        assert_eq!(thaws, [100]);
+        assert!(!rig.machine.froze());
+        // Not a sum of waits, but the clock: a late wake-up counts in full.
+        rig.now = 200 * MS;
+        rig.run(200 * MS);
+        rig.now = 1000 * MS;
+        rig.wake(Input::Tick).unwrap();
+        assert_eq!(rig.kills().last(), Some(&1000));
+    }
+
+    #[test]
+    fn nothing_ends_while_it_is_frozen_by_us() {
+        for end in ["cancel", "deadline", "replaced", "gone"] {
+            let mut rig = Rig::new(
+                &reaper().method(KillMethod::Freezer).deadline(50 * MS).freeze_timeout(Duration::MAX),
+            );
+            rig.freeze = Freeze::Freezing;
+            rig.wake(Input::Start).unwrap();
+            assert!(rig.machine.froze());
+            let result = match end {
+                "cancel" => rig.wake(Input::Cancel),
+                "deadline" => {
+                    rig.now = 50 * MS;
+                    rig.wake(Input::Tick)
+                }
+                "replaced" => {
+                    rig.look = Look::Replaced;
+                    rig.wake(Input::Event)
+                }
+                _ => {
+                    rig.look = Look::Gone;
+                    rig.wake(Input::Event)
+                }
+            };
+            assert!(result.is_err());
+            assert!(!rig.machine.froze(), "{end}");
+            let last = rig.done.len() - 1;
+            assert!(matches!(rig.done[last - 1].1, Action::Thaw { .. }), "{end}");
+            // The deadline still delivers SIGKILL, a cancel does not.
+            assert_eq!(rig.kills().len(), usize::from(end == "deadline"));
+        }
+    }
+
+    #[test]
+    fn a_thaw_that_fails_for_a_moment_is_tried_again_before_the_end() {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(Duration::MAX));
+        rig.freeze = Freeze::Freezing;
+        rig.wake(Input::Start).unwrap();
+        rig.thaw = Thaw::Failed;
+        let next = rig.wake(Input::Cancel).unwrap();
+        assert!(next > rig.now && rig.machine.froze());
+        // An event or a second cancel changes nothing of that.
+        assert!(rig.wake(Input::Event).is_ok());
+        assert!(rig.wake(Input::Cancel).is_ok());
+        rig.thaw = Thaw::Thawed;
+        rig.now = next;
+        assert_eq!(rig.wake(Input::Tick), Err(End::Cancelled));
+        assert!(!rig.machine.froze());
+    }
+
+    #[test]
+    fn an_ancestor_may_hold_it_for_the_freeze_timeout() {
+        let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
+        rig.thaw = Thaw::HeldByAncestor;
+        assert_eq!(rig.run(999 * MS), None);
+        assert_eq!(rig.run(60_000 * MS), Some(End::FrozenByAncestor));
+        let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
+        rig.thaw = Thaw::HeldByAncestor;
+        rig.run(999 * MS);
+        rig.thaw = Thaw::Thawed;
+        assert_eq!(rig.run(60_000 * MS), None);
+    }
+
+    #[test]
+    fn an_error_is_never_empty_and_a_refusal_only_lasts_so_long() {
+        let mut rig = Rig::new(&reaper());
+        rig.look = Look::Unknown { denied: false };
+        assert_eq!(rig.run(120_000 * MS), None);
+        assert_eq!(rig.times(|action| *action == Action::Remove), []);
+        let mut rig = Rig::new(&reaper());
+        rig.look = Look::Unknown { denied: true };
+        assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+        assert_eq!(rig.looks, [0, 10, 50, 210, 850]);
+        let mut rig = Rig::new(&reaper());
+        rig.kill.denied = true;
+        assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+        let mut rig = Rig::new(&reaper());
+        rig.look = Look::Empty;
+        rig.removal = Removal::Denied;
+        assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+    }
+
+    #[test]
+    fn a_busy_directory_is_tried_again_by_timer() {
+        let mut rig = Rig::new(&reaper());
+        rig.look = Look::Empty;
+        rig.removal = Removal::Busy;
+        assert_eq!(rig.run(900 * MS), None);
+        assert_eq!(rig.times(|action| *action == Action::Remove), [0, 1, 3, 7, 10, 50, 210, 850]);
+        assert_eq!(rig.kills(), []);
+    }
+
+    #[test]
+    fn unsafe_signals_wait_for_a_freeze_or_are_refused() {
+        let mut rig = Rig::new(&reaper());
+        rig.kill = Kill { unsafe_unfrozen: true, method: None, ..KILLED };
+        rig.wake(Input::Start).unwrap();
+        assert_eq!(rig.times(|action| *action == Action::Freeze), [0]);
+        let mut rig = Rig::new(&reaper());
+        rig.kill = Kill { unsafe_unfrozen: true, method: None, ..KILLED };
+        rig.freeze = Freeze::Unavailable;
+        assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+    }
+
+    #[test]
+    fn grace_first_and_sigkill_after_it() {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
+        rig.run(99 * MS);
+        assert_eq!(rig.times(|action| *action == Action::Signal(Signal::TERM)), [0]);
+        assert_eq!(rig.kills(), []);
+        // So that the frozen can act on it.
+        assert_eq!(rig.times(|action| *action == Action::Thaw { v2: true, elsewhere: false }), [0]);
+        rig.now = 100 * MS;
+        rig.run(300 * MS);
+        assert_eq!(rig.kills(), [100, 110, 150]);
+    }
+
+    #[test]
+    fn a_bounded_step_goes_on_where_it_stopped() {
+        let mut rig = Rig::new(&reaper());
+        rig.kill.more = true;
+        assert_eq!(rig.wake(Input::Start), Ok(Time::ZERO));
+        assert_eq!(rig.wake(Input::Tick), Ok(Time::ZERO));
+        assert_eq!(rig.looks.len(), 1);
+        assert_eq!(rig.machine.rounds(), 0);
+        rig.kill.more = false;
+        rig.wake(Input::Tick).unwrap();
+        assert_eq!(rig.machine.rounds(), 1);
+    }
+
+    #[test]
+    fn the_deadline_is_kept_in_every_state() {
+        for (look, freeze, removal) in [
+            (POPULATED, Freeze::Frozen, Removal::Busy),
+            (POPULATED, Freeze::Freezing, Removal::Busy),
+            (POPULATED, Freeze::Unavailable, Removal::Busy),
+            (FRESH, Freeze::Freezing, Removal::Busy),
+            (Look::Unknown { denied: false }, Freeze::Frozen, Removal::Busy),
+            (Look::Empty, Freeze::Frozen, Removal::Busy),
+        ] {
+            for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
+                let mut rig = Rig::new(&reaper().method(method).deadline(100 * MS));
+                (rig.look, rig.freeze, rig.removal) = (look, freeze, removal);
+                assert_eq!(rig.run(100 * MS), Some(End::TimedOut), "{look:?} {freeze:?} {method}");
+                assert_eq!(rig.now, 100 * MS);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Machine>() <= 320, "{}", size_of::<Machine>());
+    }
+}
