@@ -1,0 +1,238 @@
+//! The caller's own cgroups: what must not be killed.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::thread::{self, ThreadId};
+
+use nix::sys::stat::fstat;
+
+use super::file::read_whole;
+use super::pin::{Id, open_path, version};
+
+/// The caller's cgroups: its process's, and the calling thread's, which may be elsewhere (in a v1 `tasks`
+/// file, or in a threaded v2 cgroup).
+#[derive(Debug, Default)]
+pub(crate) struct OwnCgroups {
+    process: Option<Cgroups>,
+    /// Of the thread that asked last; `None` inside for a main thread, which is where its process is.
+    thread: Option<(ThreadId, Option<Cgroups>)>,
+}
+
+impl OwnCgroups {
+    /// Whether `id` is a cgroup that the caller is in, or an ancestor of one.
+    pub(crate) fn contains(&mut self, id: Id) -> io::Result<bool> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            None => self.process.insert(Cgroups::open("/proc/self/cgroup")?),
+        };
+        if process.contains(id)? {
+            return Ok(true);
+        }
+        let current = thread::current().id();
+        let thread = match &mut self.thread {
+            Some((thread, cgroups)) if *thread == current => cgroups,
+            _ => &mut self.thread.insert((current, Cgroups::of_thread()?)).1,
+        };
+        match thread {
+            Some(thread) => thread.contains(id),
+            None => Ok(false),
+        }
+    }
+}
+
+/// A task's cgroup in each mounted hierarchy, and the ancestors of each.
+///
+/// `/proc/.../cgroup` is read for every question; the rest is worked out again only when it changed.
+#[derive(Debug)]
+struct Cgroups {
+    file: File,
+    /// What it said when the rest was worked out, and now.
+    text: Vec<u8>,
+    now: Vec<u8>,
+    ids: Vec<Id>,
+    devices: Vec<u64>,
+}
+
+impl Cgroups {
+    fn open(path: &str) -> io::Result<Cgroups> {
+        let file = File::open(path)?;
+        Ok(Cgroups { file, text: Vec::new(), now: Vec::new(), ids: Vec::new(), devices: Vec::new() })
+    }
+
+    /// The calling thread's; `None` for a main thread.
+    fn of_thread() -> io::Result<Option<Cgroups>> {
+        // `PID/task/TID`
+        let link = fs::read_link("/proc/thread-self")?;
+        if link.iter().next() == link.iter().next_back() {
+            return Ok(None);
+        }
+        Cgroups::open("/proc/thread-self/cgroup").map(Some)
+    }
+
+    fn contains(&mut self, id: Id) -> io::Result<bool> {
+        read_whole(&self.file, &mut self.now)?;
+        if self.now != self.text || !self.devices.contains(&id.dev) {
+            // Not taken for known before it is worked out to the end.
+            self.text.clear();
+            self.work_out()?;
+            std::mem::swap(&mut self.text, &mut self.now);
+        }
+        Ok(self.ids.contains(&id))
+    }
+
+    fn work_out(&mut self) -> io::Result<()> {
+        self.ids.clear();
+        self.devices.clear();
+        for mount in Mount::all()? {
+            let Some(own) = membership(&self.now, &mount) else {
+                continue;
+            };
+            let Some(dir) = mount.path_of(own) else {
+                // Outside of what this mount shows, so no target under it contains the caller, except
+                // through the mount's root, which is refused anyway.
+                continue;
+            };
+            let Ok(mut fd) = open_path(nix::fcntl::AT_FDCWD, &dir) else {
+                continue;
+            };
+            // Up to the root of the mount.
+            loop {
+                let id = Id::of(&fstat(&fd)?);
+                if version(fd.as_fd())?.is_none() || self.ids.contains(&id) {
+                    break;
+                }
+                self.ids.push(id);
+                if !self.devices.contains(&id.dev) {
+                    self.devices.push(id.dev);
+                }
+                fd = parent(&fd)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The directory above.
+pub(crate) fn parent(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    open_path(fd.as_fd(), "..")
+}
+
+/// A mounted cgroup hierarchy, a line of `/proc/self/mountinfo`.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// The directory of the hierarchy that is mounted.
+    root: PathBuf,
+    /// Where.
+    point: PathBuf,
+    unified: bool,
+    /// Of a v1 hierarchy: its controllers, among the other options of its superblock.
+    options: Vec<u8>,
+}
+
+impl Mount {
+    /// All that are mounted in the caller's mount namespace.
+    pub(crate) fn all() -> io::Result<Vec<Mount>> {
+        Ok(fs::read("/proc/self/mountinfo")?.split(|&b| b == b'\n').filter_map(Mount::parse).collect())
+    }
+
+    /// proc(5): `36 35 98:0 /root /point options [fields] - type source superoptions`.
+    fn parse(line: &[u8]) -> Option<Mount> {
+        let mut fields = line.split(|&b| b == b' ');
+        let root = fields.nth(3)?;
+        let point = fields.next()?;
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let unified = match fields.next()? {
+            b"cgroup" => false,
+            b"cgroup2" => true,
+            _ => return None,
+        };
+        let options = fields.nth(1).unwrap_or_default().to_vec();
+        Some(Mount { root: unescape(root).into(), point: unescape(point).into(), unified, options })
+    }
+
+    pub(crate) fn has_controller(&self, name: &[u8]) -> bool {
+        !self.unified && self.options.split(|&b| b == b',').any(|option| option == name)
+    }
+
+    /// Where `cgroup`, a path as in `/proc/PID/cgroup`, is to be seen under this mount.
+    pub(crate) fn path_of(&self, cgroup: &[u8]) -> Option<PathBuf> {
+        let below = Path::new(OsStr::from_bytes(cgroup)).strip_prefix(&self.root).ok()?;
+        Some(if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
+    }
+}
+
+/// The cgroup in the hierarchy of `mount`, of the process whose `/proc/PID/cgroup` is `text`.
+pub(crate) fn membership<'a>(text: &'a [u8], mount: &Mount) -> Option<&'a [u8]> {
+    text.split(|&b| b == b'\n').find_map(|line| {
+        // cgroups(7): `hierarchy-ID:controller-list:cgroup-path`, the list being empty for v2.
+        let mut fields = line.splitn(3, |&b| b == b':');
+        let controllers = fields.nth(1)?;
+        let path = fields.next()?;
+        let here = match controllers {
+            b"" => mount.unified,
+            _ => controllers.split(|&b| b == b',').all(|name| mount.has_controller(name)),
+        };
+        here.then_some(path)
+    })
+}
+
+/// mountinfo writes space, tab, newline and backslash in octal.
+fn unescape(field: &[u8]) -> OsString {
+    let mut text = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
+                text.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = tail;
+            }
+            _ => text.push(*first),
+        }
+    }
+    OsString::from_vec(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_is_parsed() {
+        let line = br"35 24 0:30 /a\040b /sys/fs/cgroup/cpu\134x rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        let mount = Mount::parse(line).unwrap();
+        assert_eq!(mount.root, Path::new("/a b"));
+        assert_eq!(mount.point, Path::new(r"/sys/fs/cgroup/cpu\x"));
+        assert!(mount.has_controller(b"cpuacct") && !mount.has_controller(b"cpuset"));
+        assert_eq!(mount.path_of(b"/a b/c"), Some(PathBuf::from(r"/sys/fs/cgroup/cpu\x/c")));
+        assert_eq!(mount.path_of(b"/a b"), Some(PathBuf::from(r"/sys/fs/cgroup/cpu\x")));
+        assert_eq!(mount.path_of(b"/other"), None);
+    }
+
+    #[test]
+    fn membership_goes_by_hierarchy() {
+        let text = b"5:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\n";
+        let mount = |line: &[u8]| Mount::parse(line).unwrap();
+        let v1 = mount(b"1 2 0:3 / /c rw - cgroup cgroup rw,cpuacct,cpu");
+        let named = mount(b"1 2 0:3 / /c rw - cgroup cgroup rw,xattr,name=systemd");
+        let v2 = mount(b"1 2 0:3 / /c rw - cgroup2 cgroup2 rw");
+        let other = mount(b"1 2 0:3 / /c rw - cgroup cgroup rw,memory");
+        assert_eq!(membership(text, &v1), Some(&b"/a:b"[..]));
+        assert_eq!(membership(text, &named), Some(&b"/s"[..]));
+        assert_eq!(membership(text, &v2), Some(&b"/u"[..]));
+        assert_eq!(membership(text, &other), None);
+    }
+
+    #[test]
+    fn garbage_is_no_mount() {
+        for line in
+            [&b""[..], b"1", b"1 2 3 4 5 6", b"a b c d e f - ", b"1 2 0:3 / /c rw - ext4 x rw", b"\xff \\9"]
+        {
+            assert!(Mount::parse(line).is_none());
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The members of a target: reading who they are, signalling them and no one else, and telling when
+//! they are dead.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::fstatfs;
+
+use super::budget::Permit;
+use super::pin::{is_denied, is_gone};
+use super::{Kernel, Trouble, file};
+use crate::machine::Kill;
+use crate::outcome::UsedMethod;
+use crate::sys;
+
+/// Processes handled in one step. Each costs a few microseconds, and a descriptor for as long.
+const BATCH: usize = 512;
+
+/// `PID_FS_MAGIC` of `linux/magic.h`: pidfds whose inode number identifies a process (Linux 6.9).
+const PID_FS_MAGIC: i64 = 0x5049_4446;
+
+/// Who is listed in some directories.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    /// Sorted, each once, all positive.
+    pub(crate) pids: Vec<i32>,
+    /// Lines that name no process of ours to see: 0 stands for one in another pid namespace. They
+    /// can't be signalled, and do count as alive.
+    pub(crate) strangers: usize,
+}
+
+impl Listing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pids.is_empty() && self.strangers == 0
+    }
+
+    /// Adds the members of one directory. Each call opens the file afresh: v1 serves stale data to a
+    /// descriptor that is read again within a second (`cgroup_pidlist_start`).
+    pub(crate) fn add(&mut self, root: BorrowedFd<'_>, dir: &Path) -> io::Result<()> {
+        match file::read(root, dir, "cgroup.procs") {
+            Ok(text) => self.parse(&text),
+            // A threaded cgroup lists threads only; a thread's process is what can be killed.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                let mut threads = Listing::default();
+                threads.parse(&file::read(root, dir, "cgroup.threads")?);
+                self.strangers += threads.strangers;
+                for tid in threads.pids {
+                    match process_of(tid) {
+                        Ok(pid) => self.pids.push(pid),
+                        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// To be called after the last `add`.
+    pub(crate) fn finish(&mut self) {
+        self.pids.sort_unstable();
+        self.pids.dedup();
+    }
+
+    fn parse(&mut self, text: &[u8]) {
+        for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+            match std::str::from_utf8(line).ok().and_then(|line| line.parse().ok()) {
+                Some(pid) if pid > 0 => self.pids.push(pid),
+                _ => self.strangers += 1,
+            }
+        }
+    }
+
+    /// Whether a pid is among them, once `finish`ed.
+    pub(crate) fn contains(&self, pid: i32) -> bool {
+        self.pids.binary_search(&pid).is_ok()
+    }
+}
+
+/// The process that a thread is of.
+fn process_of(tid: i32) -> io::Result<i32> {
+    let status = std::fs::read(format!("/proc/{tid}/status"))?;
+    status
+        .split(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(b"Tgid:"))
+        .and_then(|pid| std::str::from_utf8(pid.trim_ascii()).ok()?.parse().ok())
+        .filter(|&pid| pid > 0)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
+}
+
+/// The processes that were signalled, until they are known to be dead.
+#[derive(Debug, Default)]
+pub(crate) struct Victims {
+    /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
+    /// pid.
+    signalled: HashMap<i32, Option<u64>>,
+    /// Members at the last look.
+    last: usize,
+    /// Processes handled in the round under way, when it takes several steps.
+    round: HashSet<i32>,
+    /// One member, whose exit is worth a look.
+    watched: Option<(OwnedFd, Permit)>,
+    /// Whether pidfds have inode numbers of their own; unknown before the first.
+    identified: Option<bool>,
+}
+
+impl Victims {
+    /// Takes note of who is there: whether some were never signalled, and whether some have gone.
+    pub(crate) fn compare(&mut self, listing: &Listing) -> (bool, bool) {
+        let now = listing.pids.len() + listing.strangers;
+        let shrunk = now < std::mem::replace(&mut self.last, now);
+        (listing.pids.iter().any(|pid| !self.signalled.contains_key(pid)), shrunk)
+    }
+
+    /// The processes signalled that are not known to be dead.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.signalled.keys().copied()
+    }
+
+    /// Whether every process signalled is dead.
+    ///
+    /// From Linux 6.19 on a dying task leaves the lists before it is dead, so an empty list alone does not
+    /// tell. Where pidfds have no inode numbers (before 6.9) it does.
+    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_>) -> io::Result<bool> {
+        while let Some((&pid, &identity)) = self.signalled.iter().next() {
+            if let Some(identity) = identity {
+                match sys::pidfd_open(pid) {
+                    Ok(fd) => {
+                        if fstat(&fd)?.st_ino == identity && !has_exited(fd.as_fd())? {
+                            self.watch(kernel, fd);
+                            return Ok(false);
+                        }
+                    }
+                    // Reaped, or the number is a thread's now.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.signalled.remove(&pid);
+        }
+        self.watched = None;
+        Ok(true)
+    }
+
+    /// Sees to it that the exit of some member wakes the reactor, once they have been signalled.
+    pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_>, listing: &Listing) {
+        if self.signalled.is_empty() {
+            return;
+        }
+        if let Some((fd, _)) = &self.watched {
+            if matches!(has_exited(fd.as_fd()), Ok(false)) {
+                return;
+            }
+            self.watched = None;
+        }
+        // Any member will do, so nothing needs to be verified. The last listed tend to die last. One
+        // that has exited and is listed all the same would wake us for nothing, again and again.
+        for &pid in listing.pids.iter().rev().take(4) {
+            if let Ok(fd) = sys::pidfd_open(pid) {
+                if matches!(has_exited(fd.as_fd()), Ok(false)) {
+                    self.watch(kernel, fd);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, kernel: &mut Kernel<'_>, fd: OwnedFd) {
+        self.watched = None;
+        if kernel.no_events {
+            return;
+        }
+        if let Some(permit) = kernel.budget.take() {
+            if kernel.watch_exit(fd.as_fd()) {
+                self.watched = Some((fd, permit));
+            }
+        }
+    }
+
+    /// Signals every process of `before` that `list` finds too, but none that it does not.
+    ///
+    /// List, open pidfds, list again, signal who was in both: a signal that arrives proves that the
+    /// pidfd's process kept its pid all along, so it was that process that the second list named. How old
+    /// the first list is does not matter.
+    pub(crate) fn signal(
+        &mut self,
+        kernel: &mut Kernel<'_>,
+        how: How,
+        trouble: &mut Option<Trouble>,
+        before: Listing,
+        list: impl Fn(Who) -> io::Result<Listing>,
+    ) -> io::Result<Kill> {
+        let mut kill = Kill::default();
+        let own = own_pid();
+        let mut opened = Vec::with_capacity(before.pids.len().min(BATCH));
+        for &pid in &before.pids {
+            if self.round.contains(&pid) {
+                continue;
+            }
+            if opened.len() == BATCH {
+                kill.more = true;
+                break;
+            }
+            if pid == own {
+                kill.denied = true;
+                *trouble =
+                    Some(Trouble::of_process(pid, io::Error::other("the caller itself moved in here")));
+                continue;
+            }
+            let result = if how.no_pidfd {
+                Err(io::Error::from_raw_os_error(libc::ENOSYS))
+            } else {
+                sys::pidfd_open(pid)
+            };
+            match result {
+                Ok(fd) => opened.push((pid, fd)),
+                Err(error) => match error.raw_os_error() {
+                    // Dead already; or a kernel thread, which some kernels refuse and none kills.
+                    Some(libc::ESRCH | libc::EINVAL) => {}
+                    // No such call, or a seccomp filter that does not let it through.
+                    Some(libc::ENOSYS | libc::EPERM) => {
+                        return self.signal_unverified(kernel, how, trouble, list);
+                    }
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) if !opened.is_empty() => {
+                        kill.more = true;
+                        break;
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        if opened.is_empty() {
+            self.round.clear();
+            return Ok(kill);
+        }
+        let after = list(Who::Everybody)?;
+        let mut last = None;
+        for (pid, fd) in opened {
+            if kill.more {
+                self.round.insert(pid);
+            }
+            if !after.contains(pid) {
+                continue;
+            }
+            match sys::pidfd_send_signal(fd.as_fd(), how.signal) {
+                Ok(()) => {
+                    if how.signal != libc::SIGKILL {
+                        // A stopped process acts on a signal only once it is continued.
+                        let _ = sys::pidfd_send_signal(fd.as_fd(), libc::SIGCONT);
+                    }
+                    kernel.metrics.signals += 1;
+                    kill.method = Some(UsedMethod::Pidfd);
+                    let identity = self.identify(fd.as_fd())?;
+                    if self.signalled.insert(pid, identity) != Some(identity) {
+                        kill.signalled += 1;
+                    }
+                    last = Some(fd);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) if is_denied(&error) => {
+                    kill.denied = true;
+                    *trouble = Some(Trouble::of_process(pid, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !kill.more {
+            self.round.clear();
+        }
+        if let Some(fd) = last {
+            self.watch(kernel, fd);
+        }
+        Ok(kill)
+    }
+
+    /// kill(2), where the caller or a freeze of ours makes it acceptable.
+    fn signal_unverified(
+        &mut self,
+        kernel: &mut Kernel<'_>,
+        how: How,
+        trouble: &mut Option<Trouble>,
+        list: impl Fn(Who) -> io::Result<Listing>,
+    ) -> io::Result<Kill> {
+        let mut kill = Kill::default();
+        let listing = match how.unverified {
+            Unverified::Nobody => Listing::default(),
+            Unverified::Frozen => list(Who::Frozen)?,
+            Unverified::Everybody => list(Who::Everybody)?,
+        };
+        if how.unverified != Unverified::Everybody {
+            let left = list(Who::Everybody)?.pids.into_iter().find(|&pid| !listing.contains(pid));
+            if let Some(pid) = left {
+                // Outside of what is frozen nothing will make it safe.
+                kill.denied = how.unverified == Unverified::Frozen;
+                kill.unsafe_unfrozen = !kill.denied;
+                let why = "no pidfds here, and without a freezer no safe way to signal";
+                *trouble = Some(Trouble::of_process(pid, io::Error::new(io::ErrorKind::Unsupported, why)));
+            }
+        }
+        let own = own_pid();
+        for &pid in listing.pids.iter().filter(|&&pid| pid != own) {
+            match sys::kill(pid, how.signal) {
+                Ok(()) => {
+                    if how.signal != libc::SIGKILL {
+                        let _ = sys::kill(pid, libc::SIGCONT);
+                    }
+                    kernel.metrics.signals += 1;
+                    kill.method = Some(UsedMethod::Unverified);
+                    if self.signalled.insert(pid, None).is_none() {
+                        kill.signalled += 1;
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) if is_denied(&error) => {
+                    kill.denied = true;
+                    *trouble = Some(Trouble::of_process(pid, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(kill)
+    }
+
+    fn identify(&mut self, fd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+        let identified = match self.identified {
+            Some(identified) => identified,
+            None => {
+                #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+                let magic = fstatfs(fd)?.filesystem_type().0 as i64;
+                *self.identified.insert(magic == PID_FS_MAGIC)
+            }
+        };
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+        Ok(if identified { Some(fstat(fd)?.st_ino as u64) } else { None })
+    }
+}
+
+/// Whom a listing is to name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    Everybody,
+    /// Members of the directories that a freeze of the target covers.
+    Frozen,
+}
+
+/// Who may be signalled by kill(2), for a process that can't exit can't lose its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unverified {
+    Nobody,
+    /// We have frozen them.
+    Frozen,
+    /// The caller said so.
+    Everybody,
+}
+
+/// What to send, and what may be done without pidfds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) signal: i32,
+    pub(crate) unverified: Unverified,
+    /// Do as if the kernel had no pidfds.
+    pub(crate) no_pidfd: bool,
+}
+
+fn own_pid() -> i32 {
+    // Fits: the kernel's pids are ints.
+    std::process::id() as i32
+}
+
+/// A pidfd is readable once the process is a zombie with no thread left alive, pidfd_open(2).
+fn has_exited(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &[u8]) -> Listing {
+        let mut listing = Listing::default();
+        listing.parse(text);
+        listing.finish();
+        listing
+    }
+
+    #[test]
+    fn pids_come_sorted_and_once() {
+        let listing = parsed(b"30\n4\n30\n");
+        assert_eq!(listing.pids, [4, 30]);
+        assert_eq!(listing.strangers, 0);
+        assert!(parsed(b"").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_pid_is_a_stranger_never_a_victim() {
+        for text in [
+            &b"0\n"[..],
+            b"-1\n",
+            b"4294967296\n",
+            b"99999999999999999999\n",
+            b"1 2\n",
+            b"x\n",
+            b"\xff\n",
+            b" 7\n",
+        ] {
+            let listing = parsed(text);
+            assert!(listing.pids.is_empty(), "{text:?}");
+            assert_eq!(listing.strangers, 1, "{text:?}");
+            assert!(!listing.is_empty());
+        }
+    }
+}
