@@ -1,0 +1,224 @@
+//! Driving the reactor: the contract, each kind of loop, and what goes wrong without.
+//!
+//! A [`Reactor`] starts no thread and no timer behind your back: it works while one of its methods runs, and
+//! at no other time. Somebody has to call it, and this is when.
+//!
+//! # The contract
+//!
+//! > When the descriptor is readable, call [`turn(Some(Duration::ZERO))`](Reactor::turn). Extra calls are
+//! > no-ops. After any `&mut Reactor` method returns, the descriptor's readiness covers all pending work,
+//! > timers included.
+//!
+//! In detail:
+//!
+//! - *The descriptor* is what [`AsFd`](std::os::fd::AsFd) and [`AsRawFd`](std::os::fd::AsRawFd) give: an
+//!   epoll instance, which can be watched like any other descriptor. Watch it for reading, level- or
+//!   edge-triggered, and never read from it. It stays the same for as long as the reactor lives.
+//! - *All pending work* is notifications from the kernel, timers, and what a [`Remote`] or a
+//!   [`cancel`](ReapHandle::cancel) of another thread asks for. So the loop needs no timeout on the reactor's
+//!   behalf, and no second source. A loop that would rather have a timeout than one more timer in the kernel
+//!   cannot save it; it may still use [`Reactor::next_deadline`] to plan, which changes with every
+//!   `&mut Reactor` method.
+//! - One turn for each wake-up is enough, edge-triggered ones that are acted on late included. A turn does a
+//!   bounded amount of work; what it leaves makes the descriptor readable anew, as a new edge.
+//! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, before the descriptor is watched as
+//!   well. A reap may be complete when it returns: ask the handle.
+//! - An idle reactor does not wake the loop, and one whose reaps all wait for processes that cannot die does
+//!   so only as often as [`Reaper::max_wait`] has it look again.
+//!
+//! # Which loop, which lines
+//!
+//! | Loop | Watch | When it is ready | Program |
+//! |---|---|---|---|
+//! | none | [`reap(reaper)`](crate::reap), [`reap_all(reapers)`](crate::reap_all) | | |
+//! | the reactor's own | | [`run`](Reactor::run), [`run_until`](Reactor::run_until), [`run_until_idle`](Reactor::run_until_idle) | |
+//! | a thread of its own | `let remote = reactor.remote();` | `thread::spawn(move \|\| reactor.run())` | `examples/thread.rs` |
+//! | poll(2) | `PollFd::new(reactor.as_fd(), POLLIN)` | `reactor.turn(ZERO)?` | below |
+//! | epoll(7) | `epoll.add(&reactor, EPOLLIN)` | `reactor.turn(ZERO)?` | `examples/epoll.rs` |
+//! | mio | `SourceFd(&reactor.as_raw_fd())` | `reactor.turn(ZERO)?` | `examples/mio_poll.rs` |
+//! | tokio | `AsyncFd::with_interest(reactor, READABLE)` | `turn(ZERO)?`, then `clear_ready()` | `examples/tokio_loop.rs` |
+//! | async-io, smol | `Async::new(duplicate)` | `reactor.turn(ZERO)?` | `examples/async_io_loop.rs` |
+//! | calloop | `Generic::new(duplicate, READ, Level)` | `data.reactor.turn(ZERO)?` | `examples/calloop_loop.rs` |
+//!
+//! `ZERO` is `Some(Duration::ZERO)`. A `duplicate` is `reactor.as_fd().try_clone_to_owned()?`, for loops that
+//! lend out what they watch only shared, while a turn needs the reactor exclusively: it is readable when the
+//! original is. Drop it along with the reactor.
+//!
+//! The programs are whole, run in the tests on real cgroups, and meant to be copied. `examples/job_runner.rs`
+//! is a larger one, where signals, children and the reactor share a loop.
+//!
+//! ## A thread of its own
+//!
+//! For programs without a loop, and for loops that must not be held up: a turn does the kernel's own work of
+//! killing, 30 to 60 µs for each process of a group on `cgroup.kill`.
+//!
+//! ```no_run
+//! use std::thread;
+//! use cgroup_reaper::{Reactor, Reaper};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut reactor = Reactor::new()?;
+//! let remote = reactor.remote();
+//! let thread = thread::spawn(move || reactor.run());
+//!
+//! // On any thread, with a clone of `remote`:
+//! let handle = remote.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42"))?;
+//! println!("{:?}", handle.wait()?);
+//!
+//! // A remote does not keep the reactor running, and dropping it does not stop it.
+//! remote.stop();
+//! thread.join().unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## poll(2)
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use std::time::Duration;
+//! use cgroup_reaper::{Reactor, Reaper};
+//! use nix::errno::Errno;
+//! use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut reactor = Reactor::new()?;
+//! let handle = reactor.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42"))?;
+//! while !reactor.is_empty() {
+//!     match poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+//!         Err(Errno::EINTR) => continue,
+//!         result => result?,
+//!     };
+//!     reactor.turn(Some(Duration::ZERO))?;
+//! }
+//! println!("{:?}", handle.try_wait());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ## mio
+//!
+//! ```no_run
+//! use std::os::fd::AsRawFd;
+//! use std::time::Duration;
+//! use cgroup_reaper::Reactor;
+//! use mio::unix::SourceFd;
+//! use mio::{Events, Interest, Poll, Token};
+//!
+//! # fn main() -> std::io::Result<()> {
+//! const REAPER: Token = Token(0);
+//!
+//! let mut reactor = Reactor::new()?;
+//! let mut poll = Poll::new()?;
+//! poll.registry().register(&mut SourceFd(&reactor.as_raw_fd()), REAPER, Interest::READABLE)?;
+//! let mut events = Events::with_capacity(64);
+//! loop {
+//!     match poll.poll(&mut events, None) {
+//!         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+//!         result => result?,
+//!     }
+//!     for event in &events {
+//!         if event.token() == REAPER {
+//!             reactor.turn(Some(Duration::ZERO))?;
+//!         }
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! ## tokio
+//!
+//! A task that drives the reactor, and handles that any task can await. `clear_ready` tells tokio to wait for
+//! the next edge; what comes between the turn and it is not lost, since tokio then knows of a newer one.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use cgroup_reaper::{Reactor, Reaper, Remote};
+//! use tokio::io::Interest;
+//! use tokio::io::unix::AsyncFd;
+//!
+//! async fn drive(reactor: Reactor) -> std::io::Result<()> {
+//!     # #[allow(deprecated)]
+//!     let mut reactor = AsyncFd::with_interest(reactor, Interest::READABLE)?;
+//!     loop {
+//!         let mut ready = reactor.readable_mut().await?;
+//!         ready.get_inner_mut().turn(Some(Duration::ZERO))?;
+//!         ready.clear_ready();
+//!     }
+//! }
+//!
+//! async fn stop(remote: Remote) -> Result<(), Box<dyn std::error::Error>> {
+//!     let reaped = remote.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42"))?.await?;
+//!     println!("{reaped:?}");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Since 1.54 tokio prefers an unsafe twin, `register_with_interest`, whose caller vouches that the value
+//! keeps its descriptor open and does not swap it. A reactor keeps that promise.
+//!
+//! ## async-io and smol
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use std::time::Duration;
+//! use async_io::Async;
+//! use cgroup_reaper::Reactor;
+//!
+//! async fn drive(mut reactor: Reactor) -> std::io::Result<()> {
+//!     let readiness = Async::new(reactor.as_fd().try_clone_to_owned()?)?;
+//!     loop {
+//!         readiness.readable().await?;
+//!         reactor.turn(Some(Duration::ZERO))?;
+//!     }
+//! }
+//! ```
+//!
+//! ## calloop
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use std::time::Duration;
+//! use calloop::generic::Generic;
+//! use calloop::{EventLoop, Interest, Mode, PostAction};
+//! use cgroup_reaper::Reactor;
+//!
+//! struct App {
+//!     reactor: Reactor,
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut app = App { reactor: Reactor::new()? };
+//! let mut event_loop: EventLoop<'_, App> = EventLoop::try_new()?;
+//! let readiness = app.reactor.as_fd().try_clone_to_owned()?;
+//! let source = Generic::new(readiness, Interest::READ, Mode::Level);
+//! event_loop.handle().insert_source(source, |_readiness, _fd, app| {
+//!     app.reactor.turn(Some(Duration::ZERO))?;
+//!     Ok(PostAction::Continue)
+//! })?;
+//! event_loop.run(None, &mut app, |_app| {})?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When the contract is broken
+//!
+//! | What you do | What happens |
+//! |---|---|
+//! | Do not call `turn` when the descriptor is readable | Nothing moves. The first attempt to kill was made in the spawn, but nobody notices that the group is empty: no removal, no completion, no second attempt, no [`Reaper::deadline`]. A group under [`KillMethod::Freezer`](crate::KillMethod::Freezer) may stay frozen until the next turn, or the drop of the reactor. |
+//! | The same, level-triggered | The loop spins: the descriptor stays readable. |
+//! | Watch the descriptor for writing | Never woken: it only becomes readable. |
+//! | Use only `next_deadline`, and do not watch the descriptor | Events and remotes are seen late, at the next timer, or never: an idle reactor has none. |
+//! | Keep an old answer of `next_deadline` | Late, or early for nothing: any `&mut Reactor` method changes it. |
+//! | Call `turn(None)` inside of another loop | That loop stands still until the reactor has something to do. |
+//! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: nobody is left to reap. There, [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
+//! | tokio: leave out `clear_ready` | A busy loop: `readable` returns at once, again and again. |
+//! | Drop the reactor | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Those killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
+//! | Drop a handle | Nothing: the reap is detached and goes on. |
+//!
+//! What is *not* a breach: extra turns, turns from a timer of yours, turns that come late (the reaps take as
+//! much longer), spawning inside of the callback that calls `turn`, and handing the reactor to another thread
+//! between turns.
+
+#[allow(unused_imports, reason = "for links")]
+use crate::{Reactor, ReapHandle, Reaper, Remote};

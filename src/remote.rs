@@ -1,0 +1,133 @@
+//! [`Remote`]: a reactor's front for other threads, and the queue behind it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::cgroup::{Budget, OwnCgroups, Target};
+use crate::handle::{self, Completer, ReapHandle};
+use crate::outcome::{Refusal, SpawnError};
+use crate::reaper::Reaper;
+
+/// What other threads ask of a reactor.
+pub(crate) enum Command {
+    Spawn(Box<Spawn>),
+    Cancel(usize),
+    Stop,
+}
+
+/// A target that passed the checks, on its way to the reactor.
+pub(crate) struct Spawn {
+    pub(crate) reaper: Reaper,
+    pub(crate) target: Target,
+    pub(crate) completer: Completer,
+}
+
+/// Commands for a reactor, and the waker that tells it of them.
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    commands: VecDeque<Command>,
+    /// `None` once the reactor is gone, which closes the queue.
+    waker: Option<mio::Waker>,
+}
+
+impl Queue {
+    pub(crate) fn new(waker: mio::Waker) -> Queue {
+        Queue { inner: Mutex::new(Inner { commands: VecDeque::new(), waker: Some(waker) }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the command back if the queue is closed.
+    pub(crate) fn push(&self, command: Command) -> Result<(), Command> {
+        let mut inner = self.lock();
+        let Some(waker) = &inner.waker else {
+            return Err(command);
+        };
+        // One wake for a non-empty queue: whoever made it so has sent it.
+        if inner.commands.is_empty() {
+            if let Err(error) = waker.wake() {
+                // An eventfd that is ours and non-blocking has no way to fail; should it, the command
+                // is seen on the next turn, which the safety tick bounds.
+                log::error!("cannot wake the reactor: {error}");
+            }
+        }
+        inner.commands.push_back(command);
+        Ok(())
+    }
+
+    /// The next command, and whether others are behind it.
+    pub(crate) fn pop(&self) -> Option<Command> {
+        self.lock().commands.pop_front()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().commands.is_empty()
+    }
+
+    /// Refuses what comes later and hands out what is there.
+    pub(crate) fn close(&self) -> VecDeque<Command> {
+        let mut inner = self.lock();
+        inner.waker = None;
+        std::mem::take(&mut inner.commands)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().waker.is_none()
+    }
+}
+
+/// A reactor's front for other threads: `Clone + Send + Sync`.
+///
+/// Made by `Reactor::remote`. It does not keep the reactor alive.
+#[derive(Clone)]
+pub struct Remote {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) own: Arc<Mutex<OwnCgroups>>,
+    pub(crate) budget: Budget,
+}
+
+impl Remote {
+    /// Hands a reap to the reactor, which starts on it in its next turn.
+    ///
+    /// The checks are made, and the target's directories pinned, here and now, on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As `Reactor::spawn_reaper`, and [`Refusal::Disconnected`] if the reactor is gone. The error hands
+    /// the [`Reaper`] back.
+    pub fn spawn_reaper(&self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
+        if self.queue.is_closed() {
+            return Err(SpawnError::new(reaper, Refusal::Disconnected));
+        }
+        let target = {
+            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+            match Target::resolve(&reaper, &mut own, &self.budget) {
+                Ok(target) => target,
+                Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
+            }
+        };
+        let (completer, handle) = handle::channel(&self.queue);
+        match self.queue.push(Command::Spawn(Box::new(Spawn { reaper, target, completer }))) {
+            Ok(()) => Ok(handle),
+            Err(Command::Spawn(spawn)) => Err(SpawnError::new(spawn.reaper, Refusal::Disconnected)),
+            Err(_) => unreachable!("a queue hands back what it was given"),
+        }
+    }
+
+    /// Makes `Reactor::run` return; without effect on a reactor that is gone. Reaps stay as they are.
+    pub fn stop(&self) {
+        let _ = self.queue.push(Command::Stop);
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("closed", &self.queue.is_closed()).finish()
+    }
+}
