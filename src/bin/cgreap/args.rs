@@ -1,0 +1,386 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cgroup_reaper::{CgroupOptions, KillMethod, Reaper, Signal};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+
+use crate::duration;
+use crate::victim::VictimArgs;
+
+const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
+/// The library's own defaults, here for the check that the two waits fit together.
+const DEFAULT_MIN_WAIT: Duration = Duration::from_millis(10);
+const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(10);
+
+const EXAMPLES: &str = "\
+Examples:
+  cgreap /sys/fs/cgroup/batch/job-17
+      Kill everything in one cgroup and below it, wait until it is empty, remove it.
+  cgreap --deadline 30s /sys/fs/cgroup/batch/*/
+      All of them at once; whatever still has processes after 30 s is named, with those processes.
+  cgreap --grace TERM=5s --keep-dir /sys/fs/cgroup/web
+      SIGTERM first, SIGKILL to what is left 5 s later; leave the empty directory.
+  cgreap --subsystem freezer,cpu,memory --slice batch job-17 job-18
+      cgroup v1: /sys/fs/cgroup/{freezer,cpu,memory}/batch/{job-17,job-18}.
+  cgreap demo
+      Make some cgroups full of processes that are hard to kill, and reap them.
+  cgreap ./demo
+      The directory called demo.
+
+Exit status:
+  0    every target was reaped, or was gone already
+  1    some target was not: time ran out, the kernel refused, it was replaced, ...
+  2    wrong usage, or a target that is refused: the root of a hierarchy, the caller's own cgroup or one
+       above it, not a cgroup, `..` in its path, ... Refused targets are left alone; the others are
+       still reaped
+  129, 130, 143
+       ended by SIGHUP, SIGINT, SIGTERM: what was under way was cancelled, and thawed where frozen
+
+What was reaped is reported on stdout, failures on stderr, one line a target.";
+
+const JSON_HELP: &str = "\
+With --json, stdout has one JSON object a line for each target, in the order in which they end, and
+stderr nothing about single targets:
+  path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
+  root, slice, subsystems
+              where the name was looked for; only with --subsystem
+  outcome     \"removed\", \"emptied\" (--keep-dir) or \"already-gone\"; absent if there is an error
+  method      what killed: \"cgroup.kill\", \"pidfd\", \"freezer\", \"unverified kill\", or null where
+              nothing had to be killed
+  signalled   processes signalled one by one (cgroup.kill does not tell how many it killed)
+  rounds      attempts to kill
+  elapsed_us  microseconds from the start of this target to its end
+  error       instead of outcome, method, signalled and rounds: an object with
+    kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
+              \"disconnected\", \"refused\" (exit status 2), \"io\" or \"other\"
+    message   the reason in words
+    survivors for \"timed-out\": objects with pid, command, state, wait_channel, frozen_by,
+              kernel_thread";
+
+/// Kill everything in cgroups, wait until they are empty, remove them.
+///
+/// Any number of cgroups at once, v1 and v2, each with all that is below it. A DIR that is gone already
+/// counts as done.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cgreap",
+    version,
+    verbatim_doc_comment,
+    override_usage = "cgreap [OPTIONS] DIR...\n       \
+                      cgreap [OPTIONS] --subsystem SUBSYSTEM,... [--root ROOT] [--slice SLICE] NAME...\n       \
+                      cgreap demo",
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{JSON_HELP}"),
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub reap: ReapArgs,
+
+    /// Log what is done to stderr; more with -vv and -vvv
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make cgroups with sleeping, stopped, frozen, deaf and forking processes, and reap them all
+    ///
+    /// They are made in a directory cgroup-reaper-demo-PID of each hierarchy that the machine has (v2, v1
+    /// freezer and pids), and nothing else is touched. That needs the right to make cgroups: root, or a
+    /// delegated subtree, such as in `systemd-run --user --scope -p Delegate=yes cgreap demo`.
+    ///
+    /// Exit status: 0 if all were reaped and nothing is left, 1 if not, or if there is no such right.
+    #[command(verbatim_doc_comment)]
+    Demo,
+
+    /// What the demo's processes run.
+    #[command(name = "__victim", hide = true)]
+    Victim(VictimArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ReapArgs {
+    /// Cgroup directories; with --subsystem, names of cgroups in each of these hierarchies
+    #[arg(value_name = "DIR|NAME", required = true)]
+    pub targets: Vec<OsString>,
+
+    /// Where the hierarchies are mounted [default: /sys/fs/cgroup]
+    #[arg(long, value_name = "ROOT", requires = "subsystem", help_heading = "Targets by name")]
+    pub root: Option<PathBuf>,
+
+    /// The directory in each hierarchy that has the names [default: its root]
+    #[arg(long, value_name = "SLICE", requires = "subsystem", help_heading = "Targets by name")]
+    pub slice: Option<PathBuf>,
+
+    /// The hierarchies, by their directories below ROOT; takes a comma-separated list or is repeated
+    #[arg(
+        long,
+        value_name = "SUBSYSTEM",
+        value_delimiter = ',',
+        action = ArgAction::Append,
+        help_heading = "Targets by name"
+    )]
+    pub subsystem: Vec<PathBuf>,
+
+    /// Where the kernel has no pidfds and the target no freezer, signal pids just read, unverified
+    ///
+    /// A process that takes over such a pid in between is then killed in error.
+    #[arg(long, requires = "subsystem", help_heading = "Targets by name")]
+    pub kill_without_freezer: bool,
+
+    /// How to kill
+    #[arg(long, default_value = "auto", value_parser = method_parser())]
+    pub method: KillMethod,
+
+    /// Signal to send first, and how long to wait before SIGKILL, such as TERM=5s
+    #[arg(long, value_name = "SIGNAL=TIME", value_parser = parse_grace)]
+    pub grace: Option<(Signal, Duration)>,
+
+    /// Give up on a target after this long, such as 30s [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub deadline: Option<Duration>,
+
+    /// Leave the directories, empty
+    #[arg(long)]
+    pub keep_dir: bool,
+
+    /// First wait between two attempts to kill; it grows [default: 10ms]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub min_wait: Option<Duration>,
+
+    /// Longest wait between two attempts to kill [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub max_wait: Option<Duration>,
+
+    /// How long a group may take to freeze, or be held frozen from above [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub freeze_timeout: Option<Duration>,
+
+    /// Report as JSON on stdout, one object a target per line; --help tells the fields
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to reap, and by which name to report it.
+#[derive(Debug)]
+pub struct Target {
+    pub name: PathBuf,
+    pub reaper: Reaper,
+}
+
+/// Where the names of NAME mode are looked for, for the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Where {
+    pub root: PathBuf,
+    pub slice: PathBuf,
+    pub subsystems: Vec<PathBuf>,
+}
+
+impl Cli {
+    /// Parses the process's arguments; does not return if they are wrong or ask for help.
+    pub fn from_command_line() -> Cli {
+        let cli = Cli::parse();
+        if cli.command.is_none() {
+            if let Err(error) = cli.reap.check() {
+                Cli::command().error(ErrorKind::ValueValidation, error).exit();
+            }
+        }
+        cli
+    }
+}
+
+impl ReapArgs {
+    /// What the library would refuse for each target anew.
+    fn check(&self) -> Result<(), String> {
+        let min_wait = self.min_wait.unwrap_or(DEFAULT_MIN_WAIT);
+        let max_wait = self.max_wait.unwrap_or(DEFAULT_MAX_WAIT);
+        if min_wait < Duration::from_millis(1) {
+            return Err(format!("--min-wait {min_wait:?} is too short: 1ms is the shortest"));
+        }
+        if min_wait > max_wait {
+            return Err(format!("--min-wait {min_wait:?} is longer than --max-wait {max_wait:?}"));
+        }
+        Ok(())
+    }
+
+    /// Where names are looked for; `None` if the targets are directories.
+    pub fn place(&self) -> Option<Where> {
+        if self.subsystem.is_empty() {
+            return None;
+        }
+        Some(Where {
+            root: self.root.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)),
+            slice: self.slice.clone().unwrap_or_default(),
+            subsystems: self.subsystem.clone(),
+        })
+    }
+
+    pub fn targets(&self) -> Vec<Target> {
+        let options = self.place().map(|place| {
+            CgroupOptions::new(place.root)
+                .slice(place.slice)
+                .subsystems(place.subsystems)
+                .kill_without_freezer(self.kill_without_freezer)
+        });
+        self.targets
+            .iter()
+            .map(|target| {
+                let name = PathBuf::from(target);
+                let reaper = match &options {
+                    Some(options) => Reaper::new(options.clone(), &name),
+                    // The library refuses dots for what they may hide. `./x` hides nothing, and is how one
+                    // writes a name that would be taken for a command.
+                    None => match name.strip_prefix(".") {
+                        Ok(rest) if !rest.as_os_str().is_empty() => Reaper::at(rest),
+                        _ => Reaper::at(&name),
+                    },
+                };
+                Target { name, reaper: self.configure(reaper) }
+            })
+            .collect()
+    }
+
+    fn configure(&self, reaper: Reaper) -> Reaper {
+        let mut reaper = reaper.method(self.method);
+        if let Some(wait) = self.min_wait {
+            reaper = reaper.min_wait(wait);
+        }
+        if let Some(wait) = self.max_wait {
+            reaper = reaper.max_wait(wait);
+        }
+        if let Some(timeout) = self.freeze_timeout {
+            reaper = reaper.freeze_timeout(timeout);
+        }
+        if let Some((signal, period)) = self.grace {
+            reaper = reaper.grace(signal, period);
+        }
+        if let Some(deadline) = self.deadline {
+            reaper = reaper.deadline(deadline);
+        }
+        if self.keep_dir {
+            reaper = reaper.keep_dir();
+        }
+        reaper
+    }
+}
+
+fn method_parser() -> impl TypedValueParser<Value = KillMethod> {
+    PossibleValuesParser::new(["auto", "cgroup-kill", "freezer", "pidfd"])
+        .try_map(|method| method.parse::<KillMethod>())
+}
+
+fn parse_grace(text: &str) -> Result<(Signal, Duration), String> {
+    let Some((signal, period)) = text.split_once('=') else {
+        return Err("expected a signal and a time, such as TERM=5s".to_owned());
+    };
+    let signal = signal.parse::<Signal>().map_err(|error| error.to_string())?;
+    Ok((signal, duration::parse(period)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn refusal(line: &str) -> String {
+        parse(line).expect_err(line).to_string()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn targets_are_required() {
+        assert!(refusal("cgreap").contains("required"));
+        assert!(refusal("cgreap --json").contains("required"));
+    }
+
+    #[test]
+    fn demo_is_a_command_only_in_the_first_place() {
+        assert!(matches!(parse("cgreap demo").unwrap().command, Some(Command::Demo)));
+        for line in ["cgreap ./demo", "cgreap a demo", "cgreap --subsystem freezer demo"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.command.is_none(), "{line}");
+            assert!(cli.reap.targets.last().unwrap().to_string_lossy().ends_with("demo"), "{line}");
+        }
+        assert_eq!(parse("cgreap demo -vv").unwrap().verbose, 2);
+    }
+
+    #[test]
+    fn options_reach_the_reaper() {
+        let cli = parse(
+            "cgreap --method pidfd --min-wait 2ms --max-wait 3s --freeze-timeout 4s --grace HUP=5s \
+             --deadline 6s --keep-dir /a /b",
+        )
+        .unwrap();
+        let expected = |dir: &str| {
+            Reaper::at(dir)
+                .method(KillMethod::Pidfd)
+                .min_wait(Duration::from_millis(2))
+                .max_wait(Duration::from_secs(3))
+                .freeze_timeout(Duration::from_secs(4))
+                .grace(Signal::HUP, Duration::from_secs(5))
+                .deadline(Duration::from_secs(6))
+                .keep_dir()
+        };
+        let reapers: Vec<_> = cli.reap.targets().into_iter().map(|target| target.reaper).collect();
+        assert_eq!(reapers, [expected("/a"), expected("/b")]);
+        // Without options: the library's defaults, whatever they are.
+        assert_eq!(parse("cgreap /a").unwrap().reap.targets()[0].reaper, Reaper::at("/a"));
+    }
+
+    #[test]
+    fn only_a_leading_dot_is_dropped() {
+        for (given, reaped) in [("./x", "x"), (".//x/", "x/"), (".", "."), ("./", "./"), ("./../x", "../x")] {
+            let cli = Cli::try_parse_from(["cgreap", given]).unwrap();
+            let target = &cli.reap.targets()[0];
+            assert_eq!(target.name.as_os_str(), given);
+            assert_eq!(target.reaper, Reaper::at(reaped), "{given}");
+        }
+        let cli = parse("cgreap --subsystem freezer ./x").unwrap();
+        let options = CgroupOptions::new("/sys/fs/cgroup").subsystems(["freezer"]);
+        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options, "./x"));
+    }
+
+    #[test]
+    fn names_need_subsystems_and_have_a_default_root() {
+        let cli = parse("cgreap --subsystem freezer,cpu --subsystem pids --slice s x").unwrap();
+        let options = CgroupOptions::new("/sys/fs/cgroup").slice("s").subsystems(["freezer", "cpu", "pids"]);
+        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options.clone(), "x"));
+        let cli = parse("cgreap --subsystem freezer,cpu,pids --kill-without-freezer --slice s x").unwrap();
+        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options.kill_without_freezer(true), "x"));
+        for option in ["--slice s", "--root /r", "--kill-without-freezer"] {
+            assert!(refusal(&format!("cgreap {option} x")).contains("--subsystem"), "{option}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_a_hint() {
+        assert!(refusal("cgreap --deadline 30 x").contains("30s"));
+        assert!(refusal("cgreap --grace TERM x").contains("TERM=5s"));
+        assert!(refusal("cgreap --grace TERM=5 x").contains("5s"));
+        assert!(refusal("cgreap --grace WINCH=5s x").contains("signal"));
+        assert!(refusal("cgreap --method sword x").contains("cgroup-kill"));
+        let check = |line: &str| parse(line).unwrap().reap.check();
+        assert_eq!(check("cgreap --min-wait 10s x"), Ok(()));
+        assert!(check("cgreap --min-wait 11s x").unwrap_err().contains("--max-wait 10s"));
+        assert!(check("cgreap --max-wait 5ms x").unwrap_err().contains("--min-wait 10ms"));
+        assert!(check("cgreap --min-wait 0ms x").unwrap_err().contains("1ms"));
+    }
+}
