@@ -1,0 +1,672 @@
+//! The program `cgreap` as built, on real cgroups.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use serde_json::Value;
+
+const CGREAP: &str = env!("CARGO_BIN_EXE_cgreap");
+
+/// How long a run may take. The demo has dozens of processes to start, which machines under emulation are
+/// slow at.
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(CGREAP);
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// What a run came to.
+#[derive(Debug)]
+struct Run {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Run {
+        assert_eq!(output.status.signal(), None, "died of a signal: {output:?}");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Run { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// Runs it to its end, both outputs in pipes.
+#[track_caller]
+fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Run {
+    finish(command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn"))
+}
+
+#[track_caller]
+fn finish(mut child: Child) -> Run {
+    // A pipe that nobody reads would hold it up, hence the threads; a hang must not hold up the tests.
+    let reader = |pipe: Option<Box<dyn Read + Send>>| {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.map(|mut pipe| pipe.read_to_end(&mut bytes)).transpose().map(|_| bytes)
+        })
+    };
+    let out = reader(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let err = reader(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let ended = wait_until(LIMIT, || child.try_wait().expect("wait").is_some());
+    if !ended {
+        child.kill().expect("kill");
+    }
+    let status = child.wait().expect("wait");
+    let read = |thread: thread::JoinHandle<std::io::Result<Vec<u8>>>| thread.join().unwrap().expect("read");
+    let output = Output { status, stdout: read(out), stderr: read(err) };
+    assert!(ended, "still running after {LIMIT:?}: {output:?}");
+    output.into()
+}
+
+#[expect(unsafe_code, reason = "std cannot send signals")]
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: no memory is involved, and a child that was not waited for keeps its pid.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+/// Waits till it has a handler for the signal.
+#[track_caller]
+fn await_handler(child: &Child, signal: i32) {
+    eventually("a signal handler", || {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", child.id())).expect("a child not waited for");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt");
+        u64::from_str_radix(caught.trim(), 16).expect("hexadecimal") >> (signal - 1) & 1 == 1
+    });
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
+}
+
+/// A copy of the program that every user can run, which the original, as built, may not be.
+struct Copy {
+    dir: PathBuf,
+    program: PathBuf,
+}
+
+impl Copy {
+    fn new(test: &str) -> Copy {
+        let dir = std::env::temp_dir().join(format!("cgroup-reaper-{}-{test}", std::process::id()));
+        fs::create_dir(&dir).expect("temporary directory");
+        let copy = Copy { program: dir.join("cgreap"), dir };
+        fs::copy(CGREAP, &copy.program).expect("copy");
+        for path in [&copy.dir, &copy.program] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        }
+        copy
+    }
+}
+
+impl Copy {
+    /// Starts it, as a user without rights where that can be chosen.
+    #[track_caller]
+    fn spawn(&self, args: &[&OsStr]) -> Child {
+        let mut command = Command::new(&self.program);
+        command.args(args).current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
+        if is_root() {
+            command.uid(65534).gid(65534);
+        }
+        let mut child = None;
+        // Busy: a child that another thread has just forked still has the copy open for writing.
+        eventually("the copy starts", || match command.spawn() {
+            Ok(spawned) => child.insert(spawned).id() > 0,
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => false,
+            Err(error) => panic!("{}: {error}", self.program.display()),
+        });
+        child.expect("just started")
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The lines of --json, by path.
+#[track_caller]
+fn objects(out: &str) -> BTreeMap<String, Value> {
+    let parse = |line: &str| {
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        (object["path"].as_str().expect("path").to_owned(), object)
+    };
+    out.lines().map(parse).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// A missing group next to the sandbox's own.
+fn missing(sandbox: &Sandbox, n: usize) -> PathBuf {
+    sandbox.v2_dir().join(format!("missing-{n}"))
+}
+
+#[test]
+fn help_tells_the_exit_statuses_and_examples() {
+    for option in ["-h", "--help"] {
+        let run = run([option]);
+        assert_eq!(run.status, Some(0));
+        assert!(run.out.contains("Exit status:") && run.out.contains("Examples:"), "{}", run.out);
+        assert!(!run.out.contains("__victim"), "{}", run.out);
+    }
+    assert!(run(["--help"]).out.contains("elapsed_us"));
+    assert!(run(["--version"]).out.starts_with("cgreap "));
+}
+
+#[test]
+fn wrong_usage_is_2_with_a_hint() {
+    for (args, hint) in [
+        (&[][..], "DIR"),
+        (&["--deadline", "30", "x"][..], "30s"),
+        (&["--grace", "TERM", "x"][..], "TERM=5s"),
+        (&["--method", "sword", "x"][..], "cgroup-kill"),
+        (&["--slice", "s", "x"][..], "--subsystem"),
+        (&["--min-wait", "20s", "x"][..], "--max-wait"),
+        (&["--sharply", "x"][..], "--sharply"),
+    ] {
+        let run = run(args);
+        assert_eq!(run.status, Some(2), "{args:?}: {run:?}");
+        assert!(run.err.contains(hint), "{args:?}: {}", run.err);
+        assert_eq!(run.out, "");
+    }
+}
+
+#[test]
+fn reaps_v2_and_says_how() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (full, empty) = (sandbox.v2("full"), sandbox.v2("empty"));
+    let sleepers = sandbox.sleepers(3, &[&full]);
+    let run = run([&full, &empty]);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(!full.exists() && !empty.exists());
+    assert!(sleepers.ended(TIMEOUT));
+    let mut lines: Vec<_> = run.out.lines().collect();
+    lines.sort_unstable();
+    assert!(lines[0].starts_with(&format!("{}: removed (nothing to kill, ", empty.display())), "{lines:?}");
+    assert!(lines[0].ends_with(" ms)"), "{lines:?}");
+    assert!(lines[1].starts_with(&format!("{}: removed (", full.display())), "{lines:?}");
+    assert!(lines[1].contains(" round, ") || lines[1].contains(" rounds, "), "{lines:?}");
+    if cgroup_kill().is_ok() {
+        assert!(lines[1].contains("(cgroup.kill, "), "{lines:?}");
+    }
+}
+
+#[test]
+fn reaps_v1_by_name() {
+    require!(v1("freezer"), v1("pids"));
+    let sandbox = Sandbox::new(test_name!());
+    let (freezer, pids) = (sandbox.v1("freezer", "x"), sandbox.v1("pids", "x"));
+    let (root, slice) = (v1_root("freezer").unwrap(), sandbox.v1_dir("freezer"));
+    if root.parent() != v1_root("pids").unwrap().parent() || !root.ends_with("freezer") {
+        return skip(test_name!(), "freezer and pids are not mounted side by side");
+    }
+    let sleepers = sandbox.sleepers(3, &[&freezer, &pids]);
+    let slice = text(Path::new(slice.file_name().unwrap()));
+    let root = text(root.parent().unwrap());
+    let place = ["--json", "--subsystem", "freezer,pids", "--slice", &slice, "--root", &root];
+    let run = run(place.into_iter().chain(["x", "gone"]));
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(!freezer.exists() && !pids.exists());
+    assert!(sleepers.ended(TIMEOUT));
+    let objects = objects(&run.out);
+    for name in ["x", "gone"] {
+        let object = &objects[name];
+        assert_eq!(object["root"], *root);
+        assert_eq!(object["slice"], *slice);
+        assert_eq!(object["subsystems"], serde_json::json!(["freezer", "pids"]));
+    }
+    assert_eq!(objects["x"]["outcome"], "removed");
+    assert_eq!(objects["x"]["signalled"], 3);
+    assert_eq!(objects["gone"]["outcome"], "already-gone");
+}
+
+#[test]
+fn what_is_gone_is_done() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let gone = missing(&sandbox, 0);
+    let plain = run([&gone]);
+    assert_eq!((plain.status, &*plain.err), (Some(0), ""));
+    assert_eq!(plain.out, format!("{}: already gone\n", gone.display()));
+    let json = run([OsStr::new("--json"), gone.as_os_str()]);
+    let object = &objects(&json.out)[&text(&gone)];
+    assert_eq!(object["outcome"], "already-gone");
+    assert_eq!(object["method"], Value::Null);
+}
+
+#[test]
+fn a_relative_path_may_begin_with_a_dot() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("demo");
+    let mut command = command(["./demo"]);
+    command.current_dir(sandbox.v2_dir()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = finish(command.spawn().expect("spawn"));
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(run.out.starts_with("./demo: removed ("), "{run:?}");
+    assert!(!dir.exists());
+}
+
+#[test]
+fn what_it_may_not_kill_is_a_failure() {
+    require!(v2());
+    if !is_root() {
+        return skip(test_name!(), "needs another user to run as");
+    }
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let canary = sandbox.canary(&[&dir]);
+    let copy = Copy::new(test_name!());
+    let run = finish(copy.spawn(&["--json".as_ref(), dir.as_os_str()]));
+    assert_eq!((run.status, &*run.err), (Some(1), ""), "{run:?}");
+    assert_eq!(objects(&run.out)[&text(&dir)]["error"]["kind"], "denied", "{run:?}");
+    canary.assert_alive();
+}
+
+#[test]
+fn json_tells_of_a_reap() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let _sleepers = sandbox.sleepers(2, &[&dir]);
+    let run = run(["--json", "--method", "pidfd", &text(&dir)]);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    let object = &objects(&run.out)[&text(&dir)];
+    let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["elapsed_us", "method", "outcome", "path", "rounds", "signalled"]);
+    assert_eq!(object["outcome"], "removed");
+    assert_eq!(object["method"], "pidfd");
+    assert_eq!(object["signalled"], 2);
+    assert!(object["rounds"].as_u64().unwrap() >= 1);
+    assert!(object["elapsed_us"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn the_refused_are_named_and_the_others_reaped() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let sleeper = sandbox.sleeper(&[&dir]);
+    let foreign = std::env::temp_dir();
+    let dotted = dir.join("../x");
+    let targets = [&foreign, &dotted, &dir];
+    let plain = run(targets);
+    assert_eq!(plain.status, Some(2), "{plain:?}");
+    assert!(sleeper.ended(TIMEOUT) && !dir.exists() && foreign.exists());
+    assert_eq!(plain.out.lines().count(), 1, "{plain:?}");
+    let errors: Vec<_> = plain.err.lines().collect();
+    assert_eq!(errors.len(), 2, "{plain:?}");
+    for (line, target) in errors.iter().zip(targets) {
+        let start = format!("cgreap: {}: ", target.display());
+        assert!(line.starts_with(&start) && line.contains("refused: "), "{line}");
+    }
+
+    let json = run([OsStr::new("--json")].into_iter().chain(targets.map(|target| target.as_os_str())));
+    assert_eq!((json.status, &*json.err), (Some(2), ""));
+    let objects = objects(&json.out);
+    for target in [&foreign, &dotted] {
+        let error = &objects[&text(target)]["error"];
+        assert_eq!(error["kind"], "refused");
+        assert!(error["message"].as_str().unwrap().contains("refused"));
+    }
+    assert_eq!(objects[&text(&dir)]["outcome"], "already-gone");
+}
+
+#[test]
+fn roots_are_refused() {
+    require!(namespaces(), v2());
+    // Should a guard fail, only this test's own processes die.
+    isolated(test_name!(), || {
+        let roots = [v2_root(), v1_root("freezer"), v1_root("pids")];
+        let roots: Vec<_> = roots.into_iter().flatten().collect();
+        let run = run(&roots);
+        assert_eq!((run.status, &*run.out), (Some(2), ""), "{run:?}");
+        for (line, root) in run.err.lines().zip(&roots) {
+            assert!(line.starts_with(&format!("cgreap: {}: refused: ", root.display())), "{line}");
+        }
+        assert_eq!(run.err.lines().count(), roots.len());
+    });
+}
+
+#[test]
+fn its_own_cgroup_is_refused() {
+    require!(namespaces(), v2());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let (top, dir) = (sandbox.v2_dir(), sandbox.v2("x"));
+        let canary = sandbox.canary(&[&dir]);
+        let enter = "echo 0 > \"$1/cgroup.procs\" && exec \"$2\" \"$1\" \"$3\"";
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", enter, "sh"]).arg(&dir).arg(CGREAP).arg(&top);
+        let run = finish(shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh"));
+        assert_eq!((run.status, &*run.out), (Some(2), ""), "{run:?}");
+        assert_eq!(run.err.matches("own cgroup").count(), 2, "{}", run.err);
+        canary.assert_alive();
+    });
+}
+
+#[test]
+fn keep_dir_leaves_the_directory_empty() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let sleeper = sandbox.sleeper(&[&dir]);
+    let run = run(["--keep-dir", &text(&dir)]);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(run.out.starts_with(&format!("{}: emptied (", dir.display())), "{run:?}");
+    assert!(sleeper.ended(TIMEOUT));
+    assert!(dir.exists() && pids_in(&dir).is_empty());
+}
+
+#[test]
+fn grace_lets_processes_end_by_themselves() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let polite = sandbox.on_term(Duration::from_millis(20), &[&dir]);
+    let since = Instant::now();
+    let run = run(["--grace", "TERM=20s", &text(&dir)]);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(polite.saw_term(Duration::ZERO), "{run:?}");
+    assert!(since.elapsed() < Duration::from_secs(15), "it ended in time, so nobody waits for the rest");
+    assert!(!dir.exists());
+}
+
+#[test]
+fn the_deadline_names_the_survivor() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (dir, other) = (sandbox.v2("stuck"), sandbox.v2("other"));
+    let stuck = sandbox.trace_exit(&[&dir]);
+    let sleeper = sandbox.sleeper(&[&other]);
+    let foreign = text(&std::env::temp_dir());
+    let plain = run(["--deadline", "300ms", &text(&dir), &text(&other)]);
+    assert_eq!(plain.status, Some(1), "{plain:?}");
+    assert!(sleeper.ended(TIMEOUT) && !other.exists());
+    let start = format!("cgreap: {}: not reaped in time: pid {} ", dir.display(), stuck.process.pid);
+    assert!(plain.err.starts_with(&start), "{plain:?}");
+    assert_eq!(plain.err.lines().count(), 1);
+
+    // Refusal counts more than failure.
+    let json = run(["--json", "--deadline", "300ms", &text(&dir), &foreign]);
+    assert_eq!(json.status, Some(2), "{json:?}");
+    let object = &objects(&json.out)[&text(&dir)];
+    assert_eq!(object["error"]["kind"], "timed-out");
+    assert_eq!(object["error"]["survivors"][0]["pid"], stuck.process.pid);
+    assert!(object["elapsed_us"].as_u64().unwrap() >= 300_000);
+    assert!(object.get("outcome").is_none());
+    stuck.release();
+}
+
+#[test]
+fn a_pipe_gets_no_progress_bar() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dirs: Vec<_> = (0..20).map(|n| sandbox.v2(&format!("g{n}"))).collect();
+    // Takes longer than the delay before which there is no bar anyway.
+    let stuck = sandbox.trace_exit(&[&dirs[0]]);
+    let run = run(["--deadline", "600ms"].into_iter().map(PathBuf::from).chain(dirs.iter().cloned()));
+    assert_eq!(run.status, Some(1), "{run:?}");
+    assert_eq!(run.out.lines().count(), 19);
+    assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    assert!(!run.out.contains(['\u{1b}', '\r']) && !run.err.contains(['\u{1b}', '\r']), "{run:?}");
+    stuck.release();
+}
+
+#[test]
+fn verbose_logs_to_stderr_only() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let run = run(["-vvv", &text(&dir)]);
+    assert_eq!(run.status, Some(0));
+    assert!(run.err.contains(&text(&dir)), "{run:?}");
+    assert_eq!(run.out.lines().count(), 1, "{run:?}");
+}
+
+#[test]
+fn a_closed_stdout_does_not_stop_the_reaping() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dirs: Vec<_> = (0..3).map(|n| sandbox.v2(&format!("g{n}"))).collect();
+    let sleepers = sandbox.sleepers(3, &[&dirs[2]]);
+    let mut child = command(&dirs).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    drop(child.stdout.take());
+    let run = finish(child);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(sleepers.ended(TIMEOUT) && dirs.iter().all(|dir| !dir.exists()));
+
+    // Not even there at the start.
+    let dir = sandbox.v2("again");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "exec \"$0\" \"$1\" >&- 2>&-", CGREAP]).arg(&dir);
+    assert!(shell.status().expect("sh").success());
+    assert!(!dir.exists());
+}
+
+#[test]
+fn a_full_disk_is_a_failure_but_no_reason_to_stop() {
+    require!(v2());
+    let Ok(full) = File::options().write(true).open("/dev/full") else {
+        return skip(test_name!(), "no /dev/full");
+    };
+    let sandbox = Sandbox::new(test_name!());
+    let dirs: Vec<_> = (0..3).map(|n| sandbox.v2(&format!("g{n}"))).collect();
+    let run = finish(command(&dirs).stdout(full).stderr(Stdio::piped()).spawn().expect("spawn"));
+    assert_eq!(run.status, Some(1), "{run:?}");
+    assert!(run.err.starts_with("cgreap: stdout: "), "{run:?}");
+    assert!(dirs.iter().all(|dir| !dir.exists()));
+}
+
+#[test]
+fn a_slow_reader_does_not_hold_up_the_reaping() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("last");
+    let sleeper = sandbox.sleeper(&[&dir]);
+    // More lines than a pipe takes, before the one that matters.
+    let targets: Vec<_> = (0..1500).map(|n| missing(&sandbox, n)).chain([dir.clone()]).collect();
+    let child = command(["--json"]).args(&targets).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("spawn");
+    assert!(sleeper.ended(TIMEOUT));
+    eventually("the group is removed", || !dir.exists());
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    let run = finish(child);
+    assert_eq!((run.status, &*run.err), (Some(0), ""));
+    assert_eq!(objects(&run.out).len(), targets.len());
+}
+
+#[test]
+fn a_reader_that_never_reads_does_not_outlast_a_signal() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let targets: Vec<_> = (0..1500).map(|n| missing(&sandbox, n)).collect();
+    let child = command(["--json"]).args(&targets).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("spawn");
+    let out = child.stdout.take();
+    await_handler(&child, libc::SIGTERM);
+    thread::sleep(Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    signal(&child, libc::SIGTERM);
+    let run = finish(child);
+    assert_eq!(run.status, Some(143), "{run:?}");
+    drop(out);
+}
+
+#[test]
+fn hundreds_at_once_with_few_descriptors() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dirs: Vec<_> = (0..400).map(|n| sandbox.v2(&format!("g{n}"))).collect();
+    let sleepers: Vec<_> = dirs.iter().take(100).map(|dir| sandbox.sleeper(&[dir])).collect();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", CGREAP]).args(&dirs);
+    let run = finish(shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh"));
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert_eq!(run.out.lines().filter(|line| line.contains(": removed (")).count(), 400);
+    assert!(dirs.iter().all(|dir| !dir.exists()));
+    assert!(sleepers.iter().all(|sleeper| sleeper.ended(TIMEOUT)));
+}
+
+/// A signal at any moment of a reap that keeps freezing and thawing.
+#[test]
+fn a_signal_cancels_and_leaves_nothing_frozen() {
+    require!(v1("freezer"), v2());
+    let sandbox = Sandbox::new(test_name!());
+    let v1 = sandbox.v1("freezer", "stuck");
+    let v2 = sandbox.v2("stuck");
+    // Dies of none of the kills, so that there is always one more.
+    let stuck = sandbox.trace_exit(&[&v1, &v2]);
+    let signals =
+        [(libc::SIGINT, 130, "SIGINT"), (libc::SIGTERM, 143, "SIGTERM"), (libc::SIGHUP, 129, "SIGHUP")];
+    for round in 0..12_u64 {
+        let (number, status, name) = signals[round as usize % 3];
+        let options = ["--method", "freezer", "--min-wait", "1ms", "--max-wait", "2ms"];
+        let child = command(options).arg(&v1).arg(&v2).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.expect("spawn");
+        await_handler(&child, number);
+        // From here on as it comes: before the first spawn, or in mid-reap.
+        thread::sleep(Duration::from_millis(5 * round));
+        signal(&child, number);
+        let since = Instant::now();
+        let run = finish(child);
+        assert_eq!((run.status, &*run.out), (Some(status), ""), "{run:?}");
+        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+        let lines: Vec<_> = run.err.lines().collect();
+        assert_eq!(lines.len(), 3, "{run:?}");
+        for dir in [&v1, &v2] {
+            assert!(lines[..2].contains(&&*format!("cgreap: {}: cancelled", dir.display())), "{run:?}");
+        }
+        let summary = format!("cgreap: interrupted by {name}: 0 of 2 reaped in ");
+        assert!(lines[2].starts_with(&summary), "{run:?}");
+        assert_eq!(freezer_state(&v1), "THAWED");
+        assert_eq!(fs::read_to_string(v1.join("freezer.self_freezing")).unwrap().trim(), "0");
+        if let Ok(freeze) = fs::read_to_string(v2.join("cgroup.freeze")) {
+            assert_eq!(freeze.trim(), "0");
+        }
+    }
+    stuck.release();
+}
+
+/// As above, with a freeze that is surely under way: it cannot complete, for a frozen v1 group holds the
+/// process.
+#[test]
+fn a_signal_in_mid_freeze_undoes_the_freeze() {
+    require!(v1("freezer"), v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (target, holder) = (sandbox.v2("target"), sandbox.v1("freezer", "holder"));
+    let file = target.join("cgroup.freeze");
+    let freeze = || fs::read_to_string(&file).unwrap_or_default().trim().to_owned();
+    if freeze() != "0" {
+        return skip(test_name!(), "no cgroup.freeze (Linux 5.2)");
+    }
+    let sleeper = sandbox.sleeper(&[&target, &holder]);
+    freeze_v1(&holder);
+    let mut command = command(["--method", "freezer"]);
+    command.arg(&target).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("spawn");
+    eventually("the freeze has begun", || freeze() == "1");
+    signal(&child, libc::SIGINT);
+    let run = finish(child);
+    assert_eq!(run.status, Some(130), "{run:?}");
+    assert_eq!(freeze(), "0");
+    assert_eq!(freezer_state(&holder), "FROZEN", "which is not its own");
+    thaw_v1(&holder);
+    drop(sleeper);
+}
+
+/// Directories of the demo that ran as process `pid`.
+fn demo_dirs(pid: u32) -> Vec<PathBuf> {
+    let roots = [v2_root(), v1_root("freezer"), v1_root("pids")];
+    let roots = roots.into_iter().flatten();
+    roots.map(|root| root.join(format!("cgroup-reaper-demo-{pid}"))).filter(|dir| dir.exists()).collect()
+}
+
+/// Processes of that demo, itself excluded, by the directories in their arguments.
+fn demo_processes(pid: u32) -> usize {
+    let ours = format!("cgroup-reaper-demo-{pid}");
+    let arguments = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    let processes = fs::read_dir("/proc").expect("/proc").flatten().map(arguments);
+    processes.filter(|line| String::from_utf8_lossy(line).contains(&ours)).count()
+}
+
+fn demo() -> Child {
+    command(["demo"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn")
+}
+
+#[test]
+fn the_demo_reaps_all_and_leaves_nothing() {
+    require!(v2());
+    let child = demo();
+    let pid = child.id();
+    let run = finish(child);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(demo_dirs(pid).is_empty(), "{:?}", demo_dirs(pid));
+    assert_eq!(demo_processes(pid), 0);
+    let mut lines = run.out.lines();
+    let first = lines.next().unwrap();
+    assert!(first.starts_with("demo: ") && first.ends_with(" processes; reaping all at once"), "{first}");
+    assert!(lines.next().unwrap().starts_with("WHAT "), "{}", run.out);
+    let last = lines.next_back().unwrap();
+    let rows: Vec<_> = lines.collect();
+    assert!(rows.len() >= 5, "{}", run.out);
+    assert!(rows.iter().all(|row| row.contains(" removed ")), "{}", run.out);
+    let summary = format!("demo: {} of {} reaped in ", rows.len(), rows.len());
+    assert!(last.starts_with(&summary) && last.ends_with("; nothing is left"), "{last}");
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    require!(v2());
+    for pause in [0, 60] {
+        let child = demo();
+        let pid = child.id();
+        eventually("the demo has begun", || !demo_dirs(pid).is_empty());
+        thread::sleep(Duration::from_millis(pause));
+        signal(&child, libc::SIGINT);
+        let run = finish(child);
+        assert_eq!(run.status, Some(130), "{run:?}");
+        assert!(demo_dirs(pid).is_empty(), "{:?}", demo_dirs(pid));
+        eventually("no process is left", || demo_processes(pid) == 0);
+    }
+}
+
+#[test]
+fn a_killed_demo_leaves_nothing() {
+    require!(v2());
+    let mut child = demo();
+    let pid = child.id();
+    eventually("the demo is under way", || demo_processes(pid) > 4);
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    eventually("its guard has cleared up", || demo_dirs(pid).is_empty() && demo_processes(pid) == 0);
+}
+
+#[test]
+fn a_demo_without_rights_says_so_in_one_line() {
+    require!(v2());
+    let copy = Copy::new(test_name!());
+    let run = finish(copy.spawn(&["demo".as_ref()]));
+    assert_eq!((run.status, &*run.out), (Some(1), ""), "{run:?}");
+    assert_eq!(run.err.lines().count(), 1, "{run:?}");
+    assert!(run.err.starts_with("cgreap: demo: no right to make cgroups"), "{run:?}");
+    assert!(run.err.contains("root") && run.err.contains("Delegate=yes cgreap demo"), "{run:?}");
+}

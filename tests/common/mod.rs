@@ -1,0 +1,74 @@
+//! Shared fixtures of the tests that work on real cgroups.
+//!
+//! A test begins with what it needs, then makes a [`Sandbox`], which owns every directory and process made
+//! through it and takes all of them away when it is dropped, also while a panic unwinds:
+//!
+//! ```ignore
+//! mod common;
+//! use common::*;
+//!
+//! #[test]
+//! fn kills_a_sleeper() {
+//!     require!(v2());
+//!     let sandbox = Sandbox::new(test_name!());
+//!     let dir = sandbox.v2("target");
+//!     let sleeper = sandbox.sleeper(&[&dir]);
+//!     // ... reap `dir` ...
+//!     assert!(!sleeper.alive());
+//! }
+//! ```
+//!
+//! * `layout`: where the hierarchies are, and the visible skip when a test cannot run here.
+//! * `sandbox`: the scope and its clean-up.
+//! * `fixtures`: the processes a sandbox can start, each in a known state before the call returns.
+//! * `look`: reading and freezing groups and looking at processes.
+//! * `isolate`: running a test in a PID namespace of its own.
+//! * `sys`: the few system calls; the code run between fork and exit uses nothing else.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    unsafe_code,
+    missing_docs,
+    reason = "each test program uses a part of this, and needs system calls that std does not have"
+)]
+
+mod fixtures;
+mod isolate;
+mod layout;
+mod look;
+mod sandbox;
+mod sys;
+
+pub use fixtures::{Canary, OnTerm, Storm, Threaded, TraceExit};
+pub use isolate::isolated;
+pub use layout::{
+    cgroup_kill, has_pids_limit, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2, v2_root,
+};
+pub use look::{
+    TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
+    subtree, thaw_v1, thaw_v2, wait_until,
+};
+pub use sandbox::{Proc, Procs, Sandbox};
+
+/// The name of the enclosing test as libtest knows it, thus fit for `--exact`. Needs `mod common` at the
+/// root of the test program.
+macro_rules! test_name {
+    () => {{
+        fn here() {}
+        $crate::common::strip_test_name(&here)
+    }};
+}
+pub(crate) use test_name;
+
+/// `require!(v1("freezer"), v2())`: goes on when all of them are `Ok`; else prints `SKIP <test>: <reason>` and
+/// returns from the test, or panics where skipping would hide something (see [`skip`]).
+macro_rules! require {
+    ($($need:expr),+ $(,)?) => {
+        $(if let Err(reason) = $need {
+            $crate::common::skip($crate::common::test_name!(), &reason);
+            return;
+        })+
+    };
+}
+pub(crate) use require;

@@ -1,0 +1,291 @@
+//! The system calls that std lacks, each as a function that is safe to call.
+//!
+//! The test programs have many threads, so a forked child may only make system calls until it ends: what is
+//! meant for children here neither allocates, locks nor panics.
+
+use std::ffi::{CString, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+pub fn errno() -> c_int {
+    // SAFETY: the address of this thread's errno is always valid.
+    unsafe { *libc::__errno_location() }
+}
+
+/// 0 in the child.
+pub fn fork() -> c_int {
+    // SAFETY: the callers keep their children to async-signal-safe calls until they exit.
+    unsafe { libc::fork() }
+}
+
+/// Ends the process at once: no destructors, no atexit handlers; both belong to the parent.
+pub fn exit(code: c_int) -> ! {
+    // SAFETY: `_exit` is always allowed.
+    unsafe { libc::_exit(code) }
+}
+
+/// Ends this thread alone.
+pub fn exit_thread() -> ! {
+    // SAFETY: `exit` takes no pointers and does not return.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    exit(1)
+}
+
+/// Closes every descriptor but these. A child must: what it inherits from other tests (pipe ends above all)
+/// would keep those tests from seeing an end of file.
+pub fn close_all_but(keep: &[RawFd]) {
+    let mut from: u32 = 0;
+    loop {
+        let next = keep.iter().filter_map(|&fd| u32::try_from(fd).ok()).filter(|&fd| fd >= from).min();
+        let to = next.unwrap_or(u32::MAX);
+        // `to` itself is kept, except as "no more to keep".
+        let last = if next.is_some() { to.wrapping_sub(1) } else { to };
+        if next.is_none() || to > from {
+            // SAFETY: the child owns all its descriptors and uses none but `keep` from here on.
+            unsafe { libc::syscall(libc::SYS_close_range, from, last, 0) };
+        }
+        match next {
+            Some(fd) => from = fd + 1,
+            None => return,
+        }
+    }
+}
+
+pub fn close(fd: RawFd) {
+    // SAFETY: for descriptors of a child, which nothing else refers to.
+    unsafe { libc::close(fd) };
+}
+
+/// A pipe (read end, write end), both close-on-exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds: [RawFd; 2] = [-1; 2];
+    // SAFETY: the array has room for the two descriptors.
+    if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both are new, and nobody else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+pub fn write(fd: RawFd, bytes: &[u8]) -> bool {
+    loop {
+        // SAFETY: pointer and length are those of a slice.
+        let done = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        if done >= 0 || errno() != libc::EINTR {
+            return done >= 0;
+        }
+    }
+}
+
+/// Past libtest's capture of print macros.
+pub fn stderr(text: &str) {
+    write(2, text.as_bytes());
+}
+
+/// One read: the number of bytes, 0 at the end, negative on an error other than EINTR.
+pub fn read(fd: RawFd, bytes: &mut [u8]) -> isize {
+    loop {
+        // SAFETY: pointer and length are those of a slice.
+        let done = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+        if done >= 0 || errno() != libc::EINTR {
+            return done;
+        }
+    }
+}
+
+/// Waits until one of the two is readable or at its end; which of them are. `ms` < 0 waits for ever.
+pub fn poll2(one: RawFd, two: RawFd, ms: c_int) -> (bool, bool) {
+    let watch = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut fds = [watch(one), watch(two)];
+    // SAFETY: the array has the two entries. A negative descriptor is ignored by poll.
+    unsafe { libc::poll(fds.as_mut_ptr(), 2, ms) };
+    (fds[0].revents != 0, fds[1].revents != 0)
+}
+
+pub fn readable(fd: RawFd, ms: c_int) -> bool {
+    poll2(fd, -1, ms).0
+}
+
+/// Milliseconds of the monotonic clock.
+pub fn now_ms() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a local.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+}
+
+/// `SIG_DFL` for everything and nothing blocked: a child shall not inherit what the test program set.
+pub fn default_signals() {
+    // SAFETY: SIG_DFL is a valid disposition; signals that cannot be set just fail. The set is a local.
+    unsafe {
+        for signal in 1..32 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+pub fn ignore_signal(signal: c_int) {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// `handler` must keep to async-signal-safe calls.
+pub fn handle_signal(signal: c_int, handler: extern "C" fn(c_int)) {
+    // SAFETY: the function has the type of a handler.
+    unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
+}
+
+/// The name shown by ps, to find strays by.
+pub fn set_name(name: &std::ffi::CStr) {
+    // SAFETY: a terminated string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+pub fn become_subreaper() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_usize) };
+}
+
+/// Dies with the thread that forked this process.
+pub fn die_with_parent() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize) };
+}
+
+/// Not through std, whose id might one day be remembered across a fork.
+pub fn getpid() -> i32 {
+    // SAFETY: always allowed.
+    unsafe { libc::getpid() }
+}
+
+pub fn gettid() -> i32 {
+    // SAFETY: no arguments; a thread id fits.
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
+pub fn setsid() {
+    // SAFETY: always allowed.
+    unsafe { libc::setsid() };
+}
+
+pub fn is_root() -> bool {
+    // SAFETY: always allowed.
+    unsafe { libc::geteuid() == 0 }
+}
+
+pub fn writable(path: &Path) -> bool {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in a path");
+    // SAFETY: a terminated string.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+/// A signal to one process that the caller knows to be its own and unreaped.
+pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
+    // 0 and negative pids mean whole groups of processes, 1 is init.
+    assert!(pid > 1 && pid != getpid(), "never signal {pid}");
+    // SAFETY: no pointers.
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    assert!(pid > 1 && pid != getpid(), "never signal {pid}");
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).expect("a descriptor");
+    // SAFETY: new, and owned by nobody else.
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
+}
+
+pub fn pidfd_signal(pidfd: &OwnedFd, signal: c_int) -> io::Result<()> {
+    let null = std::ptr::null::<c_void>();
+    // SAFETY: no siginfo is passed.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `waitpid`: the pid (0: none yet) and the status.
+pub fn wait(pid: i32, flags: c_int) -> Result<(i32, c_int), c_int> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the pointer is to a local.
+        let got = unsafe { libc::waitpid(pid, &raw mut status, flags) };
+        if got >= 0 {
+            return Ok((got, status));
+        }
+        if errno() != libc::EINTR {
+            return Err(errno());
+        }
+    }
+}
+
+pub fn unshare(flags: c_int) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::unshare(flags) == 0 }
+}
+
+/// In a fresh mount namespace: keeps mounts from spreading, then shows this PID namespace in /proc.
+pub fn mount_own_proc() -> bool {
+    let none = std::ptr::null();
+    // SAFETY: terminated strings, or null where the kernel ignores the argument.
+    unsafe {
+        libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+            && libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), 0, none.cast()) == 0
+    }
+}
+
+/// Touches `bytes` of anonymous memory in small pages, which take longest to give back.
+pub fn fill_memory(bytes: usize) -> bool {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, written within its bounds and never unmapped.
+    unsafe {
+        let start = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+        if start == libc::MAP_FAILED {
+            return false;
+        }
+        libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE);
+        for offset in (0..bytes).step_by(4096) {
+            start.cast::<u8>().add(offset).write_volatile(1);
+        }
+    }
+    true
+}
+
+/// A second thread of this process.
+pub const THREAD: c_int = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM;
+
+/// `clone` on a stack of its own. Not pthread_create, which is not made for a forked child. `body` shares the
+/// caller's thread-local storage (errno!), so it does nothing but system calls, and it must not return.
+pub fn clone<T>(flags: c_int, body: extern "C" fn(*mut c_void) -> c_int, argument: &T) -> c_int {
+    const STACK: usize = 64 * 1024;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the stack is a new mapping that is never unmapped; its end is aligned to a page. The argument
+    // lives in a child process that runs until it exits, in a frame that never returns.
+    unsafe {
+        let stack = libc::mmap(std::ptr::null_mut(), STACK, access, kind, -1, 0);
+        if stack == libc::MAP_FAILED {
+            return -1;
+        }
+        libc::clone(body, stack.byte_add(STACK), flags, (&raw const *argument).cast_mut().cast())
+    }
+}
+
+/// Attaches as tracer: SIGKILL will leave the tracee stopped on its way out.
+pub fn trace_exit(pid: i32) -> bool {
+    // SAFETY: the address is unused, the options are a number.
+    unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, libc::PTRACE_O_TRACEEXIT as usize) == 0 }
+}
+
+pub fn trace_continue(pid: i32) {
+    // SAFETY: the address is unused, the signal (none) is a number.
+    unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0_usize, 0_usize) };
+}

@@ -1,0 +1,1216 @@
+//! Reaps of real groups: every kind of member, of target and of trouble, on v1 and v2.
+//!
+//! Each test has a canary in a sibling of its target, which has to be alive, there and not frozen when the
+//! reap is over. Nothing is asserted about how long anything takes, save that it ends.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cgroup_reaper::{
+    CgroupOptions, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal,
+    UsedMethod,
+};
+use common::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// How long a reap may take before it counts as hung.
+const LIMIT: Duration = Duration::from_secs(60);
+
+type Result<T = Reaped> = std::result::Result<T, ReapError>;
+
+/// What a target is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// One v2 directory.
+    V2,
+    /// One directory of the v1 freezer.
+    Freezer,
+    /// One v1 directory without freezer.
+    Cpu,
+    /// The same name in several v1 hierarchies, by `CgroupOptions`.
+    Several,
+}
+
+/// The hierarchies of [`Layout::Several`].
+const SEVERAL: [&str; 3] = ["freezer", "cpu", "memory"];
+
+impl Layout {
+    fn of(name: &str) -> Layout {
+        match name {
+            "v2" => Layout::V2,
+            "freezer" => Layout::Freezer,
+            "cpu" => Layout::Cpu,
+            "several" => Layout::Several,
+            _ => panic!("no layout {name}"),
+        }
+    }
+
+    fn need(self) -> std::result::Result<(), String> {
+        match self {
+            Layout::V2 => v2(),
+            Layout::Freezer => v1("freezer"),
+            Layout::Cpu => v1("cpu"),
+            Layout::Several => SEVERAL.into_iter().try_for_each(v1),
+        }
+    }
+}
+
+/// `each!(test on v2, cpu)`: a module `test` with a test for each layout, which runs the function `test` on a
+/// [`World`] of it; with `needs EXPRESSION` only where that is `Ok`.
+macro_rules! each {
+    ($test:ident on $($layout:ident),+) => { each!($test needs Ok::<(), String>(()), on $($layout),+); };
+    ($test:ident needs $need:expr, on $($layout:ident),+) => {
+        mod $test {
+            $(
+                #[test]
+                fn $layout() {
+                    use super::*;
+                    let layout = Layout::of(stringify!($layout));
+                    require!(layout.need(), $need);
+                    let world = World::new(test_name!(), layout);
+                    super::$test(&world);
+                    world.canary.assert_alive();
+                }
+            )+
+        }
+    };
+}
+
+/// A place for targets of one layout, with a canary beside them.
+struct World {
+    layout: Layout,
+    canary: Canary,
+    sandbox: Sandbox,
+}
+
+impl World {
+    fn new(test: &str, layout: Layout) -> World {
+        let sandbox = Sandbox::new(test);
+        let dirs = make(&sandbox, layout, "canary");
+        let canary = sandbox.canary(&refs(&dirs));
+        World { layout, canary, sandbox }
+    }
+
+    /// Makes the group `name`: its directories.
+    fn group(&self, name: &str) -> Vec<PathBuf> {
+        make(&self.sandbox, self.layout, name)
+    }
+
+    /// What reaps the group `name`, which may have one component only.
+    fn reaper(&self, name: &str) -> Reaper {
+        match self.layout {
+            Layout::V2 => Reaper::at(self.sandbox.v2_dir().join(name)),
+            Layout::Freezer => Reaper::at(self.sandbox.v1_dir("freezer").join(name)),
+            Layout::Cpu => Reaper::at(self.sandbox.v1_dir("cpu").join(name)),
+            Layout::Several => Reaper::new(options(&self.sandbox, &SEVERAL), name),
+        }
+    }
+
+    /// A group `target` with its reaper.
+    fn target(&self) -> (Vec<PathBuf>, Reaper) {
+        (self.group("target"), self.reaper("target"))
+    }
+
+    /// Whether this kernel kills a target of this layout by `cgroup.kill`.
+    fn by_cgroup_kill(&self) -> bool {
+        self.layout == Layout::V2 && cgroup_kill().is_ok()
+    }
+
+    /// The freezer group that a target of this layout has, if any, and how it says that it is frozen.
+    fn frozen(&self, name: &str) -> bool {
+        match self.layout {
+            Layout::V2 => v2_freeze(&self.sandbox.v2_dir().join(name)),
+            Layout::Freezer | Layout::Several => {
+                freezer_state(&self.sandbox.v1_dir("freezer").join(name)) != "THAWED"
+            }
+            Layout::Cpu => false,
+        }
+    }
+
+    fn freeze(&self, name: &str) {
+        match self.layout {
+            Layout::V2 => freeze_v2(&self.sandbox.v2_dir().join(name)),
+            Layout::Freezer | Layout::Several => freeze_v1(&self.sandbox.v1_dir("freezer").join(name)),
+            Layout::Cpu => panic!("cpu has no freezer"),
+        }
+    }
+
+    /// That a reap by [`KillMethod::Auto`] of `n` processes that die at once went as it should.
+    #[track_caller]
+    fn check(&self, reaped: &Reaped, n: u64) {
+        assert_eq!(reaped.outcome, Outcome::Removed);
+        let expected = if self.by_cgroup_kill() { UsedMethod::CgroupKill } else { UsedMethod::Pidfd };
+        assert_eq!(reaped.method, Some(expected));
+        assert_eq!(reaped.signalled, if self.by_cgroup_kill() { 0 } else { n });
+        assert!((1..1000).contains(&reaped.rounds), "{} rounds", reaped.rounds);
+    }
+}
+
+fn make(sandbox: &Sandbox, layout: Layout, name: &str) -> Vec<PathBuf> {
+    match layout {
+        Layout::V2 => vec![sandbox.v2(name)],
+        Layout::Freezer => vec![sandbox.v1("freezer", name)],
+        Layout::Cpu => vec![sandbox.v1("cpu", name)],
+        Layout::Several => SEVERAL.iter().map(|controller| sandbox.v1(controller, name)).collect(),
+    }
+}
+
+/// Options for the groups of a sandbox in several v1 hierarchies.
+fn options(sandbox: &Sandbox, controllers: &[&str]) -> CgroupOptions {
+    let slice = sandbox.v1_dir(controllers[0]);
+    let roots: Vec<PathBuf> = controllers.iter().map(|name| v1_root(name).expect("mounted")).collect();
+    let root = roots[0].parent().expect("mounted below a directory");
+    CgroupOptions::new(root)
+        .slice(slice.file_name().expect("a name"))
+        .subsystems(roots.iter().map(|mount| mount.strip_prefix(root).expect("mounted side by side")))
+}
+
+fn refs(dirs: &[PathBuf]) -> Vec<&Path> {
+    dirs.iter().map(PathBuf::as_path).collect()
+}
+
+fn v2_freeze(dir: &Path) -> bool {
+    fs::read_to_string(dir.join("cgroup.freeze")).expect("cgroup.freeze").trim() == "1"
+}
+
+#[track_caller]
+fn assert_gone(dirs: &[PathBuf]) {
+    for dir in dirs {
+        assert!(!dir.exists(), "{} is still there", dir.display());
+    }
+}
+
+#[track_caller]
+fn spawn(reactor: &mut Reactor, reaper: Reaper) -> ReapHandle {
+    reactor.spawn_reaper(reaper).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Turns the reactor until `done`.
+#[track_caller]
+fn drive(reactor: &mut Reactor, what: &str, mut done: impl FnMut(&Metrics) -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !done(&reactor.metrics()) {
+        assert!(Instant::now() < end, "not within {LIMIT:?}: {what}; {reactor:?}");
+        reactor.turn(Some(Duration::from_millis(20))).expect("turn");
+    }
+}
+
+/// Turns the reactor until the reap is complete.
+#[track_caller]
+fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> Result {
+    drive(reactor, "the reap", |_| handle.is_complete());
+    handle.try_wait().expect("complete")
+}
+
+#[track_caller]
+fn reap(reaper: Reaper) -> Result {
+    let mut reactor = Reactor::new().expect("reactor");
+    let handle = spawn(&mut reactor, reaper);
+    let result = finish(&mut reactor, &handle);
+    assert!(reactor.is_empty());
+    assert_eq!(reactor.metrics().descriptors, 0);
+    result
+}
+
+#[track_caller]
+fn reaped(reaper: Reaper) -> Reaped {
+    reap(reaper).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Reaps a group of `n` sleepers.
+fn sleepers(world: &World, n: usize) {
+    let (dirs, reaper) = world.target();
+    let members = world.sandbox.sleepers(n, &refs(&dirs));
+    let reaped = reaped(reaper);
+    world.check(&reaped, n as u64);
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT));
+}
+
+// --- Members ---------------------------------------------------------------------------------------------
+
+each!(one_process on v2, freezer, cpu, several);
+fn one_process(world: &World) {
+    sleepers(world, 1);
+}
+
+each!(four_processes on v2, freezer, cpu, several);
+fn four_processes(world: &World) {
+    sleepers(world, 4);
+}
+
+each!(thirty_two_processes on v2, freezer, cpu, several);
+fn thirty_two_processes(world: &World) {
+    sleepers(world, 32);
+}
+
+each!(a_thousand_processes on v2, freezer, cpu, several);
+fn a_thousand_processes(world: &World) {
+    sleepers(world, 1000);
+}
+
+each!(nobody on v2, freezer, cpu, several);
+fn nobody(world: &World) {
+    let (dirs, reaper) = world.target();
+    let reaped = reaped(reaper);
+    assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, None));
+    assert_eq!((reaped.signalled, reaped.rounds), (0, 0));
+    assert_gone(&dirs);
+}
+
+each!(nothing on v2, freezer, cpu, several);
+fn nothing(world: &World) {
+    let reaped = reaped(world.reaper("never-made"));
+    assert_eq!((reaped.outcome, reaped.method), (Outcome::AlreadyGone, None));
+    assert_eq!((reaped.signalled, reaped.rounds), (0, 0));
+}
+
+each!(nested_groups on v2, freezer, cpu, several);
+fn nested_groups(world: &World) {
+    let (dirs, reaper) = world.target();
+    // The parent has members too, a group in the middle has none, and one is empty to the leaves.
+    let mut members = vec![world.sandbox.sleeper(&refs(&dirs))];
+    for name in ["target/a", "target/b/c/d", "target/b/e"] {
+        members.push(world.sandbox.sleeper(&refs(&world.group(name))));
+    }
+    world.group("target/empty/empty");
+    let reaped = reaped(reaper);
+    world.check(&reaped, 4);
+    assert_gone(&dirs);
+    assert!(members.iter().all(|member| member.ended(TIMEOUT)));
+}
+
+each!(only_grandchildren_are_populated on v2, freezer, cpu, several);
+fn only_grandchildren_are_populated(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.sleeper(&refs(&world.group("target/a/b")));
+    world.check(&reaped(reaper), 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(two_hundred_child_groups on v2, freezer, several);
+fn two_hundred_child_groups(world: &World) {
+    // More directories than are removed in one step.
+    let (dirs, reaper) = world.target();
+    for n in 0..200 {
+        world.group(&format!("target/{n}"));
+    }
+    let member = world.sandbox.sleeper(&refs(&world.group("target/77")));
+    world.check(&reaped(reaper), 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(stopped on v2, freezer, cpu, several);
+fn stopped(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.stopped(&refs(&dirs));
+    world.check(&reaped(reaper), 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(zombie_leader on v2, freezer, cpu, several);
+fn zombie_leader(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.zombie_leader(&refs(&dirs));
+    world.check(&reaped(reaper), 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(vfork_parent on v2, freezer, cpu, several);
+fn vfork_parent(world: &World) {
+    let (dirs, reaper) = world.target();
+    let members = world.sandbox.vfork(&refs(&dirs));
+    let reaped = reaped(reaper);
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT));
+}
+
+each!(another_pid_namespace needs namespaces(), on v2, freezer, cpu, several);
+fn another_pid_namespace(world: &World) {
+    let (dirs, reaper) = world.target();
+    let members = world.sandbox.pidns_sleepers(3, &refs(&dirs));
+    let reaped = reaped(reaper);
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    // Its init may die of the first signal, and take the others along before they are signalled.
+    assert!(reaped.signalled <= 4 && reaped.rounds >= 1, "{reaped:?}");
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT));
+}
+
+each!(much_memory on v2, freezer, cpu);
+fn much_memory(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.big_memory(256, &refs(&dirs));
+    world.check(&reaped(reaper), 1);
+    // Gone from the lists is not dead: its memory has to be given back by now.
+    let status = fs::read_to_string(format!("/proc/{}/status", member.pid)).unwrap_or_default();
+    assert!(!status.contains("VmRSS"), "complete while it still holds memory:\n{status}");
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(churning_members on v2, freezer, cpu, several);
+fn churning_members(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.churn(LIMIT, &refs(&dirs));
+    let reaped = reaped(reaper);
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+// --- Frozen beforehand -----------------------------------------------------------------------------------
+
+each!(frozen_beforehand on v2, freezer, several);
+fn frozen_beforehand(world: &World) {
+    let (dirs, reaper) = world.target();
+    let members = world.sandbox.sleepers(3, &refs(&dirs));
+    world.freeze("target");
+    world.check(&reaped(reaper), 3);
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT));
+}
+
+each!(a_child_frozen_beforehand on v2, freezer, several);
+fn a_child_frozen_beforehand(world: &World) {
+    let (dirs, reaper) = world.target();
+    let parent = world.sandbox.sleeper(&refs(&dirs));
+    let child = world.sandbox.sleeper(&refs(&world.group("target/a/child")));
+    world.freeze("target/a/child");
+    world.check(&reaped(reaper), 2);
+    assert_gone(&dirs);
+    assert!(parent.ended(TIMEOUT) && child.ended(TIMEOUT));
+}
+
+each!(parent_and_child_frozen_beforehand on v2, freezer, several);
+fn parent_and_child_frozen_beforehand(world: &World) {
+    let (dirs, reaper) = world.target();
+    let parent = world.sandbox.sleeper(&refs(&dirs));
+    let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
+    world.freeze("target/child");
+    world.freeze("target");
+    world.check(&reaped(reaper), 2);
+    assert_gone(&dirs);
+    assert!(parent.ended(TIMEOUT) && child.ended(TIMEOUT));
+}
+
+each!(stopped_and_frozen on v2, freezer, several);
+fn stopped_and_frozen(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.stopped(&refs(&dirs));
+    world.freeze("target");
+    world.check(&reaped(reaper), 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(empty_and_frozen on v2, freezer, several);
+fn empty_and_frozen(world: &World) {
+    let (dirs, reaper) = world.target();
+    world.freeze("target");
+    assert_eq!(reaped(reaper).outcome, Outcome::Removed);
+    assert_gone(&dirs);
+}
+
+each!(frozen_by_an_ancestor on freezer);
+fn frozen_by_an_ancestor(world: &World) {
+    let above = world.group("above");
+    let dirs = world.group("above/target");
+    let member = world.sandbox.sleeper(&refs(&dirs));
+    world.freeze("above");
+    let reaper = Reaper::at(&dirs[0])
+        .min_wait(Duration::from_millis(2))
+        .max_wait(Duration::from_millis(20))
+        .freeze_timeout(Duration::from_millis(100));
+    let started = Instant::now();
+    match reap(reaper) {
+        Err(ReapError::FrozenByAncestor { path, .. }) => assert_eq!(path, dirs[0]),
+        other => panic!("{other:?}"),
+    }
+    assert!(started.elapsed() >= Duration::from_millis(100));
+    assert!(dirs[0].exists() && member.alive());
+    // The ancestor is not ours to thaw.
+    assert_eq!(freezer_state(&above[0]), "FROZEN");
+    // The signal was sent all the same.
+    thaw_v1(&above[0]);
+    assert!(member.ended(TIMEOUT));
+}
+
+each!(thawed_above_in_time on freezer);
+fn thawed_above_in_time(world: &World) {
+    let above = world.group("above");
+    let dirs = world.group("above/target");
+    let member = world.sandbox.sleeper(&refs(&dirs));
+    world.freeze("above");
+    let mut reactor = Reactor::new().expect("reactor");
+    let reaper = Reaper::at(&dirs[0]).max_wait(Duration::from_millis(20)).freeze_timeout(LIMIT);
+    let handle = spawn(&mut reactor, reaper);
+    drive(&mut reactor, "some rounds", |metrics| metrics.thaws >= 3);
+    assert!(handle.try_wait().is_none() && member.alive());
+    thaw_v1(&above[0]);
+    let reaped = finish(&mut reactor, &handle).expect("reaped");
+    world.check(&reaped, 1);
+    assert_gone(&dirs);
+    assert!(above[0].exists());
+    assert!(member.ended(TIMEOUT));
+}
+
+/// A v2 target, whose member another party froze in a v1 group that others are in as well.
+#[test]
+fn frozen_together_with_others() {
+    require!(v2(), v1("freezer"));
+    let world = World::new(test_name!(), Layout::V2);
+    let (dirs, reaper) = world.target();
+    let elsewhere = world.sandbox.v1("freezer", "elsewhere");
+    let member = world.sandbox.sleeper(&[&dirs[0], &elsewhere]);
+    let stranger = world.sandbox.sleeper(&[&elsewhere]);
+    freeze_v1(&elsewhere);
+    let reaper = reaper.max_wait(Duration::from_millis(20));
+    match reap(reaper.clone().deadline(Duration::from_millis(100))) {
+        Err(ReapError::TimedOut { survivors, path, .. }) => {
+            assert_eq!(path, dirs[0]);
+            assert_eq!(survivors.len(), 1);
+            assert_eq!(survivors[0].pid, member.pid);
+            assert_eq!(survivors[0].frozen_by.as_deref(), Some(&*elsewhere));
+        }
+        other => panic!("{other:?}"),
+    }
+    match reap(reaper.clone().freeze_timeout(Duration::from_millis(100))) {
+        Err(ReapError::FrozenByAncestor { path, frozen_by }) => {
+            assert_eq!((&path, frozen_by.as_ref()), (&dirs[0], Some(&elsewhere)));
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut reactor = Reactor::new().expect("reactor");
+    let handle = spawn(&mut reactor, reaper);
+    let timers = reactor.metrics().timers;
+    drive(&mut reactor, "ticks", |metrics| metrics.timers >= timers + 5);
+    assert!(handle.try_wait().is_none() && member.alive());
+    assert_eq!(freezer_state(&elsewhere), "FROZEN", "it is not ours to thaw");
+    thaw_v1(&elsewhere);
+    assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+    assert!(stranger.alive());
+    world.canary.assert_alive();
+}
+
+/// The same with nobody else in the v1 group.
+#[test]
+fn frozen_in_a_group_of_its_own() {
+    require!(v2(), v1("freezer"));
+    let world = World::new(test_name!(), Layout::V2);
+    let (dirs, reaper) = world.target();
+    let elsewhere = world.sandbox.v1("freezer", "elsewhere");
+    let members = world.sandbox.sleepers(3, &[&dirs[0], &elsewhere]);
+    freeze_v1(&elsewhere);
+    assert_eq!(reaped(reaper).outcome, Outcome::Removed);
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT));
+    assert!(elsewhere.exists(), "it is not ours to remove");
+    world.canary.assert_alive();
+}
+
+// --- Threaded v2 groups ----------------------------------------------------------------------------------
+
+#[test]
+fn a_domain_with_a_threaded_group() {
+    require!(v2());
+    let world = World::new(test_name!(), Layout::V2);
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.threaded(&dirs[0]);
+    let reaped = reaped(reaper);
+    world.check(&reaped, 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+    world.canary.assert_alive();
+}
+
+#[test]
+fn a_domain_with_a_threaded_group_by_signals() {
+    require!(v2());
+    let world = World::new(test_name!(), Layout::V2);
+    for method in [KillMethod::Pidfd, KillMethod::Freezer] {
+        let (dirs, reaper) = world.target();
+        let member = world.sandbox.threaded(&dirs[0]);
+        let reaped = reaped(reaper.method(method));
+        assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 1));
+        assert_gone(&dirs);
+        assert!(member.ended(TIMEOUT));
+    }
+    world.canary.assert_alive();
+}
+
+#[test]
+fn a_threaded_group_itself() {
+    require!(v2());
+    let world = World::new(test_name!(), Layout::V2);
+    let domain = world.sandbox.v2("domain");
+    let member = world.sandbox.threaded(&domain);
+    // cgroup.kill says EOPNOTSUPP here, and reading cgroup.procs as well.
+    let reaped = reaped(Reaper::at(&member.dir));
+    assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Pidfd)));
+    assert_eq!(reaped.signalled, 1);
+    assert!(!member.dir.exists());
+    assert!(domain.exists(), "parents are not ours");
+    assert!(member.ended(TIMEOUT));
+    world.canary.assert_alive();
+}
+
+// --- Members that come and go ----------------------------------------------------------------------------
+
+/// Reaps a fork storm, and says how.
+fn storm(world: &World, method: KillMethod) -> Reaped {
+    let (dirs, reaper) = world.target();
+    let storm = world.sandbox.fork_storm(60, &refs(&dirs));
+    let reaped = reaped(reaper.method(method));
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    assert!(reaped.rounds >= 1);
+    assert_gone(&dirs);
+    eventually("the end of the storm", || storm.tasks() == 0);
+    reaped
+}
+
+each!(fork_storm_auto needs pids_limit(), on v2, freezer, cpu, several);
+fn fork_storm_auto(world: &World) {
+    storm(world, KillMethod::Auto);
+}
+
+each!(fork_storm_pidfd needs pids_limit(), on v2, freezer, cpu, several);
+fn fork_storm_pidfd(world: &World) {
+    assert_eq!(storm(world, KillMethod::Pidfd).method, Some(UsedMethod::Pidfd));
+}
+
+each!(fork_storm_freezer needs pids_limit(), on v2, freezer, several);
+fn fork_storm_freezer(world: &World) {
+    assert_eq!(storm(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
+}
+
+each!(refilled_while_reaped on v2, freezer, cpu, several);
+fn refilled_while_reaped(world: &World) {
+    let (dirs, reaper) = world.target();
+    // Keeps the reap waiting while others join.
+    let stuck = world.sandbox.trace_exit(&refs(&dirs));
+    world.sandbox.refiller(1000, Duration::from_millis(3), &refs(&dirs));
+    let mut reactor = Reactor::new().expect("reactor");
+    let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(20)));
+    drive(&mut reactor, "new members killed", |metrics| metrics.cgroup_kills + metrics.signals >= 8);
+    assert!(handle.try_wait().is_none());
+    stuck.release();
+    let reaped = finish(&mut reactor, &handle).expect("reaped");
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    assert!(reaped.rounds >= 2, "{reaped:?}");
+    assert_gone(&dirs);
+}
+
+/// A process of a v1 target need not be in all of its hierarchies, nor in that of the freezer.
+fn beside_the_freezer(world: &World, method: KillMethod) -> Reaped {
+    let (dirs, reaper) = world.target();
+    let inside = world.sandbox.sleeper(&refs(&dirs));
+    let beside = world.sandbox.sleepers(3, &[&dirs[1]]);
+    let reaped = reaped(reaper.method(method));
+    assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 4));
+    assert_gone(&dirs);
+    assert!(inside.ended(TIMEOUT) && beside.ended(TIMEOUT));
+    reaped
+}
+
+each!(beside_the_freezer_auto on several);
+fn beside_the_freezer_auto(world: &World) {
+    assert_eq!(beside_the_freezer(world, KillMethod::Auto).method, Some(UsedMethod::Pidfd));
+}
+
+each!(beside_the_freezer_by_freezer on several);
+fn beside_the_freezer_by_freezer(world: &World) {
+    assert_eq!(beside_the_freezer(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
+}
+
+// --- Members that cannot die -----------------------------------------------------------------------------
+
+each!(undying_without_deadline on v2, freezer, cpu, several);
+fn undying_without_deadline(world: &World) {
+    let (dirs, reaper) = world.target();
+    let stuck = world.sandbox.trace_exit(&refs(&dirs));
+    let others = world.sandbox.sleepers(3, &refs(&dirs));
+    let neighbours: Vec<Vec<PathBuf>> = (0..5).map(|n| world.group(&format!("neighbour-{n}"))).collect();
+    let mut reactor = Reactor::new().expect("reactor");
+    let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(40)));
+    let handles: Vec<ReapHandle> = (0..5)
+        .map(|n| {
+            world.sandbox.sleeper(&refs(&neighbours[n]));
+            spawn(&mut reactor, world.reaper(&format!("neighbour-{n}")))
+        })
+        .collect();
+    for (handle, dirs) in handles.iter().zip(&neighbours) {
+        world.check(&finish(&mut reactor, handle).expect("reaped"), 1);
+        assert_gone(dirs);
+    }
+    eventually("killed", || stuck.parked());
+    assert!(others.ended(TIMEOUT));
+    // Some safety ticks on.
+    let timers = reactor.metrics().timers;
+    drive(&mut reactor, "ticks", |metrics| metrics.timers >= timers + 4);
+    assert!(handle.try_wait().is_none(), "complete while one lives");
+    assert!(dirs.iter().all(|dir| dir.exists()));
+    stuck.release();
+    let reaped = finish(&mut reactor, &handle).expect("reaped");
+    world.check(&reaped, 4);
+    assert_gone(&dirs);
+}
+
+/// Reaps a target with one that cannot die, with a deadline, and neighbours beside it.
+fn undying(world: &World, method: KillMethod) {
+    let (dirs, reaper) = world.target();
+    let stuck = world.sandbox.trace_exit(&refs(&dirs));
+    let others = world.sandbox.sleepers(3, &refs(&dirs));
+    let neighbours: Vec<Vec<PathBuf>> = (0..5).map(|n| world.group(&format!("neighbour-{n}"))).collect();
+    neighbours.iter().for_each(|dirs| _ = world.sandbox.sleeper(&refs(dirs)));
+    let mut reactor = Reactor::new().expect("reactor");
+    let deadline = Duration::from_secs(2);
+    let reaper = reaper.method(method).max_wait(Duration::from_millis(100)).deadline(deadline);
+    let spawning = Instant::now();
+    let handle = spawn(&mut reactor, reaper);
+    let handles: Vec<ReapHandle> =
+        (0..5).map(|n| spawn(&mut reactor, world.reaper(&format!("neighbour-{n}")).method(method))).collect();
+    drive(&mut reactor, "one of them", |metrics| metrics.completed >= 1);
+    assert!(!handle.is_complete(), "neighbours wait for the one that cannot die");
+    for handle in &handles {
+        assert_eq!(finish(&mut reactor, handle).expect("reaped").outcome, Outcome::Removed);
+    }
+    match finish(&mut reactor, &handle) {
+        Err(ReapError::TimedOut { path, survivors, .. }) => {
+            assert_eq!(path, dirs[0]);
+            assert_eq!(survivors.len(), 1, "{survivors:?}");
+            assert_eq!((survivors[0].pid, survivors[0].state), (stuck.pid, Some('t')));
+            assert_eq!(survivors[0].command, "reaper-fixture");
+            assert!(survivors[0].frozen_by.is_none() && !survivors[0].kernel_thread);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(spawning.elapsed() >= deadline);
+    assert!(others.ended(TIMEOUT));
+    assert!(dirs.iter().all(|dir| dir.exists()));
+    assert!(!world.frozen("target"));
+    stuck.release();
+    assert!(stuck.ended(TIMEOUT), "it was killed");
+    // What is left can be reaped again.
+    assert_eq!(reaped(world.reaper("target")).outcome, Outcome::Removed);
+    assert_gone(&dirs);
+}
+
+each!(undying_with_deadline on v2, freezer, cpu, several);
+fn undying_with_deadline(world: &World) {
+    undying(world, KillMethod::Auto);
+}
+
+each!(undying_with_deadline_by_freezer on v2, freezer, several);
+fn undying_with_deadline_by_freezer(world: &World) {
+    undying(world, KillMethod::Freezer);
+}
+
+each!(cancelled on v2, freezer, cpu, several);
+fn cancelled(world: &World) {
+    for method in [KillMethod::Auto, KillMethod::Freezer] {
+        if world.layout == Layout::Cpu && method == KillMethod::Freezer {
+            continue;
+        }
+        let (dirs, reaper) = world.target();
+        let stuck = world.sandbox.trace_exit(&refs(&dirs));
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method));
+        drive(&mut reactor, "the kill", |_| stuck.parked());
+        assert!(handle.try_wait().is_none());
+        handle.cancel();
+        handle.cancel();
+        match finish(&mut reactor, &handle) {
+            Err(ReapError::Cancelled) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(reactor.is_empty());
+        assert!(dirs.iter().all(|dir| dir.exists()) && !world.frozen("target"));
+        stuck.release();
+        assert!(stuck.ended(TIMEOUT));
+        assert_eq!(reaped(world.reaper("target")).outcome, Outcome::Removed);
+    }
+}
+
+each!(disconnected on v2, freezer, cpu, several);
+fn disconnected(world: &World) {
+    let method = if world.layout == Layout::Cpu { KillMethod::Auto } else { KillMethod::Freezer };
+    // In mid-freeze, most likely; and after the kill.
+    for killed in [false, true] {
+        let (dirs, reaper) = world.target();
+        let stuck = world.sandbox.trace_exit(&refs(&dirs));
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method));
+        if killed {
+            drive(&mut reactor, "the kill", |_| stuck.parked());
+        }
+        drop(reactor);
+        match handle.wait() {
+            Err(ReapError::Disconnected) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(dirs.iter().all(|dir| dir.exists()) && !world.frozen("target"));
+        stuck.release();
+        assert_eq!(reaped(world.reaper("target")).outcome, Outcome::Removed);
+    }
+}
+
+// --- Grace -----------------------------------------------------------------------------------------------
+
+each!(grace_is_enough on v2, freezer, cpu, several);
+fn grace_is_enough(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.on_term(Duration::from_millis(30), &refs(&dirs));
+    let reaped = reaped(reaper.grace(Signal::TERM, 2 * LIMIT));
+    assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, None));
+    assert_eq!((reaped.signalled, reaped.rounds), (1, 0));
+    assert_gone(&dirs);
+    assert_eq!(member.wait(TIMEOUT).and_then(|status| status.code()), Some(0), "not by its own exit");
+}
+
+each!(grace_is_ignored on v2, freezer, cpu, several);
+fn grace_is_ignored(world: &World) {
+    use std::os::unix::process::ExitStatusExt;
+    let (dirs, reaper) = world.target();
+    let period = Duration::from_millis(150);
+    let stubborn = world.sandbox.ignores_sigterm(&refs(&dirs));
+    let polite = world.sandbox.on_term(Duration::ZERO, &refs(&dirs));
+    let reaped = reaped(reaper.grace(Signal::TERM, period));
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    let expected = if world.by_cgroup_kill() { UsedMethod::CgroupKill } else { UsedMethod::Pidfd };
+    assert_eq!((reaped.method, reaped.signalled), (Some(expected), 2));
+    assert!(reaped.rounds >= 1 && reaped.elapsed >= period, "{reaped:?}");
+    assert_gone(&dirs);
+    assert_eq!(polite.wait(TIMEOUT).and_then(|status| status.code()), Some(0));
+    assert_eq!(stubborn.wait(TIMEOUT).and_then(|status| status.signal()), Some(libc::SIGKILL));
+}
+
+each!(grace_reaches_the_stopped on v2, freezer, cpu, several);
+fn grace_reaches_the_stopped(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.on_term(Duration::ZERO, &refs(&dirs));
+    member.signal(libc::SIGSTOP);
+    eventually("stopped", || member.state() == Some('T'));
+    let reaped = reaped(reaper.grace(Signal::TERM, 2 * LIMIT));
+    assert_eq!((reaped.outcome, reaped.rounds), (Outcome::Removed, 0));
+    assert_gone(&dirs);
+    assert_eq!(member.wait(TIMEOUT).and_then(|status| status.code()), Some(0), "not by its own exit");
+}
+
+each!(grace_reaches_the_frozen on v2, freezer, several);
+fn grace_reaches_the_frozen(world: &World) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.on_term(Duration::ZERO, &refs(&dirs));
+    world.freeze("target");
+    let reaped = reaped(reaper.grace(Signal::TERM, 2 * LIMIT));
+    assert_eq!((reaped.outcome, reaped.rounds), (Outcome::Removed, 0));
+    assert_gone(&dirs);
+    assert_eq!(member.wait(TIMEOUT).and_then(|status| status.code()), Some(0), "not by its own exit");
+}
+
+// --- What stays ------------------------------------------------------------------------------------------
+
+each!(directories_are_kept on v2, freezer, cpu, several);
+fn directories_are_kept(world: &World) {
+    for method in [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer] {
+        if world.layout == Layout::Cpu && method == KillMethod::Freezer {
+            continue;
+        }
+        let (dirs, reaper) = world.target();
+        let below = world.group("target/below");
+        let members = world.sandbox.sleepers(3, &refs(&dirs));
+        let child = world.sandbox.sleeper(&refs(&below));
+        let reaped = reaped(reaper.method(method).keep_dir());
+        assert_eq!(reaped.outcome, Outcome::Emptied);
+        assert!(members.ended(TIMEOUT) && child.ended(TIMEOUT));
+        for dir in dirs.iter().chain(&below) {
+            assert!(dir.exists() && pids_in(dir).is_empty(), "{}", dir.display());
+        }
+        assert!(!world.frozen("target") && !world.frozen("target/below"));
+        // Others can use them at once.
+        let next = world.sandbox.sleeper(&refs(&below));
+        assert!(next.alive());
+    }
+}
+
+/// Makes the target anew behind the reap's back, with a canary inside.
+fn replaced(world: &World, method: KillMethod) {
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.sleeper(&refs(&dirs));
+    let mut reactor = Reactor::new().expect("reactor");
+    let reaper = reaper.method(method).max_wait(Duration::from_millis(20));
+    let handle = spawn(&mut reactor, reaper);
+    // Up to the kill, but no look after it.
+    drive(&mut reactor, "the kill", |metrics| metrics.cgroup_kills + metrics.signals >= 1);
+    assert!(member.ended(TIMEOUT));
+    for dir in &dirs {
+        eventually("rmdir", || fs::remove_dir(dir).is_ok());
+    }
+    let newcomer = world.sandbox.canary(&refs(&world.group("target")));
+    match finish(&mut reactor, &handle) {
+        Err(ReapError::Replaced { path }) => assert!(dirs.contains(&path), "{path:?}"),
+        other => panic!("{other:?}"),
+    }
+    newcomer.assert_alive();
+    assert!(!world.frozen("target"));
+}
+
+each!(replaced_under_way on v2, freezer, cpu, several);
+fn replaced_under_way(world: &World) {
+    replaced(world, KillMethod::Auto);
+}
+
+each!(replaced_under_way_by_freezer on v2, freezer, several);
+fn replaced_under_way_by_freezer(world: &World) {
+    replaced(world, KillMethod::Freezer);
+}
+
+/// One of several directories is somebody else's now: the others are reaped all the same.
+#[test]
+fn one_of_several_replaced() {
+    require!(Layout::Several.need());
+    let world = World::new(test_name!(), Layout::Several);
+    let (dirs, reaper) = world.target();
+    let first = world.sandbox.sleeper(&refs(&dirs));
+    let stuck = world.sandbox.trace_exit(&[&dirs[0]]);
+    let mut reactor = Reactor::new().expect("reactor");
+    let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(20)));
+    assert!(first.ended(TIMEOUT));
+    eventually("rmdir", || fs::remove_dir(&dirs[1]).is_ok());
+    let newcomer = world.sandbox.canary(&[&world.sandbox.v1(SEVERAL[1], "target")]);
+    let ticks = reactor.metrics().timers;
+    drive(&mut reactor, "ticks", |metrics| metrics.timers >= ticks + 3);
+    assert!(handle.try_wait().is_none());
+    newcomer.assert_alive();
+    stuck.release();
+    match finish(&mut reactor, &handle) {
+        Err(ReapError::Replaced { path }) => assert_eq!(path, dirs[1]),
+        other => panic!("{other:?}"),
+    }
+    assert!(!dirs[0].exists() && !dirs[2].exists());
+    newcomer.assert_alive();
+    world.canary.assert_alive();
+}
+
+// --- Methods and fallbacks -------------------------------------------------------------------------------
+
+/// Reaps three sleepers, one of them in a child group, by a changed reaper.
+fn by(world: &World, change: impl FnOnce(Reaper) -> Reaper) -> Reaped {
+    let (dirs, reaper) = world.target();
+    let members = world.sandbox.sleepers(2, &refs(&dirs));
+    let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
+    let reaped = reaped(change(reaper));
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    assert!(reaped.rounds >= 1);
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT) && child.ended(TIMEOUT));
+    reaped
+}
+
+each!(method_freezer on v2, freezer, several);
+fn method_freezer(world: &World) {
+    let reaped = by(world, |reaper| reaper.method(KillMethod::Freezer));
+    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+}
+
+each!(method_pidfd on v2, freezer, cpu, several);
+fn method_pidfd(world: &World) {
+    let reaped = by(world, |reaper| reaper.method(KillMethod::Pidfd));
+    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Pidfd), 3));
+}
+
+each!(method_cgroup_kill needs cgroup_kill(), on v2);
+fn method_cgroup_kill(world: &World) {
+    let reaped = by(world, |reaper| reaper.method(KillMethod::CgroupKill));
+    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
+}
+
+each!(frozen_beforehand_by_each_method on v2, freezer, several);
+fn frozen_beforehand_by_each_method(world: &World) {
+    for method in [KillMethod::Freezer, KillMethod::Pidfd] {
+        let (dirs, reaper) = world.target();
+        let members = world.sandbox.sleepers(3, &refs(&dirs));
+        let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
+        world.freeze("target/child");
+        world.freeze("target");
+        let reaped = reaped(reaper.method(method));
+        assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 4));
+        assert_gone(&dirs);
+        assert!(members.ended(TIMEOUT) && child.ended(TIMEOUT));
+    }
+}
+
+each!(without_cgroup_kill on v2, freezer, cpu, several);
+fn without_cgroup_kill(world: &World) {
+    let reaped = by(world, |reaper| reaper.without("cgroup.kill"));
+    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Pidfd), 3));
+}
+
+each!(without_pidfd on v2, freezer, several);
+fn without_pidfd(world: &World) {
+    let reaped = by(world, |reaper| reaper.without("pidfd"));
+    if world.by_cgroup_kill() {
+        assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
+    } else {
+        assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+    }
+}
+
+each!(without_cgroup_kill_and_pidfd on v2, freezer, several);
+fn without_cgroup_kill_and_pidfd(world: &World) {
+    let reaped = by(world, |reaper| reaper.without("cgroup.kill").without("pidfd"));
+    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+}
+
+each!(without_events on v2, freezer, cpu, several);
+fn without_events(world: &World) {
+    let reaped = by(world, |reaper| reaper.without("events"));
+    world.check(&reaped, 3);
+}
+
+each!(without_anything on v2, freezer, several);
+fn without_anything(world: &World) {
+    let reaped = by(world, |reaper| reaper.without("cgroup.kill").without("pidfd").without("events"));
+    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+}
+
+each!(nothing_safe_to_kill_with on cpu);
+fn nothing_safe_to_kill_with(world: &World) {
+    let dirs = world.group("target");
+    let member = world.sandbox.sleeper(&refs(&dirs));
+    let reaper = |unverified: bool| {
+        let options = options(&world.sandbox, &["cpu"]).kill_without_freezer(unverified);
+        Reaper::new(options, "target").without("pidfd").max_wait(Duration::from_millis(20))
+    };
+    match reap(reaper(false)) {
+        Err(ReapError::Denied { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(member.alive() && dirs[0].exists());
+    // As the caller asks for it.
+    let reaped = reaped(reaper(true));
+    assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Unverified)));
+    assert_eq!(reaped.signalled, 1);
+    assert_gone(&dirs);
+    assert!(member.ended(TIMEOUT));
+}
+
+/// A freezer vouches for its own members only: whom it does not hold is not safe to signal by number.
+#[test]
+fn nothing_safe_to_kill_with_beside_the_freezer() {
+    require!(Layout::Several.need());
+    let world = World::new(test_name!(), Layout::Several);
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.sleeper(&[&dirs[1]]);
+    match reap(reaper.without("pidfd").max_wait(Duration::from_millis(20))) {
+        Err(ReapError::Denied { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(member.alive() && dirs.iter().all(|dir| dir.exists()));
+    assert!(!world.frozen("target"));
+    world.canary.assert_alive();
+}
+
+// --- Many at once ----------------------------------------------------------------------------------------
+
+/// `n` targets, one process each, v1 and v2 in turn as far as the machine has them.
+fn many(sandbox: &Sandbox, n: usize) -> Vec<(PathBuf, Proc)> {
+    let layouts: Vec<Layout> =
+        [Layout::V2, Layout::Freezer, Layout::Cpu].into_iter().filter(|it| it.need().is_ok()).collect();
+    (0..n)
+        .map(|i| {
+            let dir = make(sandbox, layouts[i % layouts.len()], &format!("target-{i}")).remove(0);
+            let member = sandbox.sleeper(&[&dir]);
+            (dir, member)
+        })
+        .collect()
+}
+
+fn any_hierarchy() -> std::result::Result<(), String> {
+    v2().or_else(|_| v1("freezer"))
+}
+
+fn any_layout() -> Layout {
+    if v2().is_ok() { Layout::V2 } else { Layout::Freezer }
+}
+
+#[test]
+fn a_thousand_targets() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
+        let targets = many(&world.sandbox, 1000);
+        let before = open_fds();
+        let mut reactor = Reactor::new().expect("reactor");
+        let own = open_fds();
+        let handles: Vec<ReapHandle> =
+            targets.iter().map(|(dir, _)| spawn(&mut reactor, Reaper::at(dir))).collect();
+        drive(&mut reactor, "all of them", |metrics| metrics.completed == 1000);
+        assert!(reactor.is_empty() && reactor.metrics().descriptors == 0);
+        for (handle, (dir, member)) in handles.iter().zip(&targets) {
+            let reaped = handle.try_wait().expect("complete").unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(reaped.outcome, Outcome::Removed);
+            assert!(!dir.exists() && member.ended(TIMEOUT));
+        }
+        // Those of the guard: two files in /proc, at most.
+        assert!(open_fds() <= own + 2, "{} descriptors more", open_fds() - own);
+        drop((handles, reactor));
+        assert_eq!(open_fds(), before);
+        world.canary.assert_alive();
+    });
+}
+
+#[test]
+fn few_descriptors() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
+        let targets = many(&world.sandbox, 200);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+        // A quarter of them is the caller's, and the reserve for single steps.
+        setrlimit(Resource::RLIMIT_NOFILE, 4 * (open_fds() as u64 + 12), hard).expect("setrlimit");
+        let mut reactor = Reactor::new().expect("reactor");
+        let handles: Vec<ReapHandle> =
+            targets.iter().map(|(dir, _)| spawn(&mut reactor, Reaper::at(dir))).collect();
+        drive(&mut reactor, "all of them", |metrics| metrics.completed == 200);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+        for (handle, (dir, member)) in handles.iter().zip(&targets) {
+            let reaped = handle.try_wait().expect("complete").unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(reaped.outcome, Outcome::Removed);
+            assert!(!dir.exists() && member.ended(TIMEOUT));
+        }
+        world.canary.assert_alive();
+    });
+}
+
+/// Somebody who removes every empty group at once, as the release agent of v1 does.
+#[test]
+fn a_release_agent() {
+    require!(any_hierarchy());
+    let world = World::new(test_name!(), any_layout());
+    let targets = many(&world.sandbox, 200);
+    let dirs: Vec<PathBuf> = targets.iter().map(|(dir, _)| dir.clone()).collect();
+    let over = Arc::new(AtomicBool::new(false));
+    let agent = {
+        let over = Arc::clone(&over);
+        thread::spawn(move || {
+            let mut removed = 0;
+            while !over.load(Ordering::Relaxed) {
+                removed += dirs.iter().filter(|dir| fs::remove_dir(dir).is_ok()).count();
+            }
+            removed
+        })
+    };
+    let mut reactor = Reactor::new().expect("reactor");
+    let handles: Vec<ReapHandle> =
+        targets.iter().map(|(dir, _)| spawn(&mut reactor, Reaper::at(dir))).collect();
+    drive(&mut reactor, "all of them", |metrics| metrics.completed == 200);
+    over.store(true, Ordering::Relaxed);
+    let removed = agent.join().expect("agent");
+    for (handle, (dir, member)) in handles.iter().zip(&targets) {
+        let reaped = handle.try_wait().expect("complete").unwrap_or_else(|error| panic!("{error}"));
+        assert!(matches!(reaped.outcome, Outcome::Removed | Outcome::AlreadyGone), "{reaped:?}");
+        assert!(!dir.exists() && member.ended(TIMEOUT));
+    }
+    assert!(removed <= 200);
+    world.canary.assert_alive();
+}
+
+/// A group that somebody removes while those who were killed in it are still dying elsewhere.
+#[test]
+fn removed_by_another_before_all_are_dead() {
+    require!(v1("freezer"));
+    let world = World::new(test_name!(), Layout::Freezer);
+    let (dirs, reaper) = world.target();
+    let stuck = world.sandbox.trace_exit(&refs(&dirs));
+    let mut reactor = Reactor::new().expect("reactor");
+    let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(10)));
+    drive(&mut reactor, "the kill", |_| stuck.parked());
+    let elsewhere = world.group("elsewhere");
+    fs::write(elsewhere[0].join("cgroup.procs"), stuck.pid.to_string()).expect("move the dying");
+    fs::remove_dir(&dirs[0]).expect("rmdir");
+    let ticks = reactor.metrics().looks;
+    for _ in 0..20 {
+        reactor.turn(Some(Duration::from_millis(5))).expect("turn");
+    }
+    assert!(reactor.metrics().looks > ticks || handle.is_complete());
+    if pidfds_have_identity() {
+        assert!(handle.try_wait().is_none(), "complete while one that was killed lives");
+    }
+    stuck.release();
+    assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+    world.canary.assert_alive();
+}
+
+/// Linux 6.9: pidfds tell a dying process from a later one of its number.
+fn pidfds_have_identity() -> bool {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+}
+
+// --- Wake-ups --------------------------------------------------------------------------------------------
+
+/// A v2 group at rest costs one notification, and no timer.
+#[test]
+fn one_wake_up_for_a_v2_group_at_rest() {
+    require!(cgroup_kill());
+    let world = World::new(test_name!(), Layout::V2);
+    let mut seen = Vec::new();
+    for n in 0..20 {
+        let name = format!("target-{n}");
+        let dirs = world.group(&name);
+        world.sandbox.sleepers(4, &refs(&dirs));
+        // The kernel holds back a notification that follows another too soon.
+        thread::sleep(Duration::from_millis(60));
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, world.reaper(&name));
+        world.check(&finish(&mut reactor, &handle).expect("reaped"), 4);
+        assert_gone(&dirs);
+        let metrics = reactor.metrics();
+        if (metrics.events, metrics.timers, metrics.wakeups) == (1, 0, 1) {
+            world.canary.assert_alive();
+            return;
+        }
+        seen.push((metrics.events, metrics.timers));
+    }
+    panic!("events and timers: {seen:?}");
+}
+
+/// One that cannot die costs its safety tick, and nothing in between.
+#[test]
+fn a_v2_group_that_cannot_die_is_left_in_peace() {
+    require!(v2());
+    let world = World::new(test_name!(), Layout::V2);
+    let (dirs, reaper) = world.target();
+    let stuck = world.sandbox.trace_exit(&refs(&dirs));
+    let mut reactor = Reactor::new().expect("reactor");
+    let waits = reaper.min_wait(Duration::from_millis(200)).max_wait(Duration::from_secs(3600));
+    let handle = spawn(&mut reactor, waits);
+    drive(&mut reactor, "the second kill", |metrics| metrics.timers >= 1 && stuck.parked());
+    // Past the looks that follow the first kill, and the second one: the next is 800 ms off, then 3.2 s.
+    let end = Instant::now() + Duration::from_millis(1500);
+    while Instant::now() < end {
+        reactor.turn(Some(Duration::from_millis(100))).expect("turn");
+    }
+    let metrics = reactor.metrics();
+    // 1, 2, 4, ..., 128 ms after the first kill; then 200, 1000 ms.
+    assert!(metrics.timers <= 12, "{metrics:?}");
+    assert!(metrics.wakeups <= 14, "{metrics:?}");
+    stuck.release();
+    assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+    world.canary.assert_alive();
+}
