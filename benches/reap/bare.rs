@@ -1,0 +1,272 @@
+//! The bare loops: the least that the kernel allows for the same work, with the checks left out that make it
+//! safe. Several variants, of which the best one counts.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::contender::{Card, Contender, Family, Kind};
+use crate::groups::{Group, Place};
+use crate::sys::{self, Epoll};
+
+const EDGE_OF_EVENTS: i32 = libc::EPOLLPRI | libc::EPOLLET;
+
+/// Whether anybody lives in the group whose `cgroup.events` this is.
+fn populated(events: &OwnedFd) -> io::Result<bool> {
+    let mut buffer = [0; 64];
+    let n = sys::read(events, &mut buffer, 0)?;
+    Ok(buffer[..n].starts_with(b"populated 1"))
+}
+
+fn write_once(path: &CStr, text: &[u8]) -> io::Result<()> {
+    sys::write(&sys::open(path, libc::O_WRONLY)?, text)
+}
+
+/// Opens each member.
+fn members(group: &Group) -> io::Result<Vec<OwnedFd>> {
+    let procs = sys::open(&group.procs, libc::O_RDONLY)?;
+    let mut buffer = [0; 16 * 1024];
+    let mut length = 0;
+    loop {
+        match sys::read(&procs, &mut buffer[length..], length)? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    drop(procs);
+    let numbers = buffer[..length].split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    numbers
+        .map(|line| {
+            let pid = line.iter().fold(0, |pid, digit| pid * 10 + i32::from(digit - b'0'));
+            sys::pidfd_open(pid)
+        })
+        .collect()
+}
+
+/// Waits for the exit of each, the last listed first: it tends to be the last to die.
+fn wait_for(mut members: Vec<OwnedFd>) -> io::Result<()> {
+    while let Some(member) = members.pop() {
+        sys::poll(&member, libc::POLLIN, -1)?;
+    }
+    Ok(())
+}
+
+/// As `wait_for`, for many groups; `members` is what is left of each.
+fn wait_for_all(
+    epoll: &Epoll,
+    groups: &[Group],
+    mut members: Vec<Vec<OwnedFd>>,
+    finish: &mut Finish,
+) -> io::Result<()> {
+    let mut ready = Vec::new();
+    while finish.left > 0 {
+        epoll.wait(&mut ready)?;
+        for index in ready.drain(..) {
+            // The one that was waited for, and then those that are dead as well.
+            members[index].pop();
+            while let Some(member) = members[index].last() {
+                if !sys::poll(member, libc::POLLIN, 0)? {
+                    epoll.add(member, libc::EPOLLIN, index)?;
+                    break;
+                }
+                members[index].pop();
+            }
+            if members[index].is_empty() {
+                sys::rmdir(&groups[index].path)?;
+                finish.done(index);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// When each group was begun and how long it took.
+struct Finish {
+    begun: Vec<Instant>,
+    took: Vec<Duration>,
+    left: usize,
+}
+
+impl Finish {
+    fn new(groups: &[Group]) -> Finish {
+        let left = groups.len();
+        Finish { begun: Vec::with_capacity(left), took: vec![Duration::ZERO; left], left }
+    }
+
+    fn begin(&mut self) {
+        self.begun.push(Instant::now());
+    }
+
+    fn done(&mut self, index: usize) {
+        self.took[index] = self.begun[index].elapsed();
+        self.left -= 1;
+    }
+}
+
+/// How the end of a v2 group is heard of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hear {
+    /// `cgroup.events` in an epoll, from before the kill.
+    EpollBefore,
+    /// The same, from after it.
+    EpollAfter,
+    /// `cgroup.events` by poll(2), read before the kill. For one group.
+    Poll,
+    /// The members' pidfds, then `cgroup.events`. For one group.
+    Pidfds,
+}
+
+pub struct V2 {
+    card: Card,
+    hear: Hear,
+    epoll: Epoll,
+}
+
+impl V2 {
+    pub fn new(name: &'static str, hear: Hear) -> io::Result<V2> {
+        let card = Card { name, kind: Kind::Bare, family: Family::V2, place: Place::V2 };
+        Ok(V2 { card, hear, epoll: Epoll::new()? })
+    }
+
+    fn one(&self, group: &Group) -> io::Result<()> {
+        if self.hear == Hear::Poll {
+            let events = sys::open(&group.events, libc::O_RDONLY)?;
+            // Its answer does not matter: poll tells of changes since it was read.
+            populated(&events)?;
+            write_once(&group.kill, b"1")?;
+            while populated(&events)? {
+                sys::poll(&events, libc::POLLPRI, -1)?;
+            }
+        } else {
+            let members = members(group)?;
+            write_once(&group.kill, b"1")?;
+            wait_for(members)?;
+            let events = sys::open(&group.events, libc::O_RDONLY)?;
+            while populated(&events)? {
+                std::thread::yield_now();
+            }
+        }
+        sys::rmdir(&group.path)
+    }
+}
+
+impl Contender for V2 {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
+    fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
+        let mut finish = Finish::new(groups);
+        if matches!(self.hear, Hear::Poll | Hear::Pidfds) {
+            assert_eq!(groups.len(), 1, "a variant for one");
+            finish.begin();
+            self.one(&groups[0])?;
+            finish.done(0);
+            return Ok(finish.took);
+        }
+        let mut files: Vec<Option<OwnedFd>> = Vec::with_capacity(groups.len());
+        for (index, group) in groups.iter().enumerate() {
+            finish.begin();
+            let events = sys::open(&group.events, libc::O_RDONLY)?;
+            if self.hear == Hear::EpollBefore {
+                // Read first: else the first wake-up is for nothing.
+                populated(&events)?;
+                self.epoll.add(&events, EDGE_OF_EVENTS, index)?;
+                write_once(&group.kill, b"1")?;
+            } else {
+                write_once(&group.kill, b"1")?;
+                self.epoll.add(&events, EDGE_OF_EVENTS, index)?;
+            }
+            files.push(Some(events));
+        }
+        let mut ready = Vec::new();
+        while finish.left > 0 {
+            self.epoll.wait(&mut ready)?;
+            for index in ready.drain(..) {
+                let Some(events) = &files[index] else { continue };
+                if !populated(events)? {
+                    files[index] = None;
+                    sys::rmdir(&groups[index].path)?;
+                    finish.done(index);
+                }
+            }
+        }
+        Ok(finish.took)
+    }
+}
+
+/// v1: pidfds, with or without the freezer.
+pub struct V1 {
+    card: Card,
+    epoll: Epoll,
+    /// Yield the CPU between two reads of the freezer's state.
+    gentle: bool,
+    /// Look for the exits by poll(2) where there is but one group.
+    direct: bool,
+}
+
+impl V1 {
+    pub fn pidfd(name: &'static str, place: Place, direct: bool) -> io::Result<V1> {
+        let card = Card { name, kind: Kind::Bare, family: Family::Pidfd, place };
+        Ok(V1 { card, epoll: Epoll::new()?, gentle: false, direct })
+    }
+
+    pub fn freezer(name: &'static str, gentle: bool) -> io::Result<V1> {
+        let card = Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer };
+        Ok(V1 { card, epoll: Epoll::new()?, gentle, direct: true })
+    }
+
+    /// Sends SIGKILL to all.
+    fn kill(&self, group: &Group) -> io::Result<Vec<OwnedFd>> {
+        if self.card.family == Family::Pidfd {
+            let members = members(group)?;
+            members.iter().try_for_each(sys::pidfd_kill)?;
+            return Ok(members);
+        }
+        let state = sys::open(&group.state, libc::O_RDWR)?;
+        sys::write(&state, b"FROZEN")?;
+        let mut buffer = [0; 16];
+        loop {
+            let n = sys::read(&state, &mut buffer, 0)?;
+            if &buffer[..n] == b"FROZEN\n" {
+                break;
+            }
+            if self.gentle {
+                std::thread::yield_now();
+            }
+        }
+        let members = members(group)?;
+        members.iter().try_for_each(sys::pidfd_kill)?;
+        sys::write(&state, b"THAWED")?;
+        Ok(members)
+    }
+}
+
+impl Contender for V1 {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
+    fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
+        let mut finish = Finish::new(groups);
+        if let ([group], true) = (groups, self.direct) {
+            finish.begin();
+            wait_for(self.kill(group)?)?;
+            sys::rmdir(&group.path)?;
+            finish.done(0);
+            return Ok(finish.took);
+        }
+        let mut waiting = Vec::with_capacity(groups.len());
+        for (index, group) in groups.iter().enumerate() {
+            finish.begin();
+            let members = self.kill(group)?;
+            if let Some(last) = members.last() {
+                self.epoll.add(last, libc::EPOLLIN, index)?;
+            }
+            waiting.push(members);
+        }
+        wait_for_all(&self.epoll, groups, waiting, &mut finish)?;
+        Ok(finish.took)
+    }
+}

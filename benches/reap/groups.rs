@@ -1,0 +1,246 @@
+//! Where the groups are, making them, filling them, and clearing up.
+//!
+//! Everything is below `cgroup-reaper-bench-<pid>`, directly below the root of a hierarchy.
+
+use std::ffi::{CStr, CString};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::sys;
+
+/// Which hierarchy a contender works in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    V2,
+    /// A v1 hierarchy without the freezer.
+    Plain,
+    Freezer,
+}
+
+/// The directories that all groups are made below, one a hierarchy. Removed when it is dropped, with
+/// whatever is left in them.
+pub struct Bases {
+    v2: Option<PathBuf>,
+    plain: Option<PathBuf>,
+    freezer: Option<PathBuf>,
+}
+
+impl Bases {
+    /// Makes those that can be made, and says which can't.
+    pub fn make() -> Bases {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        // Device, directory, type, options.
+        let find = |wanted: &str, kind: &str, option: &str| -> Option<PathBuf> {
+            let dir = mounts.lines().find_map(|line| {
+                let fields: Vec<&str> = line.split(' ').collect();
+                let fits = fields.len() > 3
+                    && fields[2] == kind
+                    && (option.is_empty() || fields[3].split(',').any(|field| field == option));
+                fits.then(|| fields[1].to_owned())
+            });
+            let Some(dir) = dir else {
+                println!("SKIP {wanted}: no such hierarchy is mounted");
+                return None;
+            };
+            let base = Path::new(&dir).join(format!("cgroup-reaper-bench-{}", sys::getpid()));
+            if let Err(error) = fs::create_dir(&base) {
+                println!("SKIP {wanted}: {}: {error}", base.display());
+                return None;
+            }
+            Some(base)
+        };
+        Bases {
+            v2: find("cgroup v2", "cgroup2", ""),
+            plain: find("cgroup v1, cpu", "cgroup", "cpu"),
+            freezer: find("cgroup v1, freezer", "cgroup", "freezer"),
+        }
+    }
+
+    pub fn get(&self, place: Place) -> Option<&Path> {
+        match place {
+            Place::V2 => self.v2.as_deref(),
+            Place::Plain => self.plain.as_deref(),
+            Place::Freezer => self.freezer.as_deref(),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.v2, &self.plain, &self.freezer].into_iter().flatten()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all().count() == 0
+    }
+}
+
+impl Drop for Bases {
+    /// By now the process that forked the members is gone, and they die with it: all that is left to do is
+    /// to thaw what it left frozen, and to wait for them.
+    fn drop(&mut self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        for base in self.all() {
+            while let Err(error) = clear(base) {
+                if Instant::now() > until {
+                    println!("left behind: {}: {error}", base.display());
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn clear(base: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(base)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            // Not there on the other hierarchies, and not made there either.
+            let _ = fs::OpenOptions::new()
+                .write(true)
+                .open(entry.path().join("freezer.state"))
+                .and_then(|mut state| state.write_all(b"THAWED"));
+            fs::remove_dir(entry.path())?;
+        }
+    }
+    fs::remove_dir(base)
+}
+
+/// One group, and the names of its files as system calls take them.
+pub struct Group {
+    pub dir: PathBuf,
+    pub path: CString,
+    pub procs: CString,
+    pub events: CString,
+    pub kill: CString,
+    pub state: CString,
+}
+
+/// Makes groups, and has their members forked.
+///
+/// By a process of their own: after a fork, each page that the parent writes to for the first time costs it a
+/// fault and a copy, which would be counted as work of whoever is measured, and most for who touches most.
+pub struct Nursery {
+    made: u64,
+    mother: UnixStream,
+    /// Members that joined, and that could not.
+    counters: &'static [AtomicU32; 2],
+}
+
+impl Nursery {
+    pub fn new() -> io::Result<Nursery> {
+        let counters = sys::shared_counters()?;
+        let (mother, daughter) = UnixStream::pair()?;
+        sys::fork(|| i32::from(raise(daughter, counters).is_err()))?;
+        Ok(Nursery { made: 0, mother, counters })
+    }
+
+    pub fn groups(&mut self, base: &Path, count: usize) -> io::Result<Vec<Group>> {
+        (0..count)
+            .map(|_| {
+                self.made += 1;
+                let dir = base.join(format!("g{}", self.made));
+                fs::create_dir(&dir)?;
+                let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
+                Ok(Group {
+                    path: path(&dir)?,
+                    procs: path(&dir.join("cgroup.procs"))?,
+                    events: path(&dir.join("cgroup.events"))?,
+                    kill: path(&dir.join("cgroup.kill"))?,
+                    state: path(&dir.join("freezer.state"))?,
+                    dir,
+                })
+            })
+            .collect()
+    }
+
+    /// Puts `each` sleeping processes into each group, and returns when all have joined, with their pids;
+    /// `promptly`, which takes all of a CPU, or at leisure.
+    pub fn populate<'a>(
+        &mut self,
+        groups: impl IntoIterator<Item = &'a Group>,
+        each: usize,
+        promptly: bool,
+    ) -> io::Result<Vec<i32>> {
+        let [joined, failed] = self.counters;
+        joined.store(0, SeqCst);
+        let mut paths = Vec::new();
+        for group in groups {
+            for _ in 0..each {
+                paths.extend_from_slice(group.procs.as_bytes_with_nul());
+            }
+        }
+        self.mother.write_all(&(paths.len() as u64).to_le_bytes())?;
+        self.mother.write_all(&paths)?;
+        let mut pids = Vec::new();
+        for _ in paths.iter().filter(|&&b| b == 0) {
+            let mut pid = [0; 4];
+            self.mother.read_exact(&mut pid)?;
+            pids.push(i32::from_le_bytes(pid));
+        }
+        let until = Instant::now() + Duration::from_secs(60);
+        while (joined.load(SeqCst) as usize) < pids.len() {
+            if failed.load(SeqCst) > 0 || Instant::now() > until {
+                return Err(io::Error::other("members could not join their group"));
+            }
+            if promptly {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Has a process hold up the exits of `pids`; they end with it.
+    pub fn hold_up(&mut self, pids: &[i32]) -> io::Result<i32> {
+        let [joined, failed] = self.counters;
+        joined.store(0, SeqCst);
+        let holder = sys::fork(|| {
+            if pids.iter().any(|&pid| sys::hold_up_exit(pid).is_err()) {
+                failed.fetch_add(1, SeqCst);
+                return 1;
+            }
+            joined.fetch_add(1, SeqCst);
+            sys::sleep_for_ever()
+        })?;
+        while joined.load(SeqCst) == 0 {
+            if failed.swap(0, SeqCst) > 0 {
+                return Err(io::Error::other("the members could not be traced"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(holder)
+    }
+}
+
+/// Forks a process for each path it is sent, which joins the group and sleeps; answers with the pids. Until
+/// the other side is gone, with whom, in turn, the members go.
+fn raise(mut daughter: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> io::Result<()> {
+    loop {
+        let mut length = [0; 8];
+        daughter.read_exact(&mut length)?;
+        let mut paths = vec![0; u64::from_le_bytes(length) as usize];
+        daughter.read_exact(&mut paths)?;
+        let mut pids = Vec::new();
+        for path in paths.split_inclusive(|&b| b == 0) {
+            let procs = CStr::from_bytes_with_nul(path).map_err(io::Error::other)?;
+            let pid = sys::fork(|| {
+                let join = sys::open(procs, libc::O_WRONLY).and_then(|file| sys::write(&file, b"0"));
+                if join.is_err() {
+                    failed.fetch_add(1, SeqCst);
+                    return 1;
+                }
+                sys::allow_tracers();
+                joined.fetch_add(1, SeqCst);
+                sys::sleep_for_ever()
+            })?;
+            pids.extend_from_slice(&pid.to_le_bytes());
+        }
+        daughter.write_all(&pids)?;
+    }
+}

@@ -1,0 +1,219 @@
+//! System calls, one function each and nothing around them: the bare loops are made of these.
+//!
+//! The only module of the benchmark with `unsafe`, which it needs because the point of a bare loop is that
+//! there is no library between it and the kernel.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: c_int) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    // SAFETY: the kernel just returned this descriptor to us, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+pub fn open(path: &CStr, flags: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the path ends in a nul.
+    owned(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) })
+}
+
+pub fn read(fd: &OwnedFd, buffer: &mut [u8], offset: usize) -> io::Result<usize> {
+    // SAFETY: the kernel writes no more than the buffer's length into the buffer.
+    let n = unsafe {
+        libc::pread(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t)
+    };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
+}
+
+pub fn write(fd: &OwnedFd, text: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads no more than the text's length.
+    let n = unsafe { libc::write(fd.as_raw_fd(), text.as_ptr().cast(), text.len()) };
+    if n < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+pub fn rmdir(path: &CStr) -> io::Result<()> {
+    // SAFETY: the path ends in a nul.
+    check(unsafe { libc::rmdir(path.as_ptr()) }).map(drop)
+}
+
+/// The number of a process that we had forked. 0, 1 and negative ones mean groups of processes, init, or all.
+fn ours(pid: i32) -> io::Result<i32> {
+    if pid > 1 { Ok(pid) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) }
+}
+
+pub fn kill(pid: i32) -> io::Result<()> {
+    let pid = ours(pid)?;
+    // SAFETY: two integers by value.
+    check(unsafe { libc::kill(pid, libc::SIGKILL) }).map(drop)
+}
+
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    let pid = ours(pid)?;
+    // SAFETY: two integers by value.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as c_int)
+}
+
+pub fn pidfd_kill(pidfd: &OwnedFd) -> io::Result<()> {
+    let null = std::ptr::null::<u8>();
+    // SAFETY: the descriptor is open, and a null siginfo means the same as for kill(2).
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, null, 0) };
+    check(result as c_int).map(drop)
+}
+
+/// Waits for one descriptor; whether anything was there before the timeout. -1 is none.
+pub fn poll(fd: &OwnedFd, events: i16, timeout_ms: c_int) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one entry, which outlives the call.
+    Ok(check(unsafe { libc::poll(&mut entry, 1, timeout_ms) })? > 0)
+}
+
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub fn new() -> io::Result<Epoll> {
+        // SAFETY: an integer by value.
+        Ok(Epoll(owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?))
+    }
+
+    pub fn add(&self, fd: &OwnedFd, events: c_int, data: usize) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: data as u64 };
+        // SAFETY: both descriptors are open, and the event outlives the call.
+        let result =
+            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) };
+        check(result).map(drop)
+    }
+
+    /// Waits without limit, and appends the data of what is ready.
+    pub fn wait(&self, ready: &mut Vec<usize>) -> io::Result<()> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+        // SAFETY: the kernel writes no more than the number of events given.
+        let n = check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 256, -1) })?;
+        ready.extend(events[..n as usize].iter().map(|event| event.u64 as usize));
+        Ok(())
+    }
+}
+
+/// CPU time of the calling thread, user and system.
+pub fn thread_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills the structure in, which outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Two counters in memory that later children share.
+pub fn shared_counters() -> io::Result<&'static [AtomicU32; 2]> {
+    // SAFETY: a new mapping, of a place that the kernel chooses.
+    let page = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a page, aligned, zeroed, never unmapped, and nobody accesses it but through these atomics.
+    Ok(unsafe { &*page.cast() })
+}
+
+pub fn getpid() -> i32 {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::getpid() }
+}
+
+/// Forks a child that runs `body`, which ends by `exit`. It dies with its parent. Only for a process of one
+/// thread: the child of another could find a lock taken by a thread that it doesn't have.
+pub fn fork(body: impl FnOnce() -> c_int) -> io::Result<i32> {
+    let parent = getpid();
+    // SAFETY: this process has one thread, see above, so the child may go on as any process does.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid > 0 {
+        return Ok(pid);
+    }
+    // SAFETY: integers by value.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    // SAFETY: no arguments, no memory.
+    let orphan = unsafe { libc::getppid() } != parent;
+    let code = if orphan { 1 } else { body() };
+    // SAFETY: ends the process without destructors, buffers or handlers, all of which are the parent's.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sleeps until killed.
+pub fn sleep_for_ever() -> ! {
+    loop {
+        // SAFETY: no arguments, no memory.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Lets any process of the same user trace this one, where yama would not.
+pub fn allow_tracers() {
+    // SAFETY: integers by value. Without yama it is an error, and not needed.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::MAX, 0, 0, 0) };
+}
+
+/// Holds up the exit of a process for as long as the caller lives and does nothing about it.
+pub fn hold_up_exit(pid: i32) -> io::Result<()> {
+    let pid = ours(pid)?;
+    // SAFETY: integers by value; the address is unused.
+    let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_TRACEEXIT) };
+    check(result as c_int).map(drop)
+}
+
+/// Has the kernel reap our children at once.
+pub fn ignore_children() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// The signals by which somebody ends a program from outside, and a child's end.
+fn signals() -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset makes the set valid before it is added to or read.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGCHLD] {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        set.assume_init()
+    }
+}
+
+pub fn mask_signals(how: c_int) {
+    // SAFETY: a valid set, and no place for the old one.
+    unsafe { libc::sigprocmask(how, &signals(), std::ptr::null_mut()) };
+}
+
+/// Takes the next of the masked signals.
+pub fn next_signal() -> c_int {
+    let mut signal = 0;
+    // SAFETY: a valid set, and a place for the number.
+    unsafe { libc::sigwait(&signals(), &mut signal) };
+    signal
+}
+
+/// The exit code of a child, if it has ended.
+pub fn ended(pid: i32) -> Option<c_int> {
+    let mut status = 0;
+    // SAFETY: a place for the status.
+    let result = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
+    if result != pid {
+        return None;
+    }
+    Some(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) })
+}
