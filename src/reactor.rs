@@ -87,7 +87,9 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a reactor. It holds three descriptors: an epoll, a timerfd and an eventfd.
+    /// Makes a reactor. It holds three descriptors: an epoll, a timerfd and an eventfd; from the first spawn on
+    /// up to four more, by which it knows the caller's own cgroups; and those that reaps under way need, see
+    /// [`Metrics::descriptors`]. It is not to be used by a forked child.
     ///
     /// # Errors
     ///
@@ -153,9 +155,8 @@ impl Reactor {
             Err(error) => return Err(error),
         }
         let completed = self.entries.metrics.completed;
-        let again = self.entries.take_again();
-        let mut worked = self.backlog || !again.is_empty();
-        let mut commands = std::mem::take(&mut self.backlog);
+        let again = self.entries.again();
+        let mut worked = self.backlog || again > 0;
 
         let mut woken = std::mem::take(&mut self.woken);
         woken.extend(self.events.iter().map(|event| event.token()));
@@ -166,7 +167,8 @@ impl Reactor {
                 // The timer is registered edge-triggered and set anew after each expiry: no need to
                 // read it.
                 TIMER => self.armed = None,
-                WAKER => commands = true,
+                // The queue itself says what there is.
+                WAKER => {}
                 Token(token) => {
                     self.entries.metrics.events += 1;
                     self.entries.wake(token, Input::Event, &register(self.poll.registry()));
@@ -175,9 +177,7 @@ impl Reactor {
         }
         self.woken = woken;
 
-        if commands {
-            self.obey();
-        }
+        self.obey();
         worked |= self.entries.expire(&register(self.poll.registry()));
         self.entries.go_on(again, &register(self.poll.registry()));
         self.arm();
@@ -186,7 +186,7 @@ impl Reactor {
         Ok((metrics.completed - completed) as usize)
     }
 
-    /// Runs until [`Remote::stop`].
+    /// Runs until [`Remote::stop`]; not at all if a stop has come since the last run.
     ///
     /// # Errors
     ///
@@ -259,6 +259,7 @@ impl Reactor {
 
     /// Does what other threads asked for.
     fn obey(&mut self) {
+        self.backlog = false;
         for _ in 0..BATCH {
             match self.queue.pop() {
                 None => return,
@@ -347,7 +348,7 @@ impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor")
             .field("len", &self.len())
-            .field("metrics", &self.entries.metrics)
+            .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 use nix::sys::uio::pread;
+use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, gettid, unlinkat, write};
 
@@ -30,6 +31,9 @@ pub(crate) trait Sys {
 
     /// Time since an arbitrary start, CLOCK_MONOTONIC.
     fn now(&self) -> Duration;
+
+    /// The kernel's version, the first two numbers of uname(2)'s release; zeros if it has none.
+    fn release(&self) -> (u32, u32);
 
     /// The caller's process id, and its thread id, which is the same on the main thread.
     fn caller(&self) -> (i32, i32);
@@ -146,6 +150,13 @@ impl Sys for Linux {
     fn now(&self) -> Duration {
         // With a valid clock id it has no way to fail.
         clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+    }
+
+    fn release(&self) -> (u32, u32) {
+        let Ok(name) = uname() else { return (0, 0) };
+        let mut numbers = name.release().as_bytes().split(|byte| !byte.is_ascii_digit());
+        let mut number = || numbers.next().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        (number().unwrap_or(0), number().unwrap_or(0))
     }
 
     fn caller(&self) -> (i32, i32) {

@@ -490,7 +490,7 @@ fn frozen_together_with_others() {
         other => panic!("{other:?}"),
     }
     match reap(reaper.clone().freeze_timeout(Duration::from_millis(100))) {
-        Err(ReapError::FrozenByAncestor { path, frozen_by }) => {
+        Err(ReapError::FrozenByAncestor { path, frozen_by, .. }) => {
             assert_eq!((&path, frozen_by.as_ref()), (&dirs[0], Some(&elsewhere)));
         }
         other => panic!("{other:?}"),
@@ -867,7 +867,7 @@ fn replaced(world: &World, method: KillMethod) {
     }
     let newcomer = world.sandbox.canary(&refs(&world.group("target")));
     match finish(&mut reactor, &handle) {
-        Err(ReapError::Replaced { path }) => assert!(dirs.contains(&path), "{path:?}"),
+        Err(ReapError::Replaced { path, .. }) => assert!(dirs.contains(&path), "{path:?}"),
         other => panic!("{other:?}"),
     }
     newcomer.assert_alive();
@@ -903,7 +903,7 @@ fn one_of_several_replaced() {
     newcomer.assert_alive();
     stuck.release();
     match finish(&mut reactor, &handle) {
-        Err(ReapError::Replaced { path }) => assert_eq!(path, dirs[1]),
+        Err(ReapError::Replaced { path, .. }) => assert_eq!(path, dirs[1]),
         other => panic!("{other:?}"),
     }
     assert!(!dirs[0].exists() && !dirs[2].exists());

@@ -88,11 +88,14 @@ fn process_of<S: Sys>(sys: &S, tid: i32) -> io::Result<i32> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
 }
 
-/// The processes that were signalled, until they are known to be dead.
+/// The processes that were killed, until they are known to be dead.
 pub(crate) struct Victims<S: Sys> {
-    /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
-    /// pid.
-    signalled: HashMap<i32, Option<u64>>,
+    /// By pid.
+    signalled: HashMap<i32, Victim>,
+    /// Members that the last kill dealt with, be it in vain.
+    known: HashSet<i32>,
+    /// That was a kill of everybody, so that who is listed next is not new.
+    killed_unlisted: bool,
     /// Members at the last look.
     last: usize,
     /// Processes handled in the round under way, when it takes several steps.
@@ -101,6 +104,14 @@ pub(crate) struct Victims<S: Sys> {
     watched: Option<Watched<S>>,
     /// Whether pidfds have inode numbers of their own; unknown before the first.
     identified: Option<bool>,
+}
+
+#[derive(Clone, Copy)]
+struct Victim {
+    /// The inode number, where pidfds have one: it tells a process from a later one of the same pid.
+    identity: Option<u64>,
+    /// It was sent SIGKILL, and not only a signal that it may survive, to live on elsewhere.
+    killed: bool,
 }
 
 /// A pidfd that wakes the reactor.
@@ -113,58 +124,102 @@ struct Watched<S: Sys> {
 
 impl<S: Sys> Victims<S> {
     pub(crate) fn new() -> Victims<S> {
-        Victims { signalled: HashMap::new(), last: 0, round: HashSet::new(), watched: None, identified: None }
+        Victims {
+            signalled: HashMap::new(),
+            known: HashSet::new(),
+            killed_unlisted: false,
+            last: 0,
+            round: HashSet::new(),
+            watched: None,
+            identified: None,
+        }
     }
 
-    /// Takes note of who is there: whether some were never signalled, and whether some have gone.
+    /// Takes note of who is there: whether some were not at the last kill, and whether some have gone.
     pub(crate) fn compare(&mut self, listing: &Listing) -> (bool, bool) {
         let now = listing.pids.len() + listing.strangers;
         let shrunk = now < std::mem::replace(&mut self.last, now);
-        (listing.pids.iter().any(|pid| !self.signalled.contains_key(pid)), shrunk)
+        if std::mem::take(&mut self.killed_unlisted) {
+            self.known.extend(&listing.pids);
+        }
+        self.known.retain(|&pid| listing.contains(pid));
+        (listing.pids.iter().any(|pid| !self.known.contains(pid)), shrunk)
     }
 
-    /// The processes signalled that are not known to be dead.
+    /// Takes note of a kill of everybody by `cgroup.kill`, and of who was listed before, if that is known.
+    pub(crate) fn killed_all(&mut self, listing: Option<&Listing>) {
+        match listing {
+            Some(listing) => self.known.extend(&listing.pids),
+            None => self.killed_unlisted = true,
+        }
+    }
+
+    /// The processes killed that are not known to be dead.
     pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
         self.signalled.keys().copied()
     }
 
-    /// Whether every process signalled is dead.
+    /// Identifies members that are about to be killed otherwise than by signals, so that [`Victims::all_dead`]
+    /// can tell.
+    pub(crate) fn identify_all(&mut self, kernel: &mut Kernel<'_, S>, listing: &Listing) -> io::Result<()> {
+        for &pid in &listing.pids {
+            if self.signalled.contains_key(&pid) {
+                continue;
+            }
+            match kernel.sys.pidfd_open(pid) {
+                Ok(fd) => {
+                    let identity = self.identify(kernel.sys, &fd)?;
+                    self.signalled.insert(pid, Victim { identity, killed: true });
+                }
+                Err(error) if is_unreachable(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every process killed is dead; `None` if that would take more than one step may.
     ///
     /// From Linux 6.19 on a dying task leaves the lists before it is dead, so an empty list alone does not
     /// tell. Where pidfds have no inode numbers (before 6.9) it does.
-    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<bool> {
+    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
         if let Some(Watched { pidfd, victim: Some(victim), .. }) = &self.watched {
             if !kernel.sys.has_exited(pidfd)? {
-                return Ok(false);
+                return Ok(Some(false));
             }
             self.signalled.remove(victim);
         }
-        while let Some((&pid, &identity)) = self.signalled.iter().next() {
-            if let Some(identity) = identity {
+        for pid in self.signalled.keys().copied().take(BATCH).collect::<Vec<_>>() {
+            if let Some(Victim { identity: Some(identity), killed: true }) = self.signalled.get(&pid).copied()
+            {
                 match kernel.sys.pidfd_open(pid) {
                     Ok(fd) => {
                         let same = kernel.sys.stat(Some(&fd), c"")?.ino == identity;
                         if same && !kernel.sys.has_exited(&fd)? {
                             self.watch(kernel, fd, Some(pid));
-                            return Ok(false);
+                            return Ok(Some(false));
                         }
                     }
-                    // Reaped, or the number is a thread's now.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {}
+                    Err(error) if is_unreachable(&error) => {}
                     Err(error) => return Err(error),
                 }
             }
             self.signalled.remove(&pid);
         }
+        if !self.signalled.is_empty() {
+            return Ok(None);
+        }
         self.watched = None;
-        Ok(true)
+        Ok(Some(true))
     }
 
-    /// Sees to it that the exit of some member wakes the reactor, once they have been signalled.
+    /// Gives up the descriptor that is held.
+    pub(crate) fn let_go(&mut self) {
+        self.watched = None;
+    }
+
+    /// Sees to it that the exit of some member wakes the reactor.
     pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_, S>, listing: &Listing) {
-        if self.signalled.is_empty() {
-            return;
-        }
         if let Some(Watched { pidfd, .. }) = &self.watched {
             if matches!(kernel.sys.has_exited(pidfd), Ok(false)) {
                 return;
@@ -205,7 +260,7 @@ impl<S: Sys> Victims<S> {
         kernel: &mut Kernel<'_, S>,
         how: How,
         trouble: &mut Option<Trouble>,
-        before: Listing,
+        before: &Listing,
         list: impl Fn(Who) -> io::Result<Listing>,
     ) -> io::Result<Kill> {
         let mut kill = Kill::default();
@@ -219,6 +274,7 @@ impl<S: Sys> Victims<S> {
                 kill.more = true;
                 break;
             }
+            self.known.insert(pid);
             if pid == own {
                 kill.denied = true;
                 *trouble =
@@ -232,14 +288,14 @@ impl<S: Sys> Victims<S> {
             };
             match result {
                 Ok(fd) => opened.push((pid, fd)),
+                Err(error) if is_unreachable(&error) => {}
                 Err(error) => match error.raw_os_error() {
-                    // Dead already; or a kernel thread, which some kernels refuse and none kills.
-                    Some(libc::ESRCH | libc::EINVAL) => {}
                     // No such call, or a seccomp filter that does not let it through.
                     Some(libc::ENOSYS | libc::EPERM) => {
                         return self.signal_unverified(kernel, how, trouble, list);
                     }
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) if !opened.is_empty() => {
+                        self.known.remove(&pid);
                         kill.more = true;
                         break;
                     }
@@ -260,6 +316,8 @@ impl<S: Sys> Victims<S> {
             if !after.contains(pid) {
                 continue;
             }
+            // First who it is: of a process without that, nobody could tell later whether it is dead.
+            let identity = self.identify(kernel.sys, &fd)?;
             match kernel.sys.pidfd_send_signal(&fd, how.signal) {
                 Ok(()) => {
                     if how.signal != libc::SIGKILL {
@@ -268,11 +326,12 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Pidfd);
-                    let identity = self.identify(kernel.sys, &fd)?;
-                    if self.signalled.insert(pid, identity) != Some(identity) {
+                    let killed = how.signal == libc::SIGKILL;
+                    let before = self.signalled.insert(pid, Victim { identity, killed });
+                    if before.is_none_or(|before| before.identity != identity) {
                         kill.signalled += 1;
                     }
-                    last = Some((pid, fd));
+                    last = Some((killed.then_some(pid), fd));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) if is_denied(&error) => {
@@ -285,8 +344,8 @@ impl<S: Sys> Victims<S> {
         if !kill.more {
             self.round.clear();
         }
-        if let Some((pid, fd)) = last {
-            self.watch(kernel, fd, Some(pid));
+        if let Some((victim, fd)) = last {
+            self.watch(kernel, fd, victim);
         }
         Ok(kill)
     }
@@ -316,6 +375,7 @@ impl<S: Sys> Victims<S> {
             }
         }
         let (own, _) = kernel.sys.caller();
+        self.known.extend(&listing.pids);
         for &pid in listing.pids.iter().filter(|&&pid| pid != own) {
             match kernel.sys.kill(pid, how.signal) {
                 Ok(()) => {
@@ -324,7 +384,8 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Unverified);
-                    if self.signalled.insert(pid, None).is_none() {
+                    let killed = how.signal == libc::SIGKILL;
+                    if self.signalled.insert(pid, Victim { identity: None, killed }).is_none() {
                         kill.signalled += 1;
                     }
                 }
@@ -346,6 +407,12 @@ impl<S: Sys> Victims<S> {
         };
         Ok(if identified { Some(sys.stat(Some(pidfd), c"")?.ino) } else { None })
     }
+}
+
+/// Whether pidfd_open(2) says that there is nobody to reach: a process that is dead and reaped, a number that is
+/// a thread's now, or a kernel thread, which some kernels refuse and none kills.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL))
 }
 
 /// Whom a listing is to name.
