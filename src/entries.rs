@@ -11,7 +11,7 @@ use slab::Slab;
 
 use crate::cgroup::{Budget, Kernel, Mounts, Notice, OwnCgroups, Target};
 use crate::handle::Completer;
-use crate::machine::{Action, End, Input, Machine, Time};
+use crate::machine::{Action, End, Input, Machine, Thaw, Time};
 use crate::metrics::Metrics;
 use crate::outcome::{Effort, ReapError, Reaped, Refusal};
 use crate::reaper::Reaper;
@@ -21,6 +21,9 @@ use crate::wheel::Wheel;
 /// From this kernel on, the dying leave `cgroup.procs` before they are dead, and soon after that their directory
 /// could be removed as well (`cgroup_task_dead`).
 const HIDES_DYING: (u32, u32) = (6, 19);
+
+/// Attempts to thaw a target whose reap is dropped.
+const THAWS: usize = 3;
 
 /// Timers handled in one turn. What is left is due in the next.
 const BATCH: usize = 256;
@@ -269,7 +272,9 @@ impl<S: Sys> Drop for Entries<S> {
                     hides_dying: self.hides_dying,
                     mounts: &mut self.mounts,
                 };
-                let thaw = entry.target.thaw(&mut kernel, true, false);
+                // There is no later to try again in, save at once.
+                let thaw = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, true, false));
+                let thaw = thaw.into_iter().find(|thaw| matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
         }

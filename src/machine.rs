@@ -549,11 +549,20 @@ impl Machine {
 
     fn on_thaw(&mut self, now: Time, thaw: Thaw) -> Action {
         self.frozen = false;
-        if thaw != Thaw::Failed {
+        if matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor) {
             self.froze = false;
         }
+        let failed = match thaw {
+            Thaw::Failed => true,
+            Thaw::Denied => self.ending.is_some() && !self.refused(true),
+            _ => false,
+        };
         match (thaw, self.ending) {
-            (Thaw::Failed, Some(_)) => {
+            (_, Some(end)) if failed => {
+                if matches!(end, End::Done(_)) {
+                    // By the next attempt somebody may have joined.
+                    self.ending = None;
+                }
                 self.wait = self.longer();
                 return Action::Wait(now.saturating_add(self.wait));
             }

@@ -145,9 +145,12 @@ impl World {
     #[track_caller]
     fn check(&self, reaped: &Reaped, n: u64) {
         assert_eq!(reaped.outcome, Outcome::Removed);
-        let expected = if self.by_cgroup_kill() { UsedMethod::CgroupKill } else { UsedMethod::Pidfd };
-        assert_eq!(reaped.method, Some(expected));
-        assert_eq!(reaped.signalled, if self.by_cgroup_kill() { 0 } else { n });
+        if !self.by_cgroup_kill() {
+            assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Pidfd), n));
+        } else if reaped.rounds <= 2 {
+            // On a busy machine they may take longer, and are signalled as well.
+            assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
+        }
         assert!((1..1000).contains(&reaped.rounds), "{} rounds", reaped.rounds);
     }
 }
@@ -968,10 +971,10 @@ fn without_cgroup_kill(world: &World) {
 each!(without_pidfd on v2, freezer, several);
 fn without_pidfd(world: &World) {
     let reaped = by(world, |reaper| reaper.without("pidfd"));
-    if world.by_cgroup_kill() {
-        assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
-    } else {
+    if !world.by_cgroup_kill() {
         assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+    } else if reaped.rounds <= 2 {
+        assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
     }
 }
 

@@ -5,6 +5,7 @@ mod elsewhere;
 mod file;
 mod own;
 mod pin;
+mod proc;
 mod procs;
 mod resolve;
 mod survivors;
@@ -296,50 +297,58 @@ impl<S: Sys> Target<S> {
 
     fn cgroup_kill(&mut self, kernel: &mut Kernel<'_, S>, index: usize, means: Means, kill: &mut Kill) {
         let sys = kernel.sys;
-        let tree = &mut self.trees[index];
-        let (victims, seen) = (&mut self.victims, self.seen.as_ref());
-        let result = guard(kernel, tree, self.guarded).and_then(|()| {
-            if let (true, Some(seen)) = (kernel.hides_dying, seen) {
-                victims.identify_all(kernel, seen).map_err(Lost::Unknown)?;
+        let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_ref());
+        let tree = &trees[index];
+        let prepared = guard(kernel, tree, self.guarded).and_then(|()| match seen {
+            Some(seen) if kernel.hides_dying => {
+                victims.identify_all(kernel, seen, || members(sys, trees)).map_err(Lost::Unknown)
             }
-            let dir = tree.pin.dir(sys)?;
-            if self.faults.no_cgroup_kill {
-                return Err(Lost::Unknown(io::Error::from_raw_os_error(libc::ENOENT)));
-            }
-            v2::kill(sys, &dir, Path::new("")).map_err(|error| lost(sys, tree, error))
+            _ => Ok(()),
         });
-        let error = match result.or_else(|lost| tree.lost(lost).map(drop)) {
-            Ok(()) => {
-                if tree.end.is_none() {
-                    self.killed = true;
-                    victims.killed_all(seen);
-                    kernel.metrics.cgroup_kills += 1;
-                    kill.method = Some(UsedMethod::CgroupKill);
-                }
-                return;
-            }
-            Err(error) => error,
+        let written = match prepared {
+            Ok(()) if self.faults.no_cgroup_kill => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+            Ok(()) => match tree.pin.dir(sys) {
+                Ok(dir) => v2::kill(sys, &dir, Path::new("")),
+                Err(lost) => return self.cgroup_kill_failed(index, lost, kill),
+            },
+            Err(lost) => return self.cgroup_kill_failed(index, lost, kill),
         };
-        let unavailable = is_gone(&error)
-            || is_denied(&error)
-            || error.raw_os_error() == Some(libc::EOPNOTSUPP)
-            || error.kind() == io::ErrorKind::Other;
-        if unavailable && means != Means::CgroupKill {
-            // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
-            // children may well be ours to kill.
-            log::debug!("{}: no cgroup.kill ({error}), signalling instead", tree.pin.path().display());
-            if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir(sys)) {
-                for child in descendants(sys, &dir).unwrap_or_default() {
-                    if child.components().count() == 1 && v2::kill(sys, &dir, &child).is_ok() {
-                        kernel.metrics.cgroup_kills += 1;
-                        kill.method = Some(UsedMethod::CgroupKill);
+        let Err(error) = written else {
+            self.killed = true;
+            victims.killed_all(seen);
+            kernel.metrics.cgroup_kills += 1;
+            kill.method = Some(UsedMethod::CgroupKill);
+            return;
+        };
+        let unavailable =
+            is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::EOPNOTSUPP);
+        match lost(sys, tree, error) {
+            Lost::Unknown(error) if unavailable && means != Means::CgroupKill => {
+                // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
+                // children may well be ours to kill.
+                log::info!("{}: no cgroup.kill ({error}), signalling instead", tree.pin.path().display());
+                if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir(sys)) {
+                    for child in descendants(sys, &dir).unwrap_or_default() {
+                        if child.components().count() == 1 && v2::kill(sys, &dir, &child).is_ok() {
+                            kernel.metrics.cgroup_kills += 1;
+                            kill.method = Some(UsedMethod::CgroupKill);
+                        }
                     }
                 }
+                self.by_signals = true;
             }
-            self.by_signals = true;
-        } else {
-            kill.denied |= unavailable;
-            kill.failed |= !unavailable;
+            lost => {
+                kill.denied |= unavailable;
+                self.cgroup_kill_failed(index, lost, kill);
+            }
+        }
+    }
+
+    fn cgroup_kill_failed(&mut self, index: usize, lost: Lost, kill: &mut Kill) {
+        let tree = &mut self.trees[index];
+        if let Err(error) = tree.lost(lost) {
+            kill.denied |= is_denied(&error) || error.kind() == io::ErrorKind::Other;
+            kill.failed |= !kill.denied;
             let path = tree.pin.path().join("cgroup.kill");
             self.hindered(Act::Kill, path, error);
         }
@@ -366,20 +375,9 @@ impl<S: Sys> Target<S> {
         let (sys, trees) = (kernel.sys, &self.trees);
         // Asked by the freeze, if there was one.
         let freezer = trees.iter().any(|tree| tree.is_freezer() && tree.end.is_none());
-        let list = |who| {
-            let wanted = |tree: &&Tree<S>| {
-                tree.end.is_none() && (who == Who::Everybody || is_frozen_with(tree, freezer))
-            };
-            let mut listing = Listing::default();
-            for tree in trees.iter().filter(wanted) {
-                match list_tree(sys, tree, &mut listing) {
-                    // The next look finds out.
-                    Ok(()) | Err(Lost::Gone | Lost::Replaced) => {}
-                    Err(Lost::Unknown(error)) => return Err(error),
-                }
-            }
-            listing.finish();
-            Ok(listing)
+        let list = |who| match who {
+            Who::Everybody => members(sys, trees),
+            Who::Frozen => members(sys, trees.iter().filter(|tree| is_frozen_with(tree, freezer))),
         };
         let result = match self.seen.take().filter(|_| !frozen) {
             Some(seen) => Ok(seen),
@@ -604,6 +602,19 @@ impl<S: Sys> Target<S> {
 /// Whether a freeze of the target is done in this tree: in the v1 freezer's, if there is one, else in v2.
 fn is_frozen_with<S: Sys>(tree: &Tree<S>, freezer: bool) -> bool {
     if freezer { tree.is_freezer() } else { tree.version == Version::V2 }
+}
+
+/// The members of all trees that are left. What a tree that is lost on the way means, the next look finds out.
+fn members<'a, S: Sys + 'a>(sys: &S, trees: impl IntoIterator<Item = &'a Tree<S>>) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for tree in trees.into_iter().filter(|tree| tree.end.is_none()) {
+        match list_tree(sys, tree, &mut listing) {
+            Ok(()) | Err(Lost::Gone | Lost::Replaced) => {}
+            Err(Lost::Unknown(error)) => return Err(error),
+        }
+    }
+    listing.finish();
+    Ok(listing)
 }
 
 /// Adds the members of the whole subtree.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::budget::Permit;
 use super::pin::{is_denied, is_gone};
-use super::{Kernel, Notice, Trouble, file};
+use super::{Kernel, Notice, Trouble, file, proc};
 use crate::machine::Kill;
 use crate::outcome::UsedMethod;
 use crate::sys::Sys;
@@ -90,8 +90,9 @@ fn process_of<S: Sys>(sys: &S, tid: i32) -> io::Result<i32> {
 
 /// The processes that were killed, until they are known to be dead.
 pub(crate) struct Victims<S: Sys> {
-    /// By pid.
-    signalled: HashMap<i32, Victim>,
+    /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
+    /// pid.
+    signalled: HashMap<i32, Option<u64>>,
     /// Members that the last kill dealt with, be it in vain.
     known: HashSet<i32>,
     /// That was a kill of everybody, so that who is listed next is not new.
@@ -104,14 +105,6 @@ pub(crate) struct Victims<S: Sys> {
     watched: Option<Watched<S>>,
     /// Whether pidfds have inode numbers of their own; unknown before the first.
     identified: Option<bool>,
-}
-
-#[derive(Clone, Copy)]
-struct Victim {
-    /// The inode number, where pidfds have one: it tells a process from a later one of the same pid.
-    identity: Option<u64>,
-    /// It was sent SIGKILL, and not only a signal that it may survive, to live on elsewhere.
-    killed: bool,
 }
 
 /// A pidfd that wakes the reactor.
@@ -160,42 +153,51 @@ impl<S: Sys> Victims<S> {
     }
 
     /// Identifies members that are about to be killed otherwise than by signals, so that [`Victims::all_dead`]
-    /// can tell.
-    pub(crate) fn identify_all(&mut self, kernel: &mut Kernel<'_, S>, listing: &Listing) -> io::Result<()> {
-        for &pid in &listing.pids {
+    /// can tell. As in [`Victims::signal`] only those are members that `list` finds once they have been opened.
+    pub(crate) fn identify_all(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        before: &Listing,
+        list: impl Fn() -> io::Result<Listing>,
+    ) -> io::Result<()> {
+        let mut found = Vec::new();
+        for &pid in &before.pids {
             if self.signalled.contains_key(&pid) {
                 continue;
             }
             match kernel.sys.pidfd_open(pid) {
                 Ok(fd) => {
-                    let identity = self.identify(kernel.sys, &fd)?;
-                    self.signalled.insert(pid, Victim { identity, killed: true });
+                    found.push((pid, self.identify(kernel.sys, &fd)?));
                 }
                 Err(error) if is_unreachable(&error) => {}
                 Err(error) => return Err(error),
             }
         }
+        if !found.is_empty() {
+            let after = list()?;
+            self.signalled.extend(found.into_iter().filter(|(pid, _)| after.contains(*pid)));
+        }
         Ok(())
     }
 
-    /// Whether every process killed is dead; `None` if that would take more than one step may.
+    /// Whether every process killed is dead, or has left and lives on elsewhere; `None` if to tell that would
+    /// take more than one step may. To be asked when nobody is listed.
     ///
     /// From Linux 6.19 on a dying task leaves the lists before it is dead, so an empty list alone does not
     /// tell. Where pidfds have no inode numbers (before 6.9) it does.
     pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
-        if let Some(Watched { pidfd, victim: Some(victim), .. }) = &self.watched {
-            if !kernel.sys.has_exited(pidfd)? {
+        if let Some(Watched { pidfd, victim: Some(pid), .. }) = &self.watched {
+            if is_dying(kernel.sys, *pid, pidfd)? {
                 return Ok(Some(false));
             }
-            self.signalled.remove(victim);
+            self.signalled.remove(pid);
         }
         for pid in self.signalled.keys().copied().take(BATCH).collect::<Vec<_>>() {
-            if let Some(Victim { identity: Some(identity), killed: true }) = self.signalled.get(&pid).copied()
-            {
+            if let Some(&Some(identity)) = self.signalled.get(&pid) {
                 match kernel.sys.pidfd_open(pid) {
                     Ok(fd) => {
                         let same = kernel.sys.stat(Some(&fd), c"")?.ino == identity;
-                        if same && !kernel.sys.has_exited(&fd)? {
+                        if same && is_dying(kernel.sys, pid, &fd)? {
                             self.watch(kernel, fd, Some(pid));
                             return Ok(Some(false));
                         }
@@ -326,12 +328,10 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Pidfd);
-                    let killed = how.signal == libc::SIGKILL;
-                    let before = self.signalled.insert(pid, Victim { identity, killed });
-                    if before.is_none_or(|before| before.identity != identity) {
+                    if self.signalled.insert(pid, identity) != Some(identity) {
                         kill.signalled += 1;
                     }
-                    last = Some((killed.then_some(pid), fd));
+                    last = Some((pid, fd));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) if is_denied(&error) => {
@@ -344,8 +344,8 @@ impl<S: Sys> Victims<S> {
         if !kill.more {
             self.round.clear();
         }
-        if let Some((victim, fd)) = last {
-            self.watch(kernel, fd, victim);
+        if let Some((pid, fd)) = last {
+            self.watch(kernel, fd, Some(pid));
         }
         Ok(kill)
     }
@@ -384,8 +384,7 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Unverified);
-                    let killed = how.signal == libc::SIGKILL;
-                    if self.signalled.insert(pid, Victim { identity: None, killed }).is_none() {
+                    if self.signalled.insert(pid, None).is_none() {
                         kill.signalled += 1;
                     }
                 }
@@ -407,6 +406,14 @@ impl<S: Sys> Victims<S> {
         };
         Ok(if identified { Some(sys.stat(Some(pidfd), c"")?.ino) } else { None })
     }
+}
+
+/// Whether an unlisted victim is on its way out, and not dead yet. Else, not exiting, it was moved elsewhere.
+fn is_dying<S: Sys>(sys: &S, pid: i32, pidfd: &S::Fd) -> io::Result<bool> {
+    // Where /proc does not say, it is waited for.
+    let exiting = proc::stat(sys, pid).is_none_or(|stat| stat.is_exiting());
+    // In this order, so that the pid was its own when /proc was asked.
+    Ok(exiting && !sys.has_exited(pidfd)?)
 }
 
 /// Whether pidfd_open(2) says that there is nobody to reach: a process that is dead and reaped, a number that is
