@@ -19,7 +19,7 @@ use crate::cgroup::{Budget, Notice};
 use crate::entries::{Checks, Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::machine::Input;
-use crate::metrics::Metrics;
+use crate::metrics::{Calls, Metrics};
 use crate::outcome::SpawnError;
 use crate::reaper::Reaper;
 use crate::remote::{Command, Queue, Remote};
@@ -149,6 +149,7 @@ impl Reactor {
     /// What epoll_wait(2) says, EINTR apart. The reaps are unharmed.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<usize> {
         let timeout = max_wait.map(|wait| wait.min(LONGEST));
+        self.entries.metrics.calls.epoll_wait += 1;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
@@ -249,8 +250,14 @@ impl Reactor {
 
     /// What was done so far.
     pub fn metrics(&self) -> Metrics {
-        let Checks { budget, .. } = &self.entries.checks;
-        Metrics { descriptors: budget.used() as u64, ..self.entries.metrics.clone() }
+        let Checks { sys, budget, .. } = &self.entries.checks;
+        let metrics = self.entries.metrics.clone();
+        let Calls { epoll_ctl, epoll_wait, timerfd_settime, .. } = metrics.calls;
+        Metrics {
+            descriptors: budget.used() as u64,
+            calls: Calls { epoll_ctl, epoll_wait, timerfd_settime, ..sys.calls() },
+            ..metrics
+        }
     }
 
     fn admit(&mut self, spawn: Spawn<Linux>) {
@@ -282,12 +289,17 @@ impl Reactor {
         // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
         // loop that is edge-triggered. Setting the timer anew does.
         let armed = if self.full { None } else { self.armed };
+        let calls = &mut self.entries.metrics.calls;
         let result = match (next, armed) {
             (None, None) => return,
-            (None, Some(_)) => self.timer.unset(),
+            (None, Some(_)) => {
+                calls.timerfd_settime += 1;
+                self.timer.unset()
+            }
             // Set too early is as good: that expiry finds nothing due and sets it right.
             (Some(next), Some(armed)) if armed <= next => return,
             (Some(next), _) => {
+                calls.timerfd_settime += 1;
                 // 1 ns is the shortest: zero would turn it off.
                 let left = self.until(next).clamp(Duration::from_nanos(1), LONGEST);
                 let expiration = Expiration::OneShot(TimeSpec::from(left));

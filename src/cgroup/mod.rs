@@ -63,6 +63,7 @@ pub(crate) enum Notice {
 
 impl<S: Sys> Kernel<'_, S> {
     fn watch(&mut self, fd: &S::Fd, notice: Notice) -> bool {
+        self.metrics.calls.epoll_ctl += 1;
         match (self.watch)(fd, notice) {
             Ok(()) => true,
             Err(error) => {

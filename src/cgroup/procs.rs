@@ -410,9 +410,12 @@ impl<S: Sys> Victims<S> {
 
 /// Whether an unlisted victim is on its way out, and not dead yet. Else, not exiting, it was moved elsewhere.
 fn is_dying<S: Sys>(sys: &S, pid: i32, pidfd: &S::Fd) -> io::Result<bool> {
+    if sys.has_exited(pidfd)? {
+        return Ok(false);
+    }
     // Where /proc does not say, it is waited for.
     let exiting = proc::stat(sys, pid).is_none_or(|stat| stat.is_exiting());
-    // In this order, so that the pid was its own when /proc was asked.
+    // Once more, so that the pid was its own when /proc was asked.
     Ok(exiting && !sys.has_exited(pidfd)?)
 }
 
