@@ -343,7 +343,9 @@ impl Machine {
         }
         let frozen = self.frozen;
         match std::mem::replace(&mut self.resume, Resume::Look) {
-            Resume::Kill if self.ending.is_some() => Action::Kill { means: self.means(), frozen },
+            resume if self.ending.is_some() && (resume == Resume::Kill || self.owes_kill()) => {
+                Action::Kill { means: self.means(), frozen }
+            }
             _ if self.ending.is_some() => Action::Thaw { v2: true, elsewhere: false },
             // Between kills, a look that nothing prompted only asks whether it is over.
             Resume::Look => {
@@ -563,8 +565,7 @@ impl Machine {
                     // By the next attempt somebody may have joined.
                     self.ending = None;
                 }
-                self.wait = self.longer();
-                return Action::Wait(now.saturating_add(self.wait));
+                return Action::Wait(now.saturating_add(self.min_wait));
             }
             (_, Some(end)) => return Action::Finish(end),
             (Thaw::Thawed, None) => self.held = None,
@@ -615,6 +616,11 @@ impl Machine {
         self.kill_at.is_none_or(|at| now >= at)
     }
 
+    /// Whether the deadline came before a kill was complete.
+    fn owes_kill(&self) -> bool {
+        self.ending == Some(End::TimedOut) && self.owed
+    }
+
     /// Counts refusals in a row; true when they are too many.
     fn refused(&mut self, refused: bool) -> bool {
         self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
@@ -662,7 +668,7 @@ impl Machine {
         let first = self.ending.is_none();
         let end = *self.ending.get_or_insert(end);
         // Whom a grace, a freeze or a bound kept from being killed until the deadline, gets it now.
-        if first && end == End::TimedOut && (self.owed || self.freezing.is_some()) {
+        if first && (self.owes_kill() || end == End::TimedOut && self.freezing.is_some()) {
             self.grace = Grace::Over;
             return Action::Kill { means: self.means(), frozen: self.frozen };
         }

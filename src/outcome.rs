@@ -97,7 +97,8 @@ impl fmt::Display for UsedMethod {
 #[non_exhaustive]
 pub enum ReapError {
     /// The deadline of [`Reaper::deadline`] passed. SIGKILL has been sent, also if a
-    /// [`grace`](Reaper::grace) would have lasted longer: survivors die as soon as whatever holds them lets go.
+    /// [`grace`](Reaper::grace) would have lasted longer, and unless `source` says why it could not be:
+    /// survivors die as soon as whatever holds them lets go.
     #[non_exhaustive]
     TimedOut {
         /// The first directory of the target.
