@@ -10,9 +10,9 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::contender::{Card, Contender, Family, Kind, Phases};
-use crate::groups::{Group, Place};
-use crate::sys;
+use super::contender::{Card, Contender, Family, Kind, Phases};
+use super::groups::{Group, Place};
+use super::sys;
 
 pub struct Original {
     card: Card,
@@ -37,7 +37,7 @@ struct Under<'a> {
 impl Original {
     pub fn new(name: &'static str, freezer: bool, min_ms: u64, max_ms: u64) -> Original {
         let family = if freezer { Family::Freezer } else { Family::Pidfd };
-        let card = Card { name, kind: Kind::Original, family, place: Place::Freezer };
+        let card = Card { name, kind: Kind::Original, family, place: Place::Freezer, most: 1000 };
         Original { card, min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms), freezer }
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::sys;
+use super::sys;
 
 /// Which hierarchy a contender works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,19 +95,20 @@ impl Drop for Bases {
     }
 }
 
-fn clear(base: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(base)? {
+/// Thaws and removes a directory and everything below it.
+fn clear(dir: &Path) -> io::Result<()> {
+    // Not there on the other hierarchies, and not made there either.
+    let _ = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.join("freezer.state"))
+        .and_then(|mut state| state.write_all(b"THAWED"));
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            // Not there on the other hierarchies, and not made there either.
-            let _ = fs::OpenOptions::new()
-                .write(true)
-                .open(entry.path().join("freezer.state"))
-                .and_then(|mut state| state.write_all(b"THAWED"));
-            fs::remove_dir(entry.path())?;
+            clear(&entry.path())?;
         }
     }
-    fs::remove_dir(base)
+    fs::remove_dir(dir)
 }
 
 /// One group, and the names of its files as system calls take them.
@@ -140,10 +141,14 @@ impl Nursery {
     }
 
     pub fn groups(&mut self, base: &Path, count: usize) -> io::Result<Vec<Group>> {
+        self.named(base, count, "g")
+    }
+
+    pub fn named(&mut self, base: &Path, count: usize, prefix: &str) -> io::Result<Vec<Group>> {
         (0..count)
             .map(|_| {
                 self.made += 1;
-                let dir = base.join(format!("g{}", self.made));
+                let dir = base.join(format!("{prefix}{}", self.made));
                 fs::create_dir(&dir)?;
                 let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
                 Ok(Group {
