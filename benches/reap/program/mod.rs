@@ -42,13 +42,15 @@ const REST: Duration = Duration::from_millis(40);
 /// Processes of all contenders that may be there at once.
 const CROWD: usize = 600;
 
+pub type Finish = fn(&Report) -> Result<(), Box<dyn Error>>;
+
 /// What a program adds that has this one in it.
 #[derive(Default)]
 pub struct Guests {
     /// More contenders, made anew for each case, given the directories they may use.
     pub contenders: Option<fn(&Bases) -> io::Result<Contenders>>,
     /// What to do with the figures.
-    pub finish: Option<fn(&Report) -> Result<(), Box<dyn Error>>>,
+    pub finish: Option<Finish>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

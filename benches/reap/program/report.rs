@@ -29,8 +29,10 @@ pub struct Bar {
     pub unit: &'static str,
 }
 
+pub type Figure = fn(&Entry) -> f64;
+
 /// What grows with the number of groups, and how it is had from an entry.
-pub const FIGURES: [(&str, fn(&Entry) -> f64); 3] = [
+pub const FIGURES: [(&str, Figure); 3] = [
     ("Total, ms", |entry| entry.total),
     ("Median latency of a group, ms", |entry| entry.latency),
     ("CPU a reap, ms", |entry| entry.cpu / entry.case.groups as f64),
@@ -61,7 +63,7 @@ impl Report {
     }
 
     /// The figures of one contender, one process a group, by number of groups.
-    pub fn line(&self, name: &str, figure: fn(&Entry) -> f64) -> Vec<(usize, f64)> {
+    pub fn line(&self, name: &str, figure: Figure) -> Vec<(usize, f64)> {
         let of_it = |size: usize| {
             let wanted = Case { groups: size, each: 1 };
             self.entries.iter().find(|entry| entry.card.name == name && entry.case == wanted)

@@ -224,8 +224,8 @@ pub fn count_calls(pid: i32) -> io::Result<Option<u64>> {
         let signal = match libc::WSTOPSIG(status) {
             // The first stop, by itself.
             libc::SIGSTOP => {
-                // SAFETY: integers by value.
                 let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+                // SAFETY: integers by value.
                 check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) } as c_int)?;
                 0
             }
