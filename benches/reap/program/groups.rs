@@ -82,11 +82,18 @@ impl Drop for Bases {
     /// By now the process that forked the members is gone, and they die with it: all that is left to do is
     /// to thaw what it left frozen, and to wait for them.
     fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_secs(20);
         for base in self.all() {
-            while let Err(error) = clear(base) {
-                if Instant::now() > until {
-                    println!("left behind: {}: {error}", base.display());
+            let (mut least, mut since) = (usize::MAX, Instant::now());
+            loop {
+                let left = clear(base);
+                if left == 0 {
+                    break;
+                }
+                // As long as there are fewer each time it is worth going on.
+                if left < least {
+                    (least, since) = (left, Instant::now());
+                } else if since.elapsed() > Duration::from_secs(20) {
+                    println!("left behind: {}", base.display());
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -95,20 +102,17 @@ impl Drop for Bases {
     }
 }
 
-/// Thaws and removes a directory and everything below it.
-fn clear(dir: &Path) -> io::Result<()> {
+/// Thaws and removes a directory and everything below it, as far as that can be done now; how many are left.
+fn clear(dir: &Path) -> usize {
     // Not there on the other hierarchies, and not made there either.
     let _ = fs::OpenOptions::new()
         .write(true)
         .open(dir.join("freezer.state"))
         .and_then(|mut state| state.write_all(b"THAWED"));
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            clear(&entry.path())?;
-        }
-    }
-    fs::remove_dir(dir)
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let left: usize = below.map(|entry| clear(&entry.path())).sum();
+    left + usize::from(fs::remove_dir(dir).is_err() && dir.exists())
 }
 
 /// One group, and the names of its files as system calls take them.

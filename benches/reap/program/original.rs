@@ -146,15 +146,17 @@ impl Contender for Original {
             }
         }
         // What remains to be done is not worth the seconds that this algorithm would take for it.
-        let patience = Instant::now() + Duration::from_secs(10);
-        for group in groups {
-            while group.dir.is_dir() {
-                if sys::rmdir(&group.path).is_err() {
-                    assert!(Instant::now() < patience, "{} does not end", group.dir.display());
-                    self.tick(group)?;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+        let patience = Instant::now() + Duration::from_secs(60);
+        let mut left: Vec<&Group> = groups.iter().collect();
+        while !left.is_empty() {
+            if Instant::now() > patience {
+                return Err(io::Error::other(format!("{} does not end", left[0].dir.display())));
             }
+            for group in &left {
+                self.tick(group)?;
+            }
+            left.retain(|group| group.dir.is_dir());
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(true)
     }

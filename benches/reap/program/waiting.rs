@@ -18,12 +18,19 @@ impl Bench<'_> {
             Depth::Full => (10_000, 15.0, 10.0),
         };
         let mut contenders: Contenders = self.entrants(contenders::for_waiting()?, 1);
-        println!("\n### {count} reaps that can't end, {window} s from {settle} s after their start on\n");
-        println!("| {:<40} | wake-ups/s | CPU of a core | allocations/s | held up until removed, ms |", "");
-        println!("|{:-<42}|-----------:|--------------:|--------------:|--------------------------:|", "");
+        println!("\n### Reaps that can't end, {window} s from {settle} s after their start on\n");
+        println!(
+            "| {:<40} | reaps | wake-ups/s | CPU of a core | allocations/s | held up until removed, ms |",
+            ""
+        );
+        println!(
+            "|{:-<42}|------:|-----------:|--------------:|--------------:|--------------------------:|",
+            ""
+        );
         for contender in &mut contenders {
             let card = *contender.card();
             let Some(base) = self.bases.get(card.place) else { continue };
+            let count = count.min(card.most);
             let groups = self.nursery.groups(base, count)?;
             let pids = self.nursery.populate(&groups, 1, false)?;
             let holder = self.nursery.hold_up(&pids)?;
@@ -37,7 +44,7 @@ impl Bench<'_> {
             let seconds = seen.at.as_secs_f64();
             let share = 100.0 * seen.cpu.as_secs_f64() / seconds;
             println!(
-                "| {:<40} | {:>10.1} | {:>11.3} % | {:>13.1} | {:>25.1} |",
+                "| {:<40} | {count:>5} | {:>10.1} | {:>11.3} % | {:>13.1} | {:>25.1} |",
                 card.name,
                 seen.wakeups as f64 / seconds,
                 share,
