@@ -213,8 +213,9 @@ impl V1 {
     }
 
     pub fn freezer(name: &'static str, gentle: bool) -> io::Result<V1> {
-        let card =
-            Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer, most: usize::MAX };
+        // Who spins holds up those it waits for, for seconds where they are many.
+        let most = if gentle { usize::MAX } else { 100 };
+        let card = Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer, most };
         Ok(V1 { card, epoll: Epoll::new()?, gentle, direct: true })
     }
 

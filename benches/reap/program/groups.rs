@@ -25,6 +25,10 @@ pub enum Place {
 /// The directories that all groups are made below, one a hierarchy. Removed when it is dropped, with
 /// whatever is left in them.
 pub struct Bases {
+    /// What each is called, right below the root of its hierarchy.
+    pub name: String,
+    /// Where hierarchies are mounted, all of them.
+    pub mounts: Vec<PathBuf>,
     v2: Option<PathBuf>,
     plain: Option<PathBuf>,
     freezer: Option<PathBuf>,
@@ -33,21 +37,21 @@ pub struct Bases {
 impl Bases {
     /// Makes those that can be made, and says which can't.
     pub fn make() -> Bases {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let name = format!("cgroup-reaper-bench-{}", sys::getpid());
+        let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         // Device, directory, type, options.
+        let lines = text.lines().map(|line| line.split(' ').collect::<Vec<&str>>());
+        let mounts: Vec<Vec<&str>> =
+            lines.filter(|fields| fields.len() > 3 && fields[2].starts_with("cgroup")).collect();
         let find = |wanted: &str, kind: &str, option: &str| -> Option<PathBuf> {
-            let dir = mounts.lines().find_map(|line| {
-                let fields: Vec<&str> = line.split(' ').collect();
-                let fits = fields.len() > 3
-                    && fields[2] == kind
-                    && (option.is_empty() || fields[3].split(',').any(|field| field == option));
-                fits.then(|| fields[1].to_owned())
-            });
-            let Some(dir) = dir else {
+            let fits = |fields: &&Vec<&str>| {
+                fields[2] == kind && (option.is_empty() || fields[3].split(',').any(|field| field == option))
+            };
+            let Some(mount) = mounts.iter().find(fits) else {
                 println!("SKIP {wanted}: no such hierarchy is mounted");
                 return None;
             };
-            let base = Path::new(&dir).join(format!("cgroup-reaper-bench-{}", sys::getpid()));
+            let base = Path::new(mount[1]).join(&name);
             if let Err(error) = fs::create_dir(&base) {
                 println!("SKIP {wanted}: {}: {error}", base.display());
                 return None;
@@ -58,6 +62,8 @@ impl Bases {
             v2: find("cgroup v2", "cgroup2", ""),
             plain: find("cgroup v1, cpu", "cgroup", "cpu"),
             freezer: find("cgroup v1, freezer", "cgroup", "freezer"),
+            mounts: mounts.iter().map(|fields| fields[1].into()).collect(),
+            name,
         }
     }
 
@@ -69,23 +75,19 @@ impl Bases {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.v2, &self.plain, &self.freezer].into_iter().flatten()
-    }
-
     pub fn is_empty(&self) -> bool {
-        self.all().count() == 0
+        [&self.v2, &self.plain, &self.freezer].into_iter().flatten().count() == 0
     }
 }
 
 impl Drop for Bases {
     /// By now the process that forked the members is gone, and they die with it: all that is left to do is
-    /// to thaw what it left frozen, and to wait for them.
+    /// to thaw what it left frozen, to end what is no child of it (a container), and to wait for them.
     fn drop(&mut self) {
-        for base in self.all() {
+        for base in self.mounts.iter().map(|mount| mount.join(&self.name)) {
             let (mut least, mut since) = (usize::MAX, Instant::now());
             loop {
-                let left = clear(base);
+                let left = clear(&base);
                 if left == 0 {
                     break;
                 }
@@ -109,6 +111,9 @@ fn clear(dir: &Path) -> usize {
         .write(true)
         .open(dir.join("freezer.state"))
         .and_then(|mut state| state.write_all(b"THAWED"));
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
+        let _ = pid.parse().map(sys::kill);
+    }
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     let left: usize = below.map(|entry| clear(&entry.path())).sum();

@@ -20,7 +20,7 @@ mod counts;
 pub mod groups;
 mod original;
 pub mod report;
-mod stats;
+pub mod stats;
 mod sys;
 mod waiting;
 
@@ -42,7 +42,7 @@ const REST: Duration = Duration::from_millis(40);
 /// Processes of all contenders that may be there at once.
 const CROWD: usize = 600;
 
-pub type Finish = fn(&Report) -> Result<(), Box<dyn Error>>;
+pub type Finish = fn(&Bases, &Report) -> Result<(), Box<dyn Error>>;
 
 /// What a program adds that has this one in it.
 #[derive(Default)]
@@ -164,7 +164,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
             if each == 1000 && options.depth != Depth::Full || each > 1 && options.depth == Depth::Smoke {
                 continue;
             }
-            let rounds = if each == 1000 { options.rounds(1, 1, 5) } else { options.rounds(1, 5, 40) };
+            let rounds = if each == 1000 { options.rounds(1, 1, 3) } else { options.rounds(1, 5, 40) };
             let work = Work { groups: 1, each, age: REST, rounds };
             let title = format!("One reap of {each} process(es) at rest, {rounds} rounds");
             bench.case(&title, contenders::for_one()?, &work)?;
@@ -177,9 +177,10 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
             if groups > largest {
                 continue;
             }
-            let full = match groups {
-                0..1000 => 15,
-                1000 => 7,
+            let full = match groups * each {
+                0..=10 => 15,
+                11..=100 => 7,
+                101..=1000 => 5,
                 _ => 3,
             };
             let rounds = options.rounds(1, 3, full);
@@ -205,13 +206,13 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
     if options.wants("waiting") {
         bench.waiting()?;
     }
+    if let (Some(finish), true) = (guests.finish, options.case.is_none()) {
+        finish(bases, &bench.report)?;
+    }
     bench.report.print_summary();
     bench.report.print_bars();
     println!("\nload average at the end: {}", one_line("/proc/loadavg"));
-    match guests.finish {
-        Some(finish) => finish(&bench.report),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 fn one_line(path: &str) -> String {

@@ -41,7 +41,7 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// Three digits, whatever the size.
-fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     match value {
         v if v.is_nan() => "-".into(),
         v if v < 1.0 => format!("{v:.3}"),
