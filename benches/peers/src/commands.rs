@@ -47,6 +47,8 @@ struct Runtime {
 impl Runtime {
     fn new(name: &'static str, bases: &Bases) -> io::Result<Runtime> {
         let bundle = Path::new(SCRATCH).join(name);
+        // The memory of a run that was interrupted, whose container is gone.
+        let _ = fs::remove_dir_all(&bundle);
         fs::create_dir_all(bundle.join("rootfs"))?;
         let cgroup = Path::new("/").join(&bases.name).join(name);
         let binds: Vec<String> = ["/bin", "/usr", "/lib", "/lib64"]

@@ -11,16 +11,13 @@ use crate::program::report::{Figure, Report};
 /// Below the directory of this package, whatever the caller's is.
 const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plots");
 
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(0, 90, 181),
-    RGBColor(220, 50, 32),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(120, 94, 240),
-    RGBColor(90, 90, 90),
-];
+/// Colours far from each other, also of neighbours.
+fn colour(index: usize) -> RGBColor {
+    const GOLDEN: f64 = 0.618_033_988_75;
+    let (red, green, blue) =
+        HSLColor((0.6 + index as f64 * GOLDEN).fract(), 0.75, 0.42).to_backend_color().rgb;
+    RGBColor(red, green, blue)
+}
 
 pub fn draw(report: &Report) -> Result<(), Box<dyn Error>> {
     // A quick look is for the eye of whoever runs it, not to be kept.
@@ -41,6 +38,8 @@ fn plot(report: &Report, file: &str, what: &str, figure: Figure) -> Result<(), B
     let lines: Vec<(Card, Vec<(f64, f64)>)> = report
         .cards()
         .into_iter()
+        // Its line is the other one's.
+        .filter(|card| card.kind != Kind::Embedded)
         .map(|card| {
             let line = report.line(card.name, figure);
             (card, line.into_iter().map(|(groups, value)| (groups as f64, value.max(1e-4))).collect())
@@ -69,12 +68,12 @@ fn plot(report: &Report, file: &str, what: &str, figure: Figure) -> Result<(), B
         .light_line_style(RGBColor(240, 240, 240))
         .draw()?;
     for (index, (card, line)) in lines.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let colour = colour(index);
         let style = colour.stroke_width(if card.kind == Kind::Ours { 3 } else { 1 });
         chart.draw_series(LineSeries::new(line.iter().copied(), style))?;
         let circle = |&point: &(f64, f64)| match card.kind {
             Kind::Ours => Circle::new(point, 4, colour.filled()),
-            _ => Circle::new(point, 2 + (index / COLOURS.len()) as i32 * 2, colour.stroke_width(1)),
+            _ => Circle::new(point, 3, colour.stroke_width(1)),
         };
         chart.draw_series(line.iter().map(circle))?;
         let y = 24 + 22 * index as i32;

@@ -5,14 +5,14 @@ use std::io;
 
 use super::contender::{Contender, Kind, Ours};
 use super::groups::Group;
-use super::{Bench, Depth, alloc, contenders, sys};
+use super::{Bench, alloc, contenders, sys};
 
 /// How much longer the names of some groups are than of the others, to tell what of an entry's memory is paths.
 const LONGER: usize = 100;
 
 impl Bench<'_> {
     pub(super) fn counts(&mut self) -> io::Result<()> {
-        let many = if self.options.depth == Depth::Smoke { 10 } else { 1000 };
+        let many = [10, 100, 1000][self.options.depth as usize];
         println!("\n### Counts: of one reap, and a reap of {many} at once, one process each\n");
         println!("| {:<40} | system calls | at once | allocations | at once |", "");
         println!("|{:-<42}|-------------:|--------:|------------:|--------:|", "");

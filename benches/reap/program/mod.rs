@@ -207,6 +207,8 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
         bench.waiting()?;
     }
     if let (Some(finish), true) = (guests.finish, options.case.is_none()) {
+        // It may start programs, and wait for them.
+        sys::keep_children();
         finish(bases, &bench.report)?;
     }
     bench.report.print_summary();
