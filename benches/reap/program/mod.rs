@@ -164,7 +164,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
             if each == 1000 && options.depth != Depth::Full || each > 1 && options.depth == Depth::Smoke {
                 continue;
             }
-            let rounds = if each == 1000 { options.rounds(1, 1, 3) } else { options.rounds(1, 5, 40) };
+            let rounds = if each == 1000 { options.rounds(1, 1, 3) } else { options.rounds(1, 5, 30) };
             let work = Work { groups: 1, each, age: REST, rounds };
             let title = format!("One reap of {each} process(es) at rest, {rounds} rounds");
             bench.case(&title, contenders::for_one()?, &work)?;
