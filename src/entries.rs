@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use slab::Slab;
 
-use crate::cgroup::{Budget, Kernel, Mounts, Notice, OwnCgroups, Target};
+use crate::cgroup::{Budget, Facts, Kernel, Notice, OwnCgroups, Target};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, Thaw, Time};
 use crate::metrics::Metrics;
@@ -17,10 +17,6 @@ use crate::outcome::{Effort, ReapError, Reaped, Refusal};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::wheel::Wheel;
-
-/// From this kernel on, the dying leave `cgroup.procs` before they are dead, and soon after that their directory
-/// could be removed as well (`cgroup_task_dead`).
-const HIDES_DYING: (u32, u32) = (6, 19);
 
 /// Attempts to thaw a target whose reap is dropped.
 const THAWS: usize = 3;
@@ -85,13 +81,12 @@ pub(crate) struct Entries<S: Sys> {
     generation: usize,
     /// Tokens of entries whose step met its bound, and that go on in the next turn, after the others.
     again: VecDeque<usize>,
-    hides_dying: bool,
-    mounts: Mounts,
+    facts: Facts,
 }
 
 impl<S: Sys> Entries<S> {
     pub(crate) fn new(checks: Checks<S>) -> Entries<S> {
-        let hides_dying = checks.sys.release() >= HIDES_DYING;
+        let facts = Facts::new(&checks.sys);
         Entries {
             checks,
             metrics: Metrics::default(),
@@ -99,8 +94,7 @@ impl<S: Sys> Entries<S> {
             wheel: Wheel::new(),
             generation: 0,
             again: VecDeque::new(),
-            hides_dying,
-            mounts: Mounts::default(),
+            facts,
         }
     }
 
@@ -189,8 +183,7 @@ impl<S: Sys> Entries<S> {
             metrics: &mut self.metrics,
             watch: &watch,
             no_events: false,
-            hides_dying: self.hides_dying,
-            mounts: &mut self.mounts,
+            facts: &mut self.facts,
         };
         let Entry { machine, target, again, .. } = entry;
         let end = loop {
@@ -269,8 +262,7 @@ impl<S: Sys> Drop for Entries<S> {
                     metrics: &mut self.metrics,
                     watch: &nobody,
                     no_events: true,
-                    hides_dying: self.hides_dying,
-                    mounts: &mut self.mounts,
+                    facts: &mut self.facts,
                 };
                 // There is no later to try again in, save at once.
                 let thaw = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, true, false));

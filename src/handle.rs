@@ -37,7 +37,7 @@ pub(crate) struct Slot {
 
 #[derive(Default)]
 struct State {
-    result: Option<Result>,
+    result: Option<Box<Result>>,
     waker: Option<Waker>,
     /// Threads in [`ReapHandle::wait`]. A condition variable is notified by a system call, for nobody too.
     waiting: usize,
@@ -81,7 +81,7 @@ impl Completer {
             if state.result.is_some() {
                 return;
             }
-            state.result = Some(result);
+            state.result = Some(Box::new(result));
             if state.waiting > 0 {
                 self.slot.completed.notify_all();
             }
@@ -110,7 +110,7 @@ impl ReapHandle {
         let mut state = self.slot.lock();
         loop {
             if let Some(result) = &state.result {
-                return result.clone();
+                return Result::clone(result);
             }
             state.waiting += 1;
             state = self.slot.completed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +127,7 @@ impl ReapHandle {
         let mut state = self.slot.lock();
         loop {
             if let Some(result) = &state.result {
-                return Some(result.clone());
+                return Some(Result::clone(result));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -142,7 +142,7 @@ impl ReapHandle {
 
     /// The result, if the reap is complete.
     pub fn try_wait(&self) -> Option<Result> {
-        self.slot.lock().result.clone()
+        self.slot.lock().result.as_deref().cloned()
     }
 
     /// Whether the reap is complete.
@@ -182,7 +182,7 @@ impl Future for ReapHandle {
         let replaced = {
             let mut state = self.slot.lock();
             if let Some(result) = &state.result {
-                return Poll::Ready(result.clone());
+                return Poll::Ready(Result::clone(result));
             }
             state.waker.replace(waker)
         };

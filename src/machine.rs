@@ -438,7 +438,8 @@ impl Machine {
     fn means(&self) -> Means {
         match self.method {
             _ if self.froze => Means::Signals,
-            KillMethod::Auto if self.rounds < ALONE => Means::Cheapest,
+            // At a deadline there is no next.
+            KillMethod::Auto if self.rounds < ALONE && self.ending.is_none() => Means::Cheapest,
             KillMethod::Auto => Means::Both,
             KillMethod::CgroupKill => Means::CgroupKill,
             KillMethod::Freezer | KillMethod::Pidfd => Means::Signals,
@@ -597,6 +598,11 @@ impl Machine {
                 // A task on its last steps makes EBUSY for a moment; anything else lasts.
                 if self.probe.is_none() && self.kill_at.is_none_or(|at| now < at) {
                     self.probe = Some(PROBE);
+                }
+                if self.froze && !self.expired(now) {
+                    // Whoever is in there unseen can't die before a thaw.
+                    self.back_off(now);
+                    return Action::Thaw { v2: true, elsewhere: false };
                 }
             }
             Removal::Denied => {

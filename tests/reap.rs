@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{
-    CgroupOptions, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal,
+    Act, CgroupOptions, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal,
     UsedMethod,
 };
 use common::*;
@@ -978,7 +978,20 @@ fn without_pidfd(world: &World) {
     }
 }
 
-each!(without_cgroup_kill_and_pidfd on v2, freezer, several);
+/// A v2 freeze does not keep a process from being killed, and its pid from being given to another.
+#[test]
+fn without_cgroup_kill_and_pidfd_v2_is_not_signalled() {
+    require!(v2());
+    let world = World::new(test_name!(), Layout::V2);
+    let (dirs, reaper) = world.target();
+    let member = world.sandbox.sleeper(&refs(&dirs));
+    match reap(reaper.without("cgroup.kill").without("pidfd").max_wait(Duration::from_millis(20))) {
+        Err(ReapError::Denied { act: Act::Kill, .. }) => assert!(member.alive()),
+        other => panic!("{other:?}"),
+    }
+}
+
+each!(without_cgroup_kill_and_pidfd on freezer, several);
 fn without_cgroup_kill_and_pidfd(world: &World) {
     let reaped = by(world, |reaper| reaper.without("cgroup.kill").without("pidfd"));
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
@@ -990,7 +1003,7 @@ fn without_events(world: &World) {
     world.check(&reaped, 3);
 }
 
-each!(without_anything on v2, freezer, several);
+each!(without_anything on freezer, several);
 fn without_anything(world: &World) {
     let reaped = by(world, |reaper| reaper.without("cgroup.kill").without("pidfd").without("events"));
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));

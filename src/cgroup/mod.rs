@@ -2,6 +2,7 @@
 
 mod budget;
 mod elsewhere;
+mod facts;
 mod file;
 mod own;
 mod pin;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) use self::budget::Budget;
+pub(crate) use self::facts::Facts;
 use self::own::Mount;
-pub(crate) use self::own::{Mounts, OwnCgroups};
+pub(crate) use self::own::OwnCgroups;
 use self::pin::{Lost, Version, is_denied, is_gone};
 use self::procs::{How, Listing, Unverified, Victims, Who};
 use self::tree::{Removed, Tree, TreeEnd, descendants};
@@ -47,9 +49,7 @@ pub(crate) struct Kernel<'a, S: Sys> {
     pub(crate) metrics: &'a mut Metrics,
     pub(crate) watch: Watch<'a, S>,
     pub(crate) no_events: bool,
-    /// The dying leave the lists before they are dead, and let their directory be removed.
-    pub(crate) hides_dying: bool,
-    pub(crate) mounts: &'a mut Mounts,
+    pub(crate) facts: &'a mut Facts,
 }
 
 /// What a descriptor notifies of, and how.
@@ -84,8 +84,8 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    fn of_process(pid: i32, source: io::Error) -> Trouble {
-        Trouble { act: Act::Kill, path: format!("/proc/{pid}").into(), source }
+    fn of_process(pid: i32, source: io::Error) -> Box<Trouble> {
+        Box::new(Trouble { act: Act::Kill, path: format!("/proc/{pid}").into(), source })
     }
 }
 
@@ -95,6 +95,8 @@ pub(crate) struct Target<S: Sys> {
     victims: Victims<S>,
     /// Members found by the last look, for what may follow.
     seen: Option<Listing>,
+    /// Members of the v1 trees found by the resolve, for the first look.
+    first: Option<Listing>,
     /// The resolve's check for the caller's own cgroup is good for the first step.
     guarded: bool,
     /// Members have to be known one by one: the method signals them, or `cgroup.kill` was tried in vain.
@@ -104,7 +106,7 @@ pub(crate) struct Target<S: Sys> {
     kill_without_freezer: bool,
     faults: Faults,
     path: PathBuf,
-    trouble: Option<Trouble>,
+    trouble: Option<Box<Trouble>>,
 }
 
 impl<S: Sys> Target<S> {
@@ -126,6 +128,7 @@ impl<S: Sys> Target<S> {
             trees,
             victims: Victims::new(),
             seen: None,
+            first: None,
             guarded: true,
             by_signals: reaper.method == KillMethod::Pidfd || reaper.method == KillMethod::Freezer,
             killed: false,
@@ -140,7 +143,34 @@ impl<S: Sys> Target<S> {
         if !target.trees.is_empty() && !target.supports(sys, reaper.method) {
             return Err(Refusal::Unsupported { method: reaper.method, path: target.path });
         }
+        target.check_members(sys, own)?;
         Ok(target)
+    }
+
+    /// Refuses a v1 target that the caller is in. Each of its groups lists its process, also where a thread
+    /// alone is in there; so the list that the first look needs anyway tells.
+    fn check_members(&mut self, sys: &S, own: &Mutex<OwnCgroups<S>>) -> Result<(), Refusal> {
+        let mut first = Listing::default();
+        let mut whole = true;
+        for tree in self.trees.iter().filter(|tree| tree.version == Version::V1) {
+            let path = tree.pin.path();
+            let own = match list_tree(sys, tree, &mut first) {
+                Ok(()) => Ok(first.pids.contains(&sys.caller().0)),
+                Err(Lost::Gone | Lost::Replaced) => return Ok(()),
+                Err(Lost::Unknown(_)) => {
+                    let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+                    whole = false;
+                    own.contains(sys, tree.pin.id)
+                }
+            };
+            match own {
+                Ok(false) => {}
+                Ok(true) => return Err(Refusal::OwnCgroup { path: path.into() }),
+                Err(source) => return Err(Refusal::Io { path: path.into(), source }),
+            }
+        }
+        self.first = whole.then_some(first);
+        Ok(())
     }
 
     /// Whether a method has anything to work with.
@@ -181,12 +211,13 @@ impl<S: Sys> Target<S> {
                 tree.events = None;
             }
         }
-        self.trouble = Some(Trouble { act, path, source });
+        self.trouble = Some(Box::new(Trouble { act, path, source }));
     }
 
     /// Ends the first steps, for which the resolve's checks are fresh and its directories held.
     pub(crate) fn outdate(&mut self) {
         self.guarded = false;
+        self.first = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.version == Version::V2) {
             tree.pin.let_go();
         }
@@ -200,12 +231,17 @@ impl<S: Sys> Target<S> {
         self.seen = None;
         let mut populated = false;
         let mut unknown = None;
+        let first = self.first.take();
         let mut listing = Listing::default();
         let mut listed = false;
         // Who is in a v2 group that dies of `cgroup.kill` and says so itself, nobody needs to know.
-        let list_v2 = self.by_signals || list && (self.killed || kernel.hides_dying);
+        let list_v2 = self.by_signals || list && (self.killed || kernel.facts.hides_dying);
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             let result = match tree.version {
+                Version::V1 if first.is_some() => {
+                    listed = true;
+                    Ok(())
+                }
                 Version::V1 => {
                     listed = true;
                     list_tree(kernel.sys, tree, &mut listing)
@@ -225,6 +261,7 @@ impl<S: Sys> Target<S> {
                 unknown = Some((tree.pin.path().to_path_buf(), error));
             }
         }
+        listing.extend(first);
         listing.finish();
         let (fresh, shrunk) = if listed { self.victims.compare(&listing) } else { (false, false) };
         // Of a group that is gone without having said that it is empty, members may still be dying.
@@ -282,7 +319,9 @@ impl<S: Sys> Target<S> {
                 }
             }
             let legacy = self.trees.iter().any(|tree| tree.version == Version::V1 && tree.end.is_none());
-            self.by_signals |= means == Means::Both;
+            if means == Means::Both {
+                self.list_all();
+            }
             if means == Means::CgroupKill || !(legacy || self.by_signals) {
                 return kill;
             }
@@ -301,7 +340,7 @@ impl<S: Sys> Target<S> {
         let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_ref());
         let tree = &trees[index];
         let prepared = guard(kernel, tree, self.guarded).and_then(|()| match seen {
-            Some(seen) if kernel.hides_dying => {
+            Some(seen) if kernel.facts.hides_dying => {
                 victims.identify_all(kernel, seen, || members(sys, trees)).map_err(Lost::Unknown)
             }
             _ => Ok(()),
@@ -336,12 +375,19 @@ impl<S: Sys> Target<S> {
                         }
                     }
                 }
-                self.by_signals = true;
+                self.list_all();
             }
             lost => {
                 kill.denied |= unavailable;
                 self.cgroup_kill_failed(index, lost, kill);
             }
+        }
+    }
+
+    /// From now on members are known one by one, those of v2 as well.
+    fn list_all(&mut self) {
+        if !std::mem::replace(&mut self.by_signals, true) {
+            self.seen = None;
         }
     }
 
@@ -366,19 +412,18 @@ impl<S: Sys> Target<S> {
             signal,
             unverified: if self.kill_without_freezer {
                 Unverified::Everybody
-            } else if frozen {
+            } else if frozen && self.trees.iter().any(|tree| tree.is_freezer() && tree.end.is_none()) {
                 Unverified::Frozen
             } else {
                 Unverified::Nobody
             },
+            frozen,
             no_pidfd: self.faults.no_pidfd,
         };
         let (sys, trees) = (kernel.sys, &self.trees);
-        // Asked by the freeze, if there was one.
-        let freezer = trees.iter().any(|tree| tree.is_freezer() && tree.end.is_none());
         let list = |who| match who {
             Who::Everybody => members(sys, trees),
-            Who::Frozen => members(sys, trees.iter().filter(|tree| is_frozen_with(tree, freezer))),
+            Who::Frozen => members(sys, trees.iter().filter(|tree| tree.is_freezer())),
         };
         let result = match self.seen.take().filter(|_| !frozen) {
             Some(seen) => Ok(seen),
@@ -430,7 +475,7 @@ impl<S: Sys> Target<S> {
                             is_gone(&source) || is_denied(&source) || source.kind() == io::ErrorKind::Other;
                         log::debug!("{}: not frozen: {source}", tree.pin.path().display());
                         let path = tree.pin.path().to_path_buf();
-                        self.trouble = Some(Trouble { act: Act::Freeze, path, source });
+                        self.trouble = Some(Box::new(Trouble { act: Act::Freeze, path, source }));
                         if unavailable {
                             return Freeze::Unavailable;
                         }
@@ -480,7 +525,7 @@ impl<S: Sys> Target<S> {
                     &listing
                 }
             };
-            match kernel.mounts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
+            match kernel.facts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
                 Ok(true) => {}
                 Ok(false) => result = Thaw::HeldByAncestor,
                 Err(error) => log::debug!("{}: {error}", self.path.display()),
@@ -492,7 +537,7 @@ impl<S: Sys> Target<S> {
                 continue;
             }
             kernel.metrics.thaws += 1;
-            let thaw = match thaw_tree(sys, tree) {
+            let thaw = match thaw_tree(sys, tree, v2) {
                 Ok(true) => Thaw::Thawed,
                 Ok(false) => Thaw::HeldByAncestor,
                 Err(lost) => match tree.lost(lost) {
@@ -531,7 +576,7 @@ impl<S: Sys> Target<S> {
                 let denied = is_denied(&source);
                 log::debug!("{}: not removed: {source}", tree.pin.path().display());
                 let path = tree.pin.path().to_path_buf();
-                self.trouble = Some(Trouble { act: Act::Remove, path, source });
+                self.trouble = Some(Box::new(Trouble { act: Act::Remove, path, source }));
                 result = Some(if denied { Removal::Denied } else { Removal::Busy });
             }
         }
@@ -569,7 +614,7 @@ impl<S: Sys> Target<S> {
                 ReapError::FrozenByAncestor { path, frozen_by, effort }
             }
             End::Cancelled => ReapError::Cancelled,
-            End::Denied | End::Done(_) => match trouble {
+            End::Denied | End::Done(_) => match trouble.map(|trouble| *trouble) {
                 Some(Trouble { act, path, source }) => ReapError::Denied { act, path, source, effort },
                 None => {
                     let source = io::Error::from_raw_os_error(libc::EPERM);
@@ -665,15 +710,16 @@ fn events<S: Sys>(tree: &mut Tree<S>, kernel: &mut Kernel<'_, S>) -> Result<v2::
     Ok(events)
 }
 
-/// Thaws a tree from its root down; false if an ancestor holds it all the same.
-fn thaw_tree<S: Sys>(sys: &S, tree: &Tree<S>) -> Result<bool, Lost> {
+/// Thaws a tree from its root down, which is most likely frozen if `frozen` says so; false if an ancestor holds
+/// it all the same.
+fn thaw_tree<S: Sys>(sys: &S, tree: &Tree<S>, frozen: bool) -> Result<bool, Lost> {
     let dir = tree.pin.dir(sys)?;
     let lost = |error| lost(sys, tree, error);
     let mut held = false;
     for relative in descendants(sys, &dir).map_err(lost)? {
         let root = relative.as_os_str().is_empty();
         let thawed = if tree.is_freezer() {
-            v1::thaw(sys, &dir, &relative)
+            v1::thaw(sys, &dir, &relative, frozen && root)
         } else {
             v2::thaw(sys, &dir, &relative).map(|()| true)
         };

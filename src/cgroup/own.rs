@@ -5,7 +5,6 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
 
 use super::file::{c_path, read_path, read_whole};
 use super::pin::{Id, is_gone, version};
@@ -197,25 +196,6 @@ impl Mount {
     pub(crate) fn path_of(&self, cgroup: &[u8]) -> Option<PathBuf> {
         let below = Path::new(OsStr::from_bytes(cgroup)).strip_prefix(&self.root).ok()?;
         Some(if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
-    }
-}
-
-/// The mounts, read again when some time has passed: a node has thousands, and a reap that waits for the undying
-/// asks at every tick.
-#[derive(Debug, Default)]
-pub(crate) struct Mounts {
-    read: Option<(Duration, Vec<Mount>)>,
-}
-
-impl Mounts {
-    /// The one that the v1 freezer is mounted by.
-    pub(crate) fn freezer<S: Sys>(&mut self, sys: &S) -> io::Result<Option<&Mount>> {
-        const GOOD_FOR: Duration = Duration::from_secs(1);
-        let now = sys.now();
-        if self.read.as_ref().is_none_or(|(at, _)| now.saturating_sub(*at) >= GOOD_FOR) {
-            self.read = Some((now, Mount::all(sys)?));
-        }
-        Ok(self.read.as_ref().and_then(|(_, mounts)| Mount::freezer(mounts)))
     }
 }
 

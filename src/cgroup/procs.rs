@@ -1,7 +1,6 @@
 //! The members of a target: reading who they are, signalling them and no one else, and telling when
 //! they are dead.
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -14,9 +13,6 @@ use crate::sys::Sys;
 
 /// Processes handled in one step. Each costs a few microseconds, and a descriptor for as long.
 const BATCH: usize = 512;
-
-/// `PID_FS_MAGIC` of `linux/magic.h`: pidfds whose inode number identifies a process (Linux 6.9).
-const PID_FS_MAGIC: i64 = 0x5049_4446;
 
 /// Who is listed in some directories.
 #[derive(Debug, Default)]
@@ -56,6 +52,13 @@ impl Listing {
         Ok(())
     }
 
+    /// Adds what another listing has.
+    pub(crate) fn extend(&mut self, other: Option<Listing>) {
+        let Some(other) = other else { return };
+        self.pids.extend(other.pids);
+        self.strangers += other.strangers;
+    }
+
     /// To be called after the last `add`.
     pub(crate) fn finish(&mut self) {
         self.pids.sort_unstable();
@@ -90,41 +93,57 @@ fn process_of<S: Sys>(sys: &S, tid: i32) -> io::Result<i32> {
 
 /// The processes that were killed, until they are known to be dead.
 pub(crate) struct Victims<S: Sys> {
-    /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
-    /// pid.
-    signalled: HashMap<i32, Option<u64>>,
-    /// Members that the last kill dealt with, be it in vain.
-    known: HashSet<i32>,
+    /// Sorted by pid.
+    signalled: Vec<Victim>,
+    /// Members that the last kill dealt with, be it in vain. Sorted.
+    known: Vec<i32>,
     /// That was a kill of everybody, so that who is listed next is not new.
     killed_unlisted: bool,
     /// Members at the last look.
     last: usize,
-    /// Processes handled in the round under way, when it takes several steps.
-    round: HashSet<i32>,
+    /// Processes handled in the round under way, when it takes several steps. Sorted.
+    round: Vec<i32>,
     /// One member, whose exit is worth a look.
     watched: Option<Watched<S>>,
-    /// Whether pidfds have inode numbers of their own; unknown before the first.
-    identified: Option<bool>,
+}
+
+#[derive(Clone, Copy)]
+struct Victim {
+    pid: i32,
+    /// The inode number, where pidfds have one: it tells a process from a later one of the same pid.
+    identity: Option<u64>,
+    /// It was sent SIGKILL, and dies of it wherever it is.
+    doomed: bool,
+}
+
+/// Adds numbers to sorted ones.
+fn add(sorted: &mut Vec<i32>, more: impl IntoIterator<Item = i32>) {
+    sorted.extend(more);
+    sorted.sort_unstable();
+    sorted.dedup();
+}
+
+fn has(sorted: &[i32], pid: i32) -> bool {
+    sorted.binary_search(&pid).is_ok()
 }
 
 /// A pidfd that wakes the reactor.
 struct Watched<S: Sys> {
     pidfd: S::Fd,
-    /// The pid of the victim whose process this surely is.
-    victim: Option<i32>,
+    /// The victim whose process this surely is.
+    victim: Option<Victim>,
     _permit: Permit,
 }
 
 impl<S: Sys> Victims<S> {
     pub(crate) fn new() -> Victims<S> {
         Victims {
-            signalled: HashMap::new(),
-            known: HashSet::new(),
+            signalled: Vec::new(),
+            known: Vec::new(),
             killed_unlisted: false,
             last: 0,
-            round: HashSet::new(),
+            round: Vec::new(),
             watched: None,
-            identified: None,
         }
     }
 
@@ -133,23 +152,23 @@ impl<S: Sys> Victims<S> {
         let now = listing.pids.len() + listing.strangers;
         let shrunk = now < std::mem::replace(&mut self.last, now);
         if std::mem::take(&mut self.killed_unlisted) {
-            self.known.extend(&listing.pids);
+            add(&mut self.known, listing.pids.iter().copied());
         }
         self.known.retain(|&pid| listing.contains(pid));
-        (listing.pids.iter().any(|pid| !self.known.contains(pid)), shrunk)
+        (listing.pids.iter().any(|&pid| !has(&self.known, pid)), shrunk)
     }
 
     /// Takes note of a kill of everybody by `cgroup.kill`, and of who was listed before, if that is known.
     pub(crate) fn killed_all(&mut self, listing: Option<&Listing>) {
         match listing {
-            Some(listing) => self.known.extend(&listing.pids),
+            Some(listing) => add(&mut self.known, listing.pids.iter().copied()),
             None => self.killed_unlisted = true,
         }
     }
 
     /// The processes killed that are not known to be dead.
     pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
-        self.signalled.keys().copied()
+        self.signalled.iter().map(|victim| victim.pid)
     }
 
     /// Identifies members that are about to be killed otherwise than by signals, so that [`Victims::all_dead`]
@@ -162,12 +181,14 @@ impl<S: Sys> Victims<S> {
     ) -> io::Result<()> {
         let mut found = Vec::new();
         for &pid in &before.pids {
-            if self.signalled.contains_key(&pid) {
+            if self.find(pid).is_ok() {
                 continue;
             }
             match kernel.sys.pidfd_open(pid) {
                 Ok(fd) => {
-                    found.push((pid, self.identify(kernel.sys, &fd)?));
+                    let identity = kernel.facts.identity(kernel.sys, &fd)?;
+                    // By now it may have left, to live on elsewhere.
+                    found.push(Victim { pid, identity, doomed: false });
                 }
                 Err(error) if is_unreachable(&error) => {}
                 Err(error) => return Err(error),
@@ -175,30 +196,38 @@ impl<S: Sys> Victims<S> {
         }
         if !found.is_empty() {
             let after = list()?;
-            self.signalled.extend(found.into_iter().filter(|(pid, _)| after.contains(*pid)));
+            self.signalled.extend(found.into_iter().filter(|victim| after.contains(victim.pid)));
+            self.signalled.sort_unstable_by_key(|victim| victim.pid);
         }
         Ok(())
     }
 
-    /// Whether every process killed is dead, or has left and lives on elsewhere; `None` if to tell that would
-    /// take more than one step may. To be asked when nobody is listed.
+    /// Whether every process that was sent SIGKILL is dead, and every other that was killed or signalled is dead
+    /// or lives on elsewhere; `None` if to tell that would take more than one step may. To be asked when nobody is
+    /// listed.
     ///
     /// From Linux 6.19 on a dying task leaves the lists before it is dead, so an empty list alone does not
     /// tell. Where pidfds have no inode numbers (before 6.9) it does.
     pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
-        if let Some(Watched { pidfd, victim: Some(pid), .. }) = &self.watched {
-            if is_dying(kernel.sys, *pid, pidfd)? {
+        if let Some(Watched { pidfd, victim: Some(victim), .. }) = &self.watched {
+            if victim.is_dying(kernel.sys, pidfd)? {
                 return Ok(Some(false));
             }
-            self.signalled.remove(pid);
+            if let Ok(at) = self.find(victim.pid) {
+                self.signalled.remove(at);
+            }
         }
-        for pid in self.signalled.keys().copied().take(BATCH).collect::<Vec<_>>() {
-            if let Some(&Some(identity)) = self.signalled.get(&pid) {
-                match kernel.sys.pidfd_open(pid) {
+        for _ in 0..BATCH {
+            let Some(&victim) = self.signalled.last() else {
+                self.watched = None;
+                return Ok(Some(true));
+            };
+            if victim.identity.is_some() {
+                match kernel.sys.pidfd_open(victim.pid) {
                     Ok(fd) => {
-                        let same = kernel.sys.stat(Some(&fd), c"")?.ino == identity;
-                        if same && is_dying(kernel.sys, pid, &fd)? {
-                            self.watch(kernel, fd, Some(pid));
+                        let same = Some(kernel.sys.stat(Some(&fd), c"")?.ino) == victim.identity;
+                        if same && victim.is_dying(kernel.sys, &fd)? {
+                            self.watch(kernel, fd, Some(victim));
                             return Ok(Some(false));
                         }
                     }
@@ -206,13 +235,14 @@ impl<S: Sys> Victims<S> {
                     Err(error) => return Err(error),
                 }
             }
-            self.signalled.remove(&pid);
+            self.signalled.pop();
         }
-        if !self.signalled.is_empty() {
-            return Ok(None);
-        }
-        self.watched = None;
-        Ok(Some(true))
+        Ok(None)
+    }
+
+    /// Where a victim is, or would be.
+    fn find(&self, pid: i32) -> Result<usize, usize> {
+        self.signalled.binary_search_by_key(&pid, |victim| victim.pid)
     }
 
     /// Gives up the descriptor that is held.
@@ -240,7 +270,7 @@ impl<S: Sys> Victims<S> {
         }
     }
 
-    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, victim: Option<i32>) {
+    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, victim: Option<Victim>) {
         self.watched = None;
         if kernel.no_events {
             return;
@@ -261,22 +291,23 @@ impl<S: Sys> Victims<S> {
         &mut self,
         kernel: &mut Kernel<'_, S>,
         how: How,
-        trouble: &mut Option<Trouble>,
+        trouble: &mut Option<Box<Trouble>>,
         before: &Listing,
         list: impl Fn(Who) -> io::Result<Listing>,
     ) -> io::Result<Kill> {
         let mut kill = Kill::default();
         let (own, _) = kernel.sys.caller();
+        let mut tried = Vec::with_capacity(before.pids.len().min(BATCH));
         let mut opened = Vec::with_capacity(before.pids.len().min(BATCH));
         for &pid in &before.pids {
-            if self.round.contains(&pid) {
+            if has(&self.round, pid) {
                 continue;
             }
             if opened.len() == BATCH {
                 kill.more = true;
                 break;
             }
-            self.known.insert(pid);
+            tried.push(pid);
             if pid == own {
                 kill.denied = true;
                 *trouble =
@@ -297,7 +328,7 @@ impl<S: Sys> Victims<S> {
                         return self.signal_unverified(kernel, how, trouble, list);
                     }
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) if !opened.is_empty() => {
-                        self.known.remove(&pid);
+                        tried.pop();
                         kill.more = true;
                         break;
                     }
@@ -305,21 +336,22 @@ impl<S: Sys> Victims<S> {
                 },
             }
         }
+        add(&mut self.known, tried.iter().copied());
         if opened.is_empty() {
             self.round.clear();
             return Ok(kill);
         }
+        if kill.more {
+            add(&mut self.round, tried);
+        }
         let after = list(Who::Everybody)?;
         let mut last = None;
         for (pid, fd) in opened {
-            if kill.more {
-                self.round.insert(pid);
-            }
             if !after.contains(pid) {
                 continue;
             }
             // First who it is: of a process without that, nobody could tell later whether it is dead.
-            let identity = self.identify(kernel.sys, &fd)?;
+            let identity = kernel.facts.identity(kernel.sys, &fd)?;
             match kernel.sys.pidfd_send_signal(&fd, how.signal) {
                 Ok(()) => {
                     if how.signal != libc::SIGKILL {
@@ -328,10 +360,9 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Pidfd);
-                    if self.signalled.insert(pid, identity) != Some(identity) {
-                        kill.signalled += 1;
-                    }
-                    last = Some((pid, fd));
+                    let victim = Victim { pid, identity, doomed: how.signal == libc::SIGKILL };
+                    kill.signalled += u64::from(self.note(victim));
+                    last = Some((victim, fd));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) if is_denied(&error) => {
@@ -344,8 +375,8 @@ impl<S: Sys> Victims<S> {
         if !kill.more {
             self.round.clear();
         }
-        if let Some((pid, fd)) = last {
-            self.watch(kernel, fd, Some(pid));
+        if let Some((victim, fd)) = last {
+            self.watch(kernel, fd, Some(victim));
         }
         Ok(kill)
     }
@@ -355,7 +386,7 @@ impl<S: Sys> Victims<S> {
         &mut self,
         kernel: &mut Kernel<'_, S>,
         how: How,
-        trouble: &mut Option<Trouble>,
+        trouble: &mut Option<Box<Trouble>>,
         list: impl Fn(Who) -> io::Result<Listing>,
     ) -> io::Result<Kill> {
         let mut kill = Kill::default();
@@ -367,15 +398,15 @@ impl<S: Sys> Victims<S> {
         if how.unverified != Unverified::Everybody {
             let left = list(Who::Everybody)?.pids.into_iter().find(|&pid| !listing.contains(pid));
             if let Some(pid) = left {
-                // Outside of what is frozen nothing will make it safe.
-                kill.denied = how.unverified == Unverified::Frozen;
+                // Whom a freeze does not make safe, nothing will.
+                kill.denied = how.frozen;
                 kill.unsafe_unfrozen = !kill.denied;
-                let why = "no pidfds here, and without a freezer no safe way to signal";
+                let why = "no pidfds here, and no v1 freezer that would make it safe to signal";
                 *trouble = Some(Trouble::of_process(pid, io::Error::new(io::ErrorKind::Unsupported, why)));
             }
         }
         let (own, _) = kernel.sys.caller();
-        self.known.extend(&listing.pids);
+        add(&mut self.known, listing.pids.iter().copied());
         for &pid in listing.pids.iter().filter(|&&pid| pid != own) {
             match kernel.sys.kill(pid, how.signal) {
                 Ok(()) => {
@@ -384,9 +415,8 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Unverified);
-                    if self.signalled.insert(pid, None).is_none() {
-                        kill.signalled += 1;
-                    }
+                    let victim = Victim { pid, identity: None, doomed: how.signal == libc::SIGKILL };
+                    kill.signalled += u64::from(self.note(victim));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) if is_denied(&error) => {
@@ -399,24 +429,30 @@ impl<S: Sys> Victims<S> {
         Ok(kill)
     }
 
-    fn identify(&mut self, sys: &S, pidfd: &S::Fd) -> io::Result<Option<u64>> {
-        let identified = match self.identified {
-            Some(identified) => identified,
-            None => *self.identified.insert(sys.filesystem(pidfd)? == PID_FS_MAGIC),
-        };
-        Ok(if identified { Some(sys.stat(Some(pidfd), c"")?.ino) } else { None })
+    /// Notes that a process was signalled; whether for the first time.
+    fn note(&mut self, victim: Victim) -> bool {
+        // Lists are sorted, so that most are added at the end.
+        match self.find(victim.pid) {
+            Ok(at) => std::mem::replace(&mut self.signalled[at], victim).identity != victim.identity,
+            Err(at) => {
+                self.signalled.insert(at, victim);
+                true
+            }
+        }
     }
 }
 
-/// Whether an unlisted victim is on its way out, and not dead yet. Else, not exiting, it was moved elsewhere.
-fn is_dying<S: Sys>(sys: &S, pid: i32, pidfd: &S::Fd) -> io::Result<bool> {
-    if sys.has_exited(pidfd)? {
-        return Ok(false);
+impl Victim {
+    /// Whether the process, which is no longer listed, is on its way out and not dead yet.
+    fn is_dying<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
+        if sys.has_exited(pidfd)? {
+            return Ok(false);
+        }
+        // Where /proc does not say, it is waited for.
+        let dying = self.doomed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
+        // Once more, so that the pid was its own when /proc was asked.
+        Ok(dying && !sys.has_exited(pidfd)?)
     }
-    // Where /proc does not say, it is waited for.
-    let exiting = proc::stat(sys, pid).is_none_or(|stat| stat.is_exiting());
-    // Once more, so that the pid was its own when /proc was asked.
-    Ok(exiting && !sys.has_exited(pidfd)?)
 }
 
 /// Whether pidfd_open(2) says that there is nobody to reach: a process that is dead and reaped, a number that is
@@ -429,11 +465,12 @@ fn is_unreachable(error: &io::Error) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Everybody,
-    /// Members of the directories that a freeze of the target covers.
+    /// Members of the directories in the v1 freezer's hierarchy.
     Frozen,
 }
 
-/// Who may be signalled by kill(2), for a process that can't exit can't lose its pid.
+/// Who may be signalled by kill(2), for a process that can't exit can't lose its pid: of the two freezers only
+/// v1's is proof against SIGKILL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unverified {
     Nobody,
@@ -448,6 +485,8 @@ pub(crate) enum Unverified {
 pub(crate) struct How {
     pub(crate) signal: i32,
     pub(crate) unverified: Unverified,
+    /// The target is frozen by us.
+    pub(crate) frozen: bool,
     /// Do as if the kernel had no pidfds.
     pub(crate) no_pidfd: bool,
 }

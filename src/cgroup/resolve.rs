@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::budget::Budget;
 use super::file::c_path;
 use super::own::OwnCgroups;
-use super::pin::{Id, Pin, version};
+use super::pin::{Id, Pin, Version, version};
 use super::tree::Tree;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, Place};
@@ -136,9 +136,12 @@ fn pin<S: Sys>(
     if is_root(sys, &fd, id).map_err(io)? {
         return Err(Refusal::Root { path });
     }
-    let own = own.lock().unwrap_or_else(PoisonError::into_inner).contains(sys, id);
-    if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
-        return Err(Refusal::OwnCgroup { path });
+    // Of v1, the first list of members tells.
+    if version == Version::V2 {
+        let own = own.lock().unwrap_or_else(PoisonError::into_inner).contains(sys, id);
+        if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
+            return Err(Refusal::OwnCgroup { path });
+        }
     }
     let held = budget.take_for_comfort().map(|permit| (fd, permit));
     let pin = Pin::new(path.clone(), id, held).map_err(|source| Refusal::Io { path, source })?;

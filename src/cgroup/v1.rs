@@ -49,16 +49,24 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
     Ok(Freeze::Freezing)
 }
 
-/// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it.
-pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
+/// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it. One that is most
+/// likely `frozen` is written to at once.
+pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path, frozen: bool) -> io::Result<bool> {
+    let is_thawed =
+        |control: &S::Fd| Ok(parse(file::read_small(sys, control, &mut [0; 256])?)? == State::Thawed);
+    if frozen {
+        if let Ok(control) = file::open(sys, root, dir, STATE, Open::ReadWrite) {
+            file::write_open(sys, &control, b"THAWED")?;
+            return is_thawed(&control);
+        }
+    }
+    // Most are not frozen, and some not ours to write.
     let control = file::open(sys, root, dir, STATE, Open::Read)?;
-    let is_thawed = || Ok(parse(file::read_small(sys, &control, &mut [0; 256])?)? == State::Thawed);
-    if is_thawed()? {
+    if is_thawed(&control)? {
         return Ok(true);
     }
-    // Opened for writing only now: most are not frozen, and some not ours to write.
     file::write(sys, root, dir, STATE, b"THAWED")?;
-    is_thawed()
+    is_thawed(&control)
 }
 
 /// Whether the directory is frozen through one above it.
