@@ -96,7 +96,9 @@ impl Drop for Hand {
 // --- Limits ----------------------------------------------------------------------------------------------
 
 /// Every descriptor that can be had, until this is dropped.
-struct Hoard(Vec<OwnedFd>);
+struct Hoard {
+    _fds: Vec<OwnedFd>,
+}
 
 impl Hoard {
     fn new() -> Hoard {
@@ -105,7 +107,7 @@ impl Hoard {
         while let Ok(fd) = null.as_fd().try_clone_to_owned() {
             hoard.push(fd);
         }
-        Hoard(hoard)
+        Hoard { _fds: hoard }
     }
 }
 
@@ -834,7 +836,7 @@ fn vforked_by_every_method(world: &World) {
     by_every_method(world, |sandbox, dirs| sandbox.vfork(dirs).0);
 }
 
-/// `cgroup.kill` of some kernels leaves out a process whose leader has exited; then nothing but signals helps.
+// `cgroup.kill` of some kernels leaves out a process whose leader has exited; then nothing but signals helps.
 each!(zombie_leaders_by_every_method on v2, freezer, cpu, several);
 fn zombie_leaders_by_every_method(world: &World) {
     by_every_method(world, |sandbox, dirs| vec![sandbox.zombie_leader(dirs)]);
@@ -865,7 +867,7 @@ fn threaded_groups_by_every_method() {
     world.canary.assert_alive();
 }
 
-/// The storms by the other methods are in `reap.rs`.
+// The storms by the other methods are in `reap.rs`.
 each!(fork_storm_cgroup_kill needs cgroup_kill().and(pids_limit()), on v2);
 fn fork_storm_cgroup_kill(world: &World) {
     for _ in 0..5 {
@@ -878,7 +880,7 @@ fn fork_storm_cgroup_kill(world: &World) {
     }
 }
 
-/// A storm that others froze: its forks in flight are finished by the thaw.
+// A storm that others froze: its forks in flight are finished by the thaw.
 each!(fork_storm_frozen_beforehand needs pids_limit(), on v2, freezer, several);
 fn fork_storm_frozen_beforehand(world: &World) {
     for method in methods(world) {

@@ -89,7 +89,8 @@ impl Sandbox {
     /// A process that sleeps where neither a freeze nor a signal reaches it (state `D`), until `hung` is dropped.
     #[track_caller]
     pub fn uninterruptible(&self, hung: &Hung, dirs: &[&Path]) -> Proc {
-        let path = hung.dir.join("x");
+        // Each a name of its own: the second who asks for one waits for the first, not for the server.
+        let path = hung.dir.join(self.number().to_string());
         let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("no NUL");
         let (child, _) = self.spawn(dirs, &[], |life| {
             life.join();
