@@ -39,6 +39,8 @@ pub(crate) struct Slot {
 struct State {
     result: Option<Result>,
     waker: Option<Waker>,
+    /// Threads in [`ReapHandle::wait`]. A condition variable is notified by a system call, for nobody too.
+    waiting: usize,
     /// The entry's token, once it has one: a handle from a `Remote` exists before its entry.
     token: Option<usize>,
     cancelled: bool,
@@ -80,7 +82,9 @@ impl Completer {
                 return;
             }
             state.result = Some(result);
-            self.slot.completed.notify_all();
+            if state.waiting > 0 {
+                self.slot.completed.notify_all();
+            }
             state.waker.take()
         };
         // Outside of the lock: a waker is foreign code.
@@ -108,7 +112,9 @@ impl ReapHandle {
             if let Some(result) = &state.result {
                 return result.clone();
             }
+            state.waiting += 1;
             state = self.slot.completed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 
@@ -127,8 +133,10 @@ impl ReapHandle {
             if left.is_zero() {
                 return None;
             }
+            state.waiting += 1;
             (state, _) =
                 self.slot.completed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
     }
 

@@ -41,6 +41,7 @@
 mod blocking;
 mod cgroup;
 pub mod driving;
+mod entries;
 mod handle;
 mod machine;
 mod metrics;

@@ -7,7 +7,9 @@
 //! # The kill ladder
 //!
 //! 1. *Direct*: `cgroup.kill` where it works, else verified signals ([`Means`]). Processes never seen
-//!    before are signalled at once, without waiting for a timer.
+//!    before are signalled at once, without waiting for a timer. What outlives [`ALONE`] rounds of
+//!    `cgroup.kill` is signalled as well: it sends SIGKILL to the leader of each process, which wakes nobody
+//!    where the leader has exited and other threads live (`__cgroup_kill`, `complete_signal`).
 //! 2. *Frozen*, when [`STORM`] rounds in a row found new processes, when signals are unsafe without it,
 //!    or when the caller chose it: freeze, signal, thaw. A freeze that does not complete within
 //!    `freeze_timeout` is killed as it is, thawed and tried again.
@@ -39,6 +41,10 @@ const REFUSALS: u8 = 5;
 
 /// Rounds that a group outlives before a freeze outside of it is suspected. A healthy one is long dead.
 const STUBBORN: u32 = 3;
+
+/// Rounds that are left to `cgroup.kill` alone. By the next, a group of a size to care about is dead; to signal
+/// each of thousands that are dying already would only hold them up.
+const ALONE: u32 = 2;
 
 /// The first of the looks that follow a kill, and of those at a freeze that is under way.
 const PROBE: Duration = Duration::from_millis(1);
@@ -155,6 +161,8 @@ pub(crate) enum Action {
 pub(crate) enum Means {
     /// `cgroup.kill` where it works, else signals.
     Cheapest,
+    /// `cgroup.kill` where it works, and signals.
+    Both,
     /// `cgroup.kill` only.
     CgroupKill,
     /// Signals only.
@@ -305,7 +313,10 @@ impl Machine {
 
     fn on_wake(&mut self, now: Time, input: Input) -> Action {
         if self.ending.is_some() {
-            return Action::Thaw { v2: true, elsewhere: false };
+            return match std::mem::replace(&mut self.resume, Resume::Look) {
+                Resume::Kill => Action::Kill { means: self.means(), frozen: self.frozen },
+                _ => Action::Thaw { v2: true, elsewhere: false },
+            };
         }
         if input == Input::Tick {
             self.burst = 0;
@@ -381,7 +392,8 @@ impl Machine {
     fn means(&self) -> Means {
         match self.method {
             _ if self.froze => Means::Signals,
-            KillMethod::Auto => Means::Cheapest,
+            KillMethod::Auto if self.rounds < ALONE => Means::Cheapest,
+            KillMethod::Auto => Means::Both,
             KillMethod::CgroupKill => Means::CgroupKill,
             KillMethod::Freezer | KillMethod::Pidfd => Means::Signals,
         }
@@ -553,15 +565,14 @@ impl Machine {
     }
 
     fn finish(&mut self, end: End) -> Action {
+        let first = self.ending.is_none();
         let end = *self.ending.get_or_insert(end);
-        if !self.froze {
-            return Action::Finish(end);
+        // A grace or a freeze that the deadline cut short has killed nobody yet.
+        if first && end == End::TimedOut && (self.rounds == 0 || self.freezing.is_some()) {
+            self.grace = Grace::Over;
+            return Action::Kill { means: self.means(), frozen: self.frozen };
         }
-        // A freeze that the deadline cut short has killed nobody yet.
-        if end == End::TimedOut && self.freezing.is_some() {
-            return Action::Kill { means: Means::Signals, frozen: false };
-        }
-        Action::Thaw { v2: true, elsewhere: false }
+        if self.froze { Action::Thaw { v2: true, elsewhere: false } } else { Action::Finish(end) }
     }
 }
 

@@ -1,38 +1,34 @@
-//! [`Reactor`]: the loop. A poll, a slab of entries, a timing wheel, and a queue from other threads.
-//!
-//! It decides nothing: machines do. It carries wake-ups to them, their actions to the targets, and the
-//! results to the handles.
+//! [`Reactor`]: the loop. A poll that wakes the entries, a timer for their wheel, and a queue from other
+//! threads.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use slab::Slab;
 
-use crate::cgroup::{Budget, Kernel, Notice, OwnCgroups, Target};
-use crate::handle::{self, Completer, ReapHandle};
-use crate::machine::{Action, End, Input, Machine, Time};
+use crate::cgroup::{Budget, Notice};
+use crate::entries::{Checks, Entries, Spawn};
+use crate::handle::{self, ReapHandle};
+use crate::machine::Input;
 use crate::metrics::Metrics;
-use crate::outcome::{Reaped, SpawnError};
+use crate::outcome::SpawnError;
 use crate::reaper::Reaper;
-use crate::remote::{Command, Queue, Remote, Spawn};
-use crate::sys;
-use crate::wheel::Wheel;
+use crate::remote::{Command, Queue, Remote};
+use crate::sys::{self, Linux, Sys};
 
 /// Notifications taken from the kernel in one turn.
 const EVENTS: usize = 256;
 
-/// Timers, and commands from other threads, handled in one turn. What is left makes the descriptor
-/// readable at once.
+/// Commands from other threads handled in one turn. What is left makes the descriptor readable at once.
 const BATCH: usize = 256;
 
 /// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
@@ -41,10 +37,6 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const TIMER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
-
-/// Bits of a token that are a slab key; the others are the entry's generation.
-const KEY_BITS: u32 = usize::BITS / 2;
-const KEY_MASK: usize = (1 << KEY_BITS) - 1;
 
 /// A single-threaded event loop that reaps cgroups.
 ///
@@ -84,32 +76,14 @@ pub struct Reactor {
     timer: TimerFd,
     /// The tick that the timer is set to.
     armed: Option<u64>,
-    wheel: Wheel,
-    entries: Slab<Entry>,
-    generation: usize,
+    entries: Entries<Linux>,
     queue: Arc<Queue>,
     /// Commands were left in the queue for the next turn.
     backlog: bool,
     /// The last turn took as many notifications as it can, so the kernel may hold more of them.
     full: bool,
-    /// Tokens of entries whose step met its bound, and that go on in the next turn, after the others.
-    again: Vec<usize>,
     stopped: bool,
-    own: Arc<Mutex<OwnCgroups>>,
-    budget: Budget,
-    metrics: Metrics,
-    /// The zero of [`Time`] and of the wheel's ticks.
-    start: Instant,
     not_sync: PhantomData<Cell<()>>,
-}
-
-/// One reap under way.
-struct Entry {
-    machine: Machine,
-    target: Target,
-    completer: Completer,
-    generation: usize,
-    spawned: Time,
 }
 
 impl Reactor {
@@ -126,24 +100,18 @@ impl Reactor {
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             woken: Vec::with_capacity(EVENTS),
             timer,
             armed: None,
-            wheel: Wheel::new(),
-            entries: Slab::new(),
-            generation: 0,
+            entries: Entries::new(Checks::new(Linux::default(), budget)),
             queue: Arc::new(Queue::new(waker)),
             backlog: false,
             full: false,
-            again: Vec::new(),
             stopped: false,
-            own: Arc::default(),
-            budget: Budget::new(usize::try_from(limit).unwrap_or(usize::MAX)),
-            metrics: Metrics::default(),
-            start: Instant::now(),
             not_sync: PhantomData,
         })
     }
@@ -157,11 +125,7 @@ impl Reactor {
     /// was touched then, and the error hands the [`Reaper`] back. A target that is not there is no
     /// error: it completes as [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
-        let resolved = {
-            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-            Target::resolve(&reaper, &mut own, &self.budget)
-        };
-        let target = match resolved {
+        let target = match self.entries.checks.resolve(&reaper) {
             Ok(target) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
@@ -188,8 +152,8 @@ impl Reactor {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
             Err(error) => return Err(error),
         }
-        let completed = self.metrics.completed;
-        let again = std::mem::take(&mut self.again);
+        let completed = self.entries.metrics.completed;
+        let again = self.entries.take_again();
         let mut worked = self.backlog || !again.is_empty();
         let mut commands = std::mem::take(&mut self.backlog);
 
@@ -204,8 +168,8 @@ impl Reactor {
                 TIMER => self.armed = None,
                 WAKER => commands = true,
                 Token(token) => {
-                    self.metrics.events += 1;
-                    self.wake(token, Input::Event);
+                    self.entries.metrics.events += 1;
+                    self.entries.wake(token, Input::Event, &register(self.poll.registry()));
                 }
             }
         }
@@ -214,19 +178,12 @@ impl Reactor {
         if commands {
             self.obey();
         }
-        let now = self.now_tick();
-        for _ in 0..BATCH {
-            let Some(key) = self.wheel.pop(now) else { break };
-            worked = true;
-            self.metrics.timers += 1;
-            self.drive(key, Input::Tick);
-        }
-        for token in again {
-            self.wake(token, Input::Tick);
-        }
+        worked |= self.entries.expire(&register(self.poll.registry()));
+        self.entries.go_on(again, &register(self.poll.registry()));
         self.arm();
-        self.metrics.wakeups += u64::from(worked);
-        Ok((self.metrics.completed - completed) as usize)
+        let metrics = &mut self.entries.metrics;
+        metrics.wakeups += u64::from(worked);
+        Ok((metrics.completed - completed) as usize)
     }
 
     /// Runs until [`Remote::stop`].
@@ -247,7 +204,7 @@ impl Reactor {
     ///
     /// As [`turn`](Reactor::turn).
     pub fn run_until_idle(&mut self) -> io::Result<()> {
-        while !self.entries.is_empty() || !self.queue.is_empty() {
+        while !self.is_empty() || !self.queue.is_empty() {
             self.turn(None)?;
         }
         Ok(())
@@ -271,15 +228,13 @@ impl Reactor {
     /// When the next timer is due: for loops that would rather pass a timeout than watch the descriptor
     /// for it. `None`: no timer. It changes with every `&mut self` call; ask again after each.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.must_go_on() {
-            return Some(Instant::now());
-        }
-        self.start.checked_add(Duration::from_millis(self.wheel.next()?))
+        let left = if self.must_go_on() { Duration::ZERO } else { self.until(self.entries.next_tick()?) };
+        Instant::now().checked_add(left)
     }
 
     /// A front for other threads.
     pub fn remote(&self) -> Remote {
-        Remote { queue: Arc::clone(&self.queue), own: Arc::clone(&self.own), budget: self.budget.clone() }
+        Remote { queue: Arc::clone(&self.queue), checks: self.entries.checks.clone() }
     }
 
     /// Reaps under way.
@@ -289,30 +244,17 @@ impl Reactor {
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// What was done so far.
     pub fn metrics(&self) -> Metrics {
-        Metrics { descriptors: self.budget.used() as u64, ..self.metrics.clone() }
+        let Checks { budget, .. } = &self.entries.checks;
+        Metrics { descriptors: budget.used() as u64, ..self.entries.metrics.clone() }
     }
 
-    /// Takes in a target that passed the checks, and starts on it.
-    fn admit(&mut self, spawn: Spawn) {
-        let Spawn { reaper, target, completer } = spawn;
-        let now = self.start.elapsed();
-        self.generation = self.generation.wrapping_add(1) & KEY_MASK;
-        let generation = self.generation;
-        let key = self.entries.insert(Entry {
-            machine: Machine::new(&reaper, now),
-            target,
-            completer,
-            generation,
-            spawned: now,
-        });
-        self.metrics.spawned += 1;
-        let bound = self.entries[key].completer.bind(token(key, generation).0);
-        self.drive(key, if bound { Input::Start } else { Input::Cancel });
+    fn admit(&mut self, spawn: Spawn<Linux>) {
+        self.entries.admit(spawn, &register(self.poll.registry()));
     }
 
     /// Does what other threads asked for.
@@ -324,98 +266,18 @@ impl Reactor {
                     spawn.target.outdate();
                     self.admit(*spawn);
                 }
-                Some(Command::Cancel(token)) => self.wake(token, Input::Cancel),
+                Some(Command::Cancel(token)) => {
+                    self.entries.wake(token, Input::Cancel, &register(self.poll.registry()));
+                }
                 Some(Command::Stop) => self.stopped = true,
             }
         }
         self.backlog = !self.queue.is_empty();
     }
 
-    /// Wakes the entry that a token was made for, if it is still there.
-    fn wake(&mut self, token: usize, input: Input) {
-        let (key, generation) = (token & KEY_MASK, token >> KEY_BITS);
-        if self.entries.get(key).is_some_and(|entry| entry.generation == generation) {
-            self.drive(key, input);
-        }
-    }
-
-    /// Feeds one entry's machine, and does what it says, until it waits or is done.
-    fn drive(&mut self, key: usize, mut input: Input) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let registry = self.poll.registry();
-        let token = token(key, entry.generation);
-        let watch = |fd: BorrowedFd<'_>, notice: Notice| {
-            let interest = match notice {
-                Notice::Events => Interest::PRIORITY,
-                Notice::Exit => Interest::READABLE,
-            };
-            registry.register(&mut SourceFd(&fd.as_raw_fd()), token, interest)
-        };
-        let mut kernel = Kernel {
-            own: &self.own,
-            budget: &self.budget,
-            metrics: &mut self.metrics,
-            watch: &watch,
-            no_events: false,
-        };
-        let Entry { machine, target, .. } = entry;
-        let end = loop {
-            let now = self.start.elapsed();
-            let escalated = machine.escalated();
-            let action = machine.step(now, input);
-            if machine.escalated() && !escalated {
-                kernel.metrics.escalations += 1;
-                log::info!("{}: does not shrink; freezing it", target.path().display());
-            }
-            log::trace!("{}: {input:?} -> {action:?}", target.path().display());
-            input = match action {
-                Action::Look => Input::Looked(target.look(&mut kernel)),
-                Action::Kill { means, frozen } => Input::Killed(target.kill(&mut kernel, means, frozen)),
-                Action::Signal(signal) => Input::Killed(target.signal(&mut kernel, signal)),
-                Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
-                Action::Thaw { v2, elsewhere } => Input::Thawed(target.thaw(kernel.metrics, v2, elsewhere)),
-                Action::Remove => Input::Removed(target.remove(&mut kernel)),
-                Action::Wait(until) if until <= now => {
-                    target.outdate();
-                    self.wheel.cancel(key);
-                    self.again.push(token.0);
-                    return;
-                }
-                Action::Wait(until) => {
-                    target.outdate();
-                    self.wheel.schedule(key, tick(until));
-                    return;
-                }
-                Action::Finish(end) => break end,
-            };
-        };
-        self.complete(key, end);
-    }
-
-    fn complete(&mut self, key: usize, end: End) {
-        self.wheel.cancel(key);
-        let Entry { machine, mut target, completer, spawned, .. } = self.entries.remove(key);
-        let elapsed = self.start.elapsed().saturating_sub(spawned);
-        self.metrics.completed += 1;
-        let result = match end {
-            End::Done(outcome) => Ok(Reaped {
-                outcome,
-                method: machine.used(),
-                signalled: machine.signalled(),
-                rounds: machine.rounds(),
-                elapsed,
-            }),
-            end => Err(target.error(end)),
-        };
-        log::debug!("{}: {end:?} after {elapsed:?}, {} rounds", target.path().display(), machine.rounds());
-        // Descriptors first, so that whoever hears of the completion finds them closed.
-        drop(target);
-        completer.complete(result);
-    }
-
     /// Sets the timer so that the descriptor's readiness covers whatever is pending.
     fn arm(&mut self) {
-        let next = if self.must_go_on() { Some(0) } else { self.wheel.next() };
+        let next = if self.must_go_on() { Some(0) } else { self.entries.next_tick() };
         // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
         // loop that is edge-triggered. Setting the timer anew does.
         let armed = if self.full { None } else { self.armed };
@@ -426,8 +288,7 @@ impl Reactor {
             (Some(next), Some(armed)) if armed <= next => return,
             (Some(next), _) => {
                 // 1 ns is the shortest: zero would turn it off.
-                let left = Duration::from_millis(next).saturating_sub(self.start.elapsed());
-                let left = left.clamp(Duration::from_nanos(1), LONGEST);
+                let left = self.until(next).clamp(Duration::from_nanos(1), LONGEST);
                 let expiration = Expiration::OneShot(TimeSpec::from(left));
                 self.timer.set(expiration, TimerSetTimeFlags::empty())
             }
@@ -441,21 +302,24 @@ impl Reactor {
 
     /// Whether the next turn has something to do that no descriptor tells of.
     fn must_go_on(&self) -> bool {
-        self.backlog || self.full || !self.again.is_empty()
+        self.backlog || self.full || self.entries.must_go_on()
     }
 
-    fn now_tick(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// How long it is until a tick of the entries' timers.
+    fn until(&self, tick: u64) -> Duration {
+        Duration::from_millis(tick).saturating_sub(self.entries.checks.sys.now())
     }
 }
 
-/// The tick, 1 ms each, at which `until` has passed.
-fn tick(until: Time) -> u64 {
-    u64::try_from(until.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-fn token(key: usize, generation: usize) -> Token {
-    Token(generation << KEY_BITS | key)
+/// Adds descriptors to the poll. They leave it when they are closed, epoll(7).
+fn register(registry: &Registry) -> impl Fn(&OwnedFd, usize, Notice) -> io::Result<()> {
+    move |fd, token, notice| {
+        let interest = match notice {
+            Notice::Events => Interest::PRIORITY,
+            Notice::Exit => Interest::READABLE,
+        };
+        registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(token), interest)
+    }
 }
 
 impl AsFd for Reactor {
@@ -472,16 +336,10 @@ impl AsRawFd for Reactor {
 }
 
 impl Drop for Reactor {
-    /// Completes what is left as [`ReapError::Disconnected`](crate::ReapError::Disconnected), and leaves
-    /// nothing frozen.
+    /// Completes what is left as [`ReapError::Disconnected`](crate::ReapError::Disconnected), those in the
+    /// queue here, those under way with their entries. Nothing is left frozen.
     fn drop(&mut self) {
         drop(self.queue.close());
-        for mut entry in self.entries.drain() {
-            if entry.machine.froze() {
-                let thaw = entry.target.thaw(&mut self.metrics, true, false);
-                log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
-            }
-        }
     }
 }
 
@@ -489,7 +347,7 @@ impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor")
             .field("len", &self.len())
-            .field("metrics", &self.metrics)
+            .field("metrics", &self.entries.metrics)
             .finish_non_exhaustive()
     }
 }

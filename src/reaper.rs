@@ -200,11 +200,12 @@ impl Reaper {
 #[non_exhaustive]
 pub enum KillMethod {
     /// The cheapest safe way first, and up from there: `cgroup.kill` where the kernel has it and
-    /// allows it, else verified pidfds; a group that keeps forking faster than it is signalled is
-    /// frozen for it.
+    /// allows it, else, and for what outlives it, verified pidfds; a group that keeps forking faster than it
+    /// is signalled is frozen for it.
     #[default]
     Auto,
-    /// Only `cgroup.kill` (cgroup v2, Linux 5.14).
+    /// Only `cgroup.kill` (cgroup v2, Linux 5.14). It does not kill a process whose leader thread has exited
+    /// while others live, which [`KillMethod::Auto`] signals then.
     CgroupKill,
     /// Freeze, kill, thaw: `freezer.state` on v1, `cgroup.freeze` on v2.
     Freezer,

@@ -4,23 +4,17 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cgroup::{Budget, OwnCgroups, Target};
-use crate::handle::{self, Completer, ReapHandle};
+use crate::entries::{Checks, Spawn};
+use crate::handle::{self, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
 use crate::reaper::Reaper;
+use crate::sys::Linux;
 
 /// What other threads ask of a reactor.
 pub(crate) enum Command {
-    Spawn(Box<Spawn>),
+    Spawn(Box<Spawn<Linux>>),
     Cancel(usize),
     Stop,
-}
-
-/// A target that passed the checks, on its way to the reactor.
-pub(crate) struct Spawn {
-    pub(crate) reaper: Reaper,
-    pub(crate) target: Target,
-    pub(crate) completer: Completer,
 }
 
 /// Commands for a reactor, and the waker that tells it of them.
@@ -88,8 +82,7 @@ impl Queue {
 #[derive(Clone)]
 pub struct Remote {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) own: Arc<Mutex<OwnCgroups>>,
-    pub(crate) budget: Budget,
+    pub(crate) checks: Checks<Linux>,
 }
 
 impl Remote {
@@ -105,12 +98,9 @@ impl Remote {
         if self.queue.is_closed() {
             return Err(SpawnError::new(reaper, Refusal::Disconnected));
         }
-        let target = {
-            let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-            match Target::resolve(&reaper, &mut own, &self.budget) {
-                Ok(target) => target,
-                Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
-            }
+        let target = match self.checks.resolve(&reaper) {
+            Ok(target) => target,
+            Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(&self.queue);
         match self.queue.push(Command::Spawn(Box::new(Spawn { reaper, target, completer }))) {

@@ -1,77 +1,275 @@
-//! What no safe wrapper among the dependencies offers: pidfds, kill(2), statx(2), and mio's epoll as a borrow.
+//! The system calls that the cgroup side makes: [`Sys`], and the kernel itself behind it, [`Linux`].
 //!
-//! The only module with `unsafe`.
+//! A trait, so that the tests can put a simulated kernel in its place and have it fail wherever a real one
+//! could. The only module with `unsafe`.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr, OsString};
+use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
-/// pidfd_open(2), Linux 5.3. The descriptor is close-on-exec.
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::fstatfs;
+use nix::sys::uio::pread;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{UnlinkatFlags, gettid, unlinkat, write};
+
+/// A kernel. Errors are those of errno(3), nothing is retried here.
 ///
-/// `pid` must be positive: the kernel refuses others with EINVAL, and so does this.
-pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    if pid <= 0 {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: two integers by value; the call touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it, and descriptors fit
-    // into an int.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+/// Paths are relative to the descriptor `at`, or to the working directory where that is `None`.
+pub(crate) trait Sys {
+    /// An open file, which closes when it is dropped.
+    type Fd: fmt::Debug;
+
+    /// Time since an arbitrary start, CLOCK_MONOTONIC.
+    fn now(&self) -> Duration;
+
+    /// The caller's process id, and its thread id, which is the same on the main thread.
+    fn caller(&self) -> (i32, i32);
+
+    /// openat(2). The descriptor is close-on-exec.
+    fn open(&self, at: Option<&Self::Fd>, path: &CStr, how: Open) -> io::Result<Self::Fd>;
+
+    /// pread(2).
+    fn read_at(&self, fd: &Self::Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// write(2) of `text`, which the kernel's interface files take whole or not at all.
+    fn write(&self, fd: &Self::Fd, text: &[u8]) -> io::Result<()>;
+
+    /// statx(2), links not followed; of the descriptor itself if the path is empty.
+    fn stat(&self, at: Option<&Self::Fd>, path: &CStr) -> io::Result<Stat>;
+
+    /// What kind of filesystem it is on: `f_type` of fstatfs(2).
+    fn filesystem(&self, fd: &Self::Fd) -> io::Result<i64>;
+
+    /// getdents64(2): the names of the directories in a directory.
+    fn subdirectories(&self, at: &Self::Fd, path: &CStr) -> io::Result<Vec<OsString>>;
+
+    /// unlinkat(2) with AT_REMOVEDIR.
+    fn rmdir(&self, at: Option<&Self::Fd>, path: &CStr) -> io::Result<()>;
+
+    /// pidfd_open(2), Linux 5.3.
+    fn pidfd_open(&self, pid: i32) -> io::Result<Self::Fd>;
+
+    /// pidfd_open(2) of a thread of the caller's (PIDFD_THREAD, Linux 6.9), the main one included.
+    fn pidfd_of_thread(&self, tid: i32) -> io::Result<Self::Fd>;
+
+    /// The inode number of the v2 cgroup that a pidfd's task is in: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
+    fn cgroup_of(&self, pidfd: &Self::Fd) -> io::Result<u64>;
+
+    /// pidfd_send_signal(2), Linux 5.1, without siginfo.
+    fn pidfd_send_signal(&self, pidfd: &Self::Fd, signal: i32) -> io::Result<()>;
+
+    /// poll(2) on a pidfd, without waiting. It is readable once the process is a zombie with no thread left
+    /// alive, pidfd_open(2).
+    fn has_exited(&self, pidfd: &Self::Fd) -> io::Result<bool>;
+
+    /// kill(2) for one process.
+    fn kill(&self, pid: i32, signal: i32) -> io::Result<()>;
 }
 
-/// pidfd_send_signal(2), Linux 5.1, without siginfo.
-pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is borrowed and so open; a null siginfo is allowed and means the same as
-    // for kill(2).
-    let result = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Open {
+    /// As a place in the tree: no rights needed, a link is not followed.
+    Place,
+    /// As a directory in the tree: no rights needed, links are followed.
+    Directory,
+    Read,
+    Write,
+    ReadWrite,
 }
 
-/// kill(2) for one process.
-///
-/// `pid` must be positive: 0 and negative ones mean groups of processes, the caller's among them, and are
-/// refused with EINVAL.
-pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
-    if pid <= 0 {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: two integers by value; the call touches no memory of ours.
-    let result = unsafe { libc::kill(pid, signal) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// What a walk needs to know of a directory.
+/// What is to be known of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+    pub(crate) kind: Kind,
     pub(crate) links: u32,
     /// Something is mounted on it, so that what is seen is not what is below. (From Linux 5.8 on also if that
     /// is of the same filesystem.)
     pub(crate) mounted_on: bool,
 }
 
-/// statx(2) of the directory `path` below `root`, or of `root` itself if it is empty.
-pub(crate) fn stat(root: BorrowedFd<'_>, path: &CStr) -> io::Result<Stat> {
-    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the descriptor is borrowed and so open, the path ends in a nul, and the kernel writes no more
-    // than the structure it is given.
-    let result =
-        unsafe { libc::statx(root.as_raw_fd(), path.as_ptr(), flags, libc::STATX_NLINK, stat.as_mut_ptr()) };
-    if result < 0 {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Directory,
+    Link,
+    Other,
+}
+
+/// The kernel that we run on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Linux;
+
+/// `struct pidfd_info` of `linux/pidfd.h`, as it was first published.
+#[repr(C)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    rest: [u32; 12],
+}
+
+const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::Ioctl = 3 << 30 | (size_of::<PidfdInfo>() as libc::Ioctl) << 16 | 0xFF << 8 | 11;
+
+fn pidfd_open(pid: i32, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    if pid <= 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    // SAFETY: two integers by value; the call touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
+    if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: zeroed is a valid value for these integers, and the kernel has filled some in.
-    let stat = unsafe { stat.assume_init() };
-    Ok(Stat {
-        links: stat.stx_nlink,
-        mounted_on: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
-    })
+    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it, and descriptors fit into
+    // an int.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn dirfd(at: Option<&OwnedFd>) -> BorrowedFd<'_> {
+    at.map_or(AT_FDCWD, |fd| fd.as_fd())
+}
+
+impl Sys for Linux {
+    type Fd = OwnedFd;
+
+    fn now(&self) -> Duration {
+        // With a valid clock id it has no way to fail.
+        clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+    }
+
+    fn caller(&self) -> (i32, i32) {
+        // Fits: the kernel's pids are ints.
+        (std::process::id() as i32, gettid().as_raw())
+    }
+
+    fn open(&self, at: Option<&OwnedFd>, path: &CStr, how: Open) -> io::Result<OwnedFd> {
+        let flags = match how {
+            Open::Place => OFlag::O_PATH | OFlag::O_NOFOLLOW,
+            Open::Directory => OFlag::O_PATH | OFlag::O_DIRECTORY,
+            Open::Read => OFlag::O_RDONLY | OFlag::O_NOFOLLOW,
+            Open::Write => OFlag::O_WRONLY | OFlag::O_NOFOLLOW,
+            Open::ReadWrite => OFlag::O_RDWR | OFlag::O_NOFOLLOW,
+        };
+        Ok(openat(dirfd(at), path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    fn read_at(&self, fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        Ok(pread(fd, buffer, offset)?)
+    }
+
+    fn write(&self, fd: &OwnedFd, text: &[u8]) -> io::Result<()> {
+        match write(fd, text)? {
+            n if n == text.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+
+    fn stat(&self, at: Option<&OwnedFd>, path: &CStr) -> io::Result<Stat> {
+        let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+        let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK;
+        let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
+        // SAFETY: the descriptor is borrowed and so open, the path ends in a nul, and the kernel writes no
+        // more than the structure it is given.
+        let result =
+            unsafe { libc::statx(dirfd(at).as_raw_fd(), path.as_ptr(), flags, mask, stat.as_mut_ptr()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: zeroed is a valid value for these integers, and the kernel has filled some in.
+        let stat = unsafe { stat.assume_init() };
+        Ok(Stat {
+            dev: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
+            ino: stat.stx_ino,
+            kind: match u32::from(stat.stx_mode) & libc::S_IFMT {
+                libc::S_IFDIR => Kind::Directory,
+                libc::S_IFLNK => Kind::Link,
+                _ => Kind::Other,
+            },
+            links: stat.stx_nlink,
+            mounted_on: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+        })
+    }
+
+    fn filesystem(&self, fd: &OwnedFd) -> io::Result<i64> {
+        // The type differs between architectures.
+        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+        Ok(fstatfs(fd)?.filesystem_type().0 as i64)
+    }
+
+    fn subdirectories(&self, at: &OwnedFd, path: &CStr) -> io::Result<Vec<OsString>> {
+        let path = if path.is_empty() { c"." } else { path };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut stream = Dir::openat(at, path, flags, Mode::empty())?;
+        let mut found = Vec::new();
+        for entry in stream.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
+                found.push(OsStr::from_bytes(name.to_bytes()).to_os_string());
+            }
+        }
+        Ok(found)
+    }
+
+    fn rmdir(&self, at: Option<&OwnedFd>, path: &CStr) -> io::Result<()> {
+        Ok(unlinkat(dirfd(at), path, UnlinkatFlags::RemoveDir)?)
+    }
+
+    /// `pid` must be positive: the kernel refuses others with EINVAL, and so does this.
+    fn pidfd_open(&self, pid: i32) -> io::Result<OwnedFd> {
+        pidfd_open(pid, 0)
+    }
+
+    fn pidfd_of_thread(&self, tid: i32) -> io::Result<OwnedFd> {
+        pidfd_open(tid, libc::PIDFD_THREAD)
+    }
+
+    fn cgroup_of(&self, pidfd: &OwnedFd) -> io::Result<u64> {
+        let mut info = PidfdInfo { mask: PIDFD_INFO_CGROUPID, cgroupid: 0, rest: [0; 12] };
+        // SAFETY: the descriptor is borrowed and so open; the request's number says how large the structure
+        // is, and the kernel writes no more than that.
+        let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if info.mask & PIDFD_INFO_CGROUPID == 0 { Err(Errno::ENODATA.into()) } else { Ok(info.cgroupid) }
+    }
+
+    fn pidfd_send_signal(&self, pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+        // SAFETY: the descriptor is borrowed and so open; a null siginfo is allowed and means the same as
+        // for kill(2).
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn has_exited(&self, pidfd: &OwnedFd) -> io::Result<bool> {
+        Ok(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
+    }
+
+    /// `pid` must be positive: 0 and negative ones mean groups of processes, the caller's among them, and are
+    /// refused with EINVAL.
+    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+        if pid <= 0 {
+            return Err(Errno::EINVAL.into());
+        }
+        // SAFETY: two integers by value; the call touches no memory of ours.
+        let result = unsafe { libc::kill(pid, signal) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
 
 /// The epoll descriptor of a poll, which itself only offers `AsRawFd`.

@@ -112,14 +112,14 @@ fn waiting_for_the_unkillable_costs_the_safety_tick_alone() {
             reactor.spawn_reaper(Reaper::at(dir).min_wait(wait).max_wait(wait)).unwrap()
         })
         .collect();
-    // The first kill's extra looks are over well before the second.
     let turn_for = |reactor: &mut Reactor, time: Duration| {
         let end = std::time::Instant::now() + time;
         while let Some(left) = end.checked_duration_since(std::time::Instant::now()) {
             reactor.turn(Some(left)).unwrap();
         }
     };
-    turn_for(&mut reactor, Duration::from_millis(700));
+    // The extra looks that follow the first kill, and the first by signals, are over by then.
+    turn_for(&mut reactor, Duration::from_millis(2000));
     let before = reactor.metrics();
     turn_for(&mut reactor, Duration::from_millis(1300));
     let (events, timers, wakeups) = difference(&reactor.metrics(), &before);
@@ -154,7 +154,7 @@ fn a_turn_with_nothing_to_do_makes_one_system_call() {
 #[test]
 fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
     require!(v2(), cgroup_kill());
-    some_try("at most 24 system calls", |number| {
+    some_try("at most 20 system calls", |number| {
         let processes = if number % 2 == 0 { 1 } else { 16 };
         let calls = counted(test_name!(), &format!("{processes}"), |sandbox, what| {
             let processes = what.parse().unwrap();
@@ -173,14 +173,14 @@ fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
         let total: u32 = calls.values().sum();
         println!("{processes} processes: {total} system calls: {calls:?}");
         // Both sizes have to have been seen.
-        if total <= 24 && number > 0 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
+        if total <= 20 && number > 0 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
     });
 }
 
 #[test]
 fn a_v1_reap_makes_few_system_calls() {
     require!(v1("freezer"));
-    some_try("at most 43 system calls", |_| {
+    some_try("at most 42 system calls", |_| {
         let calls = counted(test_name!(), "v1", |sandbox, _| {
             let mut reactor = Reactor::new().unwrap();
             reap_in(&mut reactor, &sandbox.v1("freezer", "first"));
@@ -194,7 +194,7 @@ fn a_v1_reap_makes_few_system_calls() {
         let Some(calls) = calls else { return Ok(()) };
         let total: u32 = calls.values().sum();
         println!("{total} system calls: {calls:?}");
-        if total <= 43 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
+        if total <= 42 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
     });
 }
 

@@ -283,9 +283,19 @@ impl Driver {
         Driver { outer: make(reactor), turns: 0 }
     }
 
+    /// One step of the outer loop, whose own wait may be interrupted, by a suspend of the machine for instance.
+    fn patient(&mut self, reactor: &mut Reactor, timeout: Duration) -> Option<usize> {
+        loop {
+            match self.outer.step(reactor, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                step => return step.expect("a turn"),
+            }
+        }
+    }
+
     /// A wake-up that has to come.
     fn step(&mut self, reactor: &mut Reactor) -> usize {
-        let step = self.outer.step(reactor, TIMEOUT).expect("a turn");
+        let step = self.patient(reactor, TIMEOUT);
         self.turns += 1;
         step.unwrap_or_else(|| panic!("a wake-up got lost: {reactor:?}"))
     }
@@ -295,13 +305,13 @@ impl Driver {
         while reactor.metrics().completed < completed {
             self.step(reactor);
         }
-        while self.outer.step(reactor, 20 * MS).expect("a turn").is_some() {
+        while self.patient(reactor, 20 * MS).is_some() {
             self.turns += 1;
         }
     }
 
     fn assert_idle(&mut self, reactor: &mut Reactor) {
-        let step = self.outer.step(reactor, Duration::from_secs(1)).expect("a turn");
+        let step = self.patient(reactor, Duration::from_secs(1));
         assert_eq!(step, None, "woken up for nothing: {reactor:?}");
     }
 }
@@ -781,7 +791,7 @@ fn mid_freeze(name: &str, hierarchy: Hierarchy, then: impl FnOnce(Reactor, ReapH
     let sandbox = Sandbox::new(name);
     for attempt in 0..20 {
         let dir = hierarchy.group(&sandbox, &attempt.to_string());
-        let _ = sandbox.sleepers(100, &[&dir]);
+        let _ = sandbox.sleepers(100 + 20 * attempt, &[&dir]);
         let mut reactor = Reactor::new().expect("a reactor");
         let reaper = Reaper::at(&dir).method(KillMethod::Freezer);
         let handle = reactor.spawn_reaper(reaper).expect("a spawn");

@@ -1,47 +1,52 @@
 //! Reading and writing the kernel's interface files.
 
-use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::ffi::{CStr, CString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use crate::sys::{Open, Sys};
 
 /// Opens `name` in the descendant `dir` of `at` (empty for `at` itself).
-pub(crate) fn open(at: BorrowedFd<'_>, dir: &Path, name: &str, flags: OFlag) -> io::Result<File> {
-    let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let fd = if dir.as_os_str().is_empty() {
-        openat(at, name, flags, Mode::empty())?
-    } else {
-        openat(at, path(dir, name)?.as_c_str(), flags, Mode::empty())?
-    };
-    Ok(File::from(fd))
+pub(crate) fn open<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr, how: Open) -> io::Result<S::Fd> {
+    if dir.as_os_str().is_empty() {
+        return sys.open(Some(at), name, how);
+    }
+    let mut path = dir.as_os_str().as_bytes().to_vec();
+    path.push(b'/');
+    path.extend(name.to_bytes());
+    sys.open(Some(at), &CString::new(path)?, how)
 }
 
-fn path(dir: &Path, name: &str) -> io::Result<CString> {
-    Ok(CString::new(dir.join(name).as_os_str().as_bytes())?)
+/// A path as the kernel takes it; EINVAL if it has a nul inside.
+pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// The whole of a file, opened afresh.
-pub(crate) fn read(at: BorrowedFd<'_>, dir: &Path, name: &str) -> io::Result<Vec<u8>> {
-    let file = open(at, dir, name, OFlag::O_RDONLY)?;
+pub(crate) fn read<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let file = open(sys, at, dir, name, Open::Read)?;
     let mut text = Vec::new();
-    read_whole(&file, &mut text)?;
+    read_whole(sys, &file, &mut text)?;
+    Ok(text)
+}
+
+/// The whole of the file that an absolute path leads to.
+pub(crate) fn read_path<S: Sys>(sys: &S, path: &Path) -> io::Result<Vec<u8>> {
+    let file = sys.open(None, &c_path(path)?, Open::Read)?;
+    let mut text = Vec::new();
+    read_whole(sys, &file, &mut text)?;
     Ok(text)
 }
 
 /// The whole of an open file, from its beginning, into `text`. (`read_to_end` asks for the size first,
 /// which these files don't have.)
-pub(crate) fn read_whole(file: &File, text: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn read_whole<S: Sys>(sys: &S, file: &S::Fd, text: &mut Vec<u8>) -> io::Result<()> {
     text.clear();
     loop {
         let filled = text.len();
         text.resize((filled * 2).max(512), 0);
-        let result = read_at(file, &mut text[filled..], filled as u64);
+        let result = read_at(sys, file, &mut text[filled..], filled as u64);
         text.truncate(filled + result.as_ref().map_or(0, |&n| n));
         if result? == 0 {
             return Ok(());
@@ -50,14 +55,18 @@ pub(crate) fn read_whole(file: &File, text: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// One read from the beginning, for files of a line or two.
-pub(crate) fn read_small<'a>(file: &File, buffer: &'a mut [u8; 256]) -> io::Result<&'a [u8]> {
-    let n = read_at(file, buffer, 0)?;
+pub(crate) fn read_small<'a, S: Sys>(
+    sys: &S,
+    file: &S::Fd,
+    buffer: &'a mut [u8; 256],
+) -> io::Result<&'a [u8]> {
+    let n = read_at(sys, file, buffer, 0)?;
     Ok(&buffer[..n])
 }
 
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+fn read_at<S: Sys>(sys: &S, file: &S::Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
-        match file.read_at(buffer, offset) {
+        match sys.read_at(file, buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
@@ -65,6 +74,16 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 }
 
 /// One write of `value`, which is how these files take a command.
-pub(crate) fn write(at: BorrowedFd<'_>, dir: &Path, name: &str, value: &str) -> io::Result<()> {
-    open(at, dir, name, OFlag::O_WRONLY)?.write_all(value.as_bytes())
+pub(crate) fn write<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    write_open(sys, &open(sys, at, dir, name, Open::Write)?, value)
+}
+
+/// The same through an open file.
+pub(crate) fn write_open<S: Sys>(sys: &S, file: &S::Fd, value: &[u8]) -> io::Result<()> {
+    loop {
+        match sys.write(file, value) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }

@@ -12,13 +12,9 @@ mod tree;
 mod v1;
 mod v2;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-use nix::fcntl::OFlag;
 
 pub(crate) use self::budget::Budget;
 pub(crate) use self::own::OwnCgroups;
@@ -29,6 +25,7 @@ use crate::machine::{End, Freeze, Kill, Look, Means, Removal, Thaw};
 use crate::metrics::Metrics;
 use crate::outcome::{ReapError, Refusal, Survivor, UsedMethod};
 use crate::reaper::{Faults, KillMethod, Place, Reaper, Signal};
+use crate::sys::{Open, Sys};
 
 /// Directories removed in one step. Each costs the kernel 20 to 50 microseconds.
 const REMOVALS: usize = 128;
@@ -36,14 +33,17 @@ const REMOVALS: usize = 128;
 /// Survivors described at a deadline.
 const SURVIVORS: usize = 64;
 
-/// What the steps on a target need of the reactor.
-pub(crate) struct Kernel<'a> {
-    pub(crate) own: &'a Mutex<OwnCgroups>,
+/// Asks for an [`Input::Event`](crate::machine::Input::Event) on each notification from the descriptor, until
+/// that is closed.
+pub(crate) type Watch<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Result<()>;
+
+/// What the steps on a target work with.
+pub(crate) struct Kernel<'a, S: Sys> {
+    pub(crate) sys: &'a S,
+    pub(crate) own: &'a Mutex<OwnCgroups<S>>,
     pub(crate) budget: &'a Budget,
     pub(crate) metrics: &'a mut Metrics,
-    /// Asks for an [`Input::Event`](crate::machine::Input::Event) on each notification from the
-    /// descriptor, until that is closed.
-    pub(crate) watch: &'a dyn Fn(BorrowedFd<'_>, Notice) -> io::Result<()>,
+    pub(crate) watch: Watch<'a, S>,
     pub(crate) no_events: bool,
 }
 
@@ -56,16 +56,8 @@ pub(crate) enum Notice {
     Exit,
 }
 
-impl Kernel<'_> {
-    fn watch_events(&mut self, fd: BorrowedFd<'_>) -> bool {
-        self.watched(fd, Notice::Events)
-    }
-
-    fn watch_exit(&mut self, fd: BorrowedFd<'_>) -> bool {
-        self.watched(fd, Notice::Exit)
-    }
-
-    fn watched(&mut self, fd: BorrowedFd<'_>, notice: Notice) -> bool {
+impl<S: Sys> Kernel<'_, S> {
+    fn watch(&mut self, fd: &S::Fd, notice: Notice) -> bool {
         match (self.watch)(fd, notice) {
             Ok(()) => true,
             Err(error) => {
@@ -91,15 +83,14 @@ impl Trouble {
 }
 
 /// One target: its directories, and who was signalled in them.
-#[derive(Debug)]
-pub(crate) struct Target {
-    trees: Vec<Tree>,
-    victims: Victims,
+pub(crate) struct Target<S: Sys> {
+    trees: Vec<Tree<S>>,
+    victims: Victims<S>,
     /// Members found by the last look, for the kill that may follow.
     seen: Option<Listing>,
     /// The resolve's check for the caller's own cgroup is good for the first step.
     guarded: bool,
-    /// `cgroup.kill` was tried in vain, so members have to be known one by one.
+    /// Members have to be known one by one: the method signals them, or `cgroup.kill` was tried in vain.
     by_signals: bool,
     kill_without_freezer: bool,
     faults: Faults,
@@ -107,19 +98,24 @@ pub(crate) struct Target {
     trouble: Option<Trouble>,
 }
 
-impl Target {
+impl<S: Sys> Target<S> {
     /// Checks what `reaper` names, and pins it. Touches nothing.
-    pub(crate) fn resolve(reaper: &Reaper, own: &mut OwnCgroups, budget: &Budget) -> Result<Target, Refusal> {
+    pub(crate) fn resolve(
+        sys: &S,
+        reaper: &Reaper,
+        own: &mut OwnCgroups<S>,
+        budget: &Budget,
+    ) -> Result<Target<S>, Refusal> {
         reaper.check()?;
-        let trees = resolve::resolve(&reaper.place, own, budget)?;
+        let trees = resolve::resolve(sys, &reaper.place, own, budget)?;
         let path = match (trees.first(), &reaper.place) {
             (Some(tree), _) => tree.pin.path().to_path_buf(),
             (None, Place::Dir(path)) => path.clone(),
             (None, Place::Named { name, .. }) => name.clone(),
         };
-        let target = Target {
+        let mut target = Target {
             trees,
-            victims: Victims::default(),
+            victims: Victims::new(),
             seen: None,
             guarded: true,
             by_signals: reaper.method == KillMethod::Pidfd || reaper.method == KillMethod::Freezer,
@@ -131,29 +127,27 @@ impl Target {
             path,
             trouble: None,
         };
-        if !target.trees.is_empty() && !target.supports(reaper.method) {
+        if !target.trees.is_empty() && !target.supports(sys, reaper.method) {
             return Err(Refusal::Unsupported { method: reaper.method, path: target.path });
         }
         Ok(target)
     }
 
     /// Whether a method has anything to work with.
-    fn supports(&self, method: KillMethod) -> bool {
-        let has = |tree: &Tree, file: &str| {
-            tree.pin.dir().is_ok_and(|dir| pin::open_path(dir.as_fd(), file).is_ok())
-        };
-        let v2 = |tree: &&Tree| tree.version == Version::V2;
+    fn supports(&mut self, sys: &S, method: KillMethod) -> bool {
+        let has =
+            |tree: &Tree<S>, file| tree.pin.dir(sys).is_ok_and(|dir| sys.stat(Some(&dir), file).is_ok());
+        let v2 = |tree: &&Tree<S>| tree.version == Version::V2;
         match method {
             KillMethod::Auto | KillMethod::Pidfd => true,
             // It kills in its own hierarchy only: where there are others it can't do the job alone.
             KillMethod::CgroupKill => {
-                !self.faults.no_cgroup_kill
-                    && self.trees.iter().all(|tree| v2(&tree) && has(tree, "cgroup.kill"))
+                !self.faults.no_cgroup_kill && self.trees.iter().all(|tree| v2(&tree) && has(tree, v2::KILL))
             }
-            KillMethod::Freezer => self
-                .trees
-                .iter()
-                .any(|tree| tree.freezer || (tree.version == Version::V2 && has(tree, "cgroup.freeze"))),
+            KillMethod::Freezer => self.trees.iter_mut().any(|tree| {
+                tree.has_freezer(sys).unwrap_or(false)
+                    || (tree.version == Version::V2 && has(tree, v2::FREEZE))
+            }),
         }
     }
 
@@ -162,13 +156,16 @@ impl Target {
         &self.path
     }
 
-    /// Ends the time for which the resolve's checks are fresh.
+    /// Ends the first steps, for which the resolve's checks are fresh and its directories held.
     pub(crate) fn outdate(&mut self) {
         self.guarded = false;
+        for tree in self.trees.iter_mut().filter(|tree| tree.version == Version::V2) {
+            tree.pin.let_go();
+        }
     }
 
     /// Takes a look at the whole target.
-    pub(crate) fn look(&mut self, kernel: &mut Kernel<'_>) -> Look {
+    pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>) -> Look {
         kernel.metrics.looks += 1;
         kernel.no_events = self.faults.no_events;
         let mut populated = false;
@@ -181,14 +178,14 @@ impl Target {
             let result = match tree.version {
                 Version::V1 => {
                     listed = true;
-                    list(tree, &mut listing)
+                    list(kernel.sys, tree, &mut listing)
                 }
                 Version::V2 => match events(tree, kernel) {
                     Ok(events) if events.populated => {
                         populated = true;
                         if self.by_signals {
                             listed = true;
-                            list(tree, &mut listing)
+                            list(kernel.sys, tree, &mut listing)
                         } else {
                             Ok(())
                         }
@@ -244,7 +241,7 @@ impl Target {
     }
 
     /// Sends SIGKILL to everybody.
-    pub(crate) fn kill(&mut self, kernel: &mut Kernel<'_>, means: Means, frozen: bool) -> Kill {
+    pub(crate) fn kill(&mut self, kernel: &mut Kernel<'_, S>, means: Means, frozen: bool) -> Kill {
         let mut kill = Kill::default();
         if means != Means::Signals {
             for index in 0..self.trees.len() {
@@ -253,6 +250,7 @@ impl Target {
                 }
             }
             let legacy = self.trees.iter().any(|tree| tree.version == Version::V1 && tree.end.is_none());
+            self.by_signals |= means == Means::Both;
             if means == Means::CgroupKill || !(legacy || self.by_signals) {
                 return kill;
             }
@@ -265,14 +263,15 @@ impl Target {
         }
     }
 
-    fn cgroup_kill(&mut self, kernel: &mut Kernel<'_>, index: usize, means: Means, kill: &mut Kill) {
+    fn cgroup_kill(&mut self, kernel: &mut Kernel<'_, S>, index: usize, means: Means, kill: &mut Kill) {
+        let sys = kernel.sys;
         let tree = &mut self.trees[index];
         let result = guard(kernel, tree, self.guarded).and_then(|()| {
-            let dir = tree.pin.dir()?;
+            let dir = tree.pin.dir(sys)?;
             if self.faults.no_cgroup_kill {
                 return Err(Lost::Unknown(io::Error::from_raw_os_error(libc::ENOENT)));
             }
-            v2::kill(dir.as_fd(), Path::new("")).map_err(|error| lost(tree, error))
+            v2::kill(sys, &dir, Path::new("")).map_err(|error| lost(sys, tree, error))
         });
         let error = match result.or_else(|lost| tree.lost(lost).map(drop)) {
             Ok(()) => {
@@ -288,13 +287,13 @@ impl Target {
             || is_denied(&error)
             || error.raw_os_error() == Some(libc::EOPNOTSUPP)
             || error.kind() == io::ErrorKind::Other;
-        if unavailable && means == Means::Cheapest {
+        if unavailable && means != Means::CgroupKill {
             // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
             // children may well be ours to kill.
             log::debug!("{}: no cgroup.kill ({error}), signalling instead", tree.pin.path().display());
-            if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir()) {
-                for child in descendants(dir.as_fd()).unwrap_or_default() {
-                    if child.components().count() == 1 && v2::kill(dir.as_fd(), &child).is_ok() {
+            if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir(sys)) {
+                for child in descendants(sys, &dir).unwrap_or_default() {
+                    if child.components().count() == 1 && v2::kill(sys, &dir, &child).is_ok() {
                         kernel.metrics.cgroup_kills += 1;
                         kill.method = Some(UsedMethod::CgroupKill);
                     }
@@ -308,11 +307,11 @@ impl Target {
     }
 
     /// Sends the signal to everybody, once.
-    pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_>, signal: Signal) -> Kill {
+    pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal) -> Kill {
         self.signal_all(kernel, signal.number(), false)
     }
 
-    fn signal_all(&mut self, kernel: &mut Kernel<'_>, signal: i32, frozen: bool) -> Kill {
+    fn signal_all(&mut self, kernel: &mut Kernel<'_, S>, signal: i32, frozen: bool) -> Kill {
         kernel.no_events = self.faults.no_events;
         let how = How {
             signal,
@@ -325,14 +324,16 @@ impl Target {
             },
             no_pidfd: self.faults.no_pidfd,
         };
-        let trees = &self.trees;
-        let freezer = trees.iter().any(|tree| tree.freezer && tree.end.is_none());
+        let (sys, trees) = (kernel.sys, &self.trees);
+        // Asked by the freeze, if there was one.
+        let freezer = trees.iter().any(|tree| tree.is_freezer() && tree.end.is_none());
         let list = |who| {
-            let wanted =
-                |tree: &&Tree| tree.end.is_none() && (who == Who::Everybody || tree.freezer == freezer);
+            let wanted = |tree: &&Tree<S>| {
+                tree.end.is_none() && (who == Who::Everybody || is_frozen_with(tree, freezer))
+            };
             let mut listing = Listing::default();
             for tree in trees.iter().filter(wanted) {
-                match list(tree, &mut listing) {
+                match list(sys, tree, &mut listing) {
                     // The next look finds out.
                     Ok(()) | Err(Lost::Gone | Lost::Replaced) => {}
                     Err(Lost::Unknown(error)) => return Err(error),
@@ -358,8 +359,16 @@ impl Target {
     }
 
     /// Freezes the target, by the v1 freezer if it has one, or looks how far that is.
-    pub(crate) fn freeze(&mut self, kernel: &mut Kernel<'_>) -> Freeze {
-        let freezer = self.trees.iter().any(|tree| tree.freezer && tree.end.is_none());
+    pub(crate) fn freeze(&mut self, kernel: &mut Kernel<'_, S>) -> Freeze {
+        let sys = kernel.sys;
+        let freezer = match self.find_freezer(sys) {
+            Ok(freezer) => freezer,
+            // A passing error: the timeout of the freeze bounds the tries.
+            Err(error) => {
+                self.trouble = Some(Trouble { path: self.path.clone(), source: error });
+                return Freeze::Freezing;
+            }
+        };
         let mut result = Freeze::Unavailable;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             if !is_frozen_with(tree, freezer) {
@@ -367,9 +376,9 @@ impl Target {
             }
             kernel.metrics.freezes += 1;
             let froze = guard(kernel, tree, self.guarded).and_then(|()| {
-                let dir = tree.pin.dir()?;
-                let freeze = if tree.freezer { v1::freeze(dir.as_fd()) } else { v2::freeze(dir.as_fd()) };
-                freeze.map_err(|error| lost(tree, error))
+                let dir = tree.pin.dir(sys)?;
+                let freeze = if tree.is_freezer() { v1::freeze(sys, &dir) } else { v2::freeze(sys, &dir) };
+                freeze.map_err(|error| lost(sys, tree, error))
             });
             let freeze = match froze {
                 Ok(freeze) => freeze,
@@ -396,23 +405,43 @@ impl Target {
         result
     }
 
+    /// Finds out which of the trees are in the v1 freezer's hierarchy; whether one is.
+    fn find_freezer(&mut self, sys: &S) -> io::Result<bool> {
+        let mut found = false;
+        for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
+            match tree.has_freezer(sys) {
+                Ok(freezer) => found |= freezer,
+                Err(lost) => drop(tree.lost(lost)?),
+            }
+        }
+        Ok(found)
+    }
+
     /// Thaws what is frozen inside the target, v2 only if asked for; with `elsewhere` also a group outside
     /// that holds nobody but members of the target.
-    pub(crate) fn thaw(&mut self, metrics: &mut Metrics, v2: bool, elsewhere: bool) -> Thaw {
+    pub(crate) fn thaw(&mut self, sys: &S, metrics: &mut Metrics, v2: bool, elsewhere: bool) -> Thaw {
+        let freezer = match self.find_freezer(sys) {
+            Ok(freezer) => freezer,
+            Err(error) => {
+                let denied = is_denied(&error);
+                self.trouble = Some(Trouble { path: self.path.clone(), source: error });
+                return if denied { Thaw::Denied } else { Thaw::Failed };
+            }
+        };
         let mut result = Thaw::Thawed;
-        if elsewhere && !self.trees.iter().any(|tree| tree.freezer && tree.end.is_none()) {
-            match elsewhere::thaw(&self.listing()) {
+        if elsewhere && !freezer {
+            match elsewhere::thaw(sys, &self.listing(sys)) {
                 Ok(true) => {}
                 Ok(false) => result = Thaw::HeldByAncestor,
                 Err(error) => log::debug!("{}: {error}", self.path.display()),
             }
         }
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
-            if !(tree.freezer || v2 && tree.version == Version::V2) {
+            if !(tree.is_freezer() || v2 && tree.version == Version::V2) {
                 continue;
             }
             metrics.thaws += 1;
-            let thaw = match thaw_tree(tree) {
+            let thaw = match thaw_tree(sys, tree) {
                 Ok(true) => Thaw::Thawed,
                 Ok(false) => Thaw::HeldByAncestor,
                 Err(lost) => match tree.lost(lost) {
@@ -434,12 +463,12 @@ impl Target {
     }
 
     /// Removes the directories, all of which were seen empty.
-    pub(crate) fn remove(&mut self, kernel: &mut Kernel<'_>) -> Removal {
+    pub(crate) fn remove(&mut self, kernel: &mut Kernel<'_, S>) -> Removal {
         kernel.metrics.removals += 1;
         let mut bound = REMOVALS;
         let mut result = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
-            let removed = match tree.remove(&mut bound) {
+            let removed = match tree.remove(kernel.sys, &mut bound) {
                 Ok(Removed::All) => Err(Lost::Gone),
                 Ok(Removed::More) => return Removal::More,
                 Err(lost) => Err(lost),
@@ -459,12 +488,12 @@ impl Target {
     }
 
     /// The error of a reap that did not end well.
-    pub(crate) fn error(&mut self, end: End) -> ReapError {
+    pub(crate) fn error(&mut self, sys: &S, end: End) -> ReapError {
         let trouble = self.trouble.take();
         match end {
             End::TimedOut => ReapError::TimedOut {
                 path: self.path.clone(),
-                survivors: self.survivors(),
+                survivors: self.survivors(sys),
                 source: trouble.map(|trouble| trouble.source),
             },
             End::Replaced => {
@@ -473,11 +502,11 @@ impl Target {
                 ReapError::Replaced { path: path.to_path_buf() }
             }
             End::FrozenByAncestor => {
-                let frozen = self.trees.iter().find(|tree| tree.freezer);
+                let frozen = self.trees.iter().find(|tree| tree.is_freezer());
                 let path = frozen.map_or(self.path.as_path(), |tree| tree.pin.path()).to_path_buf();
-                let member = self.listing().pids.first().copied();
-                let mounts = own::Mount::all().unwrap_or_default();
-                let frozen_by = member.and_then(|pid| elsewhere::frozen_by(pid, &mounts));
+                let member = self.listing(sys).pids.first().copied();
+                let mounts = own::Mount::all(sys).unwrap_or_default();
+                let frozen_by = member.and_then(|pid| elsewhere::frozen_by(sys, pid, &mounts));
                 ReapError::FrozenByAncestor { path, frozen_by }
             }
             End::Cancelled => ReapError::Cancelled,
@@ -492,68 +521,70 @@ impl Target {
     }
 
     /// The members, as far as they can be listed now.
-    fn listing(&self) -> Listing {
+    fn listing(&self, sys: &S) -> Listing {
         let mut listing = Listing::default();
         for tree in self.trees.iter().filter(|tree| tree.end.is_none()) {
-            let _ = list(tree, &mut listing);
+            let _ = list(sys, tree, &mut listing);
         }
         listing.finish();
         listing
     }
 
-    fn survivors(&self) -> Vec<Survivor> {
-        let listing = self.listing();
+    fn survivors(&self, sys: &S) -> Vec<Survivor> {
+        let listing = self.listing(sys);
         if listing.is_empty() {
             // Dying, and no longer listed.
-            return survivors::describe(self.victims.pids().take(SURVIVORS));
+            return survivors::describe(sys, self.victims.pids().take(SURVIVORS));
         }
         let strangers = std::iter::repeat_n(0, listing.strangers);
-        survivors::describe(listing.pids.into_iter().chain(strangers).take(SURVIVORS))
+        survivors::describe(sys, listing.pids.into_iter().chain(strangers).take(SURVIVORS))
     }
 }
 
 /// Whether a freeze of the target is done in this tree: in the v1 freezer's, if there is one, else in v2.
-fn is_frozen_with(tree: &Tree, freezer: bool) -> bool {
-    if freezer { tree.freezer } else { tree.version == Version::V2 }
+fn is_frozen_with<S: Sys>(tree: &Tree<S>, freezer: bool) -> bool {
+    if freezer { tree.is_freezer() } else { tree.version == Version::V2 }
 }
 
 /// Adds the members of the whole subtree.
-fn list(tree: &Tree, listing: &mut Listing) -> Result<(), Lost> {
-    let dir = tree.pin.dir()?;
-    for relative in descendants(dir.as_fd()).map_err(|error| lost(tree, error))? {
-        match listing.add(dir.as_fd(), &relative) {
+fn list<S: Sys>(sys: &S, tree: &Tree<S>, listing: &mut Listing) -> Result<(), Lost> {
+    let dir = tree.pin.dir(sys)?;
+    for relative in descendants(sys, &dir).map_err(|error| lost(sys, tree, error))? {
+        match listing.add(sys, &dir, &relative) {
             Ok(()) => {}
             // A descendant that was removed meanwhile has no members.
             Err(error) if is_gone(&error) && !relative.as_os_str().is_empty() => {}
-            Err(error) => return Err(lost(tree, error)),
+            Err(error) => return Err(lost(sys, tree, error)),
         }
     }
     Ok(())
 }
 
 /// Reads `cgroup.events`, through a watched descriptor where one can be had.
-fn events(tree: &mut Tree, kernel: &mut Kernel<'_>) -> Result<v2::Events, Lost> {
+fn events<S: Sys>(tree: &mut Tree<S>, kernel: &mut Kernel<'_, S>) -> Result<v2::Events, Lost> {
+    let sys = kernel.sys;
     let mut buffer = [0; 256];
     if let Some((events, _)) = &tree.events {
-        return match file::read_small(events, &mut buffer).and_then(v2::parse) {
+        return match file::read_small(sys, events, &mut buffer).and_then(v2::parse) {
             Ok(events) => Ok(events),
-            Err(error) => Err(lost(tree, error)),
+            Err(error) => Err(lost(sys, tree, error)),
         };
     }
-    let dir = tree.pin.dir()?;
+    let dir = tree.pin.dir(sys)?;
     let permit = if tree.unwatchable || kernel.no_events { None } else { kernel.budget.take() };
     let Some(permit) = permit else {
-        return v2::events(dir.as_fd()).map_err(|error| lost(tree, error));
+        return v2::events(sys, &dir).map_err(|error| lost(sys, tree, error));
     };
-    let open = |dir: BorrowedFd<'_>| file::open(dir, Path::new(""), v2::EVENTS, OFlag::O_RDONLY);
-    let file: File = open(dir.as_fd()).map_err(|error| lost(tree, error))?;
+    let file = file::open(sys, &dir, Path::new(""), v2::EVENTS, Open::Read)
+        .map_err(|error| lost(sys, tree, error))?;
     // Read, then watch: kernfs counts changes and remembers the count at the read, so one in between
     // is notified as soon as the watch stands.
-    let events =
-        file::read_small(&file, &mut buffer).and_then(v2::parse).map_err(|error| lost(tree, error))?;
+    let events = file::read_small(sys, &file, &mut buffer)
+        .and_then(v2::parse)
+        .map_err(|error| lost(sys, tree, error))?;
     drop(dir);
     if events.populated {
-        if kernel.watch_events(file.as_fd()) {
+        if kernel.watch(&file, Notice::Events) {
             tree.events = Some((file, permit));
         } else {
             tree.unwatchable = true;
@@ -563,37 +594,36 @@ fn events(tree: &mut Tree, kernel: &mut Kernel<'_>) -> Result<v2::Events, Lost> 
 }
 
 /// Thaws a tree from its root down; false if an ancestor holds it all the same.
-fn thaw_tree(tree: &Tree) -> Result<bool, Lost> {
-    let dir = tree.pin.dir()?;
+fn thaw_tree<S: Sys>(sys: &S, tree: &Tree<S>) -> Result<bool, Lost> {
+    let dir = tree.pin.dir(sys)?;
+    let lost = |error| lost(sys, tree, error);
     let mut held = false;
-    for relative in descendants(dir.as_fd()).map_err(|error| lost(tree, error))? {
+    for relative in descendants(sys, &dir).map_err(lost)? {
         let root = relative.as_os_str().is_empty();
-        let thawed = if tree.freezer {
-            v1::thaw(dir.as_fd(), &relative)
+        let thawed = if tree.is_freezer() {
+            v1::thaw(sys, &dir, &relative)
         } else {
-            v2::thaw(dir.as_fd(), &relative).map(|()| true)
+            v2::thaw(sys, &dir, &relative).map(|()| true)
         };
         match thawed {
             Ok(true) => {}
-            Ok(false) if root => {
-                held = v1::held_from_above(dir.as_fd(), &relative).map_err(|error| lost(tree, error))?;
-            }
+            Ok(false) if root => held = v1::held_from_above(sys, &dir, &relative).map_err(lost)?,
             // Through the root, or by another hand: the next round sees to it.
             Ok(false) => {}
             Err(error) if is_gone(&error) && !root => {}
-            Err(error) => return Err(lost(tree, error)),
+            Err(error) => return Err(lost(error)),
         }
     }
     Ok(!held)
 }
 
 /// Refuses to kill or freeze the caller, should it have moved in after the spawn.
-fn guard(kernel: &Kernel<'_>, tree: &Tree, guarded: bool) -> Result<(), Lost> {
+fn guard<S: Sys>(kernel: &Kernel<'_, S>, tree: &Tree<S>, guarded: bool) -> Result<(), Lost> {
     if guarded {
         return Ok(());
     }
     let mut own = kernel.own.lock().unwrap_or_else(PoisonError::into_inner);
-    match own.contains(tree.pin.id) {
+    match own.contains(kernel.sys, tree.pin.id) {
         Ok(false) => Ok(()),
         Ok(true) => Err(Lost::Unknown(io::Error::other("the caller itself is in here"))),
         Err(error) => Err(Lost::Unknown(error)),
@@ -601,12 +631,12 @@ fn guard(kernel: &Kernel<'_>, tree: &Tree, guarded: bool) -> Result<(), Lost> {
 }
 
 /// What an error in a tree means: gone only if the directory itself is.
-fn lost(tree: &Tree, error: io::Error) -> Lost {
+fn lost<S: Sys>(sys: &S, tree: &Tree<S>, error: io::Error) -> Lost {
     if !is_gone(&error) {
         return Lost::Unknown(error);
     }
-    match tree.pin.still_there() {
-        Ok(()) => Lost::Unknown(error),
+    match tree.pin.still_there(sys) {
+        Ok(_) => Lost::Unknown(error),
         Err(lost) => lost,
     }
 }

@@ -1,44 +1,46 @@
 //! The caller's own cgroups: what must not be killed.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, ThreadId};
 
-use nix::sys::stat::fstat;
-
-use super::file::read_whole;
-use super::pin::{Id, open_path, version};
+use super::file::{c_path, read_path, read_whole};
+use super::pin::{Id, version};
+use crate::sys::{Open, Sys};
 
 /// The caller's cgroups: its process's, and the calling thread's, which may be elsewhere (in a v1 `tasks`
 /// file, or in a threaded v2 cgroup).
-#[derive(Debug, Default)]
-pub(crate) struct OwnCgroups {
-    process: Option<Cgroups>,
-    /// Of the thread that asked last; `None` inside for a main thread, which is where its process is.
-    thread: Option<(ThreadId, Option<Cgroups>)>,
+pub(crate) struct OwnCgroups<S: Sys> {
+    process: Option<Cgroups<S>>,
+    /// Of the thread that asked last; `None` inside for the main thread, which is where its process is.
+    thread: Option<(ThreadId, Option<Cgroups<S>>)>,
 }
 
-impl OwnCgroups {
+impl<S: Sys> Default for OwnCgroups<S> {
+    fn default() -> OwnCgroups<S> {
+        OwnCgroups { process: None, thread: None }
+    }
+}
+
+impl<S: Sys> OwnCgroups<S> {
     /// Whether `id` is a cgroup that the caller is in, or an ancestor of one.
-    pub(crate) fn contains(&mut self, id: Id) -> io::Result<bool> {
+    pub(crate) fn contains(&mut self, sys: &S, id: Id) -> io::Result<bool> {
         let process = match &mut self.process {
             Some(process) => process,
-            None => self.process.insert(Cgroups::open("/proc/self/cgroup")?),
+            None => self.process.insert(Cgroups::open(sys, sys.caller().0, c"/proc/self/cgroup")?),
         };
-        if process.contains(id)? {
+        if process.contains(sys, id)? {
             return Ok(true);
         }
         let current = thread::current().id();
         let thread = match &mut self.thread {
             Some((thread, cgroups)) if *thread == current => cgroups,
-            _ => &mut self.thread.insert((current, Cgroups::of_thread()?)).1,
+            _ => &mut self.thread.insert((current, Cgroups::of_thread(sys)?)).1,
         };
         match thread {
-            Some(thread) => thread.contains(id),
+            Some(thread) => thread.contains(sys, id),
             None => Ok(false),
         }
     }
@@ -46,48 +48,64 @@ impl OwnCgroups {
 
 /// A task's cgroup in each mounted hierarchy, and the ancestors of each.
 ///
-/// `/proc/.../cgroup` is read for every question; the rest is worked out again only when it changed.
-#[derive(Debug)]
-struct Cgroups {
-    file: File,
+/// Where the task is now is asked for every question; the rest is worked out again only when that changed.
+struct Cgroups<S: Sys> {
+    /// `/proc/.../cgroup`
+    file: S::Fd,
     /// What it said when the rest was worked out, and now.
     text: Vec<u8>,
     now: Vec<u8>,
     ids: Vec<Id>,
     devices: Vec<u64>,
+    /// The task, where the kernel has a way to ask of its v2 cgroup that takes none of the locks that the file
+    /// takes. (It waits for those, and holds up exits, when a thousand groups die at once.)
+    pidfd: Option<S::Fd>,
+    /// Its v2 cgroup when the rest was worked out.
+    v2: Option<Id>,
 }
 
-impl Cgroups {
-    fn open(path: &str) -> io::Result<Cgroups> {
-        let file = File::open(path)?;
-        Ok(Cgroups { file, text: Vec::new(), now: Vec::new(), ids: Vec::new(), devices: Vec::new() })
+impl<S: Sys> Cgroups<S> {
+    fn open(sys: &S, tid: i32, path: &CStr) -> io::Result<Cgroups<S>> {
+        Ok(Cgroups {
+            file: sys.open(None, path, Open::Read)?,
+            text: Vec::new(),
+            now: Vec::new(),
+            ids: Vec::new(),
+            devices: Vec::new(),
+            pidfd: sys.pidfd_of_thread(tid).ok().filter(|pidfd| sys.cgroup_of(pidfd).is_ok()),
+            v2: None,
+        })
     }
 
-    /// The calling thread's; `None` for a main thread.
-    fn of_thread() -> io::Result<Option<Cgroups>> {
-        // `PID/task/TID`
-        let link = fs::read_link("/proc/thread-self")?;
-        if link.iter().next() == link.iter().next_back() {
-            return Ok(None);
+    /// The calling thread's; `None` for the main thread.
+    fn of_thread(sys: &S) -> io::Result<Option<Cgroups<S>>> {
+        let (pid, tid) = sys.caller();
+        if pid == tid { Ok(None) } else { Cgroups::open(sys, tid, c"/proc/thread-self/cgroup").map(Some) }
+    }
+
+    fn contains(&mut self, sys: &S, id: Id) -> io::Result<bool> {
+        if let (Some(pidfd), Some(v2)) = (&self.pidfd, self.v2) {
+            // A v2 cgroup can't be moved: while the task is in the same one, its ancestors are the same.
+            if v2.dev == id.dev && sys.cgroup_of(pidfd).is_ok_and(|ino| ino == v2.ino) {
+                return Ok(self.ids.contains(&id));
+            }
         }
-        Cgroups::open("/proc/thread-self/cgroup").map(Some)
-    }
-
-    fn contains(&mut self, id: Id) -> io::Result<bool> {
-        read_whole(&self.file, &mut self.now)?;
+        read_whole(sys, &self.file, &mut self.now)?;
         if self.now != self.text || !self.devices.contains(&id.dev) {
             // Not taken for known before it is worked out to the end.
             self.text.clear();
-            self.work_out()?;
+            self.v2 = None;
+            self.work_out(sys)?;
             std::mem::swap(&mut self.text, &mut self.now);
         }
         Ok(self.ids.contains(&id))
     }
 
-    fn work_out(&mut self) -> io::Result<()> {
+    fn work_out(&mut self, sys: &S) -> io::Result<()> {
         self.ids.clear();
         self.devices.clear();
-        for mount in Mount::all()? {
+        let mut v2 = None;
+        for mount in Mount::all(sys)? {
             let Some(own) = membership(&self.now, &mount) else {
                 continue;
             };
@@ -96,29 +114,26 @@ impl Cgroups {
                 // through the mount's root, which is refused anyway.
                 continue;
             };
-            let Ok(mut fd) = open_path(nix::fcntl::AT_FDCWD, &dir) else {
+            let Ok(mut fd) = sys.open(None, &c_path(&dir)?, Open::Place) else {
                 continue;
             };
+            let mut id = Id::of(&sys.stat(Some(&fd), c"")?);
+            if mount.unified {
+                v2 = Some(id);
+            }
             // Up to the root of the mount.
-            loop {
-                let id = Id::of(&fstat(&fd)?);
-                if version(fd.as_fd())?.is_none() || self.ids.contains(&id) {
-                    break;
-                }
+            while version(sys, &fd)?.is_some() && !self.ids.contains(&id) {
                 self.ids.push(id);
                 if !self.devices.contains(&id.dev) {
                     self.devices.push(id.dev);
                 }
-                fd = parent(&fd)?;
+                fd = sys.open(Some(&fd), c"..", Open::Place)?;
+                id = Id::of(&sys.stat(Some(&fd), c"")?);
             }
         }
+        self.v2 = v2;
         Ok(())
     }
-}
-
-/// The directory above.
-pub(crate) fn parent(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    open_path(fd.as_fd(), "..")
 }
 
 /// A mounted cgroup hierarchy, a line of `/proc/self/mountinfo`.
@@ -135,8 +150,11 @@ pub(crate) struct Mount {
 
 impl Mount {
     /// All that are mounted in the caller's mount namespace.
-    pub(crate) fn all() -> io::Result<Vec<Mount>> {
-        Ok(fs::read("/proc/self/mountinfo")?.split(|&b| b == b'\n').filter_map(Mount::parse).collect())
+    pub(crate) fn all<S: Sys>(sys: &S) -> io::Result<Vec<Mount>> {
+        Ok(read_path(sys, "/proc/self/mountinfo".as_ref())?
+            .split(|&b| b == b'\n')
+            .filter_map(Mount::parse)
+            .collect())
     }
 
     /// proc(5): `36 35 98:0 /root /point options [fields] - type source superoptions`.

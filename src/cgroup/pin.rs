@@ -1,16 +1,14 @@
 //! Identity of a directory: what was spawned on, whatever its path leads to later.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
-use nix::sys::statfs::fstatfs;
-
 use super::budget::Permit;
+use super::file::c_path;
+use crate::sys::{Open, Stat, Sys};
 
 /// What identifies a directory for as long as the machine runs: cgroup inode numbers carry a
 /// generation and are not given out twice (kernfs ids, 64 bits since Linux 5.5).
@@ -21,10 +19,8 @@ pub(crate) struct Id {
 }
 
 impl Id {
-    pub(crate) fn of(stat: &FileStat) -> Id {
-        // The types differ between architectures.
-        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-        Id { dev: stat.st_dev as u64, ino: stat.st_ino as u64 }
+    pub(crate) fn of(stat: &Stat) -> Id {
+        Id { dev: stat.dev, ino: stat.ino }
     }
 }
 
@@ -40,18 +36,12 @@ const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
 /// The cgroup interface that `fd` is of; `None` on any other filesystem.
-pub(crate) fn version(fd: BorrowedFd<'_>) -> io::Result<Option<Version>> {
-    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-    Ok(match fstatfs(fd)?.filesystem_type().0 as i64 {
+pub(crate) fn version<S: Sys>(sys: &S, fd: &S::Fd) -> io::Result<Option<Version>> {
+    Ok(match sys.filesystem(fd)? {
         CGROUP_SUPER_MAGIC => Some(Version::V1),
         CGROUP2_SUPER_MAGIC => Some(Version::V2),
         _ => None,
     })
-}
-
-/// Opens `name` as a place in the tree, no rights needed, links not followed.
-pub(crate) fn open_path<P: ?Sized + nix::NixPath>(at: BorrowedFd<'_>, name: &P) -> io::Result<OwnedFd> {
-    Ok(openat(at, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// Why a pinned directory can't be worked on.
@@ -66,71 +56,76 @@ pub(crate) enum Lost {
 }
 
 /// A directory pinned by its identity.
-#[derive(Debug)]
-pub(crate) struct Pin {
+pub(crate) struct Pin<S: Sys> {
     path: CString,
     pub(crate) id: Id,
     /// Held where the budget for descriptors allows, which saves walking the path each time.
-    held: Option<(OwnedFd, Permit)>,
+    held: Option<(S::Fd, Permit)>,
 }
 
 /// A directory to work below.
-pub(crate) enum Dir<'a> {
-    Held(BorrowedFd<'a>),
-    Opened(OwnedFd),
+pub(crate) enum Dir<'a, S: Sys> {
+    Held(&'a S::Fd),
+    Opened(S::Fd),
 }
 
-impl AsFd for Dir<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+impl<S: Sys> Deref for Dir<'_, S> {
+    type Target = S::Fd;
+
+    fn deref(&self) -> &S::Fd {
         match self {
-            Dir::Held(fd) => *fd,
-            Dir::Opened(fd) => fd.as_fd(),
+            Dir::Held(fd) => fd,
+            Dir::Opened(fd) => fd,
         }
     }
 }
 
-impl Pin {
-    pub(crate) fn new(path: PathBuf, id: Id, held: Option<(OwnedFd, Permit)>) -> io::Result<Pin> {
-        let path = CString::new(path.into_os_string().into_encoded_bytes())?;
-        Ok(Pin { path, id, held })
+impl<S: Sys> Pin<S> {
+    pub(crate) fn new(path: PathBuf, id: Id, held: Option<(S::Fd, Permit)>) -> io::Result<Pin<S>> {
+        Ok(Pin { path: c_path(&path)?, id, held })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        Path::new(std::ffi::OsStr::from_bytes(self.path.to_bytes()))
+        Path::new(OsStr::from_bytes(self.path.to_bytes()))
     }
 
     /// The pinned directory. A held one may have been removed meanwhile: what is looked up below it
-    /// is then ENOENT or ENODEV, and [`Pin::gone`] tells which kind of gone.
-    pub(crate) fn dir(&self) -> Result<Dir<'_>, Lost> {
+    /// is then ENOENT or ENODEV, and [`Pin::still_there`] tells which kind of gone.
+    pub(crate) fn dir(&self, sys: &S) -> Result<Dir<'_, S>, Lost> {
         if let Some((fd, _)) = &self.held {
-            return Ok(Dir::Held(fd.as_fd()));
+            return Ok(Dir::Held(fd));
         }
-        let fd = match open_path(nix::fcntl::AT_FDCWD, self.path.as_c_str()) {
-            Ok(fd) => fd,
-            Err(error) if is_gone(&error) => return Err(Lost::Gone),
-            Err(error) => return Err(Lost::Unknown(error)),
-        };
-        match fstat(&fd) {
-            Ok(stat) if Id::of(&stat) == self.id => Ok(Dir::Opened(fd)),
-            Ok(_) => Err(Lost::Replaced),
-            Err(errno) => Err(Lost::Unknown(errno.into())),
-        }
+        let fd = sys.open(None, &self.path, Open::Place).map_err(Lost::by_path)?;
+        self.compare(sys.stat(Some(&fd), c""))?;
+        Ok(Dir::Opened(fd))
+    }
+
+    /// Goes on by path. What comes after the first steps on a v2 group hardly needs the directory.
+    pub(crate) fn let_go(&mut self) {
+        self.held = None;
     }
 
     /// Whether the path still leads to the pinned directory, without following links.
-    pub(crate) fn still_there(&self) -> Result<(), Lost> {
-        match fstatat(nix::fcntl::AT_FDCWD, self.path.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) if Id::of(&stat) == self.id => Ok(()),
-            Ok(_) => Err(Lost::Replaced),
-            Err(errno) => {
-                let error = errno.into();
-                Err(if is_gone(&error) { Lost::Gone } else { Lost::Unknown(error) })
-            }
-        }
+    pub(crate) fn still_there(&self, sys: &S) -> Result<Stat, Lost> {
+        self.compare(sys.stat(None, &self.path))
     }
 
-    pub(crate) fn c_path(&self) -> &std::ffi::CStr {
-        &self.path
+    fn compare(&self, stat: io::Result<Stat>) -> Result<Stat, Lost> {
+        let stat = stat.map_err(Lost::by_path)?;
+        if Id::of(&stat) == self.id { Ok(stat) } else { Err(Lost::Replaced) }
+    }
+
+    /// rmdir(2). It goes by name: a call of [`Pin::still_there`] directly before it is as close as the kernel
+    /// lets one come.
+    pub(crate) fn rmdir(&self, sys: &S) -> Result<(), Lost> {
+        sys.rmdir(None, &self.path).map_err(Lost::by_path)
+    }
+}
+
+impl Lost {
+    /// What an error says about the directory that a path was to lead to.
+    fn by_path(error: io::Error) -> Lost {
+        if is_gone(&error) { Lost::Gone } else { Lost::Unknown(error) }
     }
 }
 

@@ -3,19 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::fstat;
-use nix::sys::statfs::fstatfs;
 
 use super::budget::Permit;
 use super::pin::{is_denied, is_gone};
-use super::{Kernel, Trouble, file};
+use super::{Kernel, Notice, Trouble, file};
 use crate::machine::Kill;
 use crate::outcome::UsedMethod;
-use crate::sys;
+use crate::sys::Sys;
 
 /// Processes handled in one step. Each costs a few microseconds, and a descriptor for as long.
 const BATCH: usize = 512;
@@ -40,16 +35,16 @@ impl Listing {
 
     /// Adds the members of one directory. Each call opens the file afresh: v1 serves stale data to a
     /// descriptor that is read again within a second (`cgroup_pidlist_start`).
-    pub(crate) fn add(&mut self, root: BorrowedFd<'_>, dir: &Path) -> io::Result<()> {
-        match file::read(root, dir, "cgroup.procs") {
+    pub(crate) fn add<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+        match file::read(sys, root, dir, c"cgroup.procs") {
             Ok(text) => self.parse(&text),
             // A threaded cgroup lists threads only; a thread's process is what can be killed.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 let mut threads = Listing::default();
-                threads.parse(&file::read(root, dir, "cgroup.threads")?);
+                threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
                 self.strangers += threads.strangers;
                 for tid in threads.pids {
-                    match process_of(tid) {
+                    match process_of(sys, tid) {
                         Ok(pid) => self.pids.push(pid),
                         Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
                         Err(error) => return Err(error),
@@ -83,8 +78,8 @@ impl Listing {
 }
 
 /// The process that a thread is of.
-fn process_of(tid: i32) -> io::Result<i32> {
-    let status = std::fs::read(format!("/proc/{tid}/status"))?;
+fn process_of<S: Sys>(sys: &S, tid: i32) -> io::Result<i32> {
+    let status = file::read_path(sys, format!("/proc/{tid}/status").as_ref())?;
     status
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"Tgid:"))
@@ -94,8 +89,7 @@ fn process_of(tid: i32) -> io::Result<i32> {
 }
 
 /// The processes that were signalled, until they are known to be dead.
-#[derive(Debug, Default)]
-pub(crate) struct Victims {
+pub(crate) struct Victims<S: Sys> {
     /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
     /// pid.
     signalled: HashMap<i32, Option<u64>>,
@@ -104,12 +98,24 @@ pub(crate) struct Victims {
     /// Processes handled in the round under way, when it takes several steps.
     round: HashSet<i32>,
     /// One member, whose exit is worth a look.
-    watched: Option<(OwnedFd, Permit)>,
+    watched: Option<Watched<S>>,
     /// Whether pidfds have inode numbers of their own; unknown before the first.
     identified: Option<bool>,
 }
 
-impl Victims {
+/// A pidfd that wakes the reactor.
+struct Watched<S: Sys> {
+    pidfd: S::Fd,
+    /// The pid of the victim whose process this surely is.
+    victim: Option<i32>,
+    _permit: Permit,
+}
+
+impl<S: Sys> Victims<S> {
+    pub(crate) fn new() -> Victims<S> {
+        Victims { signalled: HashMap::new(), last: 0, round: HashSet::new(), watched: None, identified: None }
+    }
+
     /// Takes note of who is there: whether some were never signalled, and whether some have gone.
     pub(crate) fn compare(&mut self, listing: &Listing) -> (bool, bool) {
         let now = listing.pids.len() + listing.strangers;
@@ -126,13 +132,20 @@ impl Victims {
     ///
     /// From Linux 6.19 on a dying task leaves the lists before it is dead, so an empty list alone does not
     /// tell. Where pidfds have no inode numbers (before 6.9) it does.
-    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_>) -> io::Result<bool> {
+    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<bool> {
+        if let Some(Watched { pidfd, victim: Some(victim), .. }) = &self.watched {
+            if !kernel.sys.has_exited(pidfd)? {
+                return Ok(false);
+            }
+            self.signalled.remove(victim);
+        }
         while let Some((&pid, &identity)) = self.signalled.iter().next() {
             if let Some(identity) = identity {
-                match sys::pidfd_open(pid) {
+                match kernel.sys.pidfd_open(pid) {
                     Ok(fd) => {
-                        if fstat(&fd)?.st_ino == identity && !has_exited(fd.as_fd())? {
-                            self.watch(kernel, fd);
+                        let same = kernel.sys.stat(Some(&fd), c"")?.ino == identity;
+                        if same && !kernel.sys.has_exited(&fd)? {
+                            self.watch(kernel, fd, Some(pid));
                             return Ok(false);
                         }
                     }
@@ -148,12 +161,12 @@ impl Victims {
     }
 
     /// Sees to it that the exit of some member wakes the reactor, once they have been signalled.
-    pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_>, listing: &Listing) {
+    pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_, S>, listing: &Listing) {
         if self.signalled.is_empty() {
             return;
         }
-        if let Some((fd, _)) = &self.watched {
-            if matches!(has_exited(fd.as_fd()), Ok(false)) {
+        if let Some(Watched { pidfd, .. }) = &self.watched {
+            if matches!(kernel.sys.has_exited(pidfd), Ok(false)) {
                 return;
             }
             self.watched = None;
@@ -161,23 +174,23 @@ impl Victims {
         // Any member will do, so nothing needs to be verified. The last listed tend to die last. One
         // that has exited and is listed all the same would wake us for nothing, again and again.
         for &pid in listing.pids.iter().rev().take(4) {
-            if let Ok(fd) = sys::pidfd_open(pid) {
-                if matches!(has_exited(fd.as_fd()), Ok(false)) {
-                    self.watch(kernel, fd);
+            if let Ok(fd) = kernel.sys.pidfd_open(pid) {
+                if matches!(kernel.sys.has_exited(&fd), Ok(false)) {
+                    self.watch(kernel, fd, None);
                     return;
                 }
             }
         }
     }
 
-    fn watch(&mut self, kernel: &mut Kernel<'_>, fd: OwnedFd) {
+    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, victim: Option<i32>) {
         self.watched = None;
         if kernel.no_events {
             return;
         }
         if let Some(permit) = kernel.budget.take() {
-            if kernel.watch_exit(fd.as_fd()) {
-                self.watched = Some((fd, permit));
+            if kernel.watch(&pidfd, Notice::Exit) {
+                self.watched = Some(Watched { pidfd, victim, _permit: permit });
             }
         }
     }
@@ -189,14 +202,14 @@ impl Victims {
     /// the first list is does not matter.
     pub(crate) fn signal(
         &mut self,
-        kernel: &mut Kernel<'_>,
+        kernel: &mut Kernel<'_, S>,
         how: How,
         trouble: &mut Option<Trouble>,
         before: Listing,
         list: impl Fn(Who) -> io::Result<Listing>,
     ) -> io::Result<Kill> {
         let mut kill = Kill::default();
-        let own = own_pid();
+        let (own, _) = kernel.sys.caller();
         let mut opened = Vec::with_capacity(before.pids.len().min(BATCH));
         for &pid in &before.pids {
             if self.round.contains(&pid) {
@@ -215,7 +228,7 @@ impl Victims {
             let result = if how.no_pidfd {
                 Err(io::Error::from_raw_os_error(libc::ENOSYS))
             } else {
-                sys::pidfd_open(pid)
+                kernel.sys.pidfd_open(pid)
             };
             match result {
                 Ok(fd) => opened.push((pid, fd)),
@@ -247,19 +260,19 @@ impl Victims {
             if !after.contains(pid) {
                 continue;
             }
-            match sys::pidfd_send_signal(fd.as_fd(), how.signal) {
+            match kernel.sys.pidfd_send_signal(&fd, how.signal) {
                 Ok(()) => {
                     if how.signal != libc::SIGKILL {
                         // A stopped process acts on a signal only once it is continued.
-                        let _ = sys::pidfd_send_signal(fd.as_fd(), libc::SIGCONT);
+                        let _ = kernel.sys.pidfd_send_signal(&fd, libc::SIGCONT);
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Pidfd);
-                    let identity = self.identify(fd.as_fd())?;
+                    let identity = self.identify(kernel.sys, &fd)?;
                     if self.signalled.insert(pid, identity) != Some(identity) {
                         kill.signalled += 1;
                     }
-                    last = Some(fd);
+                    last = Some((pid, fd));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) if is_denied(&error) => {
@@ -272,8 +285,8 @@ impl Victims {
         if !kill.more {
             self.round.clear();
         }
-        if let Some(fd) = last {
-            self.watch(kernel, fd);
+        if let Some((pid, fd)) = last {
+            self.watch(kernel, fd, Some(pid));
         }
         Ok(kill)
     }
@@ -281,7 +294,7 @@ impl Victims {
     /// kill(2), where the caller or a freeze of ours makes it acceptable.
     fn signal_unverified(
         &mut self,
-        kernel: &mut Kernel<'_>,
+        kernel: &mut Kernel<'_, S>,
         how: How,
         trouble: &mut Option<Trouble>,
         list: impl Fn(Who) -> io::Result<Listing>,
@@ -302,12 +315,12 @@ impl Victims {
                 *trouble = Some(Trouble::of_process(pid, io::Error::new(io::ErrorKind::Unsupported, why)));
             }
         }
-        let own = own_pid();
+        let (own, _) = kernel.sys.caller();
         for &pid in listing.pids.iter().filter(|&&pid| pid != own) {
-            match sys::kill(pid, how.signal) {
+            match kernel.sys.kill(pid, how.signal) {
                 Ok(()) => {
                     if how.signal != libc::SIGKILL {
-                        let _ = sys::kill(pid, libc::SIGCONT);
+                        let _ = kernel.sys.kill(pid, libc::SIGCONT);
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Unverified);
@@ -326,17 +339,12 @@ impl Victims {
         Ok(kill)
     }
 
-    fn identify(&mut self, fd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    fn identify(&mut self, sys: &S, pidfd: &S::Fd) -> io::Result<Option<u64>> {
         let identified = match self.identified {
             Some(identified) => identified,
-            None => {
-                #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-                let magic = fstatfs(fd)?.filesystem_type().0 as i64;
-                *self.identified.insert(magic == PID_FS_MAGIC)
-            }
+            None => *self.identified.insert(sys.filesystem(pidfd)? == PID_FS_MAGIC),
         };
-        #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
-        Ok(if identified { Some(fstat(fd)?.st_ino as u64) } else { None })
+        Ok(if identified { Some(sys.stat(Some(pidfd), c"")?.ino) } else { None })
     }
 }
 
@@ -365,16 +373,6 @@ pub(crate) struct How {
     pub(crate) unverified: Unverified,
     /// Do as if the kernel had no pidfds.
     pub(crate) no_pidfd: bool,
-}
-
-fn own_pid() -> i32 {
-    // Fits: the kernel's pids are ints.
-    std::process::id() as i32
-}
-
-/// A pidfd is readable once the process is a zombie with no thread left alive, pidfd_open(2).
-fn has_exited(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
 }
 
 #[cfg(test)]

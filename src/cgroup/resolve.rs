@@ -1,33 +1,34 @@
 //! From what the caller named to pinned directories, or a refusal, before anything is touched.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{AccessFlags, faccessat};
-
 use super::budget::Budget;
-use super::own::{OwnCgroups, parent};
-use super::pin::{Id, Pin, Version, open_path, version};
+use super::file::c_path;
+use super::own::OwnCgroups;
+use super::pin::{Id, Pin, version};
 use super::tree::Tree;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, Place};
+use crate::sys::{Kind, Open, Stat, Sys};
 
 /// The directories that `place` names and that exist, each once.
-pub(crate) fn resolve(place: &Place, own: &mut OwnCgroups, budget: &Budget) -> Result<Vec<Tree>, Refusal> {
-    let mut trees: Vec<Tree> = Vec::new();
+pub(crate) fn resolve<S: Sys>(
+    sys: &S,
+    place: &Place,
+    own: &mut OwnCgroups<S>,
+    budget: &Budget,
+) -> Result<Vec<Tree<S>>, Refusal> {
+    let mut trees: Vec<Tree<S>> = Vec::new();
     match place {
         Place::Dir(dir) => {
-            if let Some((path, fd)) = at(dir)? {
-                trees.push(pin(path, fd, own, budget)?);
+            if let Some((path, fd)) = at(sys, dir)? {
+                trees.push(pin(sys, path, fd, own, budget)?);
             }
         }
         Place::Named { options, name } => {
-            for (path, fd) in named(options, name)? {
-                let tree = pin(path, fd, own, budget)?;
+            for (path, fd) in named(sys, options, name)? {
+                let tree = pin(sys, path, fd, own, budget)?;
                 if trees.iter().all(|other| other.pin.id != tree.pin.id) {
                     trees.push(tree);
                 }
@@ -37,10 +38,10 @@ pub(crate) fn resolve(place: &Place, own: &mut OwnCgroups, budget: &Budget) -> R
     Ok(trees)
 }
 
-type Found = (PathBuf, OwnedFd);
+type Found<S> = (PathBuf, <S as Sys>::Fd);
 
 /// Opens one directory; `None` if it is missing below a directory of a cgroup filesystem.
-fn at(dir: &Path) -> Result<Option<Found>, Refusal> {
+fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Found<S>>, Refusal> {
     if dir.as_os_str().is_empty() {
         return Err(Refusal::EmptyName);
     }
@@ -48,13 +49,13 @@ fn at(dir: &Path) -> Result<Option<Found>, Refusal> {
     let path = std::path::absolute(dir).map_err(|source| Refusal::Io { path: dir.into(), source })?;
     // Without a trailing slash, which would have a link followed.
     let path: PathBuf = path.components().collect();
-    match open_path(AT_FDCWD, &path) {
+    match place(sys, &path) {
         Ok(fd) => Ok(Some((path, fd))),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             // A name that was never a cgroup is a mistake, not a group that is already gone.
-            let above = path.ancestors().skip(1).find_map(|above| open_path(AT_FDCWD, above).ok());
+            let above = path.ancestors().skip(1).find_map(|above| place(sys, above).ok());
             match above {
-                Some(above) if is_cgroup(&above, &path)? => Ok(None),
+                Some(above) if is_cgroup(sys, &above, &path)? => Ok(None),
                 _ => Err(Refusal::NotCgroup { path }),
             }
         }
@@ -63,7 +64,7 @@ fn at(dir: &Path) -> Result<Option<Found>, Refusal> {
 }
 
 /// Opens `root/<subsystem>/slice/name` for each subsystem; those that are missing are left out.
-fn named(options: &CgroupOptions, name: &Path) -> Result<Vec<Found>, Refusal> {
+fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Found<S>>, Refusal> {
     if options.subsystems.is_empty() {
         return Err(Refusal::NoSubsystems);
     }
@@ -86,17 +87,20 @@ fn named(options: &CgroupOptions, name: &Path) -> Result<Vec<Found>, Refusal> {
         }
         let mut path = options.root.join(subsystem);
         // Up to the hierarchy links are the system's own (`cpu -> cpu,cpuacct`) and followed.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut fd = match openat(AT_FDCWD, &path, flags, Mode::empty()) {
+        let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
+        let mut fd = match opened {
             Ok(fd) => fd,
-            Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Err(Refusal::NotCgroup { path }),
-            Err(errno) => return Err(Refusal::Io { path, source: errno.into() }),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+                return Err(Refusal::NotCgroup { path });
+            }
+            Err(source) => return Err(Refusal::Io { path, source }),
         };
         // Below it none is.
         let mut missing = false;
         for component in options.slice.components().chain(name.components()) {
             path.push(component);
-            match open_path::<OsStr>(fd.as_fd(), component.as_os_str()) {
+            let opened = c_path(component.as_ref()).and_then(|name| sys.open(Some(&fd), &name, Open::Place));
+            match opened {
                 Ok(next) => fd = next,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                     missing = true;
@@ -104,11 +108,11 @@ fn named(options: &CgroupOptions, name: &Path) -> Result<Vec<Found>, Refusal> {
                 }
                 Err(error) => return Err(refuse_io(path, error)),
             }
-            check_kind(&fd, &path)?;
+            check_kind(sys, &fd, &path)?;
         }
         if !missing {
             found.push((path, fd));
-        } else if !is_cgroup(&fd, &path)? {
+        } else if !is_cgroup(sys, &fd, &path)? {
             return Err(Refusal::NotCgroup { path });
         }
     }
@@ -116,48 +120,53 @@ fn named(options: &CgroupOptions, name: &Path) -> Result<Vec<Found>, Refusal> {
 }
 
 /// Pins a directory that may be reaped.
-fn pin(path: PathBuf, fd: OwnedFd, own: &mut OwnCgroups, budget: &Budget) -> Result<Tree, Refusal> {
-    let id = check_kind(&fd, &path)?;
+fn pin<S: Sys>(
+    sys: &S,
+    path: PathBuf,
+    fd: S::Fd,
+    own: &mut OwnCgroups<S>,
+    budget: &Budget,
+) -> Result<Tree<S>, Refusal> {
+    let id = Id::of(&check_kind(sys, &fd, &path)?);
     let io = |source| Refusal::Io { path: path.clone(), source };
-    let Some(version) = version(fd.as_fd()).map_err(io)? else {
+    let Some(version) = version(sys, &fd).map_err(io)? else {
         return Err(Refusal::NotCgroup { path });
     };
-    if is_root(&fd, id).map_err(io)? {
+    if is_root(sys, &fd, id).map_err(io)? {
         return Err(Refusal::Root { path });
     }
-    if own.contains(id).map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
+    if own.contains(sys, id).map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
         return Err(Refusal::OwnCgroup { path });
     }
-    let freezer = version == Version::V1 && has_freezer(&fd);
     let held = budget.take_for_comfort().map(|permit| (fd, permit));
     let pin = Pin::new(path.clone(), id, held).map_err(|source| Refusal::Io { path, source })?;
-    Ok(Tree::new(pin, version, freezer))
+    Ok(Tree::new(pin, version))
 }
 
 /// The root of a hierarchy, of a cgroup namespace, or of what is mounted of a hierarchy: there is no
 /// directory of the same filesystem above it.
-fn is_root(fd: &OwnedFd, id: Id) -> io::Result<bool> {
-    let above = parent(fd)?;
-    let above_id = Id::of(&fstat(&above)?);
-    Ok(above_id == id || above_id.dev != id.dev)
+fn is_root<S: Sys>(sys: &S, fd: &S::Fd, id: Id) -> io::Result<bool> {
+    let above = Id::of(&sys.stat(Some(fd), c"..")?);
+    Ok(above == id || above.dev != id.dev)
 }
 
-fn has_freezer(fd: &OwnedFd) -> bool {
-    faccessat(fd, "freezer.state", AccessFlags::F_OK, AtFlags::empty()).is_ok()
+/// Opens a path as a place in the tree.
+fn place<S: Sys>(sys: &S, path: &Path) -> io::Result<S::Fd> {
+    sys.open(None, &c_path(path)?, Open::Place)
 }
 
-/// A directory's identity; a link or a file is refused.
-fn check_kind(fd: &OwnedFd, path: &Path) -> Result<Id, Refusal> {
-    let stat = fstat(fd).map_err(|errno| Refusal::Io { path: path.into(), source: errno.into() })?;
-    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFDIR => Ok(Id::of(&stat)),
-        SFlag::S_IFLNK => Err(Refusal::Symlink { path: path.into() }),
-        _ => Err(Refusal::NotCgroup { path: path.into() }),
+/// What a directory is; a link or a file is refused.
+fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Stat, Refusal> {
+    let stat = sys.stat(Some(fd), c"").map_err(|source| Refusal::Io { path: path.into(), source })?;
+    match stat.kind {
+        Kind::Directory => Ok(stat),
+        Kind::Link => Err(Refusal::Symlink { path: path.into() }),
+        Kind::Other => Err(Refusal::NotCgroup { path: path.into() }),
     }
 }
 
-fn is_cgroup(fd: &OwnedFd, path: &Path) -> Result<bool, Refusal> {
-    match version(fd.as_fd()) {
+fn is_cgroup<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<bool, Refusal> {
+    match version(sys, fd) {
         Ok(version) => Ok(version.is_some()),
         Err(source) => Err(Refusal::Io { path: path.into(), source }),
     }

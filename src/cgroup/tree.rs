@@ -1,30 +1,22 @@
 //! One directory of a target and everything below it: walking it, and removing it bottom-up.
 
-use std::ffi::{CString, OsStr};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::dir::{Dir as DirStream, Type};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
-
 use super::budget::Permit;
+use super::file::c_path;
 use super::pin::{Lost, Pin, Version, is_gone};
-use crate::sys;
+use super::v1;
+use crate::sys::{Stat, Sys};
 
 /// One pinned directory of a target.
-#[derive(Debug)]
-pub(crate) struct Tree {
-    pub(crate) pin: Pin,
+pub(crate) struct Tree<S: Sys> {
+    pub(crate) pin: Pin<S>,
     pub(crate) version: Version,
-    /// Whether it is in the v1 freezer's hierarchy.
-    pub(crate) freezer: bool,
+    /// Whether it is in the v1 freezer's hierarchy, once that was asked.
+    freezer: Option<bool>,
     /// `cgroup.events` (v2), kept open where it is watched.
-    pub(crate) events: Option<(File, Permit)>,
+    pub(crate) events: Option<(S::Fd, Permit)>,
     /// The kernel refused to watch them.
     pub(crate) unwatchable: bool,
     /// Set once it is gone, which is for good.
@@ -45,8 +37,9 @@ pub(crate) enum Removed {
     More,
 }
 
-impl Tree {
-    pub(crate) fn new(pin: Pin, version: Version, freezer: bool) -> Tree {
+impl<S: Sys> Tree<S> {
+    pub(crate) fn new(pin: Pin<S>, version: Version) -> Tree<S> {
+        let freezer = (version == Version::V2).then_some(false);
         Tree { pin, version, freezer, events: None, unwatchable: false, end: None }
     }
 
@@ -62,55 +55,70 @@ impl Tree {
         Ok(end)
     }
 
+    /// Whether it is in the v1 freezer's hierarchy.
+    pub(crate) fn has_freezer(&mut self, sys: &S) -> Result<bool, Lost> {
+        if let Some(freezer) = self.freezer {
+            return Ok(freezer);
+        }
+        let freezer = match sys.stat(Some(&*self.pin.dir(sys)?), v1::STATE) {
+            Ok(_) => true,
+            // The file or the directory?
+            Err(error) if is_gone(&error) => self.pin.still_there(sys).map(|_| false)?,
+            Err(error) => return Err(Lost::Unknown(error)),
+        };
+        self.freezer = Some(freezer);
+        Ok(freezer)
+    }
+
+    /// The same, as far as it was asked.
+    pub(crate) fn is_freezer(&self) -> bool {
+        self.freezer == Some(true)
+    }
+
     /// Removes every directory, children first, as long as `bound` lasts; each removal takes one of it.
     ///
     /// Only for a tree that was seen empty: where a member lives, or is still dying, rmdir(2) says
     /// EBUSY, or on some kernels blocks until it is dead.
-    pub(crate) fn remove(&mut self, bound: &mut usize) -> Result<Removed, Lost> {
-        {
-            let dir = self.pin.dir()?;
-            for child in descendants(dir.as_fd()).map_err(Lost::Unknown)?.iter().rev() {
-                if child.as_os_str().is_empty() {
-                    continue;
-                }
+    pub(crate) fn remove(&mut self, sys: &S, bound: &mut usize) -> Result<Removed, Lost> {
+        if !is_leaf(&self.pin.still_there(sys)?) {
+            let dir = self.pin.dir(sys)?;
+            for child in descendants(sys, &dir).map_err(Lost::Unknown)?.iter().skip(1).rev() {
                 if *bound == 0 {
                     return Ok(Removed::More);
                 }
                 *bound -= 1;
-                ignore_gone(rmdir(dir.as_fd(), child))?;
+                match c_path(child).and_then(|child| sys.rmdir(Some(&dir), &child)) {
+                    Err(error) if !is_gone(&error) => return Err(Lost::Unknown(error)),
+                    // Whoever removed it, it is gone.
+                    _ => {}
+                }
             }
+            self.pin.still_there(sys)?;
         }
         if *bound == 0 {
             return Ok(Removed::More);
         }
         *bound -= 1;
-        // rmdir(2) goes by name: this look directly before it is as close as the kernel lets one come.
-        self.pin.still_there()?;
-        let result = unlinkat(nix::fcntl::AT_FDCWD, self.pin.c_path(), UnlinkatFlags::RemoveDir);
-        ignore_gone(result.map_err(io::Error::from))?;
-        Ok(Removed::All)
+        match self.pin.rmdir(sys) {
+            Ok(()) | Err(Lost::Gone) => Ok(Removed::All),
+            Err(lost) => Err(lost),
+        }
     }
 }
 
-/// Whoever removed it, it is gone.
-fn ignore_gone(result: io::Result<()>) -> Result<(), Lost> {
-    match result {
-        Err(error) if !is_gone(&error) => Err(Lost::Unknown(error)),
-        _ => Ok(()),
-    }
-}
-
-fn rmdir(at: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    Ok(unlinkat(at, path, UnlinkatFlags::RemoveDir)?)
+/// kernfs keeps the link count at 2 + subdirectories (`kernfs_refresh_inode`), which tells most groups, the
+/// leaves, apart without listing some fifty files.
+fn is_leaf(stat: &Stat) -> bool {
+    stat.links == 2
 }
 
 /// The directories at and below `root`, parents first, relative to it; itself is the empty path.
 /// Directories that vanish meanwhile are left out.
-pub(crate) fn descendants(root: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![PathBuf::new()];
     let mut next = 0;
     while next < found.len() {
-        match children(root, &found[next]) {
+        match children(sys, root, &found[next]) {
             Ok(children) => found.extend(children),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
@@ -121,27 +129,16 @@ pub(crate) fn descendants(root: BorrowedFd<'_>) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The directories directly in `dir`; none if something else is mounted on it.
-fn children(root: BorrowedFd<'_>, dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_root = dir.as_os_str().is_empty();
-    let stat = sys::stat(root, &CString::new(dir.as_os_str().as_bytes())?)?;
-    // kernfs keeps the link count at 2 + subdirectories (`kernfs_refresh_inode`), which tells most
-    // groups, the leaves, apart without listing some fifty files.
-    if stat.links == 2 {
+fn children<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let path = c_path(dir)?;
+    if is_leaf(&sys.stat(Some(root), &path)?) {
         return Ok(Vec::new());
     }
-    let name = if is_root { Path::new(".") } else { dir };
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut stream = DirStream::openat(root, name, flags, Mode::empty())?;
     let mut found = Vec::new();
-    for entry in stream.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if entry.file_type() != Some(Type::Directory) || name == c"." || name == c".." {
-            continue;
-        }
-        let child = dir.join(OsStr::from_bytes(name.to_bytes()));
+    for name in sys.subdirectories(root, &path)? {
+        let child = dir.join(name);
         // What is mounted there is not part of the target. It makes the removal EBUSY until it is unmounted.
-        match sys::stat(root, &CString::new(child.as_os_str().as_bytes())?) {
+        match sys.stat(Some(root), &c_path(&child)?) {
             Ok(stat) if stat.mounted_on => {}
             Ok(_) => found.push(child),
             Err(error) if is_gone(&error) => {}

@@ -1,16 +1,15 @@
 //! The v1 freezer: `freezer.state`, Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst.
 
-use std::io::{self, Write};
-use std::os::fd::BorrowedFd;
+use std::ffi::CStr;
+use std::io;
 use std::path::Path;
-
-use nix::fcntl::OFlag;
 
 use super::file;
 use super::pin::is_gone;
 use crate::machine::Freeze;
+use crate::sys::{Open, Sys};
 
-pub(crate) const STATE: &str = "freezer.state";
+pub(crate) const STATE: &CStr = c"freezer.state";
 
 /// Reads of the state in one step. FREEZING becomes FROZEN only inside a read, and nearly always in the
 /// first; a group that needs longer is looked at again by timer.
@@ -32,19 +31,14 @@ fn parse(text: &[u8]) -> io::Result<State> {
     }
 }
 
-pub(crate) fn state(root: BorrowedFd<'_>, dir: &Path) -> io::Result<State> {
-    let file = file::open(root, dir, STATE, OFlag::O_RDONLY)?;
-    parse(file::read_small(&file, &mut [0; 256])?)
-}
-
 /// Freezes the group and everything below it, or looks how far that is.
-pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<Freeze> {
-    let mut control = file::open(root, Path::new(""), STATE, OFlag::O_RDWR)?;
+pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
+    let control = file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)?;
     // Written again each time: another hand may have thawed it.
-    control.write_all(b"FROZEN")?;
+    file::write_open(sys, &control, b"FROZEN")?;
     let mut buffer = [0; 256];
     for read in 0..READS {
-        match parse(file::read_small(&control, &mut buffer)?)? {
+        match parse(file::read_small(sys, &control, &mut buffer)?)? {
             State::Frozen => return Ok(Freeze::Frozen),
             _ if read + 1 < READS => std::thread::yield_now(),
             _ => {}
@@ -54,17 +48,20 @@ pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<Freeze> {
 }
 
 /// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it.
-pub(crate) fn thaw(root: BorrowedFd<'_>, dir: &Path) -> io::Result<bool> {
-    if state(root, dir)? == State::Thawed {
+pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
+    let control = file::open(sys, root, dir, STATE, Open::Read)?;
+    let is_thawed = || Ok(parse(file::read_small(sys, &control, &mut [0; 256])?)? == State::Thawed);
+    if is_thawed()? {
         return Ok(true);
     }
-    file::write(root, dir, STATE, "THAWED")?;
-    Ok(state(root, dir)? == State::Thawed)
+    // Opened for writing only now: most are not frozen, and some not ours to write.
+    file::write(sys, root, dir, STATE, b"THAWED")?;
+    is_thawed()
 }
 
 /// Whether the directory is frozen through one above it.
-pub(crate) fn held_from_above(root: BorrowedFd<'_>, dir: &Path) -> io::Result<bool> {
-    match file::read(root, dir, "freezer.parent_freezing") {
+pub(crate) fn held_from_above<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
+    match file::read(sys, root, dir, c"freezer.parent_freezing") {
         Ok(text) => Ok(text.trim_ascii_end() == b"1"),
         Err(error) if is_gone(&error) => Ok(false),
         Err(error) => Err(error),

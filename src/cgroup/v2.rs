@@ -1,16 +1,17 @@
 //! cgroup v2: `cgroup.events`, `cgroup.kill`, `cgroup.freeze`, Documentation/admin-guide/cgroup-v2.rst.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::file;
 use super::pin::is_gone;
 use crate::machine::Freeze;
+use crate::sys::Sys;
 
-pub(crate) const EVENTS: &str = "cgroup.events";
-const KILL: &str = "cgroup.kill";
-const FREEZE: &str = "cgroup.freeze";
+pub(crate) const EVENTS: &CStr = c"cgroup.events";
+pub(crate) const KILL: &CStr = c"cgroup.kill";
+pub(crate) const FREEZE: &CStr = c"cgroup.freeze";
 
 /// What `cgroup.events` says of a subtree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,25 +38,25 @@ pub(crate) fn parse(text: &[u8]) -> io::Result<Events> {
     }
 }
 
-pub(crate) fn events(root: BorrowedFd<'_>) -> io::Result<Events> {
-    parse(&file::read(root, Path::new(""), EVENTS)?)
+pub(crate) fn events<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Events> {
+    parse(&file::read(sys, root, Path::new(""), EVENTS)?)
 }
 
 /// Kills the whole subtree, forks in flight included (Linux 5.14).
-pub(crate) fn kill(root: BorrowedFd<'_>, dir: &Path) -> io::Result<()> {
-    file::write(root, dir, KILL, "1")
+pub(crate) fn kill<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+    file::write(sys, root, dir, KILL, b"1")
 }
 
 /// Freezes the subtree, or looks how far that is.
-pub(crate) fn freeze(root: BorrowedFd<'_>) -> io::Result<Freeze> {
-    file::write(root, Path::new(""), FREEZE, "1")?;
-    Ok(if events(root)?.frozen { Freeze::Frozen } else { Freeze::Freezing })
+pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
+    file::write(sys, root, Path::new(""), FREEZE, b"1")?;
+    Ok(if events(sys, root)?.frozen { Freeze::Frozen } else { Freeze::Freezing })
 }
 
 /// Undoes a freeze of one directory, not of those above or below.
-pub(crate) fn thaw(root: BorrowedFd<'_>, dir: &Path) -> io::Result<()> {
-    match file::read(root, dir, FREEZE) {
-        Ok(text) if text.trim_ascii_end() == b"1" => file::write(root, dir, FREEZE, "0"),
+pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+    match file::read(sys, root, dir, FREEZE) {
+        Ok(text) if text.trim_ascii_end() == b"1" => file::write(sys, root, dir, FREEZE, b"0"),
         Ok(_) => Ok(()),
         // A kernel before 5.2.
         Err(error) if is_gone(&error) => Ok(()),

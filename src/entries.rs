@@ -1,0 +1,256 @@
+//! The reaps under way: a slab of one-shot entries and the wheel of their timers.
+//!
+//! It decides nothing: machines do. It carries wake-ups to them, their actions to the targets, and the
+//! results to the handles. What waits for the wake-ups is the reactor around it.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use slab::Slab;
+
+use crate::cgroup::{Budget, Kernel, Notice, OwnCgroups, Target};
+use crate::handle::Completer;
+use crate::machine::{Action, End, Input, Machine, Time};
+use crate::metrics::Metrics;
+use crate::outcome::{Reaped, Refusal};
+use crate::reaper::Reaper;
+use crate::sys::Sys;
+use crate::wheel::Wheel;
+
+/// Timers handled in one turn. What is left is due in the next.
+const BATCH: usize = 256;
+
+/// Bits of a token that are a slab key; the others are the entry's generation.
+const KEY_BITS: u32 = usize::BITS / 2;
+const KEY_MASK: usize = (1 << KEY_BITS) - 1;
+
+/// Has the descriptor's notifications come back as [`Entries::wake`] with the token.
+pub(crate) type Register<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, usize, Notice) -> io::Result<()>;
+
+/// A target that passed the checks, about to become an entry.
+pub(crate) struct Spawn<S: Sys> {
+    pub(crate) reaper: Reaper,
+    pub(crate) target: Target<S>,
+    pub(crate) completer: Completer,
+}
+
+/// One reap under way.
+struct Entry<S: Sys> {
+    machine: Machine,
+    target: Target<S>,
+    completer: Completer,
+    generation: usize,
+    spawned: Time,
+    /// It is among those to go on in the next turn.
+    again: bool,
+}
+
+/// What the checks of a target need, shared with the fronts for other threads.
+pub(crate) struct Checks<S: Sys> {
+    pub(crate) sys: S,
+    pub(crate) own: Arc<Mutex<OwnCgroups<S>>>,
+    pub(crate) budget: Budget,
+}
+
+impl<S: Sys> Checks<S> {
+    pub(crate) fn new(sys: S, budget: Budget) -> Checks<S> {
+        Checks { sys, own: Arc::default(), budget }
+    }
+
+    /// Checks what `reaper` names, and pins it. Touches nothing.
+    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<Target<S>, Refusal> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        Target::resolve(&self.sys, reaper, &mut own, &self.budget)
+    }
+}
+
+impl<S: Sys + Clone> Clone for Checks<S> {
+    fn clone(&self) -> Checks<S> {
+        Checks { sys: self.sys.clone(), own: Arc::clone(&self.own), budget: self.budget.clone() }
+    }
+}
+
+pub(crate) struct Entries<S: Sys> {
+    pub(crate) checks: Checks<S>,
+    pub(crate) metrics: Metrics,
+    slab: Slab<Entry<S>>,
+    wheel: Wheel,
+    generation: usize,
+    /// Tokens of entries whose step met its bound, and that go on in the next turn, after the others.
+    again: Vec<usize>,
+}
+
+impl<S: Sys> Entries<S> {
+    pub(crate) fn new(checks: Checks<S>) -> Entries<S> {
+        Entries {
+            checks,
+            metrics: Metrics::default(),
+            slab: Slab::new(),
+            wheel: Wheel::new(),
+            generation: 0,
+            again: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// The tick at which a timer is due.
+    pub(crate) fn next_tick(&self) -> Option<u64> {
+        self.wheel.next()
+    }
+
+    /// Those that are to go on in this turn, with [`Entries::go_on`], after the notifications and timers.
+    pub(crate) fn take_again(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// Whether some are to go on in the next turn.
+    pub(crate) fn must_go_on(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// Takes in a target, and starts on it.
+    pub(crate) fn admit(&mut self, spawn: Spawn<S>, register: Register<'_, S>) {
+        let Spawn { reaper, target, completer } = spawn;
+        let now = self.checks.sys.now();
+        self.generation = self.generation.wrapping_add(1) & KEY_MASK;
+        let generation = self.generation;
+        let key = self.slab.insert(Entry {
+            machine: Machine::new(&reaper, now),
+            target,
+            completer,
+            generation,
+            spawned: now,
+            again: false,
+        });
+        self.metrics.spawned += 1;
+        let bound = self.slab[key].completer.bind(token(key, generation));
+        self.drive(key, if bound { Input::Start } else { Input::Cancel }, register);
+    }
+
+    /// Wakes the entry that a token was made for, if it is still there.
+    pub(crate) fn wake(&mut self, token: usize, input: Input, register: Register<'_, S>) {
+        let (key, generation) = (token & KEY_MASK, token >> KEY_BITS);
+        if self.slab.get(key).is_some_and(|entry| entry.generation == generation) {
+            self.drive(key, input, register);
+        }
+    }
+
+    /// Wakes those whose timers are due, as many as a turn may; whether there were any.
+    pub(crate) fn expire(&mut self, register: Register<'_, S>) -> bool {
+        let now = u64::try_from(self.checks.sys.now().as_millis()).unwrap_or(u64::MAX);
+        let before = self.metrics.timers;
+        for _ in 0..BATCH {
+            let Some(key) = self.wheel.pop(now) else { break };
+            self.metrics.timers += 1;
+            self.drive(key, Input::Tick, register);
+        }
+        self.metrics.timers != before
+    }
+
+    /// Wakes those of [`Entries::take_again`].
+    pub(crate) fn go_on(&mut self, again: Vec<usize>, register: Register<'_, S>) {
+        for token in again {
+            if let Some(entry) = self.slab.get_mut(token & KEY_MASK) {
+                entry.again = false;
+            }
+            self.wake(token, Input::Tick, register);
+        }
+    }
+
+    /// Feeds one entry's machine, and does what it says, until it waits or is done.
+    fn drive(&mut self, key: usize, mut input: Input, register: Register<'_, S>) {
+        let Some(entry) = self.slab.get_mut(key) else { return };
+        let token = token(key, entry.generation);
+        let watch = |fd: &S::Fd, notice: Notice| register(fd, token, notice);
+        let mut kernel = Kernel {
+            sys: &self.checks.sys,
+            own: &self.checks.own,
+            budget: &self.checks.budget,
+            metrics: &mut self.metrics,
+            watch: &watch,
+            no_events: false,
+        };
+        let Entry { machine, target, again, .. } = entry;
+        let end = loop {
+            let now = kernel.sys.now();
+            let escalated = machine.escalated();
+            let action = machine.step(now, input);
+            if machine.escalated() && !escalated {
+                kernel.metrics.escalations += 1;
+                log::info!("{}: does not shrink; freezing it", target.path().display());
+            }
+            log::trace!("{}: {input:?} -> {action:?}", target.path().display());
+            input = match action {
+                Action::Look => Input::Looked(target.look(&mut kernel)),
+                Action::Kill { means, frozen } => Input::Killed(target.kill(&mut kernel, means, frozen)),
+                Action::Signal(signal) => Input::Killed(target.signal(&mut kernel, signal)),
+                Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
+                Action::Thaw { v2, elsewhere } => {
+                    Input::Thawed(target.thaw(kernel.sys, kernel.metrics, v2, elsewhere))
+                }
+                Action::Remove => Input::Removed(target.remove(&mut kernel)),
+                Action::Wait(until) if until <= now => {
+                    target.outdate();
+                    self.wheel.cancel(key);
+                    if !std::mem::replace(again, true) {
+                        self.again.push(token);
+                    }
+                    return;
+                }
+                Action::Wait(until) => {
+                    target.outdate();
+                    self.wheel.schedule(key, tick(until));
+                    return;
+                }
+                Action::Finish(end) => break end,
+            };
+        };
+        self.complete(key, end);
+    }
+
+    fn complete(&mut self, key: usize, end: End) {
+        self.wheel.cancel(key);
+        let Entry { machine, mut target, completer, spawned, .. } = self.slab.remove(key);
+        let sys = &self.checks.sys;
+        let elapsed = sys.now().saturating_sub(spawned);
+        self.metrics.completed += 1;
+        let result = match end {
+            End::Done(outcome) => Ok(Reaped {
+                outcome,
+                method: machine.used(),
+                signalled: machine.signalled(),
+                rounds: machine.rounds(),
+                elapsed,
+            }),
+            end => Err(target.error(sys, end)),
+        };
+        log::debug!("{}: {end:?} after {elapsed:?}, {} rounds", target.path().display(), machine.rounds());
+        // Descriptors first, so that whoever hears of the completion finds them closed.
+        drop(target);
+        completer.complete(result);
+    }
+}
+
+impl<S: Sys> Drop for Entries<S> {
+    /// Completes what is left as `Disconnected`, and leaves nothing frozen.
+    fn drop(&mut self) {
+        for mut entry in self.slab.drain() {
+            if entry.machine.froze() {
+                let thaw = entry.target.thaw(&self.checks.sys, &mut self.metrics, true, false);
+                log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
+            }
+        }
+    }
+}
+
+/// The tick, 1 ms each, at which `until` has passed.
+fn tick(until: Time) -> u64 {
+    u64::try_from(until.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn token(key: usize, generation: usize) -> usize {
+    generation << KEY_BITS | key
+}
