@@ -63,8 +63,10 @@ impl Hung {
         let length = u32::try_from(answer.len()).expect("short");
         answer[0..4].copy_from_slice(&length.to_ne_bytes());
         answer[8..16].copy_from_slice(&request[8..16]);
-        // fuse_init_out: the protocol as offered, the rest zero, but for the size of writes.
+        // fuse_init_out: the protocol as offered, the rest zero, but for the size of writes and
+        // FUSE_PARALLEL_DIROPS: else one who looks up waits for another.
         answer[16..24].copy_from_slice(&request[40..48]);
+        answer[28..32].copy_from_slice(&(1_u32 << 18).to_ne_bytes());
         answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
         (&hung.server).write_all(&answer).expect("FUSE_INIT");
         hung
