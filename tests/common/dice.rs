@@ -1,9 +1,20 @@
 //! Chance that a seed repeats: splitmix64.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 #[derive(Clone, Debug)]
 pub struct Dice(pub u64);
 
 impl Dice {
+    /// Of the seed in `CGROUP_REAPER_SEED`, or of the clock; says which.
+    pub fn seeded() -> Dice {
+        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+        let given = std::env::var("CGROUP_REAPER_SEED").ok();
+        let seed = given.map_or_else(clock, |seed| seed.parse().expect("CGROUP_REAPER_SEED: a number"));
+        println!("CGROUP_REAPER_SEED={seed}");
+        Dice(seed)
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
