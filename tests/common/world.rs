@@ -153,9 +153,14 @@ impl World {
     #[track_caller]
     pub fn check(&self, reaped: &Reaped, n: u64) {
         assert_eq!(reaped.outcome, Outcome::Removed);
-        let expected = if self.by_cgroup_kill() { UsedMethod::CgroupKill } else { UsedMethod::Pidfd };
-        assert_eq!(reaped.method, Some(expected));
-        assert_eq!(reaped.signalled, if self.by_cgroup_kill() { 0 } else { n });
+        match reaped.method {
+            Some(UsedMethod::CgroupKill) if self.by_cgroup_kill() => assert_eq!(reaped.signalled, 0),
+            // On a slow machine members outlive the first `cgroup.kill`, and some are signalled as well.
+            Some(UsedMethod::Pidfd) if self.by_cgroup_kill() => {
+                assert!(reaped.rounds > 1 && reaped.signalled <= n, "{reaped:?}");
+            }
+            method => assert_eq!((method, reaped.signalled), (Some(UsedMethod::Pidfd), n)),
+        }
         assert!((1..1000).contains(&reaped.rounds), "{} rounds", reaped.rounds);
     }
 }
