@@ -867,6 +867,30 @@ fn pid_namespaces_by_every_method(world: &World) {
     by_every_method(world, |sandbox, dirs| sandbox.pidns_sleepers(2, dirs).0);
 }
 
+/// The init of a PID namespace with a member in another group, which dies with it, but not at once: until then
+/// some kernels (6.19 and later) have the init's own group populated.
+fn a_pid_namespace_across_groups(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let elsewhere = world.group("elsewhere");
+        let space = world.sandbox.pidns_across(&refs(&dirs), &elsewhere[0]);
+        let held = world.sandbox.hold_exit(space[1].clone());
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method).max_wait(Duration::from_millis(20)));
+        drive(&mut reactor, "the kernel's kill of the other", |_| held.parked());
+        for _ in 0..5 {
+            reactor.turn(Some(Duration::from_millis(5))).expect("turn");
+        }
+        assert!(handle.is_complete() || dirs.iter().all(|dir| dir.exists()));
+        held.release();
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        assert!(space.ended(TIMEOUT));
+        assert!(elsewhere.iter().all(|dir| dir.exists()), "it is not the target's");
+    }
+}
+each!(a_pid_namespace_across_groups needs namespaces(), on v2, freezer, cpu);
+
 #[test]
 fn threaded_groups_by_every_method() {
     require!(v2());

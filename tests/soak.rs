@@ -155,6 +155,7 @@ fn soak(duration: Duration, dice: &Dice) -> bool {
     }
     let total = canaries.len();
     drop((canaries, sandbox));
+    tally.add("left: frozen groups", 0);
     tally.add("left: directories", directories().len() as u64);
     tally.add("left: descriptors", open_fds().saturating_sub(before) as u64);
     report(tally, alive, total)

@@ -364,6 +364,33 @@ impl Sandbox {
         Procs(found.into_iter().map(Proc::kept).collect())
     }
 
+    /// A PID namespace whose init is in the groups, and whose only other member is in the group `elsewhere`, which
+    /// has no others; in this order.
+    #[track_caller]
+    pub fn pidns_across(&self, dirs: &[&Path], elsewhere: &Path) -> Procs {
+        let file = fs::OpenOptions::new().write(true).open(elsewhere.join("cgroup.procs")).expect("procs");
+        let procs = file.as_raw_fd();
+        let (_, mut pids) = self.spawn_kept(dirs, &[procs], Founder::Leaves, |life| {
+            if !sys::unshare(libc::CLONE_NEWPID) {
+                life.fail();
+            }
+            life.join();
+            life.close_joins();
+            let init = life.fork();
+            if init == 0 {
+                if life.fork() == 0 {
+                    sys::write(procs, b"0");
+                    sys::close(procs);
+                }
+                life.rest()
+            }
+            life.tell_pid(init);
+        });
+        eventually("the member of the new PID namespace", || pids_in(elsewhere).len() == 1);
+        pids.extend(pids_in(elsewhere));
+        Procs(pids.into_iter().map(Proc::kept).collect())
+    }
+
     /// Makes `dir/threaded`, a threaded v2 group (`dir` becomes "domain threaded"), and a process in `dir`
     /// with one thread there and one thread below.
     #[track_caller]
@@ -422,7 +449,12 @@ impl Sandbox {
     /// groups until [`TraceExit::release`].
     #[track_caller]
     pub fn trace_exit(&self, dirs: &[&Path]) -> TraceExit {
-        let process = self.sleeper(dirs);
+        self.hold_exit(self.sleeper(dirs))
+    }
+
+    /// As [`trace_exit`](Self::trace_exit), of a process that is there.
+    #[track_caller]
+    pub fn hold_exit(&self, process: Proc) -> TraceExit {
         let pid = process.pid;
         let (go, signal) = sys::pipe().expect("pipe");
         let go_fd = go.as_raw_fd();
