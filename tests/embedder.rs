@@ -121,7 +121,7 @@ fn killed_at_random_points() {
     if let Ok(targets) = std::env::var(EMBEDDED) {
         return embed(&targets);
     }
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 40;
     require!(any_hierarchy());
     let mut dice = Dice::seeded();
     let world = World::new(test_name!(), any_layout());
