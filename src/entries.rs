@@ -3,19 +3,27 @@
 //! It decides nothing: machines do. It carries wake-ups to them, their actions to the targets, and the
 //! results to the handles. What waits for the wake-ups is the reactor around it.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use slab::Slab;
 
-use crate::cgroup::{Budget, Kernel, Notice, OwnCgroups, Target};
+use crate::cgroup::{Budget, Kernel, Mounts, Notice, OwnCgroups, Target};
 use crate::handle::Completer;
-use crate::machine::{Action, End, Input, Machine, Time};
+use crate::machine::{Action, End, Input, Machine, Thaw, Time};
 use crate::metrics::Metrics;
-use crate::outcome::{Reaped, Refusal};
+use crate::outcome::{Effort, ReapError, Reaped, Refusal};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::wheel::Wheel;
+
+/// From this kernel on, the dying leave `cgroup.procs` before they are dead, and soon after that their directory
+/// could be removed as well (`cgroup_task_dead`).
+const HIDES_DYING: (u32, u32) = (6, 19);
+
+/// Attempts to thaw a target whose reap is dropped.
+const THAWS: usize = 3;
 
 /// Timers handled in one turn. What is left is due in the next.
 const BATCH: usize = 256;
@@ -59,8 +67,7 @@ impl<S: Sys> Checks<S> {
 
     /// Checks what `reaper` names, and pins it. Touches nothing.
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<Target<S>, Refusal> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        Target::resolve(&self.sys, reaper, &mut own, &self.budget)
+        Target::resolve(&self.sys, reaper, &self.own, &self.budget)
     }
 }
 
@@ -77,18 +84,23 @@ pub(crate) struct Entries<S: Sys> {
     wheel: Wheel,
     generation: usize,
     /// Tokens of entries whose step met its bound, and that go on in the next turn, after the others.
-    again: Vec<usize>,
+    again: VecDeque<usize>,
+    hides_dying: bool,
+    mounts: Mounts,
 }
 
 impl<S: Sys> Entries<S> {
     pub(crate) fn new(checks: Checks<S>) -> Entries<S> {
+        let hides_dying = checks.sys.release() >= HIDES_DYING;
         Entries {
             checks,
             metrics: Metrics::default(),
             slab: Slab::new(),
             wheel: Wheel::new(),
             generation: 0,
-            again: Vec::new(),
+            again: VecDeque::new(),
+            hides_dying,
+            mounts: Mounts::default(),
         }
     }
 
@@ -101,9 +113,9 @@ impl<S: Sys> Entries<S> {
         self.wheel.next()
     }
 
-    /// Those that are to go on in this turn, with [`Entries::go_on`], after the notifications and timers.
-    pub(crate) fn take_again(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.again)
+    /// How many are to go on in this turn, with [`Entries::go_on`], after the notifications and timers.
+    pub(crate) fn again(&self) -> usize {
+        self.again.len()
     }
 
     /// Whether some are to go on in the next turn.
@@ -114,11 +126,15 @@ impl<S: Sys> Entries<S> {
     /// Takes in a target, and starts on it.
     pub(crate) fn admit(&mut self, spawn: Spawn<S>, register: Register<'_, S>) {
         let Spawn { reaper, target, completer } = spawn;
+        if self.slab.len() >= KEY_MASK {
+            // Out of reach, but with 32-bit tokens.
+            return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
+        }
         let now = self.checks.sys.now();
         self.generation = self.generation.wrapping_add(1) & KEY_MASK;
         let generation = self.generation;
         let key = self.slab.insert(Entry {
-            machine: Machine::new(&reaper, now),
+            machine: Machine::new(&reaper, now, target.found()),
             target,
             completer,
             generation,
@@ -150,13 +166,14 @@ impl<S: Sys> Entries<S> {
         self.metrics.timers != before
     }
 
-    /// Wakes those of [`Entries::take_again`].
-    pub(crate) fn go_on(&mut self, again: Vec<usize>, register: Register<'_, S>) {
-        for token in again {
+    /// Wakes the first `count` of those that are to go on.
+    pub(crate) fn go_on(&mut self, count: usize, register: Register<'_, S>) {
+        for _ in 0..count {
+            let Some(token) = self.again.pop_front() else { return };
             if let Some(entry) = self.slab.get_mut(token & KEY_MASK) {
                 entry.again = false;
             }
-            self.wake(token, Input::Tick, register);
+            self.wake(token, Input::Again, register);
         }
     }
 
@@ -172,6 +189,8 @@ impl<S: Sys> Entries<S> {
             metrics: &mut self.metrics,
             watch: &watch,
             no_events: false,
+            hides_dying: self.hides_dying,
+            mounts: &mut self.mounts,
         };
         let Entry { machine, target, again, .. } = entry;
         let end = loop {
@@ -184,19 +203,19 @@ impl<S: Sys> Entries<S> {
             }
             log::trace!("{}: {input:?} -> {action:?}", target.path().display());
             input = match action {
-                Action::Look => Input::Looked(target.look(&mut kernel)),
+                Action::Look { list } => Input::Looked(target.look(&mut kernel, list)),
                 Action::Kill { means, frozen } => Input::Killed(target.kill(&mut kernel, means, frozen)),
-                Action::Signal(signal) => Input::Killed(target.signal(&mut kernel, signal)),
-                Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
-                Action::Thaw { v2, elsewhere } => {
-                    Input::Thawed(target.thaw(kernel.sys, kernel.metrics, v2, elsewhere))
+                Action::Signal { signal, frozen } => {
+                    Input::Killed(target.signal(&mut kernel, signal, frozen))
                 }
+                Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
+                Action::Thaw { v2, elsewhere } => Input::Thawed(target.thaw(&mut kernel, v2, elsewhere)),
                 Action::Remove => Input::Removed(target.remove(&mut kernel)),
-                Action::Wait(until) if until <= now => {
+                Action::Again => {
                     target.outdate();
                     self.wheel.cancel(key);
                     if !std::mem::replace(again, true) {
-                        self.again.push(token);
+                        self.again.push_back(token);
                     }
                     return;
                 }
@@ -217,17 +236,20 @@ impl<S: Sys> Entries<S> {
         let sys = &self.checks.sys;
         let elapsed = sys.now().saturating_sub(spawned);
         self.metrics.completed += 1;
-        let result = match end {
-            End::Done(outcome) => Ok(Reaped {
-                outcome,
-                method: machine.used(),
-                signalled: machine.signalled(),
-                rounds: machine.rounds(),
-                elapsed,
-            }),
-            end => Err(target.error(sys, end)),
+        let effort = Effort {
+            method: machine.used(),
+            signalled: machine.signalled(),
+            rounds: machine.rounds(),
+            elapsed,
         };
-        log::debug!("{}: {end:?} after {elapsed:?}, {} rounds", target.path().display(), machine.rounds());
+        log::info!("{}: {end:?} after {elapsed:?}, rounds: {}", target.path().display(), effort.rounds);
+        let result = match end {
+            End::Done(outcome) => {
+                let Effort { method, signalled, rounds, elapsed } = effort;
+                Ok(Reaped { outcome, method, signalled, rounds, elapsed })
+            }
+            end => Err(target.error(sys, end, effort)),
+        };
         // Descriptors first, so that whoever hears of the completion finds them closed.
         drop(target);
         completer.complete(result);
@@ -237,9 +259,22 @@ impl<S: Sys> Entries<S> {
 impl<S: Sys> Drop for Entries<S> {
     /// Completes what is left as `Disconnected`, and leaves nothing frozen.
     fn drop(&mut self) {
+        let nobody = |_: &S::Fd, _: Notice| Err(io::ErrorKind::Unsupported.into());
         for mut entry in self.slab.drain() {
             if entry.machine.froze() {
-                let thaw = entry.target.thaw(&self.checks.sys, &mut self.metrics, true, false);
+                let mut kernel = Kernel {
+                    sys: &self.checks.sys,
+                    own: &self.checks.own,
+                    budget: &self.checks.budget,
+                    metrics: &mut self.metrics,
+                    watch: &nobody,
+                    no_events: true,
+                    hides_dying: self.hides_dying,
+                    mounts: &mut self.mounts,
+                };
+                // There is no later to try again in, save at once.
+                let thaw = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, true, false));
+                let thaw = thaw.into_iter().find(|thaw| matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
         }

@@ -54,8 +54,8 @@ mod wheel;
 
 pub use blocking::{reap, reap_all};
 pub use handle::ReapHandle;
-pub use metrics::Metrics;
-pub use outcome::{Outcome, ReapError, Reaped, Refusal, SpawnError, Survivor, UsedMethod};
+pub use metrics::{Calls, Metrics};
+pub use outcome::{Act, Effort, Outcome, ReapError, Reaped, Refusal, SpawnError, Survivor, UsedMethod};
 pub use reactor::Reactor;
 pub use reaper::{CgroupOptions, KillMethod, ParseError, Reaper, Signal};
 pub use remote::Remote;

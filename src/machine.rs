@@ -1,8 +1,8 @@
 //! The one-shot entry: what to do next about one target, given what was seen of it.
 //!
 //! Sans-IO: it knows no file, clock or socket. The reactor feeds it an [`Input`] and the time, carries
-//! out the [`Action`] that comes back, and feeds the answer in turn, until the action is
-//! [`Action::Wait`] or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
+//! out the [`Action`] that comes back, and feeds the answer in turn, until the action is [`Action::Wait`],
+//! [`Action::Again`] or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
 //!
 //! # The kill ladder
 //!
@@ -35,8 +35,8 @@ const STORM: u8 = 3;
 /// may not take the loop for itself.
 const BURST: u8 = 8;
 
-/// Refusals in a row after which a reap ends as denied: some 850 ms at the default waits. Rights do
-/// change under a reap (a delegation being set up), but not for ever.
+/// Refusals in a row, each at the end of a wait, after which a reap ends as denied: some 850 ms at the default
+/// waits. Rights do change under a reap (a delegation being set up), but not for ever.
 const REFUSALS: u8 = 5;
 
 /// Rounds that a group outlives before a freeze outside of it is suspected. A healthy one is long dead.
@@ -49,6 +49,9 @@ const ALONE: u32 = 2;
 /// The first of the looks that follow a kill, and of those at a freeze that is under way.
 const PROBE: Duration = Duration::from_millis(1);
 
+/// The longest time between two looks at a freeze that is under way, of whose progress nothing notifies.
+const FREEZE_PROBE: Duration = Duration::from_millis(100);
+
 /// What happened: a wake-up, or the answer to the action before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
@@ -58,6 +61,8 @@ pub(crate) enum Input {
     Event,
     /// The time given with [`Action::Wait`] has come.
     Tick,
+    /// The turn given away with [`Action::Again`] has come round.
+    Again,
     /// The caller wants no more of it.
     Cancel,
     Looked(Look),
@@ -74,12 +79,15 @@ pub(crate) enum Look {
     Gone,
     /// A directory is gone and another has its name.
     Replaced,
-    /// All directories that are left are empty, and the processes signalled are dead.
-    Empty,
-    /// Somebody lives. `fresh`: some were never signalled; `shrunk`: some died since the last look.
+    /// All directories that are left are empty, and the processes signalled are dead. `replaced`: one that is
+    /// not left has another in its place.
+    Empty { replaced: bool },
+    /// Somebody lives. `fresh`: some were not there at the last kill; `shrunk`: some died since the last look.
     Populated { fresh: bool, shrunk: bool },
     /// The kernel would not say; `denied` for want of rights.
     Unknown { denied: bool },
+    /// The bound on one step's work was met: call again.
+    More,
 }
 
 /// Answer to [`Action::Kill`] and [`Action::Signal`].
@@ -93,6 +101,8 @@ pub(crate) struct Kill {
     pub(crate) denied: bool,
     /// Somebody was not signalled because that is not provably safe without a freezer.
     pub(crate) unsafe_unfrozen: bool,
+    /// A passing error came in between.
+    pub(crate) failed: bool,
     /// The bound on one step's work was met: call again.
     pub(crate) more: bool,
 }
@@ -133,14 +143,20 @@ pub(crate) enum Removal {
 /// What the reactor is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    Look,
+    /// `list` asks for `fresh` and `shrunk`, also where to tell takes a look at every member.
+    Look {
+        list: bool,
+    },
     /// SIGKILL by `means`; `frozen` says that the target is known to be frozen by us.
     Kill {
         means: Means,
         frozen: bool,
     },
-    /// This signal to every process, once, so that it can act on it.
-    Signal(Signal),
+    /// This signal to every process, once, so that it can act on it; `frozen` as above.
+    Signal {
+        signal: Signal,
+        frozen: bool,
+    },
     /// Start or continue a freeze.
     Freeze,
     /// Undo every freeze inside a v1 target; with `v2` also in v2 ones, where a freeze does not hinder
@@ -153,6 +169,8 @@ pub(crate) enum Action {
     Remove,
     /// Nothing until an event, or this time.
     Wait(Time),
+    /// Nothing until others have had their turn.
+    Again,
     Finish(End),
 }
 
@@ -182,8 +200,10 @@ pub(crate) enum End {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grace {
-    Unsent(Signal, Duration),
-    Until(Time),
+    /// The first signal is to be sent, before this time.
+    Pending(Signal, Time),
+    /// It was, and SIGKILL follows at this time.
+    Sent(Time),
     Over,
 }
 
@@ -208,10 +228,14 @@ pub(crate) struct Machine {
     keep_dir: bool,
 
     // Where the reap stands.
-    looked_once: bool,
+    /// There was something at the spawn.
+    found: bool,
     resume: Resume,
     grace: Grace,
-    /// When the next kill is due whether or not anything is heard, and the wait that led there.
+    /// Somebody may be there whom no complete round has killed.
+    owed: bool,
+    /// When the next kill is due whether or not anything is heard (in the grace, the next look), and the wait
+    /// that led there.
     kill_at: Option<Time>,
     wait: Duration,
     /// Distance of the next look that is no kill.
@@ -239,7 +263,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(reaper: &Reaper, now: Time) -> Machine {
+    /// `found` says whether the spawn found any directory.
+    pub(crate) fn new(reaper: &Reaper, now: Time, found: bool) -> Machine {
         Machine {
             min_wait: reaper.min_wait,
             max_wait: reaper.max_wait,
@@ -247,12 +272,13 @@ impl Machine {
             deadline: reaper.deadline.map(|deadline| now.saturating_add(deadline)),
             method: reaper.method,
             keep_dir: reaper.keep_dir,
-            looked_once: false,
+            found,
             resume: Resume::Look,
             grace: match reaper.grace {
-                Some((signal, period)) => Grace::Unsent(signal, period),
+                Some((signal, period)) => Grace::Pending(signal, now.saturating_add(period)),
                 None => Grace::Over,
             },
+            owed: true,
             kill_at: None,
             wait: reaper.min_wait,
             probe: None,
@@ -297,11 +323,11 @@ impl Machine {
         self.escalated
     }
 
-    /// The next thing to do. Call with a wake-up only after [`Action::Wait`], and with an answer only
-    /// to the action just returned; not at all after [`Action::Finish`].
+    /// The next thing to do. Call with a wake-up only after [`Action::Wait`] or [`Action::Again`], and with an
+    /// answer only to the action just returned; not at all after [`Action::Finish`].
     pub(crate) fn step(&mut self, now: Time, input: Input) -> Action {
         match input {
-            Input::Start | Input::Event | Input::Tick => self.on_wake(now, input),
+            Input::Start | Input::Event | Input::Tick | Input::Again => self.on_wake(now, input),
             Input::Cancel => self.finish(End::Cancelled),
             Input::Looked(look) => self.on_look(now, look),
             Input::Killed(kill) => self.on_kill(now, kill),
@@ -312,35 +338,42 @@ impl Machine {
     }
 
     fn on_wake(&mut self, now: Time, input: Input) -> Action {
-        if self.ending.is_some() {
-            return match std::mem::replace(&mut self.resume, Resume::Look) {
-                Resume::Kill => Action::Kill { means: self.means(), frozen: self.frozen },
-                _ => Action::Thaw { v2: true, elsewhere: false },
-            };
-        }
         if input == Input::Tick {
             self.burst = 0;
         }
+        let frozen = self.frozen;
         match std::mem::replace(&mut self.resume, Resume::Look) {
-            _ if self.expired(now) => Action::Look,
-            Resume::Look => Action::Look,
-            Resume::Kill => Action::Kill { means: self.means(), frozen: self.frozen },
-            Resume::Signal(signal) => Action::Signal(signal),
+            resume if self.ending.is_some() && (resume == Resume::Kill || self.owes_kill()) => {
+                Action::Kill { means: self.means(), frozen }
+            }
+            _ if self.ending.is_some() => Action::Thaw { v2: true, elsewhere: false },
+            // Between kills, a look that nothing prompted only asks whether it is over.
+            Resume::Look => {
+                Action::Look { list: input == Input::Event || self.due(now) || self.expired(now) }
+            }
+            _ if self.expired(now) => Action::Look { list: true },
+            Resume::Kill => Action::Kill { means: self.means(), frozen },
+            Resume::Signal(signal) => Action::Signal { signal, frozen },
             Resume::Remove => Action::Remove,
         }
     }
 
     fn on_look(&mut self, now: Time, look: Look) -> Action {
-        let first = !std::mem::replace(&mut self.looked_once, true);
         match look {
-            Look::Gone if first => self.finish(End::Done(Outcome::AlreadyGone)),
-            Look::Gone => self.finish(End::Done(Outcome::Removed)),
+            Look::Gone if self.found => self.finish(End::Done(Outcome::Removed)),
+            Look::Gone => self.finish(End::Done(Outcome::AlreadyGone)),
             Look::Replaced => self.finish(End::Replaced),
-            Look::Empty if self.keep_dir => self.finish(End::Done(Outcome::Emptied)),
-            Look::Empty => Action::Remove,
+            Look::Empty { replaced: true } if self.keep_dir => self.finish(End::Replaced),
+            Look::Empty { .. } if self.keep_dir => self.finish(End::Done(Outcome::Emptied)),
+            Look::Empty { .. } => Action::Remove,
+            Look::Populated { fresh, .. } if self.expired(now) => {
+                self.owed |= fresh;
+                self.finish(End::TimedOut)
+            }
             _ if self.expired(now) => self.finish(End::TimedOut),
+            Look::More => Action::Again,
             Look::Unknown { denied } => {
-                if self.refused(denied) {
+                if self.due(now) && self.refused(denied) {
                     return self.finish(End::Denied);
                 }
                 self.back_off(now);
@@ -351,24 +384,35 @@ impl Machine {
     }
 
     fn on_populated(&mut self, now: Time, fresh: bool, shrunk: bool) -> Action {
-        match self.grace {
-            Grace::Unsent(signal, _) => return Action::Signal(signal),
-            Grace::Until(end) if now < end => return self.wait(now),
-            Grace::Until(_) => self.grace = Grace::Over,
-            Grace::Over => {}
-        }
         if fresh || shrunk {
             self.wait = self.min_wait;
+        }
+        if shrunk {
+            self.refusals = 0;
+        }
+        match self.grace {
+            Grace::Pending(_, end) | Grace::Sent(end) if now >= end => {
+                self.grace = Grace::Over;
+                self.wait = self.min_wait;
+                self.kill_at = None;
+            }
+            Grace::Pending(..) if self.freezing.is_some() => return Action::Freeze,
+            Grace::Pending(signal, _) if self.due(now) => {
+                return Action::Signal { signal, frozen: self.frozen };
+            }
+            Grace::Sent(_) => {
+                self.back_off(now);
+                return self.wait(now);
+            }
+            Grace::Pending(..) => return self.wait(now),
+            Grace::Over => {}
         }
         if self.freezing.is_some() {
             return Action::Freeze;
         }
-        let Some(kill_at) = self.kill_at else {
-            return self.kill();
-        };
-        if now >= kill_at {
+        if self.due(now) {
             // A round that nothing came of lengthens the next wait.
-            if !(fresh || shrunk) {
+            if self.kill_at.is_some() && !(fresh || shrunk) {
                 self.wait = self.longer();
                 self.storm = 0;
             }
@@ -401,21 +445,18 @@ impl Machine {
 
     fn on_kill(&mut self, now: Time, kill: Kill) -> Action {
         self.signalled = self.signalled.saturating_add(kill.signalled);
-        if let Grace::Unsent(signal, period) = self.grace {
-            if kill.more {
-                self.resume = Resume::Signal(signal);
-                return Action::Wait(now);
-            }
-            self.grace = Grace::Until(now.saturating_add(period));
-            return Action::Thaw { v2: true, elsewhere: false };
+        if let Grace::Pending(signal, end) = self.grace {
+            return self.on_signal(now, kill, signal, end);
         }
         if kill.method.is_some() {
             self.used = if self.frozen { Some(UsedMethod::Freezer) } else { kill.method };
         }
         if kill.more {
+            self.owed = true;
             self.resume = Resume::Kill;
-            return Action::Wait(now);
+            return Action::Again;
         }
+        self.owed = kill.failed;
         self.rounds = self.rounds.saturating_add(1);
         if kill.unsafe_unfrozen && !self.escalated && self.can_freeze {
             self.escalated = true;
@@ -434,26 +475,64 @@ impl Machine {
         Action::Thaw { v2: self.froze, elsewhere: self.rounds >= STUBBORN }
     }
 
+    /// The answer to the first, polite signal.
+    fn on_signal(&mut self, now: Time, kill: Kill, signal: Signal, end: Time) -> Action {
+        if kill.more {
+            self.resume = Resume::Signal(signal);
+            return Action::Again;
+        }
+        if kill.unsafe_unfrozen && !self.frozen && self.can_freeze {
+            return Action::Freeze;
+        }
+        if kill.failed || (kill.denied && kill.method.is_none()) {
+            // Not heard by anybody, so not sent.
+            self.back_off(now);
+        } else {
+            self.grace = Grace::Sent(end);
+            self.probe = Some(PROBE);
+            self.kill_at = Some(now.saturating_add(self.wait));
+        }
+        self.freezing = None;
+        // So that the frozen can act on it.
+        Action::Thaw { v2: true, elsewhere: false }
+    }
+
     fn on_freeze(&mut self, now: Time, freeze: Freeze) -> Action {
         let since = *self.freezing.get_or_insert(now);
-        match freeze {
-            Freeze::Frozen => {
+        let timed_out = now.saturating_sub(since) >= self.freeze_timeout;
+        match (freeze, self.grace) {
+            (Freeze::Frozen, grace) => {
                 self.froze = true;
                 self.frozen = true;
-                Action::Kill { means: Means::Signals, frozen: true }
+                match grace {
+                    Grace::Pending(signal, _) => Action::Signal { signal, frozen: true },
+                    _ => Action::Kill { means: Means::Signals, frozen: true },
+                }
             }
-            Freeze::Freezing if now.saturating_sub(since) >= self.freeze_timeout => {
+            (Freeze::Freezing, Grace::Pending(_, end)) if timed_out => {
+                // There is no safe way to send it.
+                self.froze = true;
+                self.freezing = None;
+                self.grace = Grace::Sent(end);
+                Action::Thaw { v2: true, elsewhere: false }
+            }
+            (Freeze::Freezing, _) if timed_out => {
                 self.froze = true;
                 Action::Kill { means: Means::Signals, frozen: false }
             }
-            Freeze::Freezing => {
+            (Freeze::Freezing, _) => {
                 self.froze = true;
-                let probe = self.probe.map_or(PROBE, |probe| probe.saturating_mul(2).min(self.max_wait));
+                let probe = self.probe.map_or(PROBE, |probe| probe.saturating_mul(2).min(FREEZE_PROBE));
                 self.probe = Some(probe);
                 let until = now.saturating_add(probe).min(since.saturating_add(self.freeze_timeout));
                 Action::Wait(self.deadline.map_or(until, |deadline| until.min(deadline)))
             }
-            Freeze::Unavailable => {
+            (Freeze::Unavailable, Grace::Pending(_, end)) => {
+                self.freezing = None;
+                self.grace = Grace::Sent(end);
+                Action::Thaw { v2: true, elsewhere: false }
+            }
+            (Freeze::Unavailable, _) => {
                 self.freezing = None;
                 if self.method == KillMethod::Auto {
                     // The first rung is all there is.
@@ -472,13 +551,21 @@ impl Machine {
 
     fn on_thaw(&mut self, now: Time, thaw: Thaw) -> Action {
         self.frozen = false;
-        if thaw != Thaw::Failed {
+        if matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor) {
             self.froze = false;
         }
+        let failed = match thaw {
+            Thaw::Failed => true,
+            Thaw::Denied => self.ending.is_some() && !self.refused(true),
+            _ => false,
+        };
         match (thaw, self.ending) {
-            (Thaw::Failed, Some(_)) => {
-                self.wait = self.longer();
-                return Action::Wait(now.saturating_add(self.wait));
+            (_, Some(end)) if failed => {
+                if matches!(end, End::Done(_)) {
+                    // By the next attempt somebody may have joined.
+                    self.ending = None;
+                }
+                return Action::Wait(now.saturating_add(self.min_wait));
             }
             (_, Some(end)) => return Action::Finish(end),
             (Thaw::Thawed, None) => self.held = None,
@@ -502,7 +589,7 @@ impl Machine {
             Removal::Replaced => return self.finish(End::Replaced),
             Removal::More => {
                 self.resume = Resume::Remove;
-                return Action::Wait(now);
+                return Action::Again;
             }
             Removal::Busy => {
                 // A task on its last steps makes EBUSY for a moment; anything else lasts.
@@ -511,7 +598,8 @@ impl Machine {
                 }
             }
             Removal::Denied => {
-                if self.refused(true) {
+                self.probe = None;
+                if self.due(now) && self.refused(true) {
                     return self.finish(End::Denied);
                 }
             }
@@ -521,6 +609,16 @@ impl Machine {
         }
         self.back_off(now);
         self.wait(now)
+    }
+
+    /// Whether the wait for the next attempt is over.
+    fn due(&self, now: Time) -> bool {
+        self.kill_at.is_none_or(|at| now >= at)
+    }
+
+    /// Whether the deadline came before a kill was complete.
+    fn owes_kill(&self) -> bool {
+        self.ending == Some(End::TimedOut) && self.owed
     }
 
     /// Counts refusals in a row; true when they are too many.
@@ -545,10 +643,12 @@ impl Machine {
 
     /// Waits for an event, the next look, the next kill, the end of the grace, or the deadline.
     fn wait(&mut self, now: Time) -> Action {
-        let mut until = match self.grace {
-            Grace::Until(end) => end,
-            _ => self.kill_at.unwrap_or(now),
-        };
+        let mut until = self.kill_at.unwrap_or(now);
+        if let Grace::Pending(_, end) | Grace::Sent(end) = self.grace {
+            if now < end {
+                until = until.min(end);
+            }
+        }
         if let Some(probe) = self.probe {
             let at = now.saturating_add(probe);
             self.probe = (at < until).then_some(probe.saturating_mul(2));
@@ -567,8 +667,8 @@ impl Machine {
     fn finish(&mut self, end: End) -> Action {
         let first = self.ending.is_none();
         let end = *self.ending.get_or_insert(end);
-        // A grace or a freeze that the deadline cut short has killed nobody yet.
-        if first && end == End::TimedOut && (self.rounds == 0 || self.freezing.is_some()) {
+        // Whom a grace, a freeze or a bound kept from being killed until the deadline, gets it now.
+        if first && (self.owes_kill() || end == End::TimedOut && self.freezing.is_some()) {
             self.grace = Grace::Over;
             return Action::Kill { means: self.means(), frozen: self.frozen };
         }
@@ -583,12 +683,15 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const POPULATED: Look = Look::Populated { fresh: false, shrunk: false };
     const FRESH: Look = Look::Populated { fresh: true, shrunk: false };
+    const EMPTY: Look = Look::Empty { replaced: false };
+    const TERM: Action = Action::Signal { signal: Signal::TERM, frozen: false };
     const KILLED: Kill = Kill {
         signalled: 0,
         method: Some(UsedMethod::Pidfd),
         denied: false,
         unsafe_unfrozen: false,
         more: false,
+        failed: false,
     };
 
     fn reaper() -> Reaper {
@@ -612,7 +715,7 @@ mod tests {
     impl Rig {
         fn new(reaper: &Reaper) -> Rig {
             Rig {
-                machine: Machine::new(reaper, Time::ZERO),
+                machine: Machine::new(reaper, Time::ZERO, true),
                 now: Time::ZERO,
                 look: POPULATED,
                 kill: KILLED,
@@ -629,16 +732,17 @@ mod tests {
             for _ in 0..20 {
                 let action = self.machine.step(self.now, input);
                 match action {
-                    Action::Look => self.looks.push(self.now.as_millis()),
+                    Action::Look { .. } => self.looks.push(self.now.as_millis()),
                     _ => self.done.push((self.now.as_millis(), action)),
                 }
                 input = match action {
-                    Action::Look => Input::Looked(self.look),
-                    Action::Kill { .. } | Action::Signal(_) => Input::Killed(self.kill),
+                    Action::Look { .. } => Input::Looked(self.look),
+                    Action::Kill { .. } | Action::Signal { .. } => Input::Killed(self.kill),
                     Action::Freeze => Input::Froze(self.freeze),
                     Action::Thaw { .. } => Input::Thawed(self.thaw),
                     Action::Remove => Input::Removed(self.removal),
                     Action::Wait(until) => return Ok(until),
+                    Action::Again => return Ok(self.now),
                     Action::Finish(end) => return Err(end),
                 };
             }
@@ -689,7 +793,7 @@ mod tests {
         for kill in rig.kills() {
             assert!(rig.looks.contains(&kill));
         }
-        rig.look = Look::Empty;
+        rig.look = EMPTY;
         let before = rig.kills().len();
         rig.now = 5000 * MS;
         assert_eq!(rig.wake(Input::Tick), Err(End::Done(Outcome::Removed)));
@@ -881,7 +985,7 @@ mod tests {
         rig.kill.denied = true;
         assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
         let mut rig = Rig::new(&reaper());
-        rig.look = Look::Empty;
+        rig.look = EMPTY;
         rig.removal = Removal::Denied;
         assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
     }
@@ -889,7 +993,7 @@ mod tests {
     #[test]
     fn a_busy_directory_is_tried_again_by_timer() {
         let mut rig = Rig::new(&reaper());
-        rig.look = Look::Empty;
+        rig.look = EMPTY;
         rig.removal = Removal::Busy;
         assert_eq!(rig.run(900 * MS), None);
         assert_eq!(rig.times(|action| *action == Action::Remove), [0, 1, 3, 7, 10, 50, 210, 850]);
@@ -912,7 +1016,7 @@ mod tests {
     fn grace_first_and_sigkill_after_it() {
         let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
         rig.run(99 * MS);
-        assert_eq!(rig.times(|action| *action == Action::Signal(Signal::TERM)), [0]);
+        assert_eq!(rig.times(|action| *action == TERM), [0]);
         assert_eq!(rig.kills(), []);
         // So that the frozen can act on it.
         assert_eq!(rig.times(|action| *action == Action::Thaw { v2: true, elsewhere: false }), [0]);
@@ -942,7 +1046,7 @@ mod tests {
             (POPULATED, Freeze::Unavailable, Removal::Busy),
             (FRESH, Freeze::Freezing, Removal::Busy),
             (Look::Unknown { denied: false }, Freeze::Frozen, Removal::Busy),
-            (Look::Empty, Freeze::Frozen, Removal::Busy),
+            (EMPTY, Freeze::Frozen, Removal::Busy),
         ] {
             for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
                 let mut rig = Rig::new(&reaper().method(method).deadline(100 * MS));

@@ -33,4 +33,41 @@ pub struct Metrics {
     pub unwatched: u64,
     /// Descriptors that reaps hold now.
     pub descriptors: u64,
+    /// System calls made for all of that.
+    pub calls: Calls,
+}
+
+/// System calls by kind, those of a [`Remote`](crate::Remote) of the reactor included; close(2) and what the
+/// memory allocator makes apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Calls {
+    /// openat(2).
+    pub open: u64,
+    /// pread(2).
+    pub read: u64,
+    /// write(2).
+    pub write: u64,
+    /// statx(2) and fstatfs(2).
+    pub stat: u64,
+    /// Listings of a directory: openat(2), getdents64(2) and what belongs to it, counted as one.
+    pub list: u64,
+    /// unlinkat(2).
+    pub remove: u64,
+    /// pidfd_open(2).
+    pub pidfd_open: u64,
+    /// ioctl(2) on a pidfd.
+    pub pidfd_info: u64,
+    /// pidfd_send_signal(2).
+    pub pidfd_send_signal: u64,
+    /// poll(2) on a pidfd.
+    pub poll: u64,
+    /// kill(2).
+    pub kill: u64,
+    /// epoll_ctl(2).
+    pub epoll_ctl: u64,
+    /// epoll_wait(2).
+    pub epoll_wait: u64,
+    /// timerfd_settime(2).
+    pub timerfd_settime: u64,
 }

@@ -25,11 +25,25 @@ pub struct Reaped {
     pub elapsed: Duration,
 }
 
+/// What was done for a reap that ended otherwise; see [`Reaped`] for the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Effort {
+    /// As [`Reaped::method`].
+    pub method: Option<UsedMethod>,
+    /// As [`Reaped::signalled`].
+    pub signalled: u64,
+    /// As [`Reaped::rounds`].
+    pub rounds: u32,
+    /// As [`Reaped::elapsed`].
+    pub elapsed: Duration,
+}
+
 /// What became of the target's directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// They were there at the spawn and are gone now, removed by this library or, in a race, by the
+    /// They were there at the spawn and are gone now, every process dead, removed by this library or, in a race, by the
     /// system's release agent or another party.
     Removed,
     /// They are empty and were left in place, as [`Reaper::keep_dir`] asked.
@@ -82,8 +96,10 @@ impl fmt::Display for UsedMethod {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReapError {
-    /// The deadline of [`Reaper::deadline`] passed. SIGKILL has been sent: survivors die as soon as
-    /// whatever holds them lets go.
+    /// The deadline of [`Reaper::deadline`] passed. SIGKILL has been sent, also if a
+    /// [`grace`](Reaper::grace) would have lasted longer, and unless `source` says why it could not be:
+    /// survivors die as soon as whatever holds them lets go.
+    #[non_exhaustive]
     TimedOut {
         /// The first directory of the target.
         path: PathBuf,
@@ -91,29 +107,44 @@ pub enum ReapError {
         survivors: Vec<Survivor>,
         /// The last error that stood in the way, if one did.
         source: Option<io::Error>,
+        /// What was done until then.
+        effort: Effort,
     },
     /// The directory that was spawned on is gone and another has taken its name. The newcomer was not
     /// touched. The target itself is gone, but who removed it before it was seen empty is unknown.
+    #[non_exhaustive]
     Replaced {
         /// The directory that is somebody else's now.
         path: PathBuf,
+        /// What was done until then.
+        effort: Effort,
     },
-    /// Every way to go on was refused, several rounds in a row, for lack of rights (EACCES, EPERM,
-    /// EROFS) or of a kernel facility that the chosen [`KillMethod`] insists on.
+    /// Something that has to be done was refused five rounds in a row, some 850 ms at the default waits, with
+    /// nobody dying in between: for lack of rights (EACCES, EPERM, EROFS), of a kernel facility that the chosen
+    /// [`KillMethod`] insists on, or because the path does not lead to the directory any more (ESTALE: it was
+    /// renamed, or is hidden by a mount).
+    #[non_exhaustive]
     Denied {
-        /// The file or directory that was refused.
+        /// What was refused. [`Act::Remove`] means that every process is dead.
+        act: Act,
+        /// The file, directory or process (`/proc/PID`) that it was refused on.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
+        /// What was done until then.
+        effort: Effort,
     },
     /// The target is held frozen from outside for longer than [`Reaper::freeze_timeout`]: by a v1 ancestor, or
     /// by a v1 freezer cgroup that also holds others. SIGKILL has been sent; it takes effect when that is
     /// thawed, which is its owner's to do.
+    #[non_exhaustive]
     FrozenByAncestor {
         /// The directory of the target that is held frozen.
         path: PathBuf,
         /// The cgroup whose freeze holds it, if that is to be seen.
         frozen_by: Option<PathBuf>,
+        /// What was done until then.
+        effort: Effort,
     },
     /// [`ReapHandle::cancel`](crate::ReapHandle::cancel) was called.
     Cancelled,
@@ -129,7 +160,7 @@ pub enum ReapError {
 impl fmt::Display for ReapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReapError::TimedOut { path, survivors, source } => {
+            ReapError::TimedOut { path, survivors, source, .. } => {
                 write!(f, "{}: not reaped in time", path.display())?;
                 if let Some(source) = source {
                     write!(f, " ({source})")?;
@@ -139,11 +170,17 @@ impl fmt::Display for ReapError {
                 }
                 Ok(())
             }
-            ReapError::Replaced { path } => {
+            ReapError::Replaced { path, .. } => {
                 write!(f, "{}: removed and made again by another party; left alone", path.display())
             }
-            ReapError::Denied { path, source } => write!(f, "{}: {source}", path.display()),
-            ReapError::FrozenByAncestor { path, frozen_by } => {
+            ReapError::Denied { act, path, source, .. } => {
+                match path.strip_prefix("/proc") {
+                    Ok(pid) => write!(f, "process {}", pid.display())?,
+                    Err(_) => write!(f, "{}", path.display())?,
+                }
+                write!(f, ": {act}: {source}")
+            }
+            ReapError::FrozenByAncestor { path, frozen_by, .. } => {
                 write!(f, "{}: held frozen by ", path.display())?;
                 match frozen_by {
                     Some(dir) => write!(f, "{}", dir.display())?,
@@ -165,27 +202,74 @@ impl Error for ReapError {
             ReapError::TimedOut { source: Some(source), .. } | ReapError::Denied { source, .. } => {
                 Some(source)
             }
-            ReapError::Refused(Refusal::Io { source, .. }) | ReapError::Reactor(source) => Some(source),
+            ReapError::Refused(refusal) => refusal.source(),
+            ReapError::Reactor(source) => Some(source),
             _ => None,
         }
+    }
+}
+
+impl ReapError {
+    /// What was done until then, where the reap was begun and not given up by the caller.
+    pub fn effort(&self) -> Option<Effort> {
+        match self {
+            ReapError::TimedOut { effort, .. }
+            | ReapError::Replaced { effort, .. }
+            | ReapError::Denied { effort, .. }
+            | ReapError::FrozenByAncestor { effort, .. } => Some(*effort),
+            _ => None,
+        }
+    }
+}
+
+/// What was refused, in [`ReapError::Denied`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Act {
+    /// To look who is there.
+    Look,
+    /// To kill somebody.
+    Kill,
+    /// To freeze the target, which the method needs.
+    Freeze,
+    /// To thaw it, without which nobody dies.
+    Thaw,
+    /// To remove a directory. Nobody is alive in it.
+    Remove,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Act::Look => "cannot be looked at",
+            Act::Kill => "cannot be killed",
+            Act::Freeze => "cannot be frozen",
+            Act::Thaw => "cannot be thawed",
+            Act::Remove => "every process is dead, but the directory cannot be removed",
+        })
     }
 }
 
 impl Clone for ReapError {
     fn clone(&self) -> ReapError {
         match self {
-            ReapError::TimedOut { path, survivors, source } => ReapError::TimedOut {
+            ReapError::TimedOut { path, survivors, source, effort } => ReapError::TimedOut {
                 path: path.clone(),
                 survivors: survivors.clone(),
                 source: source.as_ref().map(clone_io),
+                effort: *effort,
             },
-            ReapError::Replaced { path } => ReapError::Replaced { path: path.clone() },
-            ReapError::Denied { path, source } => {
-                ReapError::Denied { path: path.clone(), source: clone_io(source) }
+            ReapError::Replaced { path, effort } => {
+                ReapError::Replaced { path: path.clone(), effort: *effort }
             }
-            ReapError::FrozenByAncestor { path, frozen_by } => {
-                ReapError::FrozenByAncestor { path: path.clone(), frozen_by: frozen_by.clone() }
+            ReapError::Denied { act, path, source, effort } => {
+                ReapError::Denied { act: *act, path: path.clone(), source: clone_io(source), effort: *effort }
             }
+            ReapError::FrozenByAncestor { path, frozen_by, effort } => ReapError::FrozenByAncestor {
+                path: path.clone(),
+                frozen_by: frozen_by.clone(),
+                effort: *effort,
+            },
             ReapError::Cancelled => ReapError::Cancelled,
             ReapError::Disconnected => ReapError::Disconnected,
             ReapError::Refused(refusal) => ReapError::Refused(refusal.clone()),
@@ -277,10 +361,7 @@ impl fmt::Display for SpawnError {
 
 impl Error for SpawnError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match &self.inner.1 {
-            Refusal::Io { source, .. } => Some(source),
-            _ => None,
-        }
+        self.inner.1.source()
     }
 }
 
@@ -337,7 +418,7 @@ pub enum Refusal {
         /// As given.
         max_wait: Duration,
     },
-    /// The reactor was dropped or stopped; only a spawn through a `Remote` meets this.
+    /// The reactor was dropped; only a spawn through a `Remote` meets this.
     Disconnected,
     /// The kernel would not let the checks be made.
     Io {
@@ -346,6 +427,15 @@ pub enum Refusal {
         /// The kernel's answer.
         source: io::Error,
     },
+}
+
+impl Error for Refusal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Refusal::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl Clone for Refusal {

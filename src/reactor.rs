@@ -19,7 +19,7 @@ use crate::cgroup::{Budget, Notice};
 use crate::entries::{Checks, Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::machine::Input;
-use crate::metrics::Metrics;
+use crate::metrics::{Calls, Metrics};
 use crate::outcome::SpawnError;
 use crate::reaper::Reaper;
 use crate::remote::{Command, Queue, Remote};
@@ -87,7 +87,9 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a reactor. It holds three descriptors: an epoll, a timerfd and an eventfd.
+    /// Makes a reactor. It holds three descriptors: an epoll, a timerfd and an eventfd; from the first spawn on
+    /// up to four more, by which it knows the caller's own cgroups; and those that reaps under way need, see
+    /// [`Metrics::descriptors`]. It is not to be used by a forked child.
     ///
     /// # Errors
     ///
@@ -147,15 +149,15 @@ impl Reactor {
     /// What epoll_wait(2) says, EINTR apart. The reaps are unharmed.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<usize> {
         let timeout = max_wait.map(|wait| wait.min(LONGEST));
+        self.entries.metrics.calls.epoll_wait += 1;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
             Err(error) => return Err(error),
         }
         let completed = self.entries.metrics.completed;
-        let again = self.entries.take_again();
-        let mut worked = self.backlog || !again.is_empty();
-        let mut commands = std::mem::take(&mut self.backlog);
+        let again = self.entries.again();
+        let mut worked = self.backlog || again > 0;
 
         let mut woken = std::mem::take(&mut self.woken);
         woken.extend(self.events.iter().map(|event| event.token()));
@@ -166,7 +168,8 @@ impl Reactor {
                 // The timer is registered edge-triggered and set anew after each expiry: no need to
                 // read it.
                 TIMER => self.armed = None,
-                WAKER => commands = true,
+                // The queue itself says what there is.
+                WAKER => {}
                 Token(token) => {
                     self.entries.metrics.events += 1;
                     self.entries.wake(token, Input::Event, &register(self.poll.registry()));
@@ -175,9 +178,7 @@ impl Reactor {
         }
         self.woken = woken;
 
-        if commands {
-            self.obey();
-        }
+        self.obey();
         worked |= self.entries.expire(&register(self.poll.registry()));
         self.entries.go_on(again, &register(self.poll.registry()));
         self.arm();
@@ -186,7 +187,7 @@ impl Reactor {
         Ok((metrics.completed - completed) as usize)
     }
 
-    /// Runs until [`Remote::stop`].
+    /// Runs until [`Remote::stop`]; not at all if a stop has come since the last run.
     ///
     /// # Errors
     ///
@@ -249,8 +250,14 @@ impl Reactor {
 
     /// What was done so far.
     pub fn metrics(&self) -> Metrics {
-        let Checks { budget, .. } = &self.entries.checks;
-        Metrics { descriptors: budget.used() as u64, ..self.entries.metrics.clone() }
+        let Checks { sys, budget, .. } = &self.entries.checks;
+        let metrics = self.entries.metrics.clone();
+        let Calls { epoll_ctl, epoll_wait, timerfd_settime, .. } = metrics.calls;
+        Metrics {
+            descriptors: budget.used() as u64,
+            calls: Calls { epoll_ctl, epoll_wait, timerfd_settime, ..sys.calls() },
+            ..metrics
+        }
     }
 
     fn admit(&mut self, spawn: Spawn<Linux>) {
@@ -259,6 +266,7 @@ impl Reactor {
 
     /// Does what other threads asked for.
     fn obey(&mut self) {
+        self.backlog = false;
         for _ in 0..BATCH {
             match self.queue.pop() {
                 None => return,
@@ -281,12 +289,17 @@ impl Reactor {
         // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
         // loop that is edge-triggered. Setting the timer anew does.
         let armed = if self.full { None } else { self.armed };
+        let calls = &mut self.entries.metrics.calls;
         let result = match (next, armed) {
             (None, None) => return,
-            (None, Some(_)) => self.timer.unset(),
+            (None, Some(_)) => {
+                calls.timerfd_settime += 1;
+                self.timer.unset()
+            }
             // Set too early is as good: that expiry finds nothing due and sets it right.
             (Some(next), Some(armed)) if armed <= next => return,
             (Some(next), _) => {
+                calls.timerfd_settime += 1;
                 // 1 ns is the shortest: zero would turn it off.
                 let left = self.until(next).clamp(Duration::from_nanos(1), LONGEST);
                 let expiration = Expiration::OneShot(TimeSpec::from(left));
@@ -347,7 +360,7 @@ impl fmt::Debug for Reactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reactor")
             .field("len", &self.len())
-            .field("metrics", &self.entries.metrics)
+            .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }
 }

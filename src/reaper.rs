@@ -24,6 +24,7 @@ use crate::outcome::Refusal;
 /// # let _ = reaper;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "options do nothing by themselves"]
 pub struct CgroupOptions {
     pub(crate) root: PathBuf,
     pub(crate) slice: PathBuf,
@@ -79,6 +80,7 @@ pub(crate) enum Place {
 ///
 /// Nothing is looked at or touched before the spawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a reaper does nothing before it is spawned"]
 pub struct Reaper {
     pub(crate) place: Place,
     pub(crate) min_wait: Duration,
@@ -181,7 +183,7 @@ impl Reaper {
             "cgroup.kill" => self.faults.no_cgroup_kill = true,
             "pidfd" => self.faults.no_pidfd = true,
             "events" => self.faults.no_events = true,
-            _ => {}
+            _ => panic!("no such facility: {facility}"),
         }
         self
     }
@@ -247,11 +249,14 @@ impl FromStr for KillMethod {
 /// assert_eq!("SIGTERM".parse(), Ok(Signal::TERM));
 /// assert_eq!(Signal::new(15), Some(Signal::TERM));
 /// assert_eq!(Signal::new(0), None);
+/// assert!("RTMIN+3".parse::<Signal>().is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signal(i32);
 
 impl Signal {
+    /// Abort.
+    pub const ABRT: Signal = Signal(libc::SIGABRT);
     /// Hang-up.
     pub const HUP: Signal = Signal(libc::SIGHUP);
     /// Interrupt from the keyboard.
@@ -260,6 +265,8 @@ impl Signal {
     pub const QUIT: Signal = Signal(libc::SIGQUIT);
     /// The end of the process, at any cost to it.
     pub const KILL: Signal = Signal(libc::SIGKILL);
+    /// Power failure: lxc's request to an init to shut down.
+    pub const PWR: Signal = Signal(libc::SIGPWR);
     /// The polite request to end.
     pub const TERM: Signal = Signal(libc::SIGTERM);
     /// User-defined.
@@ -278,6 +285,28 @@ impl Signal {
     }
 }
 
+/// The signals that have a name here.
+const NAMES: [(&str, Signal); 9] = [
+    ("ABRT", Signal::ABRT),
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("KILL", Signal::KILL),
+    ("PWR", Signal::PWR),
+    ("QUIT", Signal::QUIT),
+    ("TERM", Signal::TERM),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+];
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.iter().find(|(_, signal)| signal == self) {
+            Some((name, _)) => f.pad(&format!("SIG{name}")),
+            None => f.pad(&format!("signal {}", self.0)),
+        }
+    }
+}
+
 impl FromStr for Signal {
     type Err = ParseError;
 
@@ -285,15 +314,17 @@ impl FromStr for Signal {
         if let Ok(number) = text.parse() {
             return Signal::new(number).ok_or(ParseError("a signal number from 1 to 64"));
         }
-        match text.strip_prefix("SIG").unwrap_or(text) {
-            "HUP" => Ok(Signal::HUP),
-            "INT" => Ok(Signal::INT),
-            "QUIT" => Ok(Signal::QUIT),
-            "KILL" => Ok(Signal::KILL),
-            "TERM" => Ok(Signal::TERM),
-            "USR1" => Ok(Signal::USR1),
-            "USR2" => Ok(Signal::USR2),
-            _ => Err(ParseError("a signal: HUP, INT, QUIT, KILL, TERM, USR1, USR2 or a number")),
+        let name = text.strip_prefix("SIG").unwrap_or(text);
+        // Some systems ask an init to shut down by one of these: SIGRTMIN+3 is systemd's.
+        let real_time = name.strip_prefix("RTMIN+").and_then(|number| number.parse::<i32>().ok());
+        if let Some(number) = real_time.filter(|number| (0..=30).contains(number)) {
+            return Ok(Signal(libc::SIGRTMIN() + number));
+        }
+        match NAMES.iter().find(|(known, _)| *known == name) {
+            Some((_, signal)) => Ok(*signal),
+            None => Err(ParseError(
+                "a signal: ABRT, HUP, INT, KILL, PWR, QUIT, TERM, USR1, USR2, RTMIN+n or a number",
+            )),
         }
     }
 }

@@ -46,8 +46,8 @@ impl Queue {
         // One wake for a non-empty queue: whoever made it so has sent it.
         if inner.commands.is_empty() {
             if let Err(error) = waker.wake() {
-                // An eventfd that is ours and non-blocking has no way to fail; should it, the command
-                // is seen on the next turn, which the safety tick bounds.
+                // An eventfd that is ours and non-blocking has no way to fail; should it, the command is seen
+                // in the next turn, whatever that is for.
                 log::error!("cannot wake the reactor: {error}");
             }
         }
@@ -55,7 +55,7 @@ impl Queue {
         Ok(())
     }
 
-    /// The next command, and whether others are behind it.
+    /// The next command.
     pub(crate) fn pop(&self) -> Option<Command> {
         self.lock().commands.pop_front()
     }
@@ -110,7 +110,8 @@ impl Remote {
         }
     }
 
-    /// Makes `Reactor::run` return; without effect on a reactor that is gone. Reaps stay as they are.
+    /// Makes `Reactor::run` return, or return at once where it is called next: a stop that comes before the run
+    /// is not lost. Without effect on a reactor that is gone. Reaps stay as they are.
     pub fn stop(&self) {
         let _ = self.queue.push(Command::Stop);
     }

@@ -9,6 +9,8 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::dir::{Dir, Type};
@@ -18,8 +20,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 use nix::sys::uio::pread;
+use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, gettid, unlinkat, write};
+
+use crate::metrics::Calls;
 
 /// A kernel. Errors are those of errno(3), nothing is retried here.
 ///
@@ -30,6 +35,9 @@ pub(crate) trait Sys {
 
     /// Time since an arbitrary start, CLOCK_MONOTONIC.
     fn now(&self) -> Duration;
+
+    /// The kernel's version, the first two numbers of uname(2)'s release; zeros if it has none.
+    fn release(&self) -> (u32, u32);
 
     /// The caller's process id, and its thread id, which is the same on the main thread.
     fn caller(&self) -> (i32, i32);
@@ -106,9 +114,52 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// The kernel that we run on.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Linux;
+/// The kernel that we run on, and what was asked of it. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Linux {
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    open: AtomicU64,
+    read: AtomicU64,
+    write: AtomicU64,
+    stat: AtomicU64,
+    list: AtomicU64,
+    remove: AtomicU64,
+    pidfd_open: AtomicU64,
+    pidfd_info: AtomicU64,
+    pidfd_send_signal: AtomicU64,
+    poll: AtomicU64,
+    kill: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+impl Linux {
+    /// What was asked so far; of the loop itself, nothing.
+    pub(crate) fn calls(&self) -> Calls {
+        let counts = &self.counts;
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        Calls {
+            open: get(&counts.open),
+            read: get(&counts.read),
+            write: get(&counts.write),
+            stat: get(&counts.stat),
+            list: get(&counts.list),
+            remove: get(&counts.remove),
+            pidfd_open: get(&counts.pidfd_open),
+            pidfd_info: get(&counts.pidfd_info),
+            pidfd_send_signal: get(&counts.pidfd_send_signal),
+            poll: get(&counts.poll),
+            kill: get(&counts.kill),
+            ..Calls::default()
+        }
+    }
+}
 
 /// `struct pidfd_info` of `linux/pidfd.h`, as it was first published.
 #[repr(C)]
@@ -148,12 +199,20 @@ impl Sys for Linux {
         clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
     }
 
+    fn release(&self) -> (u32, u32) {
+        let Ok(name) = uname() else { return (0, 0) };
+        let mut numbers = name.release().as_bytes().split(|byte| !byte.is_ascii_digit());
+        let mut number = || numbers.next().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        (number().unwrap_or(0), number().unwrap_or(0))
+    }
+
     fn caller(&self) -> (i32, i32) {
         // Fits: the kernel's pids are ints.
         (std::process::id() as i32, gettid().as_raw())
     }
 
     fn open(&self, at: Option<&OwnedFd>, path: &CStr, how: Open) -> io::Result<OwnedFd> {
+        count(&self.counts.open);
         let flags = match how {
             Open::Place => OFlag::O_PATH | OFlag::O_NOFOLLOW,
             Open::Directory => OFlag::O_PATH | OFlag::O_DIRECTORY,
@@ -165,11 +224,13 @@ impl Sys for Linux {
     }
 
     fn read_at(&self, fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        count(&self.counts.read);
         let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
         Ok(pread(fd, buffer, offset)?)
     }
 
     fn write(&self, fd: &OwnedFd, text: &[u8]) -> io::Result<()> {
+        count(&self.counts.write);
         match write(fd, text)? {
             n if n == text.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),
@@ -177,6 +238,7 @@ impl Sys for Linux {
     }
 
     fn stat(&self, at: Option<&OwnedFd>, path: &CStr) -> io::Result<Stat> {
+        count(&self.counts.stat);
         let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
         let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK;
         let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
@@ -203,12 +265,14 @@ impl Sys for Linux {
     }
 
     fn filesystem(&self, fd: &OwnedFd) -> io::Result<i64> {
+        count(&self.counts.stat);
         // The type differs between architectures.
         #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
         Ok(fstatfs(fd)?.filesystem_type().0 as i64)
     }
 
     fn subdirectories(&self, at: &OwnedFd, path: &CStr) -> io::Result<Vec<OsString>> {
+        count(&self.counts.list);
         let path = if path.is_empty() { c"." } else { path };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut stream = Dir::openat(at, path, flags, Mode::empty())?;
@@ -224,19 +288,23 @@ impl Sys for Linux {
     }
 
     fn rmdir(&self, at: Option<&OwnedFd>, path: &CStr) -> io::Result<()> {
+        count(&self.counts.remove);
         Ok(unlinkat(dirfd(at), path, UnlinkatFlags::RemoveDir)?)
     }
 
     /// `pid` must be positive: the kernel refuses others with EINVAL, and so does this.
     fn pidfd_open(&self, pid: i32) -> io::Result<OwnedFd> {
+        count(&self.counts.pidfd_open);
         pidfd_open(pid, 0)
     }
 
     fn pidfd_of_thread(&self, tid: i32) -> io::Result<OwnedFd> {
+        count(&self.counts.pidfd_open);
         pidfd_open(tid, libc::PIDFD_THREAD)
     }
 
     fn cgroup_of(&self, pidfd: &OwnedFd) -> io::Result<u64> {
+        count(&self.counts.pidfd_info);
         let mut info = PidfdInfo { mask: PIDFD_INFO_CGROUPID, cgroupid: 0, rest: [0; 12] };
         // SAFETY: the descriptor is borrowed and so open; the request's number says how large the structure
         // is, and the kernel writes no more than that.
@@ -248,6 +316,7 @@ impl Sys for Linux {
     }
 
     fn pidfd_send_signal(&self, pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+        count(&self.counts.pidfd_send_signal);
         // SAFETY: the descriptor is borrowed and so open; a null siginfo is allowed and means the same as
         // for kill(2).
         let result = unsafe {
@@ -257,12 +326,14 @@ impl Sys for Linux {
     }
 
     fn has_exited(&self, pidfd: &OwnedFd) -> io::Result<bool> {
+        count(&self.counts.poll);
         Ok(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
     }
 
     /// `pid` must be positive: 0 and negative ones mean groups of processes, the caller's among them, and are
     /// refused with EINVAL.
     fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+        count(&self.counts.kill);
         if pid <= 0 {
             return Err(Errno::EINVAL.into());
         }

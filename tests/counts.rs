@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cgroup_reaper::{Metrics, Reactor, Reaper};
+use cgroup_reaper::{Calls, Metrics, Reactor, Reaper};
 use common::*;
+
+/// What the traced copy says before the counts of its reactor.
+const COUNTED: &str = "the reactor counted: ";
 
 /// Set in the traced copy of this program.
 const TRACED: &str = "CGROUP_REAPER_TRACED";
@@ -142,8 +145,11 @@ fn a_turn_with_nothing_to_do_makes_one_system_call() {
         let mut reactor = Reactor::new().unwrap();
         reactor.turn(Some(Duration::ZERO)).unwrap();
         Box::new(move || {
+            let before = reactor.metrics().calls;
             reactor.turn(Some(Duration::ZERO)).unwrap();
+            let after = reactor.metrics().calls;
             std::mem::forget(reactor);
+            [before, after]
         })
     });
     if let Some(calls) = calls {
@@ -165,8 +171,11 @@ fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
             let sleepers = sandbox.sleepers(processes, &[&dir]);
             rest();
             Box::new(move || {
+                let before = reactor.metrics().calls;
                 reap_in(&mut reactor, &dir);
+                let after = reactor.metrics().calls;
                 std::mem::forget((reactor, sleepers));
+                [before, after]
             })
         });
         let Some(calls) = calls else { return Ok(()) };
@@ -187,8 +196,11 @@ fn a_v1_reap_makes_few_system_calls() {
             let dir = sandbox.v1("freezer", "second");
             let sleepers = sandbox.sleepers(1, &[&dir]);
             Box::new(move || {
+                let before = reactor.metrics().calls;
                 reap_in(&mut reactor, &dir);
+                let after = reactor.metrics().calls;
                 std::mem::forget((reactor, sleepers));
+                [before, after]
             })
         });
         let Some(calls) = calls else { return Ok(()) };
@@ -198,10 +210,30 @@ fn a_v1_reap_makes_few_system_calls() {
     });
 }
 
-type Measured = Box<dyn FnOnce()>;
+/// What is to be measured; returns what the reactor itself counted before and after.
+type Measured = Box<dyn FnOnce() -> [Calls; 2]>;
+
+/// The counts that the reactor's have to agree with, by the numbers of the system calls.
+fn by_number(calls: &Calls) -> [(i64, u64); 12] {
+    [
+        (libc::SYS_openat, calls.open),
+        (libc::SYS_pread64, calls.read),
+        (libc::SYS_write, calls.write),
+        (libc::SYS_ioctl, calls.pidfd_info),
+        (libc::SYS_unlinkat, calls.remove),
+        (libc::SYS_pidfd_open, calls.pidfd_open),
+        (libc::SYS_pidfd_send_signal, calls.pidfd_send_signal),
+        (libc::SYS_poll, calls.poll),
+        (libc::SYS_kill, calls.kill),
+        (libc::SYS_epoll_ctl, calls.epoll_ctl),
+        (libc::SYS_epoll_wait, calls.epoll_wait),
+        (libc::SYS_timerfd_settime, calls.timerfd_settime),
+    ]
+}
 
 /// Runs the test again in a traced copy of this program, where `prepare` makes what is to be measured; says how
-/// many system calls that made, by number. `None` in the copy itself.
+/// many system calls that made, by number, once the reactor's own counts have been found to agree. `None` in the
+/// copy itself.
 #[allow(clippy::zombie_processes, reason = "`trace` waits for it")]
 fn counted(
     test: &str,
@@ -212,15 +244,19 @@ fn counted(
         let sandbox = Sandbox::new(test);
         let measured = prepare(&sandbox, &what);
         mark();
-        measured();
+        let [before, after] = measured();
         mark();
+        let made: Vec<String> = std::iter::zip(by_number(&before), by_number(&after))
+            .map(|((number, before), (_, after))| format!("{number} {}", after - before))
+            .collect();
+        println!("{COUNTED}{}", made.join(","));
         return None;
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", test, "--test-threads=1", "--nocapture"])
         .env(TRACED, what)
-        .stdout(Stdio::null());
+        .stdout(Stdio::piped());
     // SAFETY: one system call between fork and exec.
     unsafe {
         command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
@@ -228,8 +264,17 @@ fn counted(
             _ => Ok(()),
         });
     }
-    let child = command.spawn().unwrap();
-    Some(trace(child.id() as i32))
+    let mut child = command.spawn().unwrap();
+    let calls = trace(child.id() as i32);
+    // It has ended, and what it said fits into a pipe.
+    let said = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
+    let (_, counted) = said.split_once(COUNTED).expect("what the reactor counted");
+    for pair in counted.lines().next().unwrap().split(',') {
+        let (number, made) = pair.split_once(' ').unwrap();
+        let traced = calls.get(&number.parse().unwrap()).copied().unwrap_or(0);
+        assert_eq!(made, traced.to_string(), "system call {number}: {counted} {calls:?}");
+    }
+    Some(calls)
 }
 
 /// A system call that nothing else here makes.

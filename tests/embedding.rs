@@ -685,7 +685,7 @@ fn a_signal_is_no_error() {
     });
     let (result, metrics) = thread.join().expect("no panic");
     assert_eq!(result.expect("no error"), 0);
-    assert_eq!(metrics, Metrics::default());
+    assert_eq!(metrics.wakeups, 0);
     assert!(interrupted.load(Ordering::Relaxed));
 }
 

@@ -361,7 +361,7 @@ fn the_root_of_a_delegated_subtree(world: &World) {
     assert!(members.iter().all(|member| member.ended(TIMEOUT)));
     let members = start();
     match as_user(|| reap(reaper())) {
-        Err(ReapError::Denied { path, source }) => {
+        Err(ReapError::Denied { path, source, .. }) => {
             assert_eq!((path, source.raw_os_error()), (subtree.clone(), Some(libc::EACCES)));
         }
         other => panic!("{other:?}"),
@@ -534,7 +534,7 @@ fn made_again_in_a_loop(world: &World) {
         eventually("made again", || made.load(Ordering::Relaxed));
         drop(hand);
         match result {
-            Err(ReapError::Replaced { path }) => {
+            Err(ReapError::Replaced { path, .. }) => {
                 assert!(dirs.contains(&path));
                 replaced += 1;
             }

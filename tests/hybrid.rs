@@ -45,7 +45,7 @@ fn a_v1_group_that_also_holds_others_is_reported_and_left_alone() {
     freeze_v1(&freezer);
     let reaper = Reaper::at(&target).freeze_timeout(Duration::from_millis(300));
     match reap(reaper) {
-        Err(ReapError::FrozenByAncestor { path, frozen_by }) => {
+        Err(ReapError::FrozenByAncestor { path, frozen_by, .. }) => {
             assert_eq!((path.as_path(), frozen_by.as_deref()), (target.as_path(), Some(freezer.as_path())));
         }
         other => panic!("{other:?}"),

@@ -613,7 +613,7 @@ fn point_15_the_newcomer_is_not_killed() {
         eventually("rmdir", || fs::remove_dir(&dir).is_ok());
         let newcomer = sandbox.canary(&[&any_group(&sandbox, "target")]);
         match finish(&mut reactor, &handle) {
-            Err(ReapError::Replaced { path }) => assert_eq!(path, dir),
+            Err(ReapError::Replaced { path, .. }) => assert_eq!(path, dir),
             other => panic!("{other:?}"),
         }
         newcomer.assert_alive();

@@ -287,7 +287,7 @@ fn frozen_together_with_others() {
         other => panic!("{other:?}"),
     }
     match reap(reaper.clone().freeze_timeout(Duration::from_millis(100))) {
-        Err(ReapError::FrozenByAncestor { path, frozen_by }) => {
+        Err(ReapError::FrozenByAncestor { path, frozen_by, .. }) => {
             assert_eq!((&path, frozen_by.as_ref()), (&dirs[0], Some(&elsewhere)));
         }
         other => panic!("{other:?}"),
@@ -654,24 +654,32 @@ fn directories_are_kept(world: &World) {
 
 /// Makes the target anew behind the reap's back, with a canary inside.
 fn replaced(world: &World, method: KillMethod) {
-    let (dirs, reaper) = world.target();
-    let member = world.sandbox.sleeper(&refs(&dirs));
-    let mut reactor = Reactor::new().expect("reactor");
-    let reaper = reaper.method(method).max_wait(Duration::from_millis(20));
-    let handle = spawn(&mut reactor, reaper);
-    // Up to the kill, but no look after it.
-    drive(&mut reactor, "the kill", |metrics| metrics.cgroup_kills + metrics.signals >= 1);
-    assert!(member.ended(TIMEOUT));
-    for dir in &dirs {
-        eventually("rmdir", || fs::remove_dir(dir).is_ok());
+    for _ in 0..10 {
+        let (dirs, reaper) = world.target();
+        let member = world.sandbox.sleeper(&refs(&dirs));
+        let mut reactor = Reactor::new().expect("reactor");
+        let reaper = reaper.method(method).max_wait(Duration::from_millis(20));
+        let handle = spawn(&mut reactor, reaper);
+        // Up to the kill, but no look after it.
+        drive(&mut reactor, "the kill", |metrics| metrics.cgroup_kills + metrics.signals >= 1);
+        assert!(member.ended(TIMEOUT));
+        if handle.is_complete() {
+            // On a slow machine the look was due within the same turn.
+            continue;
+        }
+        for dir in &dirs {
+            eventually("rmdir", || fs::remove_dir(dir).is_ok());
+        }
+        let newcomer = world.sandbox.canary(&refs(&world.group("target")));
+        match finish(&mut reactor, &handle) {
+            Err(ReapError::Replaced { path, .. }) => assert!(dirs.contains(&path), "{path:?}"),
+            other => panic!("{other:?}"),
+        }
+        newcomer.assert_alive();
+        assert!(!world.frozen("target"));
+        return;
     }
-    let newcomer = world.sandbox.canary(&refs(&world.group("target")));
-    match finish(&mut reactor, &handle) {
-        Err(ReapError::Replaced { path }) => assert!(dirs.contains(&path), "{path:?}"),
-        other => panic!("{other:?}"),
-    }
-    newcomer.assert_alive();
-    assert!(!world.frozen("target"));
+    panic!("each time it was over before it could be replaced");
 }
 
 each!(replaced_under_way on v2, freezer, cpu, several);
@@ -703,7 +711,7 @@ fn one_of_several_replaced() {
     newcomer.assert_alive();
     stuck.release();
     match finish(&mut reactor, &handle) {
-        Err(ReapError::Replaced { path }) => assert_eq!(path, dirs[1]),
+        Err(ReapError::Replaced { path, .. }) => assert_eq!(path, dirs[1]),
         other => panic!("{other:?}"),
     }
     assert!(!dirs[0].exists() && !dirs[2].exists());
@@ -768,10 +776,10 @@ fn without_cgroup_kill(world: &World) {
 each!(without_pidfd on v2, freezer, several);
 fn without_pidfd(world: &World) {
     let reaped = by(world, |reaper| reaper.without("pidfd"));
-    if world.by_cgroup_kill() && reaped.rounds == 1 {
-        assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
-    } else if !world.by_cgroup_kill() {
+    if !world.by_cgroup_kill() {
         assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+    } else if reaped.rounds <= 2 {
+        assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
     }
 }
 

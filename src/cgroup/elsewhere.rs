@@ -11,9 +11,11 @@ use super::tree::descendants;
 use super::v1;
 use crate::sys::{Open, Sys};
 
+/// Members asked in one step who holds them frozen.
+const ASKED: usize = 64;
+
 /// The freezer cgroup whose own freeze holds the process.
-pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: i32, mounts: &[Mount]) -> Option<PathBuf> {
-    let mount = mounts.iter().find(|mount| mount.has_controller(b"freezer"))?;
+pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: i32, mount: &Mount) -> Option<PathBuf> {
     let cgroups = read_path(sys, format!("/proc/{pid}/cgroup").as_ref()).ok()?;
     let mut dir = mount.path_of(membership(&cgroups, mount)?)?;
     let says = |dir: &PathBuf, file: &str| read_path(sys, &dir.join(file)).unwrap_or_default();
@@ -31,14 +33,30 @@ pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: i32, mounts: &[Mount]) -> Option<P
     }
 }
 
-/// Thaws the group that holds a member frozen, if nobody else is in it. False if there is one that is not
-/// ours to thaw.
-pub(crate) fn thaw<S: Sys>(sys: &S, members: &Listing) -> io::Result<bool> {
-    let mounts = Mount::all(sys)?;
-    let Some(dir) = members.pids.first().and_then(|&pid| frozen_by(sys, pid, &mounts)) else {
-        return Ok(true);
-    };
-    let group = sys.open(None, &c_path(&dir)?, Open::Place)?;
+/// Thaws the groups that hold members frozen and nobody else. False if there is one that is not ours to thaw.
+///
+/// What is inside of the target's `own` freezer groups, or above one, is left to the thaw of those.
+pub(crate) fn thaw<S: Sys>(
+    sys: &S,
+    mount: Option<&Mount>,
+    members: &Listing,
+    own: &[&Path],
+) -> io::Result<bool> {
+    let Some(mount) = mount else { return Ok(true) };
+    let mut dirs: Vec<PathBuf> =
+        members.pids.iter().take(ASKED).filter_map(|&pid| frozen_by(sys, pid, mount)).collect();
+    dirs.retain(|dir| !own.iter().any(|own| dir.starts_with(own) || own.starts_with(dir)));
+    dirs.sort_unstable();
+    dirs.dedup();
+    let mut thawed = true;
+    for dir in dirs {
+        thawed &= thaw_group(sys, &dir, members)?;
+    }
+    Ok(thawed)
+}
+
+fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &Listing) -> io::Result<bool> {
+    let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = Listing::default();
     for below in descendants(sys, &group)? {
         held.add(sys, &group, &below)?;

@@ -5,6 +5,7 @@ mod elsewhere;
 mod file;
 mod own;
 mod pin;
+mod proc;
 mod procs;
 mod resolve;
 mod survivors;
@@ -17,13 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) use self::budget::Budget;
-pub(crate) use self::own::OwnCgroups;
+use self::own::Mount;
+pub(crate) use self::own::{Mounts, OwnCgroups};
 use self::pin::{Lost, Version, is_denied, is_gone};
 use self::procs::{How, Listing, Unverified, Victims, Who};
 use self::tree::{Removed, Tree, TreeEnd, descendants};
 use crate::machine::{End, Freeze, Kill, Look, Means, Removal, Thaw};
 use crate::metrics::Metrics;
-use crate::outcome::{ReapError, Refusal, Survivor, UsedMethod};
+use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor, UsedMethod};
 use crate::reaper::{Faults, KillMethod, Place, Reaper, Signal};
 use crate::sys::{Open, Sys};
 
@@ -45,6 +47,9 @@ pub(crate) struct Kernel<'a, S: Sys> {
     pub(crate) metrics: &'a mut Metrics,
     pub(crate) watch: Watch<'a, S>,
     pub(crate) no_events: bool,
+    /// The dying leave the lists before they are dead, and let their directory be removed.
+    pub(crate) hides_dying: bool,
+    pub(crate) mounts: &'a mut Mounts,
 }
 
 /// What a descriptor notifies of, and how.
@@ -58,6 +63,7 @@ pub(crate) enum Notice {
 
 impl<S: Sys> Kernel<'_, S> {
     fn watch(&mut self, fd: &S::Fd, notice: Notice) -> bool {
+        self.metrics.calls.epoll_ctl += 1;
         match (self.watch)(fd, notice) {
             Ok(()) => true,
             Err(error) => {
@@ -72,13 +78,14 @@ impl<S: Sys> Kernel<'_, S> {
 /// What stood in the way last.
 #[derive(Debug)]
 pub(crate) struct Trouble {
+    act: Act,
     path: PathBuf,
     source: io::Error,
 }
 
 impl Trouble {
     fn of_process(pid: i32, source: io::Error) -> Trouble {
-        Trouble { path: format!("/proc/{pid}").into(), source }
+        Trouble { act: Act::Kill, path: format!("/proc/{pid}").into(), source }
     }
 }
 
@@ -86,12 +93,14 @@ impl Trouble {
 pub(crate) struct Target<S: Sys> {
     trees: Vec<Tree<S>>,
     victims: Victims<S>,
-    /// Members found by the last look, for the kill that may follow.
+    /// Members found by the last look, for what may follow.
     seen: Option<Listing>,
     /// The resolve's check for the caller's own cgroup is good for the first step.
     guarded: bool,
     /// Members have to be known one by one: the method signals them, or `cgroup.kill` was tried in vain.
     by_signals: bool,
+    /// `cgroup.kill` was written.
+    killed: bool,
     kill_without_freezer: bool,
     faults: Faults,
     path: PathBuf,
@@ -103,7 +112,7 @@ impl<S: Sys> Target<S> {
     pub(crate) fn resolve(
         sys: &S,
         reaper: &Reaper,
-        own: &mut OwnCgroups<S>,
+        own: &Mutex<OwnCgroups<S>>,
         budget: &Budget,
     ) -> Result<Target<S>, Refusal> {
         reaper.check()?;
@@ -119,6 +128,7 @@ impl<S: Sys> Target<S> {
             seen: None,
             guarded: true,
             by_signals: reaper.method == KillMethod::Pidfd || reaper.method == KillMethod::Freezer,
+            killed: false,
             kill_without_freezer: match &reaper.place {
                 Place::Dir(_) => false,
                 Place::Named { options, .. } => options.kill_without_freezer,
@@ -156,6 +166,24 @@ impl<S: Sys> Target<S> {
         &self.path
     }
 
+    /// Whether there was anything at the spawn.
+    pub(crate) fn found(&self) -> bool {
+        !self.trees.is_empty()
+    }
+
+    /// Takes note of what stood in the way. Where that is want of descriptors it gives up its own, and goes on
+    /// by path and timer.
+    fn hindered(&mut self, act: Act, path: PathBuf, source: io::Error) {
+        if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            self.victims.let_go();
+            for tree in &mut self.trees {
+                tree.pin.let_go();
+                tree.events = None;
+            }
+        }
+        self.trouble = Some(Trouble { act, path, source });
+    }
+
     /// Ends the first steps, for which the resolve's checks are fresh and its directories held.
     pub(crate) fn outdate(&mut self) {
         self.guarded = false;
@@ -164,68 +192,72 @@ impl<S: Sys> Target<S> {
         }
     }
 
-    /// Takes a look at the whole target.
-    pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>) -> Look {
+    /// Takes a look at the whole target. Without `list` members are listed only where there is no other way to
+    /// tell whether there are any.
+    pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>, list: bool) -> Look {
         kernel.metrics.looks += 1;
         kernel.no_events = self.faults.no_events;
+        self.seen = None;
         let mut populated = false;
         let mut unknown = None;
         let mut listing = Listing::default();
         let mut listed = false;
-        // Also of one that is gone already, members signalled may still be dying.
-        let legacy = self.trees.iter().any(|tree| tree.version == Version::V1);
+        // Who is in a v2 group that dies of `cgroup.kill` and says so itself, nobody needs to know.
+        let list_v2 = self.by_signals || list && (self.killed || kernel.hides_dying);
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             let result = match tree.version {
                 Version::V1 => {
                     listed = true;
-                    list(kernel.sys, tree, &mut listing)
+                    list_tree(kernel.sys, tree, &mut listing)
                 }
-                Version::V2 => match events(tree, kernel) {
-                    Ok(events) if events.populated => {
-                        populated = true;
-                        if self.by_signals {
-                            listed = true;
-                            list(kernel.sys, tree, &mut listing)
-                        } else {
-                            Ok(())
-                        }
+                Version::V2 => events(tree, kernel).and_then(|events| {
+                    tree.emptied = !events.populated;
+                    populated |= events.populated;
+                    if events.populated && list_v2 {
+                        listed = true;
+                        list_tree(kernel.sys, tree, &mut listing)
+                    } else {
+                        Ok(())
                     }
-                    Ok(_) => Ok(()),
-                    Err(lost) => Err(lost),
-                },
+                }),
             };
             if let Err(error) = result.or_else(|lost| tree.lost(lost).map(drop)) {
-                unknown = Some(Trouble { path: tree.pin.path().to_path_buf(), source: error });
+                unknown = Some((tree.pin.path().to_path_buf(), error));
             }
         }
         listing.finish();
         let (fresh, shrunk) = if listed { self.victims.compare(&listing) } else { (false, false) };
+        // Of a group that is gone without having said that it is empty, members may still be dying.
+        let doubtful = |tree: &Tree<S>| tree.version == Version::V1 || (tree.end.is_some() && !tree.emptied);
         if !listing.is_empty() {
             populated = true;
-            // v2 trees tell by themselves; of v1 a member's exit has to be watched.
-            if legacy && !kernel.no_events {
+            // v1 has no notification, and that of v2 comes late where it follows another.
+            if (self.killed || self.victims.pids().next().is_some()) && !kernel.no_events {
                 self.victims.rewatch(kernel, &listing);
             }
-        } else if legacy && !populated && unknown.is_none() {
+        } else if !populated && unknown.is_none() && self.trees.iter().any(doubtful) {
             match self.victims.all_dead(kernel) {
-                Ok(dead) => populated |= !dead,
-                Err(source) => unknown = Some(Trouble { path: self.path.clone(), source }),
+                Ok(Some(dead)) => populated |= !dead,
+                Ok(None) => return Look::More,
+                Err(source) => unknown = Some((self.path.clone(), source)),
+            }
+        }
+        if let Some((path, source)) = unknown {
+            let denied = is_denied(&source);
+            log::debug!("{}: cannot be looked at: {source}", path.display());
+            self.hindered(Act::Look, path, source);
+            if !populated {
+                return Look::Unknown { denied };
             }
         }
         if populated {
             self.seen = listed.then_some(listing);
             return Look::Populated { fresh, shrunk };
         }
-        if let Some(trouble) = unknown {
-            let denied = is_denied(&trouble.source);
-            log::debug!("{}: cannot be looked at: {}", trouble.path.display(), trouble.source);
-            self.trouble = Some(trouble);
-            return Look::Unknown { denied };
-        }
         match self.end() {
-            None => Look::Empty,
             Some(TreeEnd::Gone) => Look::Gone,
             Some(TreeEnd::Replaced) => Look::Replaced,
+            None => Look::Empty { replaced: self.trees.iter().any(|t| t.end == Some(TreeEnd::Replaced)) },
         }
     }
 
@@ -259,56 +291,73 @@ impl<S: Sys> Target<S> {
         Kill {
             method: signalled.method.or(kill.method),
             denied: signalled.denied || kill.denied,
+            failed: signalled.failed || kill.failed,
             ..signalled
         }
     }
 
     fn cgroup_kill(&mut self, kernel: &mut Kernel<'_, S>, index: usize, means: Means, kill: &mut Kill) {
         let sys = kernel.sys;
-        let tree = &mut self.trees[index];
-        let result = guard(kernel, tree, self.guarded).and_then(|()| {
-            let dir = tree.pin.dir(sys)?;
-            if self.faults.no_cgroup_kill {
-                return Err(Lost::Unknown(io::Error::from_raw_os_error(libc::ENOENT)));
+        let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_ref());
+        let tree = &trees[index];
+        let prepared = guard(kernel, tree, self.guarded).and_then(|()| match seen {
+            Some(seen) if kernel.hides_dying => {
+                victims.identify_all(kernel, seen, || members(sys, trees)).map_err(Lost::Unknown)
             }
-            v2::kill(sys, &dir, Path::new("")).map_err(|error| lost(sys, tree, error))
+            _ => Ok(()),
         });
-        let error = match result.or_else(|lost| tree.lost(lost).map(drop)) {
-            Ok(()) => {
-                if tree.end.is_none() {
-                    kernel.metrics.cgroup_kills += 1;
-                    kill.method = Some(UsedMethod::CgroupKill);
-                }
-                return;
-            }
-            Err(error) => error,
+        let written = match prepared {
+            Ok(()) if self.faults.no_cgroup_kill => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+            Ok(()) => match tree.pin.dir(sys) {
+                Ok(dir) => v2::kill(sys, &dir, Path::new("")),
+                Err(lost) => return self.cgroup_kill_failed(index, lost, kill),
+            },
+            Err(lost) => return self.cgroup_kill_failed(index, lost, kill),
         };
-        let unavailable = is_gone(&error)
-            || is_denied(&error)
-            || error.raw_os_error() == Some(libc::EOPNOTSUPP)
-            || error.kind() == io::ErrorKind::Other;
-        if unavailable && means != Means::CgroupKill {
-            // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
-            // children may well be ours to kill.
-            log::debug!("{}: no cgroup.kill ({error}), signalling instead", tree.pin.path().display());
-            if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir(sys)) {
-                for child in descendants(sys, &dir).unwrap_or_default() {
-                    if child.components().count() == 1 && v2::kill(sys, &dir, &child).is_ok() {
-                        kernel.metrics.cgroup_kills += 1;
-                        kill.method = Some(UsedMethod::CgroupKill);
+        let Err(error) = written else {
+            self.killed = true;
+            victims.killed_all(seen);
+            kernel.metrics.cgroup_kills += 1;
+            kill.method = Some(UsedMethod::CgroupKill);
+            return;
+        };
+        let unavailable =
+            is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::EOPNOTSUPP);
+        match lost(sys, tree, error) {
+            Lost::Unknown(error) if unavailable && means != Means::CgroupKill => {
+                // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
+                // children may well be ours to kill.
+                log::info!("{}: no cgroup.kill ({error}), signalling instead", tree.pin.path().display());
+                if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir(sys)) {
+                    for child in descendants(sys, &dir).unwrap_or_default() {
+                        if child.components().count() == 1 && v2::kill(sys, &dir, &child).is_ok() {
+                            kernel.metrics.cgroup_kills += 1;
+                            kill.method = Some(UsedMethod::CgroupKill);
+                        }
                     }
                 }
+                self.by_signals = true;
             }
-            self.by_signals = true;
-        } else {
-            kill.denied |= unavailable;
-            self.trouble = Some(Trouble { path: tree.pin.path().join("cgroup.kill"), source: error });
+            lost => {
+                kill.denied |= unavailable;
+                self.cgroup_kill_failed(index, lost, kill);
+            }
+        }
+    }
+
+    fn cgroup_kill_failed(&mut self, index: usize, lost: Lost, kill: &mut Kill) {
+        let tree = &mut self.trees[index];
+        if let Err(error) = tree.lost(lost) {
+            kill.denied |= is_denied(&error) || error.kind() == io::ErrorKind::Other;
+            kill.failed |= !kill.denied;
+            let path = tree.pin.path().join("cgroup.kill");
+            self.hindered(Act::Kill, path, error);
         }
     }
 
     /// Sends the signal to everybody, once.
-    pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal) -> Kill {
-        self.signal_all(kernel, signal.number(), false)
+    pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal, frozen: bool) -> Kill {
+        self.signal_all(kernel, signal.number(), frozen)
     }
 
     fn signal_all(&mut self, kernel: &mut Kernel<'_, S>, signal: i32, frozen: bool) -> Kill {
@@ -327,33 +376,25 @@ impl<S: Sys> Target<S> {
         let (sys, trees) = (kernel.sys, &self.trees);
         // Asked by the freeze, if there was one.
         let freezer = trees.iter().any(|tree| tree.is_freezer() && tree.end.is_none());
-        let list = |who| {
-            let wanted = |tree: &&Tree<S>| {
-                tree.end.is_none() && (who == Who::Everybody || is_frozen_with(tree, freezer))
-            };
-            let mut listing = Listing::default();
-            for tree in trees.iter().filter(wanted) {
-                match list(sys, tree, &mut listing) {
-                    // The next look finds out.
-                    Ok(()) | Err(Lost::Gone | Lost::Replaced) => {}
-                    Err(Lost::Unknown(error)) => return Err(error),
-                }
-            }
-            listing.finish();
-            Ok(listing)
+        let list = |who| match who {
+            Who::Everybody => members(sys, trees),
+            Who::Frozen => members(sys, trees.iter().filter(|tree| is_frozen_with(tree, freezer))),
         };
-        let before = match self.seen.take() {
-            Some(seen) if !frozen => Ok(seen),
-            _ => list(Who::Everybody),
-        };
-        let result =
-            before.and_then(|before| self.victims.signal(kernel, how, &mut self.trouble, before, list));
+        let result = match self.seen.take().filter(|_| !frozen) {
+            Some(seen) => Ok(seen),
+            None => list(Who::Everybody),
+        }
+        .and_then(|before| {
+            let kill = self.victims.signal(kernel, how, &mut self.trouble, &before, list);
+            self.seen = Some(before);
+            kill
+        });
         match result {
             Ok(kill) => kill,
             Err(source) => {
                 let denied = is_denied(&source);
-                self.trouble = Some(Trouble { path: self.path.clone(), source });
-                Kill { denied, ..Kill::default() }
+                self.hindered(Act::Kill, self.path.clone(), source);
+                Kill { denied, failed: !denied, ..Kill::default() }
             }
         }
     }
@@ -365,7 +406,7 @@ impl<S: Sys> Target<S> {
             Ok(freezer) => freezer,
             // A passing error: the timeout of the freeze bounds the tries.
             Err(error) => {
-                self.trouble = Some(Trouble { path: self.path.clone(), source: error });
+                self.hindered(Act::Freeze, self.path.clone(), error);
                 return Freeze::Freezing;
             }
         };
@@ -388,7 +429,8 @@ impl<S: Sys> Target<S> {
                         let unavailable =
                             is_gone(&source) || is_denied(&source) || source.kind() == io::ErrorKind::Other;
                         log::debug!("{}: not frozen: {source}", tree.pin.path().display());
-                        self.trouble = Some(Trouble { path: tree.pin.path().to_path_buf(), source });
+                        let path = tree.pin.path().to_path_buf();
+                        self.trouble = Some(Trouble { act: Act::Freeze, path, source });
                         if unavailable {
                             return Freeze::Unavailable;
                         }
@@ -417,30 +459,39 @@ impl<S: Sys> Target<S> {
         Ok(found)
     }
 
-    /// Thaws what is frozen inside the target, v2 only if asked for; with `elsewhere` also a group outside
-    /// that holds nobody but members of the target.
-    pub(crate) fn thaw(&mut self, sys: &S, metrics: &mut Metrics, v2: bool, elsewhere: bool) -> Thaw {
-        let freezer = match self.find_freezer(sys) {
-            Ok(freezer) => freezer,
-            Err(error) => {
-                let denied = is_denied(&error);
-                self.trouble = Some(Trouble { path: self.path.clone(), source: error });
-                return if denied { Thaw::Denied } else { Thaw::Failed };
-            }
-        };
+    /// Thaws what is frozen inside the target, v2 only if asked for; with `elsewhere` also groups outside that
+    /// hold nobody but members of the target.
+    pub(crate) fn thaw(&mut self, kernel: &mut Kernel<'_, S>, v2: bool, elsewhere: bool) -> Thaw {
+        let sys = kernel.sys;
+        if let Err(error) = self.find_freezer(sys) {
+            let denied = is_denied(&error);
+            self.hindered(Act::Thaw, self.path.clone(), error);
+            return if denied { Thaw::Denied } else { Thaw::Failed };
+        }
         let mut result = Thaw::Thawed;
-        if elsewhere && !freezer {
-            match elsewhere::thaw(sys, &self.listing(sys)) {
+        if elsewhere {
+            let own = self.trees.iter().filter(|tree| tree.is_freezer()).map(|tree| tree.pin.path());
+            let own: Vec<&Path> = own.collect();
+            let listing;
+            let members = match &self.seen {
+                Some(seen) => seen,
+                None => {
+                    listing = self.listing(sys);
+                    &listing
+                }
+            };
+            match kernel.mounts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
                 Ok(true) => {}
                 Ok(false) => result = Thaw::HeldByAncestor,
                 Err(error) => log::debug!("{}: {error}", self.path.display()),
             }
         }
+        let mut trouble = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             if !(tree.is_freezer() || v2 && tree.version == Version::V2) {
                 continue;
             }
-            metrics.thaws += 1;
+            kernel.metrics.thaws += 1;
             let thaw = match thaw_tree(sys, tree) {
                 Ok(true) => Thaw::Thawed,
                 Ok(false) => Thaw::HeldByAncestor,
@@ -448,7 +499,7 @@ impl<S: Sys> Target<S> {
                     Ok(_) => Thaw::Thawed,
                     Err(source) => {
                         let denied = is_denied(&source);
-                        self.trouble = Some(Trouble { path: tree.pin.path().to_path_buf(), source });
+                        trouble = Some((tree.pin.path().to_path_buf(), source));
                         if denied { Thaw::Denied } else { Thaw::Failed }
                     }
                 },
@@ -458,6 +509,9 @@ impl<S: Sys> Target<S> {
                 (Thaw::Thawed, thaw) => thaw,
                 (result, _) => result,
             };
+        }
+        if let Some((path, source)) = trouble {
+            self.hindered(Act::Thaw, path, source);
         }
         result
     }
@@ -476,7 +530,8 @@ impl<S: Sys> Target<S> {
             if let Err(source) = removed.or_else(|lost| tree.lost(lost).map(drop)) {
                 let denied = is_denied(&source);
                 log::debug!("{}: not removed: {source}", tree.pin.path().display());
-                self.trouble = Some(Trouble { path: tree.pin.path().to_path_buf(), source });
+                let path = tree.pin.path().to_path_buf();
+                self.trouble = Some(Trouble { act: Act::Remove, path, source });
                 result = Some(if denied { Removal::Denied } else { Removal::Busy });
             }
         }
@@ -488,34 +543,38 @@ impl<S: Sys> Target<S> {
     }
 
     /// The error of a reap that did not end well.
-    pub(crate) fn error(&mut self, sys: &S, end: End) -> ReapError {
+    pub(crate) fn error(&mut self, sys: &S, end: End, effort: Effort) -> ReapError {
         let trouble = self.trouble.take();
+        let path = self.path.clone();
         match end {
             End::TimedOut => ReapError::TimedOut {
-                path: self.path.clone(),
+                path,
                 survivors: self.survivors(sys),
                 source: trouble.map(|trouble| trouble.source),
+                effort,
             },
             End::Replaced => {
                 let replaced = self.trees.iter().find(|tree| tree.end == Some(TreeEnd::Replaced));
-                let path = replaced.map_or(self.path.as_path(), |tree| tree.pin.path());
-                ReapError::Replaced { path: path.to_path_buf() }
+                let path = replaced.map_or(path, |tree| tree.pin.path().to_path_buf());
+                ReapError::Replaced { path, effort }
             }
             End::FrozenByAncestor => {
                 let frozen = self.trees.iter().find(|tree| tree.is_freezer());
-                let path = frozen.map_or(self.path.as_path(), |tree| tree.pin.path()).to_path_buf();
-                let member = self.listing(sys).pids.first().copied();
-                let mounts = own::Mount::all(sys).unwrap_or_default();
-                let frozen_by = member.and_then(|pid| elsewhere::frozen_by(sys, pid, &mounts));
-                ReapError::FrozenByAncestor { path, frozen_by }
+                let path = frozen.map_or(path, |tree| tree.pin.path().to_path_buf());
+                let mounts = Mount::all(sys).unwrap_or_default();
+                let members = self.listing(sys).pids;
+                let frozen_by = Mount::freezer(&mounts).and_then(|mount| {
+                    members.iter().take(SURVIVORS).find_map(|&pid| elsewhere::frozen_by(sys, pid, mount))
+                });
+                ReapError::FrozenByAncestor { path, frozen_by, effort }
             }
             End::Cancelled => ReapError::Cancelled,
             End::Denied | End::Done(_) => match trouble {
-                Some(Trouble { path, source }) => ReapError::Denied { path, source },
-                None => ReapError::Denied {
-                    path: self.path.clone(),
-                    source: io::Error::from_raw_os_error(libc::EPERM),
-                },
+                Some(Trouble { act, path, source }) => ReapError::Denied { act, path, source, effort },
+                None => {
+                    let source = io::Error::from_raw_os_error(libc::EPERM);
+                    ReapError::Denied { act: Act::Kill, path, source, effort }
+                }
             },
         }
     }
@@ -524,7 +583,7 @@ impl<S: Sys> Target<S> {
     fn listing(&self, sys: &S) -> Listing {
         let mut listing = Listing::default();
         for tree in self.trees.iter().filter(|tree| tree.end.is_none()) {
-            let _ = list(sys, tree, &mut listing);
+            let _ = list_tree(sys, tree, &mut listing);
         }
         listing.finish();
         listing
@@ -546,8 +605,21 @@ fn is_frozen_with<S: Sys>(tree: &Tree<S>, freezer: bool) -> bool {
     if freezer { tree.is_freezer() } else { tree.version == Version::V2 }
 }
 
+/// The members of all trees that are left. What a tree that is lost on the way means, the next look finds out.
+fn members<'a, S: Sys + 'a>(sys: &S, trees: impl IntoIterator<Item = &'a Tree<S>>) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for tree in trees.into_iter().filter(|tree| tree.end.is_none()) {
+        match list_tree(sys, tree, &mut listing) {
+            Ok(()) | Err(Lost::Gone | Lost::Replaced) => {}
+            Err(Lost::Unknown(error)) => return Err(error),
+        }
+    }
+    listing.finish();
+    Ok(listing)
+}
+
 /// Adds the members of the whole subtree.
-fn list<S: Sys>(sys: &S, tree: &Tree<S>, listing: &mut Listing) -> Result<(), Lost> {
+fn list_tree<S: Sys>(sys: &S, tree: &Tree<S>, listing: &mut Listing) -> Result<(), Lost> {
     let dir = tree.pin.dir(sys)?;
     for relative in descendants(sys, &dir).map_err(|error| lost(sys, tree, error))? {
         match listing.add(sys, &dir, &relative) {

@@ -5,9 +5,10 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use super::file::{c_path, read_path, read_whole};
-use super::pin::{Id, version};
+use super::pin::{Id, is_gone, version};
 use crate::sys::{Open, Sys};
 
 /// The caller's cgroups: its process's, and the calling thread's, which may be elsewhere (in a v1 `tasks`
@@ -83,6 +84,7 @@ impl<S: Sys> Cgroups<S> {
         if pid == tid { Ok(None) } else { Cgroups::open(sys, tid, c"/proc/thread-self/cgroup").map(Some) }
     }
 
+    /// An error if it cannot be known.
     fn contains(&mut self, sys: &S, id: Id) -> io::Result<bool> {
         if let (Some(pidfd), Some(v2)) = (&self.pidfd, self.v2) {
             // A v2 cgroup can't be moved: while the task is in the same one, its ancestors are the same.
@@ -95,16 +97,20 @@ impl<S: Sys> Cgroups<S> {
             // Not taken for known before it is worked out to the end.
             self.text.clear();
             self.v2 = None;
-            self.work_out(sys)?;
-            std::mem::swap(&mut self.text, &mut self.now);
+            match self.work_out(sys)? {
+                Some(error) if !self.devices.contains(&id.dev) => return Err(error),
+                _ => std::mem::swap(&mut self.text, &mut self.now),
+            }
         }
         Ok(self.ids.contains(&id))
     }
 
-    fn work_out(&mut self, sys: &S) -> io::Result<()> {
+    /// An error inside is of a hierarchy that could not be looked at; others could.
+    fn work_out(&mut self, sys: &S) -> io::Result<Option<io::Error>> {
         self.ids.clear();
         self.devices.clear();
         let mut v2 = None;
+        let mut missed = None;
         for mount in Mount::all(sys)? {
             let Some(own) = membership(&self.now, &mount) else {
                 continue;
@@ -114,8 +120,14 @@ impl<S: Sys> Cgroups<S> {
                 // through the mount's root, which is refused anyway.
                 continue;
             };
-            let Ok(mut fd) = sys.open(None, &c_path(&dir)?, Open::Place) else {
-                continue;
+            let mut fd = match sys.open(None, &c_path(&dir)?, Open::Place) {
+                Ok(fd) => fd,
+                // Hidden by another mount.
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => {
+                    missed = Some(error);
+                    continue;
+                }
             };
             let mut id = Id::of(&sys.stat(Some(&fd), c"")?);
             if mount.unified {
@@ -132,7 +144,7 @@ impl<S: Sys> Cgroups<S> {
             }
         }
         self.v2 = v2;
-        Ok(())
+        Ok(missed)
     }
 }
 
@@ -172,7 +184,12 @@ impl Mount {
         Some(Mount { root: unescape(root).into(), point: unescape(point).into(), unified, options })
     }
 
-    pub(crate) fn has_controller(&self, name: &[u8]) -> bool {
+    /// The one that the v1 freezer is mounted by.
+    pub(crate) fn freezer(mounts: &[Mount]) -> Option<&Mount> {
+        mounts.iter().find(|mount| mount.has_controller(b"freezer"))
+    }
+
+    fn has_controller(&self, name: &[u8]) -> bool {
         !self.unified && self.options.split(|&b| b == b',').any(|option| option == name)
     }
 
@@ -180,6 +197,25 @@ impl Mount {
     pub(crate) fn path_of(&self, cgroup: &[u8]) -> Option<PathBuf> {
         let below = Path::new(OsStr::from_bytes(cgroup)).strip_prefix(&self.root).ok()?;
         Some(if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
+    }
+}
+
+/// The mounts, read again when some time has passed: a node has thousands, and a reap that waits for the undying
+/// asks at every tick.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    read: Option<(Duration, Vec<Mount>)>,
+}
+
+impl Mounts {
+    /// The one that the v1 freezer is mounted by.
+    pub(crate) fn freezer<S: Sys>(&mut self, sys: &S) -> io::Result<Option<&Mount>> {
+        const GOOD_FOR: Duration = Duration::from_secs(1);
+        let now = sys.now();
+        if self.read.as_ref().is_none_or(|(at, _)| now.saturating_sub(*at) >= GOOD_FOR) {
+            self.read = Some((now, Mount::all(sys)?));
+        }
+        Ok(self.read.as_ref().and_then(|(_, mounts)| Mount::freezer(mounts)))
     }
 }
 

@@ -106,8 +106,18 @@ impl<S: Sys> Pin<S> {
     }
 
     /// Whether the path still leads to the pinned directory, without following links.
+    ///
+    /// Where it does not, though a held descriptor says that the directory is there, it was renamed (v1 allows
+    /// that) or something is mounted above it: that is ESTALE, neither gone nor replaced.
     pub(crate) fn still_there(&self, sys: &S) -> Result<Stat, Lost> {
-        self.compare(sys.stat(None, &self.path))
+        match (self.compare(sys.stat(None, &self.path)), &self.held) {
+            (Err(Lost::Gone | Lost::Replaced), Some((fd, _)))
+                if sys.stat(Some(fd), c"cgroup.procs").is_ok() =>
+            {
+                Err(Lost::Unknown(io::Error::from_raw_os_error(libc::ESTALE)))
+            }
+            (result, _) => result,
+        }
     }
 
     fn compare(&self, stat: io::Result<Stat>) -> Result<Stat, Lost> {
@@ -135,7 +145,7 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
 }
 
-/// Whether the kernel says that rights are missing.
+/// Whether the kernel says that rights are missing; or [`Pin::still_there`] that it can't be got at.
 pub(crate) fn is_denied(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS))
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::EROFS | libc::ESTALE))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::budget::Permit;
 use super::pin::{is_denied, is_gone};
-use super::{Kernel, Notice, Trouble, file};
+use super::{Kernel, Notice, Trouble, file, proc};
 use crate::machine::Kill;
 use crate::outcome::UsedMethod;
 use crate::sys::Sys;
@@ -88,11 +88,15 @@ fn process_of<S: Sys>(sys: &S, tid: i32) -> io::Result<i32> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
 }
 
-/// The processes that were signalled, until they are known to be dead.
+/// The processes that were killed, until they are known to be dead.
 pub(crate) struct Victims<S: Sys> {
     /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
     /// pid.
     signalled: HashMap<i32, Option<u64>>,
+    /// Members that the last kill dealt with, be it in vain.
+    known: HashSet<i32>,
+    /// That was a kill of everybody, so that who is listed next is not new.
+    killed_unlisted: bool,
     /// Members at the last look.
     last: usize,
     /// Processes handled in the round under way, when it takes several steps.
@@ -113,58 +117,111 @@ struct Watched<S: Sys> {
 
 impl<S: Sys> Victims<S> {
     pub(crate) fn new() -> Victims<S> {
-        Victims { signalled: HashMap::new(), last: 0, round: HashSet::new(), watched: None, identified: None }
+        Victims {
+            signalled: HashMap::new(),
+            known: HashSet::new(),
+            killed_unlisted: false,
+            last: 0,
+            round: HashSet::new(),
+            watched: None,
+            identified: None,
+        }
     }
 
-    /// Takes note of who is there: whether some were never signalled, and whether some have gone.
+    /// Takes note of who is there: whether some were not at the last kill, and whether some have gone.
     pub(crate) fn compare(&mut self, listing: &Listing) -> (bool, bool) {
         let now = listing.pids.len() + listing.strangers;
         let shrunk = now < std::mem::replace(&mut self.last, now);
-        (listing.pids.iter().any(|pid| !self.signalled.contains_key(pid)), shrunk)
+        if std::mem::take(&mut self.killed_unlisted) {
+            self.known.extend(&listing.pids);
+        }
+        self.known.retain(|&pid| listing.contains(pid));
+        (listing.pids.iter().any(|pid| !self.known.contains(pid)), shrunk)
     }
 
-    /// The processes signalled that are not known to be dead.
+    /// Takes note of a kill of everybody by `cgroup.kill`, and of who was listed before, if that is known.
+    pub(crate) fn killed_all(&mut self, listing: Option<&Listing>) {
+        match listing {
+            Some(listing) => self.known.extend(&listing.pids),
+            None => self.killed_unlisted = true,
+        }
+    }
+
+    /// The processes killed that are not known to be dead.
     pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
         self.signalled.keys().copied()
     }
 
-    /// Whether every process signalled is dead.
+    /// Identifies members that are about to be killed otherwise than by signals, so that [`Victims::all_dead`]
+    /// can tell. As in [`Victims::signal`] only those are members that `list` finds once they have been opened.
+    pub(crate) fn identify_all(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        before: &Listing,
+        list: impl Fn() -> io::Result<Listing>,
+    ) -> io::Result<()> {
+        let mut found = Vec::new();
+        for &pid in &before.pids {
+            if self.signalled.contains_key(&pid) {
+                continue;
+            }
+            match kernel.sys.pidfd_open(pid) {
+                Ok(fd) => {
+                    found.push((pid, self.identify(kernel.sys, &fd)?));
+                }
+                Err(error) if is_unreachable(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !found.is_empty() {
+            let after = list()?;
+            self.signalled.extend(found.into_iter().filter(|(pid, _)| after.contains(*pid)));
+        }
+        Ok(())
+    }
+
+    /// Whether every process killed is dead, or has left and lives on elsewhere; `None` if to tell that would
+    /// take more than one step may. To be asked when nobody is listed.
     ///
     /// From Linux 6.19 on a dying task leaves the lists before it is dead, so an empty list alone does not
     /// tell. Where pidfds have no inode numbers (before 6.9) it does.
-    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<bool> {
-        if let Some(Watched { pidfd, victim: Some(victim), .. }) = &self.watched {
-            if !kernel.sys.has_exited(pidfd)? {
-                return Ok(false);
+    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
+        if let Some(Watched { pidfd, victim: Some(pid), .. }) = &self.watched {
+            if is_dying(kernel.sys, *pid, pidfd)? {
+                return Ok(Some(false));
             }
-            self.signalled.remove(victim);
+            self.signalled.remove(pid);
         }
-        while let Some((&pid, &identity)) = self.signalled.iter().next() {
-            if let Some(identity) = identity {
+        for pid in self.signalled.keys().copied().take(BATCH).collect::<Vec<_>>() {
+            if let Some(&Some(identity)) = self.signalled.get(&pid) {
                 match kernel.sys.pidfd_open(pid) {
                     Ok(fd) => {
                         let same = kernel.sys.stat(Some(&fd), c"")?.ino == identity;
-                        if same && !kernel.sys.has_exited(&fd)? {
+                        if same && is_dying(kernel.sys, pid, &fd)? {
                             self.watch(kernel, fd, Some(pid));
-                            return Ok(false);
+                            return Ok(Some(false));
                         }
                     }
-                    // Reaped, or the number is a thread's now.
-                    Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)) => {}
+                    Err(error) if is_unreachable(&error) => {}
                     Err(error) => return Err(error),
                 }
             }
             self.signalled.remove(&pid);
         }
+        if !self.signalled.is_empty() {
+            return Ok(None);
+        }
         self.watched = None;
-        Ok(true)
+        Ok(Some(true))
     }
 
-    /// Sees to it that the exit of some member wakes the reactor, once they have been signalled.
+    /// Gives up the descriptor that is held.
+    pub(crate) fn let_go(&mut self) {
+        self.watched = None;
+    }
+
+    /// Sees to it that the exit of some member wakes the reactor.
     pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_, S>, listing: &Listing) {
-        if self.signalled.is_empty() {
-            return;
-        }
         if let Some(Watched { pidfd, .. }) = &self.watched {
             if matches!(kernel.sys.has_exited(pidfd), Ok(false)) {
                 return;
@@ -205,7 +262,7 @@ impl<S: Sys> Victims<S> {
         kernel: &mut Kernel<'_, S>,
         how: How,
         trouble: &mut Option<Trouble>,
-        before: Listing,
+        before: &Listing,
         list: impl Fn(Who) -> io::Result<Listing>,
     ) -> io::Result<Kill> {
         let mut kill = Kill::default();
@@ -219,6 +276,7 @@ impl<S: Sys> Victims<S> {
                 kill.more = true;
                 break;
             }
+            self.known.insert(pid);
             if pid == own {
                 kill.denied = true;
                 *trouble =
@@ -232,14 +290,14 @@ impl<S: Sys> Victims<S> {
             };
             match result {
                 Ok(fd) => opened.push((pid, fd)),
+                Err(error) if is_unreachable(&error) => {}
                 Err(error) => match error.raw_os_error() {
-                    // Dead already; or a kernel thread, which some kernels refuse and none kills.
-                    Some(libc::ESRCH | libc::EINVAL) => {}
                     // No such call, or a seccomp filter that does not let it through.
                     Some(libc::ENOSYS | libc::EPERM) => {
                         return self.signal_unverified(kernel, how, trouble, list);
                     }
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) if !opened.is_empty() => {
+                        self.known.remove(&pid);
                         kill.more = true;
                         break;
                     }
@@ -260,6 +318,8 @@ impl<S: Sys> Victims<S> {
             if !after.contains(pid) {
                 continue;
             }
+            // First who it is: of a process without that, nobody could tell later whether it is dead.
+            let identity = self.identify(kernel.sys, &fd)?;
             match kernel.sys.pidfd_send_signal(&fd, how.signal) {
                 Ok(()) => {
                     if how.signal != libc::SIGKILL {
@@ -268,7 +328,6 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Pidfd);
-                    let identity = self.identify(kernel.sys, &fd)?;
                     if self.signalled.insert(pid, identity) != Some(identity) {
                         kill.signalled += 1;
                     }
@@ -316,6 +375,7 @@ impl<S: Sys> Victims<S> {
             }
         }
         let (own, _) = kernel.sys.caller();
+        self.known.extend(&listing.pids);
         for &pid in listing.pids.iter().filter(|&&pid| pid != own) {
             match kernel.sys.kill(pid, how.signal) {
                 Ok(()) => {
@@ -346,6 +406,23 @@ impl<S: Sys> Victims<S> {
         };
         Ok(if identified { Some(sys.stat(Some(pidfd), c"")?.ino) } else { None })
     }
+}
+
+/// Whether an unlisted victim is on its way out, and not dead yet. Else, not exiting, it was moved elsewhere.
+fn is_dying<S: Sys>(sys: &S, pid: i32, pidfd: &S::Fd) -> io::Result<bool> {
+    if sys.has_exited(pidfd)? {
+        return Ok(false);
+    }
+    // Where /proc does not say, it is waited for.
+    let exiting = proc::stat(sys, pid).is_none_or(|stat| stat.is_exiting());
+    // Once more, so that the pid was its own when /proc was asked.
+    Ok(exiting && !sys.has_exited(pidfd)?)
+}
+
+/// Whether pidfd_open(2) says that there is nobody to reach: a process that is dead and reaped, a number that is
+/// a thread's now, or a kernel thread, which some kernels refuse and none kills.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL))
 }
 
 /// Whom a listing is to name.

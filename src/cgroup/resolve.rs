@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::budget::Budget;
 use super::file::c_path;
@@ -16,7 +17,7 @@ use crate::sys::{Kind, Open, Stat, Sys};
 pub(crate) fn resolve<S: Sys>(
     sys: &S,
     place: &Place,
-    own: &mut OwnCgroups<S>,
+    own: &Mutex<OwnCgroups<S>>,
     budget: &Budget,
 ) -> Result<Vec<Tree<S>>, Refusal> {
     let mut trees: Vec<Tree<S>> = Vec::new();
@@ -124,7 +125,7 @@ fn pin<S: Sys>(
     sys: &S,
     path: PathBuf,
     fd: S::Fd,
-    own: &mut OwnCgroups<S>,
+    own: &Mutex<OwnCgroups<S>>,
     budget: &Budget,
 ) -> Result<Tree<S>, Refusal> {
     let id = Id::of(&check_kind(sys, &fd, &path)?);
@@ -135,7 +136,8 @@ fn pin<S: Sys>(
     if is_root(sys, &fd, id).map_err(io)? {
         return Err(Refusal::Root { path });
     }
-    if own.contains(sys, id).map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
+    let own = own.lock().unwrap_or_else(PoisonError::into_inner).contains(sys, id);
+    if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
         return Err(Refusal::OwnCgroup { path });
     }
     let held = budget.take_for_comfort().map(|permit| (fd, permit));

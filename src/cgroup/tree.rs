@@ -19,6 +19,10 @@ pub(crate) struct Tree<S: Sys> {
     pub(crate) events: Option<(S::Fd, Permit)>,
     /// The kernel refused to watch them.
     pub(crate) unwatchable: bool,
+    /// They said last that nobody is there.
+    pub(crate) emptied: bool,
+    /// Directories still to be removed in the removal under way.
+    removing: Vec<PathBuf>,
     /// Set once it is gone, which is for good.
     pub(crate) end: Option<TreeEnd>,
 }
@@ -40,7 +44,16 @@ pub(crate) enum Removed {
 impl<S: Sys> Tree<S> {
     pub(crate) fn new(pin: Pin<S>, version: Version) -> Tree<S> {
         let freezer = (version == Version::V2).then_some(false);
-        Tree { pin, version, freezer, events: None, unwatchable: false, end: None }
+        Tree {
+            pin,
+            version,
+            freezer,
+            events: None,
+            unwatchable: false,
+            emptied: false,
+            removing: Vec::new(),
+            end: None,
+        }
     }
 
     /// Notes what a lost directory says; an error if it is not known.
@@ -82,13 +95,21 @@ impl<S: Sys> Tree<S> {
     pub(crate) fn remove(&mut self, sys: &S, bound: &mut usize) -> Result<Removed, Lost> {
         if !is_leaf(&self.pin.still_there(sys)?) {
             let dir = self.pin.dir(sys)?;
-            for child in descendants(sys, &dir).map_err(Lost::Unknown)?.iter().skip(1).rev() {
+            if self.removing.is_empty() {
+                self.removing = descendants(sys, &dir).map_err(Lost::Unknown)?.split_off(1);
+            }
+            while let Some(child) = self.removing.pop() {
                 if *bound == 0 {
+                    self.removing.push(child);
                     return Ok(Removed::More);
                 }
                 *bound -= 1;
-                match c_path(child).and_then(|child| sys.rmdir(Some(&dir), &child)) {
-                    Err(error) if !is_gone(&error) => return Err(Lost::Unknown(error)),
+                match c_path(&child).and_then(|child| sys.rmdir(Some(&dir), &child)) {
+                    Err(error) if !is_gone(&error) => {
+                        // The next attempt looks anew.
+                        self.removing.clear();
+                        return Err(Lost::Unknown(error));
+                    }
                     // Whoever removed it, it is gone.
                     _ => {}
                 }

@@ -38,9 +38,11 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
     file::write_open(sys, &control, b"FROZEN")?;
     let mut buffer = [0; 256];
     for read in 0..READS {
-        match parse(file::read_small(sys, &control, &mut buffer)?)? {
-            State::Frozen => return Ok(Freeze::Frozen),
-            _ if read + 1 < READS => std::thread::yield_now(),
+        // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
+        match file::read_small(sys, &control, &mut buffer).and_then(parse) {
+            Ok(State::Frozen) => return Ok(Freeze::Frozen),
+            Ok(_) if read + 1 < READS => std::thread::yield_now(),
+            Err(error) if is_gone(&error) => return Err(error),
             _ => {}
         }
     }

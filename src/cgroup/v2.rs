@@ -50,7 +50,12 @@ pub(crate) fn kill<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> 
 /// Freezes the subtree, or looks how far that is.
 pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
     file::write(sys, root, Path::new(""), FREEZE, b"1")?;
-    Ok(if events(sys, root)?.frozen { Freeze::Frozen } else { Freeze::Freezing })
+    // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
+    match events(sys, root) {
+        Ok(Events { frozen: true, .. }) => Ok(Freeze::Frozen),
+        Err(error) if is_gone(&error) => Err(error),
+        _ => Ok(Freeze::Freezing),
+    }
 }
 
 /// Undoes a freeze of one directory, not of those above or below.

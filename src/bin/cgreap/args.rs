@@ -55,7 +55,7 @@ stderr nothing about single targets:
   signalled   processes signalled one by one (cgroup.kill does not tell how many it killed)
   rounds      attempts to kill
   elapsed_us  microseconds from the start of this target to its end
-  error       instead of outcome, method, signalled and rounds: an object with
+  error       instead of outcome: an object with
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
               \"disconnected\", \"refused\" (exit status 2), \"io\" or \"other\"
     message   the reason in words

@@ -284,13 +284,18 @@ fn object(name: &Path, place: Option<&Where>, end: &End) -> Value {
         object.insert("subsystems".to_owned(), place.subsystems.iter().map(|path| lossy(path)).collect());
     }
     object.insert("elapsed_us".to_owned(), json!(end.elapsed.as_micros() as u64));
-    match &end.result {
-        Ok(reaped) => {
-            object.insert("outcome".to_owned(), json!(outcome(reaped.outcome)));
-            object.insert("method".to_owned(), json!(reaped.method.map(|method| method.to_string())));
-            object.insert("signalled".to_owned(), json!(reaped.signalled));
-            object.insert("rounds".to_owned(), json!(reaped.rounds));
+    let (method, signalled, rounds) = match &end.result {
+        Ok(reaped) => (reaped.method, reaped.signalled, reaped.rounds),
+        Err(Failure::Reap(error)) => {
+            error.effort().map_or((None, 0, 0), |effort| (effort.method, effort.signalled, effort.rounds))
         }
+        Err(Failure::Refused(_)) => (None, 0, 0),
+    };
+    object.insert("method".to_owned(), json!(method.map(|method| method.to_string())));
+    object.insert("signalled".to_owned(), json!(signalled));
+    object.insert("rounds".to_owned(), json!(rounds));
+    match &end.result {
+        Ok(reaped) => drop(object.insert("outcome".to_owned(), json!(outcome(reaped.outcome)))),
         Err(failure) => {
             let mut error = Map::new();
             error.insert("kind".to_owned(), json!(kind(failure)));
@@ -380,16 +385,16 @@ mod tests {
 
     #[test]
     fn failures_go_to_stderr_and_name_the_target_once() {
-        let gone = failed(ReapError::Replaced { path: "/c/a".into() });
-        let (out, err) = lines(false, None, "/c/a", &gone);
+        let refused = failed(ReapError::Refused(Refusal::Root { path: "/c/a".into() }));
+        let (out, err) = lines(false, None, "/c/a", &refused);
         assert_eq!(out, "");
-        assert_eq!(err, "cgreap: /c/a: removed and made again by another party; left alone\n");
-        let (_, err) = lines(false, None, "a", &gone);
-        assert!(err.starts_with("cgreap: a: /c/a: removed"), "{err}");
-        let (_, err) = lines(false, None, "/c/a//", &gone);
-        assert!(err.starts_with("cgreap: /c/a: removed"), "{err}");
-        let (_, err) = lines(false, None, "/c", &gone);
-        assert!(err.starts_with("cgreap: /c: /c/a: removed"), "{err}");
+        assert_eq!(err, "cgreap: /c/a: refused: the root of a hierarchy\n");
+        let (_, err) = lines(false, None, "a", &refused);
+        assert!(err.starts_with("cgreap: a: /c/a: refused"), "{err}");
+        let (_, err) = lines(false, None, "/c/a//", &refused);
+        assert!(err.starts_with("cgreap: /c/a: refused"), "{err}");
+        let (_, err) = lines(false, None, "/c", &refused);
+        assert!(err.starts_with("cgreap: /c: /c/a: refused"), "{err}");
         assert_eq!(lines(false, None, "/c/a", &failed(ReapError::Cancelled)).1, "cgreap: /c/a: cancelled\n");
         assert_eq!(lines(false, None, "", &failed(ReapError::Cancelled)).1, "cgreap: \"\": cancelled\n");
     }
@@ -402,30 +407,32 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_fields() {
-        let mut survivor = Survivor::default();
-        survivor.pid = 42;
-        survivor.command = "sleep".to_owned();
-        survivor.state = Some('D');
-        survivor.frozen_by = Some("/c/frozen".into());
-        let error = ReapError::TimedOut { path: "/c/a\n".into(), survivors: vec![survivor], source: None };
         let place = Where { root: "/r".into(), slice: "s".into(), subsystems: vec!["freezer".into()] };
-        let (out, err) = lines(true, Some(place), "a\n", &failed(error));
+        let (out, err) = lines(true, Some(place), "a\n", &failed(ReapError::Cancelled));
         assert_eq!(err, "");
         assert_eq!(out.matches('\n').count(), 1, "one line: {out}");
-        let message = "/c/a\n: not reaped in time: pid 42 sleep state D frozen by /c/frozen";
         assert_eq!(
             serde_json::from_str::<Value>(&out).unwrap(),
             json!({
                 "path": "a\n", "root": "/r", "slice": "s", "subsystems": ["freezer"],
-                "elapsed_us": 1234,
-                "error": {
-                    "kind": "timed-out",
-                    "message": message,
-                    "survivors": [{
-                        "pid": 42, "command": "sleep", "state": "D", "wait_channel": "",
-                        "frozen_by": "/c/frozen", "kernel_thread": false,
-                    }],
-                },
+                "elapsed_us": 1234, "method": null, "signalled": 0, "rounds": 0,
+                "error": { "kind": "cancelled", "message": "cancelled" },
+            })
+        );
+    }
+
+    #[test]
+    fn json_describes_a_survivor() {
+        let mut stuck = Survivor::default();
+        stuck.pid = 42;
+        stuck.command = "sleep".to_owned();
+        stuck.state = Some('D');
+        stuck.frozen_by = Some("/c/frozen".into());
+        assert_eq!(
+            survivor(&stuck),
+            json!({
+                "pid": 42, "command": "sleep", "state": "D", "wait_channel": "",
+                "frozen_by": "/c/frozen", "kernel_thread": false,
             })
         );
     }

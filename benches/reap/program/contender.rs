@@ -1,11 +1,15 @@
 //! What is measured, one after another in every round.
 
 use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{KillMethod, Metrics, Reactor, Reaper};
+use cgroup_reaper::{KillMethod, Metrics, Reactor, ReapHandle, Reaper};
 
-use crate::groups::{Group, Place};
+use super::alloc;
+use super::groups::{Group, Place};
+use super::sys::Epoll;
 
 /// What is compared with each other: the best bare loop of a family is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,15 +22,22 @@ pub enum Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Ours,
+    /// Ours in the loop of somebody else.
+    Embedded,
     Bare,
     Original,
+    /// Another crate or program that does this job.
+    Peer,
 }
 
+#[derive(Debug, Clone, Copy)]
 pub struct Card {
     pub name: &'static str,
     pub kind: Kind,
     pub family: Family,
     pub place: Place,
+    /// Groups at once that it is given at most, for the sake of time.
+    pub most: usize,
 }
 
 pub trait Contender {
@@ -34,6 +45,11 @@ pub trait Contender {
 
     /// What is no part of the work: names and buffers.
     fn prepare(&mut self, _groups: &[Group]) {}
+
+    /// The same, once the members are there: each group's, in its order.
+    fn settle(&mut self, _base: &Path, _groups: &[Group], _pids: &[i32]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Kills everything in the groups, all at once, waits until they are empty, and removes them. Returns the
     /// time that each took from its own start.
@@ -45,10 +61,17 @@ pub trait Contender {
         Ok(false)
     }
 
+    /// Allocations of a turn with nothing to do, where `wait` took them.
+    fn idle_allocations(&self) -> Option<u64> {
+        None
+    }
+
     fn metrics(&self) -> Option<Metrics> {
         None
     }
 }
+
+pub type Contenders = Vec<Box<dyn Contender>>;
 
 /// The course of a measurement of waiting.
 pub trait Phases {
@@ -64,19 +87,47 @@ pub struct Ours {
     method: KillMethod,
     reactor: Reactor,
     reapers: Vec<Reaper>,
+    /// The loop that it is nested in, if it does not run its own.
+    outer: Option<Epoll>,
+    idle_allocations: Option<u64>,
 }
 
 impl Ours {
     pub fn new(name: &'static str, family: Family, place: Place, method: KillMethod) -> io::Result<Ours> {
-        let card = Card { name, kind: Kind::Ours, family, place };
-        Ok(Ours { card, method, reactor: Reactor::new()?, reapers: Vec::new() })
+        let card = Card { name, kind: Kind::Ours, family, place, most: usize::MAX };
+        Ok(Ours {
+            card,
+            method,
+            reactor: Reactor::new()?,
+            reapers: Vec::new(),
+            outer: None,
+            idle_allocations: None,
+        })
     }
 
-    fn spawn(&mut self) -> io::Result<Vec<cgroup_reaper::ReapHandle>> {
+    /// In an epoll of somebody else's, level-triggered.
+    pub fn nested(self, name: &'static str) -> io::Result<Ours> {
+        let outer = Epoll::new()?;
+        outer.add(self.reactor.as_fd(), libc::EPOLLIN, 0)?;
+        Ok(Ours { card: Card { name, kind: Kind::Embedded, ..self.card }, outer: Some(outer), ..self })
+    }
+
+    pub fn spawn(&mut self) -> io::Result<Vec<ReapHandle>> {
         self.reapers
             .drain(..)
             .map(|reaper| self.reactor.spawn_reaper(reaper).map_err(io::Error::other))
             .collect()
+    }
+
+    pub fn finish(&mut self) -> io::Result<()> {
+        let Some(outer) = &self.outer else { return self.reactor.run_until_idle() };
+        let mut ready = Vec::new();
+        while !self.reactor.is_empty() {
+            outer.wait(&mut ready)?;
+            ready.clear();
+            self.reactor.turn(Some(Duration::ZERO))?;
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +143,7 @@ impl Contender for Ours {
     fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
         let start = Instant::now();
         let handles = self.spawn()?;
-        self.reactor.run_until_idle()?;
+        self.finish()?;
         let total = start.elapsed();
         if groups.len() == 1 {
             return Ok(vec![total]);
@@ -108,11 +159,24 @@ impl Contender for Ours {
             if now < until {
                 self.reactor.turn(Some(until - now))?;
             } else {
+                // Some of these turns do find something to do; the median does not.
+                let mut counts = Vec::with_capacity(101);
+                for _ in 0..101 {
+                    let before = alloc::calls();
+                    self.reactor.turn(Some(Duration::ZERO))?;
+                    counts.push(alloc::calls() - before);
+                }
+                counts.sort_unstable();
+                self.idle_allocations = Some(counts[50]);
                 phases.next(self.reactor.metrics().wakeups);
             }
         }
         self.reactor.run_until_idle()?;
         Ok(true)
+    }
+
+    fn idle_allocations(&self) -> Option<u64> {
+        self.idle_allocations
     }
 
     fn metrics(&self) -> Option<Metrics> {

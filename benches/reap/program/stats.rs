@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cgroup_reaper::Metrics;
 
-use crate::contender::{Card, Kind};
+use super::contender::{Card, Family, Kind};
+use super::report::{Case, Report};
 
 /// What one contender's rounds came to, in milliseconds.
 #[derive(Default)]
@@ -15,6 +16,7 @@ pub struct Samples {
     /// Of each group.
     pub latency: Vec<f64>,
     pub reaps: u64,
+    pub allocations: u64,
     pub metrics: Option<(Metrics, Metrics)>,
 }
 
@@ -39,7 +41,7 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// Three digits, whatever the size.
-fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     match value {
         v if v.is_nan() => "-".into(),
         v if v < 1.0 => format!("{v:.3}"),
@@ -73,9 +75,9 @@ fn ratio(values: &[f64], bare: Option<&Vec<f64>>) -> (String, String) {
 }
 
 pub fn print_one(title: &str, rows: &[Row<'_>]) {
-    println!("\n## {title}: latency, ms\n");
+    println!("\n### {title}: latency, ms\n");
     println!(
-        "| {:<40} | median | {:^15} | {:^15} | to bare | {:^13} |",
+        "| {:<40} | median | {:^15} | {:^15} | to bare | {:^15} |",
         "", "p25 .. p75", "min .. max", "by round"
     );
     println!("|{:-<42}|-------:|{:-<17}|{:-<17}|--------:|{:-<15}|", "", "", "", "");
@@ -98,7 +100,7 @@ pub fn print_one(title: &str, rows: &[Row<'_>]) {
 
 pub fn print_many(title: &str, rows: &[Row<'_>]) {
     println!(
-        "\n## {title}: ms from the first start to the last end, CPU ms of the loop's thread, ms a group\n"
+        "\n### {title}: ms from the first start to the last end, CPU ms of the loop's thread, ms a group\n"
     );
     println!(
         "| {:<40} |  total | {:^13} | to bare | {:^13} |    CPU | to bare | p50 group | p99 group |",
@@ -138,8 +140,10 @@ fn footnotes(rows: &[Row<'_>]) {
             format!("{:.2}", (count(after) - count(before)) as f64 / samples.reaps.max(1) as f64)
         };
         println!(
-            "{}, a reap: {} wake-ups, {} events, {} timers, {} looks, {} signals, {} cgroup.kill, {} escalations",
+            "{}, a reap: {:.1} allocations, {} wake-ups, {} events, {} timers, {} looks, {} signals, \
+             {} cgroup.kill, {} escalations  ",
             card.name,
+            samples.allocations as f64 / samples.reaps.max(1) as f64,
             each(|metrics| metrics.wakeups),
             each(|metrics| metrics.events),
             each(|metrics| metrics.timers),
@@ -149,14 +153,69 @@ fn footnotes(rows: &[Row<'_>]) {
             each(|metrics| metrics.escalations),
         );
     }
-    for (original, slow) in rows.iter().filter(|(card, _)| card.kind == Kind::Original) {
+    for (other, slow) in rows.iter().filter(|(card, _)| matches!(card.kind, Kind::Original | Kind::Peer)) {
         let against: Vec<String> = rows
             .iter()
-            .filter(|(card, _)| card.kind == Kind::Ours)
+            .filter(|(card, _)| {
+                card.kind == Kind::Ours && (other.kind == Kind::Original || level(card, other))
+            })
             .map(|(card, fast)| {
                 format!("{}x {}", figure(median(&slow.total) / median(&fast.total)), card.name)
             })
             .collect();
-        println!("{} takes {}", original.name, against.join(", "));
+        println!("{} takes {}  ", other.name, against.join(", "));
+    }
+}
+
+/// Whether two do the same work.
+fn level(card: &Card, other: &Card) -> bool {
+    card.family == other.family && card.place == other.place
+}
+
+/// What a case says of the bars.
+pub fn note_bars(report: &mut Report, case: Case, rows: &[Row<'_>]) {
+    let Case { groups, each } = case;
+    let what = match groups {
+        1 => format!("one reap of {each}"),
+        _ => format!("{groups} groups of {each} at once"),
+    };
+    for (card, samples) in rows.iter().filter(|(card, _)| card.kind == Kind::Ours) {
+        let against_bare = |by: fn(&Samples) -> &Vec<f64>| {
+            best_bare(rows, card, by).map(|bare| median(by(samples)) / median(by(bare)))
+        };
+        let (total, cpu) = (against_bare(|samples| &samples.total), against_bare(|samples| &samples.cpu));
+        let (Some(total), Some(cpu)) = (total, cpu) else { continue };
+        let name = format!("{}, {what}", card.name);
+        match card.family {
+            Family::V2 if groups == 1 && each <= 32 => {
+                report.at_most(format!("{name}: latency to bare"), total, 1.1, "");
+            }
+            Family::V2 if groups >= 1000 => {
+                report.at_most(format!("{name}: total to bare"), total, 1.1, "");
+                report.at_most(format!("{name}: CPU to bare"), cpu, 1.2, "");
+            }
+            Family::Pidfd | Family::Freezer if groups == 1 && each <= 32 => {
+                report.at_most(format!("{name}: latency to bare"), total, 1.15, "");
+            }
+            _ => {}
+        }
+        let default = |(card, _): &&Row<'_>| card.kind == Kind::Original && card.name.ends_with("10 000 ms");
+        if let (Some((_, slow)), false) = (rows.iter().find(default), card.family == Family::V2) {
+            let times = median(&slow.total) / median(&samples.total);
+            if groups == 1 && each == 1 {
+                let limit = if card.family == Family::Freezer { 70.0 } else { 140.0 };
+                report.at_least(format!("{name}: times faster than the original"), times, limit, "");
+            }
+            if groups == 1000 && each == 1 {
+                report.at_least(format!("{name}: times faster than the original"), times, 3.0, "");
+                let cpu = median(&samples.cpu) / median(&slow.cpu);
+                report.at_most(format!("{name}: CPU to the original's"), cpu, 1.0, "");
+            }
+        }
+        for (peer, slow) in rows.iter().filter(|(other, _)| other.kind == Kind::Peer && level(card, other)) {
+            // Where both sit on the kernel's floor a twentieth is noise.
+            let times = median(&slow.total) / median(&samples.total);
+            report.at_least(format!("{name}: times faster than {}", peer.name), times, 0.95, "");
+        }
     }
 }

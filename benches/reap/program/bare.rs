@@ -3,12 +3,12 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use crate::contender::{Card, Contender, Family, Kind};
-use crate::groups::{Group, Place};
-use crate::sys::{self, Epoll};
+use super::contender::{Card, Contender, Family, Kind};
+use super::groups::{Group, Place};
+use super::sys::{self, Epoll};
 
 const EDGE_OF_EVENTS: i32 = libc::EPOLLPRI | libc::EPOLLET;
 
@@ -67,7 +67,7 @@ fn wait_for_all(
             members[index].pop();
             while let Some(member) = members[index].last() {
                 if !sys::poll(member, libc::POLLIN, 0)? {
-                    epoll.add(member, libc::EPOLLIN, index)?;
+                    epoll.add(member.as_fd(), libc::EPOLLIN, index)?;
                     break;
                 }
                 members[index].pop();
@@ -125,7 +125,7 @@ pub struct V2 {
 
 impl V2 {
     pub fn new(name: &'static str, hear: Hear) -> io::Result<V2> {
-        let card = Card { name, kind: Kind::Bare, family: Family::V2, place: Place::V2 };
+        let card = Card { name, kind: Kind::Bare, family: Family::V2, place: Place::V2, most: usize::MAX };
         Ok(V2 { card, hear, epoll: Epoll::new()? })
     }
 
@@ -172,11 +172,11 @@ impl Contender for V2 {
             if self.hear == Hear::EpollBefore {
                 // Read first: else the first wake-up is for nothing.
                 populated(&events)?;
-                self.epoll.add(&events, EDGE_OF_EVENTS, index)?;
+                self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
                 write_once(&group.kill, b"1")?;
             } else {
                 write_once(&group.kill, b"1")?;
-                self.epoll.add(&events, EDGE_OF_EVENTS, index)?;
+                self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
             }
             files.push(Some(events));
         }
@@ -208,12 +208,14 @@ pub struct V1 {
 
 impl V1 {
     pub fn pidfd(name: &'static str, place: Place, direct: bool) -> io::Result<V1> {
-        let card = Card { name, kind: Kind::Bare, family: Family::Pidfd, place };
+        let card = Card { name, kind: Kind::Bare, family: Family::Pidfd, place, most: usize::MAX };
         Ok(V1 { card, epoll: Epoll::new()?, gentle: false, direct })
     }
 
     pub fn freezer(name: &'static str, gentle: bool) -> io::Result<V1> {
-        let card = Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer };
+        // Who spins holds up those it waits for, for seconds where they are many.
+        let most = if gentle { usize::MAX } else { 100 };
+        let card = Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer, most };
         Ok(V1 { card, epoll: Epoll::new()?, gentle, direct: true })
     }
 
@@ -262,7 +264,7 @@ impl Contender for V1 {
             finish.begin();
             let members = self.kill(group)?;
             if let Some(last) = members.last() {
-                self.epoll.add(last, libc::EPOLLIN, index)?;
+                self.epoll.add(last.as_fd(), libc::EPOLLIN, index)?;
             }
             waiting.push(members);
         }

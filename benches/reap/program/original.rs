@@ -10,9 +10,9 @@ use std::collections::BinaryHeap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::contender::{Card, Contender, Family, Kind, Phases};
-use crate::groups::{Group, Place};
-use crate::sys;
+use super::contender::{Card, Contender, Family, Kind, Phases};
+use super::groups::{Group, Place};
+use super::sys;
 
 pub struct Original {
     card: Card,
@@ -37,7 +37,7 @@ struct Under<'a> {
 impl Original {
     pub fn new(name: &'static str, freezer: bool, min_ms: u64, max_ms: u64) -> Original {
         let family = if freezer { Family::Freezer } else { Family::Pidfd };
-        let card = Card { name, kind: Kind::Original, family, place: Place::Freezer };
+        let card = Card { name, kind: Kind::Original, family, place: Place::Freezer, most: 1000 };
         Original { card, min: Duration::from_millis(min_ms), max: Duration::from_millis(max_ms), freezer }
     }
 
@@ -146,15 +146,17 @@ impl Contender for Original {
             }
         }
         // What remains to be done is not worth the seconds that this algorithm would take for it.
-        let patience = Instant::now() + Duration::from_secs(10);
-        for group in groups {
-            while group.dir.is_dir() {
-                if sys::rmdir(&group.path).is_err() {
-                    assert!(Instant::now() < patience, "{} does not end", group.dir.display());
-                    self.tick(group)?;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+        let patience = Instant::now() + Duration::from_secs(60);
+        let mut left: Vec<&Group> = groups.iter().collect();
+        while !left.is_empty() {
+            if Instant::now() > patience {
+                return Err(io::Error::other(format!("{} does not end", left[0].dir.display())));
             }
+            for group in &left {
+                self.tick(group)?;
+            }
+            left.retain(|group| group.dir.is_dir());
+            std::thread::sleep(Duration::from_millis(1));
         }
         Ok(true)
     }

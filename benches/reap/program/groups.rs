@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::sys;
+use super::sys;
 
 /// Which hierarchy a contender works in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub enum Place {
 /// The directories that all groups are made below, one a hierarchy. Removed when it is dropped, with
 /// whatever is left in them.
 pub struct Bases {
+    /// What each is called, right below the root of its hierarchy.
+    pub name: String,
+    /// Where hierarchies are mounted, all of them.
+    pub mounts: Vec<PathBuf>,
     v2: Option<PathBuf>,
     plain: Option<PathBuf>,
     freezer: Option<PathBuf>,
@@ -33,21 +37,21 @@ pub struct Bases {
 impl Bases {
     /// Makes those that can be made, and says which can't.
     pub fn make() -> Bases {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let name = format!("cgroup-reaper-bench-{}", sys::getpid());
+        let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         // Device, directory, type, options.
+        let lines = text.lines().map(|line| line.split(' ').collect::<Vec<&str>>());
+        let mounts: Vec<Vec<&str>> =
+            lines.filter(|fields| fields.len() > 3 && fields[2].starts_with("cgroup")).collect();
         let find = |wanted: &str, kind: &str, option: &str| -> Option<PathBuf> {
-            let dir = mounts.lines().find_map(|line| {
-                let fields: Vec<&str> = line.split(' ').collect();
-                let fits = fields.len() > 3
-                    && fields[2] == kind
-                    && (option.is_empty() || fields[3].split(',').any(|field| field == option));
-                fits.then(|| fields[1].to_owned())
-            });
-            let Some(dir) = dir else {
+            let fits = |fields: &&Vec<&str>| {
+                fields[2] == kind && (option.is_empty() || fields[3].split(',').any(|field| field == option))
+            };
+            let Some(mount) = mounts.iter().find(fits) else {
                 println!("SKIP {wanted}: no such hierarchy is mounted");
                 return None;
             };
-            let base = Path::new(&dir).join(format!("cgroup-reaper-bench-{}", sys::getpid()));
+            let base = Path::new(mount[1]).join(&name);
             if let Err(error) = fs::create_dir(&base) {
                 println!("SKIP {wanted}: {}: {error}", base.display());
                 return None;
@@ -58,6 +62,8 @@ impl Bases {
             v2: find("cgroup v2", "cgroup2", ""),
             plain: find("cgroup v1, cpu", "cgroup", "cpu"),
             freezer: find("cgroup v1, freezer", "cgroup", "freezer"),
+            mounts: mounts.iter().map(|fields| fields[1].into()).collect(),
+            name,
         }
     }
 
@@ -69,24 +75,27 @@ impl Bases {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.v2, &self.plain, &self.freezer].into_iter().flatten()
-    }
-
     pub fn is_empty(&self) -> bool {
-        self.all().count() == 0
+        [&self.v2, &self.plain, &self.freezer].into_iter().flatten().count() == 0
     }
 }
 
 impl Drop for Bases {
     /// By now the process that forked the members is gone, and they die with it: all that is left to do is
-    /// to thaw what it left frozen, and to wait for them.
+    /// to thaw what it left frozen, to end what is no child of it (a container), and to wait for them.
     fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_secs(20);
-        for base in self.all() {
-            while let Err(error) = clear(base) {
-                if Instant::now() > until {
-                    println!("left behind: {}: {error}", base.display());
+        for base in self.mounts.iter().map(|mount| mount.join(&self.name)) {
+            let (mut least, mut since) = (usize::MAX, Instant::now());
+            loop {
+                let left = clear(&base);
+                if left == 0 {
+                    break;
+                }
+                // As long as there are fewer each time it is worth going on.
+                if left < least {
+                    (least, since) = (left, Instant::now());
+                } else if since.elapsed() > Duration::from_secs(20) {
+                    println!("left behind: {}", base.display());
                     break;
                 }
                 std::thread::sleep(Duration::from_millis(20));
@@ -95,19 +104,20 @@ impl Drop for Bases {
     }
 }
 
-fn clear(base: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(base)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            // Not there on the other hierarchies, and not made there either.
-            let _ = fs::OpenOptions::new()
-                .write(true)
-                .open(entry.path().join("freezer.state"))
-                .and_then(|mut state| state.write_all(b"THAWED"));
-            fs::remove_dir(entry.path())?;
-        }
+/// Thaws and removes a directory and everything below it, as far as that can be done now; how many are left.
+fn clear(dir: &Path) -> usize {
+    // Not there on the other hierarchies, and not made there either.
+    let _ = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.join("freezer.state"))
+        .and_then(|mut state| state.write_all(b"THAWED"));
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
+        let _ = pid.parse().map(sys::kill);
     }
-    fs::remove_dir(base)
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let left: usize = below.map(|entry| clear(&entry.path())).sum();
+    left + usize::from(fs::remove_dir(dir).is_err() && dir.exists())
 }
 
 /// One group, and the names of its files as system calls take them.
@@ -140,10 +150,14 @@ impl Nursery {
     }
 
     pub fn groups(&mut self, base: &Path, count: usize) -> io::Result<Vec<Group>> {
+        self.named(base, count, "g")
+    }
+
+    pub fn named(&mut self, base: &Path, count: usize, prefix: &str) -> io::Result<Vec<Group>> {
         (0..count)
             .map(|_| {
                 self.made += 1;
-                let dir = base.join(format!("g{}", self.made));
+                let dir = base.join(format!("{prefix}{}", self.made));
                 fs::create_dir(&dir)?;
                 let path = |path: &Path| CString::new(path.as_os_str().as_bytes());
                 Ok(Group {

@@ -4,9 +4,9 @@
 //! there is no library between it and the kernel.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_int, c_uint};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl Epoll {
         Ok(Epoll(owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?))
     }
 
-    pub fn add(&self, fd: &OwnedFd, events: c_int, data: usize) -> io::Result<()> {
+    pub fn add(&self, fd: BorrowedFd<'_>, events: c_int, data: usize) -> io::Result<()> {
         let mut event = libc::epoll_event { events: events as u32, u64: data as u64 };
         // SAFETY: both descriptors are open, and the event outlives the call.
         let result =
@@ -173,6 +173,88 @@ pub fn hold_up_exit(pid: i32) -> io::Result<()> {
     // SAFETY: integers by value; the address is unused.
     let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_TRACEEXIT) };
     check(result as c_int).map(drop)
+}
+
+/// Has the parent trace this process, and stops until it does.
+pub fn be_traced() -> io::Result<()> {
+    // SAFETY: integers by value.
+    check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } as c_int)?;
+    // SAFETY: an integer by value.
+    check(unsafe { libc::raise(libc::SIGSTOP) }).map(drop)
+}
+
+/// A system call that does nothing and is made by nobody else: `close(MARK)`.
+const MARK: u64 = 0x7fff_fff0;
+
+/// Marks a place in what is traced.
+pub fn mark() {
+    // SAFETY: not a descriptor, so nothing is closed.
+    unsafe { libc::close(MARK as c_int) };
+}
+
+/// Linux 5.3; not in every libc.
+const PTRACE_GET_SYSCALL_INFO: c_uint = 0x420e;
+const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
+
+/// `struct ptrace_syscall_info` of `linux/ptrace.h`, at the entry of a call.
+#[repr(C)]
+#[derive(Default)]
+struct SyscallInfo {
+    op: u8,
+    arch: u32,
+    instruction_pointer: u64,
+    stack_pointer: u64,
+    nr: u64,
+    args: [u64; 6],
+}
+
+/// Counts the system calls of a child that calls `be_traced`, from its first `mark` to its second; lets it go
+/// on, and returns when it has ended.
+pub fn count_calls(pid: i32) -> io::Result<Option<u64>> {
+    let pid = ours(pid)?;
+    let (mut status, mut marks, mut count) = (0, 0, 0);
+    loop {
+        // SAFETY: a place for the status.
+        check(unsafe { libc::waitpid(pid, &mut status, libc::__WALL) })?;
+        if !libc::WIFSTOPPED(status) {
+            return Ok(
+                (marks == 2 && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0).then_some(count)
+            );
+        }
+        let signal = match libc::WSTOPSIG(status) {
+            // The first stop, by itself.
+            libc::SIGSTOP => {
+                let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+                // SAFETY: integers by value.
+                check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) } as c_int)?;
+                0
+            }
+            stop if stop == libc::SIGTRAP | 0x80 => {
+                let mut info = SyscallInfo::default();
+                // SAFETY: the kernel writes no more than the size given, which is that of the structure.
+                unsafe {
+                    libc::ptrace(PTRACE_GET_SYSCALL_INFO, pid, size_of::<SyscallInfo>(), &raw mut info)
+                };
+                if info.op == PTRACE_SYSCALL_INFO_ENTRY {
+                    if info.nr == libc::SYS_close as u64 && info.args[0] == MARK {
+                        marks += 1;
+                    } else if marks == 1 {
+                        count += 1;
+                    }
+                }
+                0
+            }
+            signal => signal,
+        };
+        // SAFETY: integers by value.
+        check(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, signal) } as c_int)?;
+    }
+}
+
+/// Gives children their ends back, to be waited for.
+pub fn keep_children() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// Has the kernel reap our children at once.

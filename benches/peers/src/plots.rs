@@ -1,0 +1,86 @@
+//! The figures as pictures: one line for each contender, by number of groups, both axes logarithmic.
+
+use std::error::Error;
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::program::contender::{Card, Kind};
+use crate::program::report::{Figure, Report};
+
+/// Below the directory of this package, whatever the caller's is.
+const PLACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../plots");
+
+/// Colours far from each other, also of neighbours.
+fn colour(index: usize) -> RGBColor {
+    const GOLDEN: f64 = 0.618_033_988_75;
+    let (red, green, blue) =
+        HSLColor((0.6 + index as f64 * GOLDEN).fract(), 0.75, 0.42).to_backend_color().rgb;
+    RGBColor(red, green, blue)
+}
+
+pub fn draw(report: &Report) -> Result<(), Box<dyn Error>> {
+    // A quick look is for the eye of whoever runs it, not to be kept.
+    if report.sizes().last().is_none_or(|&largest| largest < 1000) {
+        println!("no plots: they need a whole run");
+        return Ok(());
+    }
+    std::fs::create_dir_all(PLACE)?;
+    plot(report, "latency.svg", "Median latency of a group, ms", |entry| entry.latency)?;
+    plot(report, "cpu.svg", "CPU of the loop's thread, ms a reap", |entry| {
+        entry.cpu / entry.case.groups as f64
+    })?;
+    Ok(())
+}
+
+fn plot(report: &Report, file: &str, what: &str, figure: Figure) -> Result<(), Box<dyn Error>> {
+    let path = Path::new(PLACE).join(file);
+    let lines: Vec<(Card, Vec<(f64, f64)>)> = report
+        .cards()
+        .into_iter()
+        // Its line is the other one's.
+        .filter(|card| card.kind != Kind::Embedded)
+        .map(|card| {
+            let line = report.line(card.name, figure);
+            (card, line.into_iter().map(|(groups, value)| (groups as f64, value.max(1e-4))).collect())
+        })
+        // Without a second point there is no line.
+        .filter(|(_, line): &(Card, Vec<_>)| line.len() > 1)
+        .collect();
+    let all = || lines.iter().flat_map(|(_, line)| line);
+    let most = all().map(|point| point.0).fold(1.0, f64::max);
+    let (low, high) =
+        all().fold((f64::MAX, f64::MIN), |(low, high), point| (low.min(point.1), high.max(point.1)));
+
+    let area = SVGBackend::new(&path, (960, 560)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let (chart_area, legend) = area.split_horizontally(640);
+    let mut chart = ChartBuilder::on(&chart_area)
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(64)
+        .build_cartesian_2d((1.0..most).log_scale(), (low / 1.5..high * 1.5).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("groups at once, one process each")
+        .y_desc(what)
+        .x_label_formatter(&|value| format!("{value}"))
+        .light_line_style(RGBColor(240, 240, 240))
+        .draw()?;
+    for (index, (card, line)) in lines.iter().enumerate() {
+        let colour = colour(index);
+        let style = colour.stroke_width(if card.kind == Kind::Ours { 3 } else { 1 });
+        chart.draw_series(LineSeries::new(line.iter().copied(), style))?;
+        let circle = |&point: &(f64, f64)| match card.kind {
+            Kind::Ours => Circle::new(point, 4, colour.filled()),
+            _ => Circle::new(point, 3, colour.stroke_width(1)),
+        };
+        chart.draw_series(line.iter().map(circle))?;
+        let y = 24 + 22 * index as i32;
+        legend.draw(&PathElement::new(vec![(8, y), (36, y)], style))?;
+        legend.draw(&Text::new(card.name, (44, y - 7), ("sans-serif", 13)))?;
+    }
+    area.present()?;
+    println!("wrote {}", path.canonicalize()?.display());
+    Ok(())
+}
