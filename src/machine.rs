@@ -389,6 +389,8 @@ impl Machine {
         }
         if shrunk {
             self.refusals = 0;
+            // Who comes to take the place of the dead is not left alone for as long as the undying are.
+            self.kill_at = self.kill_at.map(|at| at.min(now.saturating_add(self.wait)));
         }
         match self.grace {
             Grace::Pending(_, end) | Grace::Sent(end) if now >= end => {

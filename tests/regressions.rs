@@ -1,0 +1,326 @@
+//! What went wrong once, each named after what it guards.
+#![allow(unsafe_code, reason = "a thread that gives up its rights")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cgroup_reaper::{Act, CgroupOptions, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal, reap};
+use common::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+const MS: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A group in each hierarchy that there is: v2, and the v1 freezer.
+fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
+    let mut dirs = Vec::new();
+    if v2().is_ok() {
+        dirs.push(sandbox.v2(name));
+    }
+    if v1("freezer").is_ok() {
+        dirs.push(sandbox.v1("freezer", name));
+    }
+    dirs
+}
+
+/// Options for the groups of a sandbox in the v1 freezer and cpu.
+fn freezer_and_cpu(sandbox: &Sandbox) -> CgroupOptions {
+    let root = v1_root("freezer").expect("mounted").parent().expect("below a directory").to_path_buf();
+    let slice = sandbox.v1_dir("freezer").file_name().expect("a name").to_owned();
+    CgroupOptions::new(root).slice(slice).subsystems(["freezer", "cpu"])
+}
+
+fn any() -> Result<(), String> {
+    v2().or_else(|_| v1("freezer"))
+}
+
+fn turn_for(reactor: &mut Reactor, turns: u32) {
+    for _ in 0..turns {
+        reactor.turn(Some(20 * MS)).expect("a turn");
+    }
+}
+
+/// Leaves this process as many free descriptors.
+fn starve(free: usize) -> Vec<File> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, open_fds() as u64 + 40, hard).expect("setrlimit");
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    taken.truncate(taken.len() - free);
+    taken
+}
+
+#[test]
+fn a_deadline_inside_the_grace_kills() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for dir in groups(&sandbox, "target") {
+        for deadline in [Duration::ZERO, 100 * MS] {
+            let stubborn = sandbox.ignores_sigterm(&[&dir]);
+            let result = reap(Reaper::at(&dir).grace(Signal::TERM, LONG).deadline(deadline));
+            assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
+            assert!(stubborn.ended(TIMEOUT), "no SIGKILL in spite of what the error says");
+        }
+    }
+}
+
+#[test]
+fn a_grace_ends_when_all_are_dead_also_without_notifications() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for dir in groups(&sandbox, "target") {
+        let _polite = sandbox.sleeper(&[&dir]);
+        let reaped = reap(Reaper::at(&dir).without("events").grace(Signal::TERM, LONG)).expect("reaped");
+        assert_eq!((reaped.outcome, reaped.rounds), (Outcome::Removed, 0));
+    }
+}
+
+#[test]
+fn a_grace_signal_outlasts_a_want_of_descriptors() {
+    require!(any(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for dir in groups(&sandbox, "target") {
+            let polite = sandbox.on_term(MS, &[&dir]);
+            let mut reactor = Reactor::new().expect("a reactor");
+            let handle =
+                reactor.remote().spawn_reaper(Reaper::at(&dir).grace(Signal::TERM, LONG)).expect("spawn");
+            let taken = starve(0);
+            turn_for(&mut reactor, 5);
+            drop(taken);
+            reactor.run_until(&handle).expect("turns");
+            assert_eq!(handle.wait().expect("reaped").rounds, 0);
+            assert!(polite.saw_term(TIMEOUT), "killed without having been asked");
+        }
+    });
+}
+
+#[test]
+fn without_pidfds_the_grace_signal_is_sent_to_the_frozen() {
+    require!(v1("freezer"));
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v1("freezer", "target");
+    let polite = sandbox.on_term(MS, &[&dir]);
+    let reaped = reap(Reaper::at(&dir).without("pidfd").grace(Signal::TERM, LONG)).expect("reaped");
+    assert_eq!((reaped.outcome, reaped.rounds, reaped.signalled), (Outcome::Removed, 0, 1));
+    assert!(polite.saw_term(TIMEOUT));
+}
+
+/// On some kernels a group can be removed while its members are still dying.
+#[test]
+fn removed_by_another_is_not_dead() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for dir in groups(&sandbox, "target") {
+        let slow = sandbox.big_memory(512, &[&dir]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+        // As systemd or a release agent would.
+        let end = std::time::Instant::now() + TIMEOUT;
+        while fs::remove_dir(&dir).is_err() && dir.exists() && std::time::Instant::now() < end {}
+        reactor.run_until(&handle).expect("turns");
+        let status = fs::read_to_string(format!("/proc/{}/status", slow.pid)).unwrap_or_default();
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert!(!status.contains("VmRSS"), "complete while it still holds memory:\n{status}");
+    }
+}
+
+#[test]
+fn the_survivors_of_a_deadline_are_named_also_while_they_exit() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for dir in groups(&sandbox, "target") {
+        let slow = sandbox.big_memory(1024, &[&dir]);
+        match reap(Reaper::at(&dir).deadline(5 * MS)) {
+            Err(ReapError::TimedOut { survivors, .. }) => {
+                assert_eq!(survivors.iter().map(|survivor| survivor.pid).collect::<Vec<_>>(), [slow.pid]);
+            }
+            other => assert!(other.is_ok(), "{other:?}"),
+        }
+        assert!(slow.ended(TIMEOUT));
+    }
+}
+
+#[test]
+fn a_member_beside_the_own_freezer_is_thawed_where_it_is() {
+    require!(v1("freezer"), v1("cpu"));
+    let sandbox = Sandbox::new(test_name!());
+    let (freezer, cpu) = (sandbox.v1("freezer", "target"), sandbox.v1("cpu", "target"));
+    let other = sandbox.v1("freezer", "other");
+    let member = sandbox.sleeper(&[&cpu, &other]);
+    freeze_v1(&other);
+    let reaper = Reaper::new(freezer_and_cpu(&sandbox), "target").max_wait(50 * MS);
+    assert_eq!(reap(reaper).expect("reaped").outcome, Outcome::Removed);
+    assert!(member.ended(TIMEOUT) && !freezer.exists() && !cpu.exists());
+    assert_eq!(freezer_state(&other), "THAWED");
+}
+
+#[test]
+fn every_member_is_asked_who_holds_it_frozen() {
+    require!(v2(), v1("freezer"));
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("target");
+    let stuck = sandbox.trace_exit(&[&dir]);
+    let others: Vec<PathBuf> = (0..3).map(|n| sandbox.v1("freezer", &format!("other-{n}"))).collect();
+    let members: Vec<Proc> = others.iter().map(|other| sandbox.sleeper(&[&dir, other])).collect();
+    others.iter().for_each(|other| freeze_v1(other));
+    let mut reactor = Reactor::new().expect("a reactor");
+    let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(50 * MS)).expect("a spawn");
+    eventually("those that can to die", || {
+        reactor.turn(Some(20 * MS)).expect("a turn");
+        members.iter().all(|member| !member.alive())
+    });
+    assert!(!handle.is_complete());
+    stuck.release();
+    reactor.run_until(&handle).expect("turns");
+    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+}
+
+#[test]
+fn a_replaced_directory_is_told_also_where_directories_are_kept() {
+    require!(v1("freezer"), v1("cpu"));
+    let sandbox = Sandbox::new(test_name!());
+    let (freezer, cpu) = (sandbox.v1("freezer", "target"), sandbox.v1("cpu", "target"));
+    let stuck = sandbox.trace_exit(&[&freezer]);
+    let mut reactor = Reactor::new().expect("a reactor");
+    let reaper = Reaper::new(freezer_and_cpu(&sandbox), "target").keep_dir().max_wait(20 * MS);
+    let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+    fs::remove_dir(&cpu).expect("rmdir");
+    fs::create_dir(&cpu).expect("mkdir");
+    turn_for(&mut reactor, 10);
+    stuck.release();
+    reactor.run_until(&handle).expect("turns");
+    match handle.wait() {
+        Err(ReapError::Replaced { path, .. }) => assert_eq!(path, cpu),
+        other => panic!("{other:?}"),
+    }
+    assert!(freezer.exists() && cpu.exists());
+}
+
+#[test]
+fn a_renamed_group_is_neither_gone_nor_replaced() {
+    require!(v1("freezer"));
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v1("freezer", "old");
+    let new = dir.with_file_name("new");
+    let stuck = sandbox.trace_exit(&[&dir]);
+    let mut reactor = Reactor::new().expect("a reactor");
+    let reaper = Reaper::at(&dir).max_wait(20 * MS);
+    let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+    fs::rename(&dir, &new).expect("rename");
+    turn_for(&mut reactor, 10);
+    stuck.release();
+    reactor.run_until(&handle).expect("turns");
+    match handle.wait() {
+        Err(ReapError::Denied { act: Act::Remove, source, .. }) => {
+            assert_eq!(source.raw_os_error(), Some(libc::ESTALE));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(new.exists() && pids_in(&new).is_empty());
+}
+
+/// A supervisor puts somebody new in as soon as the last one has died, beside one that never dies.
+#[test]
+fn a_refill_beside_the_undying_does_not_wait_out_the_backoff() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for dir in groups(&sandbox, "target") {
+        let stuck = sandbox.trace_exit(&[&dir]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        // By the seventh, a backoff that nothing resets would last 40 s, and then 160.
+        let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(LONG)).expect("a spawn");
+        for _ in 0..9 {
+            let newcomer = sandbox.sleeper(&[&dir]);
+            eventually("the newcomer to be killed", || {
+                reactor.turn(Some(5 * MS)).expect("a turn");
+                !newcomer.alive()
+            });
+        }
+        stuck.release();
+        reactor.run_until(&handle).expect("turns");
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+    }
+}
+
+#[test]
+fn a_refusal_is_borne_for_the_five_waits_that_are_promised() {
+    require!(v1("freezer"));
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v1("freezer", "target");
+    let member = sandbox.sleeper(&[&dir]);
+    for method in [KillMethod::Auto, KillMethod::Pidfd] {
+        let reaper = Reaper::at(&dir).method(method);
+        // Of this thread only, so that the sandbox keeps its rights.
+        let result = std::thread::spawn(move || {
+            // SAFETY: three numbers; the raw call, unlike libc's function, is for the calling thread alone.
+            let set = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+            assert_eq!(set, 0);
+            reap(reaper)
+        });
+        match result.join().expect("no panic") {
+            Err(ReapError::Denied { act, path, effort, .. }) => {
+                assert_eq!((act, effort.rounds), (Act::Kill, 5));
+                assert_eq!(path, Path::new(&format!("/proc/{}", member.pid)));
+                assert!(effort.elapsed >= 850 * MS, "{effort:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(member.alive());
+    }
+}
+
+#[test]
+fn reaps_give_up_their_own_descriptors_where_there_are_no_others() {
+    require!(any(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for layout in 0..groups(&sandbox, "probe").len() {
+            let dirs: Vec<PathBuf> =
+                (0..5).map(|n| groups(&sandbox, &format!("target-{n}")).swap_remove(layout)).collect();
+            let stuck: Vec<TraceExit> = dirs.iter().map(|dir| sandbox.trace_exit(&[dir])).collect();
+            let mut reactor = Reactor::new().expect("a reactor");
+            let waits = |dir: &PathBuf| Reaper::at(dir).max_wait(20 * MS);
+            let handles: Vec<_> =
+                dirs.iter().map(|dir| reactor.spawn_reaper(waits(dir)).expect("a spawn")).collect();
+            eventually("all to be killed", || {
+                reactor.turn(Some(MS)).expect("a turn");
+                stuck.iter().all(TraceExit::parked)
+            });
+            let taken = starve(0);
+            stuck.iter().for_each(TraceExit::release);
+            eventually("all to be reaped without a free descriptor", || {
+                reactor.turn(Some(20 * MS)).expect("a turn");
+                reactor.is_empty()
+            });
+            drop(taken);
+            for handle in handles {
+                assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+            }
+        }
+    });
+}
+
+#[test]
+fn many_children_are_removed_in_as_many_steps_as_they_need() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for dir in groups(&sandbox, "target") {
+        for n in 0..600 {
+            fs::create_dir(dir.join(n.to_string())).expect("mkdir");
+        }
+        let mut reactor = Reactor::new().expect("a reactor");
+        let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+        reactor.run_until(&handle).expect("turns");
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        let metrics = reactor.metrics();
+        // 128 directories a step, and the tree is walked once, not for each of them.
+        assert_eq!(metrics.removals, 5);
+        assert!(metrics.calls.list <= 4, "{metrics:?}");
+    }
+}
