@@ -14,7 +14,7 @@ use super::look::{freeze_v1, freeze_v2, freezer_state};
 use super::sandbox::Sandbox;
 
 /// How long a reap may take before it counts as hung.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 pub type ReapResult = Result<Reaped, ReapError>;
 
