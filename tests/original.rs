@@ -7,12 +7,7 @@
 
 mod common;
 
-use std::ffi::CString;
 use std::fs;
-use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,23 +74,6 @@ fn any_group(sandbox: &Sandbox, name: &str) -> PathBuf {
 
 fn any_hierarchy() -> Result<(), String> {
     v1("freezer").or_else(|_| v2())
-}
-
-fn mount(from: &Path, on: &Path, kind: &str, flags: libc::c_ulong, data: &str) {
-    let c = |bytes: &[u8]| CString::new(bytes).expect("no NUL");
-    let (from, on) = (c(from.as_os_str().as_bytes()), c(on.as_os_str().as_bytes()));
-    let (kind, data) = (c(kind.as_bytes()), c(data.as_bytes()));
-    // SAFETY: terminated strings, all of them.
-    let result =
-        unsafe { libc::mount(from.as_ptr(), on.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
-    assert_eq!(result, 0, "mount: {}", std::io::Error::last_os_error());
-}
-
-fn unmount(path: &Path) {
-    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
-    // SAFETY: a terminated string.
-    let result = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
-    assert_eq!(result, 0, "umount: {}", std::io::Error::last_os_error());
 }
 
 /// 1: "A failed read or open counts as empty: success with live processes."
@@ -441,101 +419,29 @@ fn point_09_no_end_of_a_reap_leaves_it_frozen() {
     }
 }
 
-/// A FUSE filesystem whose server answers nothing but the first request, which sets it up. Whoever looks
-/// something up in it sleeps where neither a freeze nor a signal reaches him, until this is dropped.
-struct Hung {
-    dir: PathBuf,
-    server: fs::File,
-}
-
-impl Hung {
-    fn mount(dir: PathBuf) -> Hung {
-        let _ = fs::remove_dir(&dir);
-        fs::create_dir(&dir).expect("mkdir");
-        let server = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_CLOEXEC)
-            .open("/dev/fuse")
-            .expect("/dev/fuse");
-        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
-        mount(Path::new("hung"), &dir, "fuse", libc::MS_NOSUID | libc::MS_NODEV, &data);
-        let hung = Hung { dir, server };
-        // fuse_in_header: len, opcode, unique, ...; FUSE_INIT is 26; its body: major, minor, ...
-        let request = hung.request();
-        assert_eq!(request[4..8], 26_u32.to_ne_bytes(), "FUSE_INIT");
-        let mut answer = vec![0; 16 + 64];
-        let length = u32::try_from(answer.len()).expect("short");
-        answer[0..4].copy_from_slice(&length.to_ne_bytes());
-        answer[8..16].copy_from_slice(&request[8..16]);
-        // fuse_init_out: the protocol as offered, the rest zero, but for the size of writes.
-        answer[16..24].copy_from_slice(&request[40..48]);
-        answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
-        (&hung.server).write_all(&answer).expect("FUSE_INIT");
-        hung
-    }
-
-    /// Takes a request, which from then on cannot be interrupted.
-    fn request(&self) -> Vec<u8> {
-        let mut request = vec![0; 256 * 1024];
-        let n = (&self.server).read(&mut request).expect("a request");
-        request.truncate(n);
-        request
-    }
-}
-
-impl Drop for Hung {
-    fn drop(&mut self) {
-        unmount(&self.dir);
-        let _ = fs::remove_dir(&self.dir);
-        // Closing the server's descriptor, which follows, ends every request.
-    }
-}
-
-fn fuse() -> Result<(), String> {
-    v1("freezer")?;
-    namespaces()?;
-    match fs::File::open("/dev/fuse") {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("/dev/fuse: {error}")),
-    }
-}
-
 /// 10: "A freeze timeout thaws without killing first": where one member cannot be frozen the others would
 /// never be killed.
 #[test]
 fn point_10_a_stuck_freeze_is_killed_as_it_is() {
-    require!(fuse());
+    require!(v1("freezer"), namespaces(), fuse());
     isolated(test_name!(), || {
         let sandbox = Sandbox::new(test_name!());
         let dir = sandbox.v1("freezer", "target");
         let others = sandbox.sleepers(3, &[&dir]);
-        let mount_point = std::env::temp_dir().join(format!("cgroup-reaper-hung-{}", std::process::id()));
-        let hung = Hung::mount(mount_point);
-        // `read` lets us move it into the group first. exec: it is to be one process.
-        let mut looker = Command::new("sh")
-            .args(["-c", "read x; exec cat \"$0/x\""])
-            .arg(&hung.dir)
-            .stdin(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sh");
-        fs::write(dir.join("cgroup.procs"), looker.id().to_string()).expect("move");
-        looker.stdin.take().expect("piped").write_all(b"\n").expect("write");
-        hung.request();
+        let hung = Hung::new();
+        let looker = sandbox.uninterruptible(&hung, &[&dir]);
 
         let mut reactor = Reactor::new().expect("reactor");
         let reaper = Reaper::at(&dir).method(KillMethod::Freezer).max_wait(Duration::from_millis(50));
         let handle = spawn(&mut reactor, reaper.freeze_timeout(Duration::from_millis(200)));
         drive(&mut reactor, "the death of those who can", |_| others.living() == 0);
         assert!(handle.try_wait().is_none(), "complete with one alive");
-        assert!(alive(looker.id().cast_signed()));
+        assert!(looker.alive());
         assert!(dir.exists());
         drop(hung);
         let reaped = finish(&mut reactor, &handle).expect("reaped");
         assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 4));
-        assert!(!dir.exists());
-        looker.wait().expect("wait");
+        assert!(!dir.exists() && looker.ended(TIMEOUT));
     });
 }
 
@@ -725,7 +631,8 @@ fn point_16_v2_as_well() {
     let reaped = reaped(Reaper::at(&dir));
     assert_eq!(reaped.outcome, Outcome::Removed);
     if cgroup_kill().is_ok() {
-        assert_eq!((reaped.method, reaped.rounds), (Some(UsedMethod::CgroupKill), 1));
+        assert_eq!(reaped.method, Some(UsedMethod::CgroupKill));
+        assert!(reaped.rounds >= 1);
     }
     assert!(members.ended(TIMEOUT) && !dir.exists());
     canary.assert_alive();

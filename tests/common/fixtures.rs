@@ -4,7 +4,7 @@
 //!
 //! The closures run in forked children of a program with many threads: system calls only.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::fs;
 use std::io::{Read, Write};
 use std::ops::Deref;
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use super::look::{TIMEOUT, eventually, pids_in, put, start_of, state_of};
+use super::mounts::Hung;
 use super::sandbox::{Founder, Life, Proc, Procs, Sandbox};
 use super::{layout, sys};
 
@@ -31,6 +32,125 @@ impl Sandbox {
             life.rest()
         });
         Proc::child(child)
+    }
+
+    /// A sleeper that belongs to this user.
+    #[track_caller]
+    pub fn sleeper_of(&self, user: u32, dirs: &[&Path]) -> Proc {
+        let (child, _) = self.spawn(dirs, &[], |life| {
+            life.join();
+            if !sys::set_user(user, user, user) {
+                life.fail();
+            }
+            life.ready();
+            life.rest()
+        });
+        Proc::child(child)
+    }
+
+    /// A sleeper in each of the groups, which are all of one hierarchy; quick also for thousands.
+    #[track_caller]
+    pub fn one_each(&self, dirs: &[PathBuf]) -> Procs {
+        let c = |path: PathBuf| CString::new(path.into_os_string().into_encoded_bytes()).expect("no NUL");
+        let groups: Vec<CString> = dirs.iter().cloned().map(c).collect();
+        let procs: Vec<CString> = dirs.iter().map(|dir| c(dir.join("cgroup.procs"))).collect();
+        let is_v2 = dirs.first().is_some_and(|dir| dir.join("cgroup.events").exists());
+        let (_, pids) = self.spawn_kept(&[], &[], Founder::Leaves, |life| {
+            for (group, procs) in groups.iter().zip(&procs) {
+                let group = if is_v2 { sys::open(group) } else { -1 };
+                let pid = if is_v2 { sys::fork_into(group) } else { sys::fork() };
+                match pid {
+                    -1 => life.fail(),
+                    0 if is_v2 => life.rest(),
+                    0 => {
+                        let procs = sys::open_write(procs);
+                        if !sys::write(procs, b"0") {
+                            life.fail();
+                        }
+                        sys::close(procs);
+                        life.rest()
+                    }
+                    pid if is_v2 => life.tell_pid(pid),
+                    _ => {}
+                }
+                sys::close(group);
+            }
+        });
+        let mut pids = pids;
+        if !is_v2 {
+            eventually("all have joined", || {
+                pids = dirs.iter().flat_map(|dir| pids_in(dir)).collect();
+                pids.len() == dirs.len()
+            });
+        }
+        Procs(pids.into_iter().map(Proc::kept).collect())
+    }
+
+    /// A process that sleeps where neither a freeze nor a signal reaches it (state `D`), until `hung` is dropped.
+    #[track_caller]
+    pub fn uninterruptible(&self, hung: &Hung, dirs: &[&Path]) -> Proc {
+        // Each a name of its own: the second who asks for one waits for the first, not for the server.
+        let path = hung.dir.join(self.number().to_string());
+        let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("no NUL");
+        let (child, _) = self.spawn(dirs, &[], |life| {
+            life.join();
+            life.ready();
+            sys::open(&path);
+            life.rest()
+        });
+        hung.request();
+        Proc::child(child)
+    }
+
+    /// A sleeper that a tracer outside of the groups has stopped (state `t`).
+    #[track_caller]
+    pub fn ptraced(&self, dirs: &[&Path]) -> Proc {
+        let process = self.sleeper(dirs);
+        let pid = process.pid;
+        // Before its parent, the tracer is told of its end, and has to wait for it.
+        self.spawn(&[], &[], |life| {
+            if !sys::trace_stop(pid) {
+                life.fail();
+            }
+            life.ready();
+            while let Ok((0, _)) = sys::wait(pid, libc::WNOHANG | libc::__WALL) {
+                life.nap(5);
+            }
+        });
+        process
+    }
+
+    /// Processes that fill `mib` of memory each, one after another: once one is killed for it, as their group's
+    /// limit shall see to, the next begins. Up to a minute; then it sleeps.
+    #[track_caller]
+    pub fn memory_hog(&self, mib: usize, dirs: &[&Path]) -> Proc {
+        let end = sys::now_ms() + i64::from(millis(BUSY_LIMIT));
+        let (_, pids) = self.spawn_kept(dirs, &[], Founder::Stays, |life| {
+            life.join();
+            life.close_joins();
+            life.tell_pid(sys::getpid());
+            let mut told = false;
+            while sys::now_ms() < end {
+                match sys::fork() {
+                    -1 => life.nap(1),
+                    0 => {
+                        sys::fill_memory(mib << 20);
+                        life.rest()
+                    }
+                    pid => {
+                        if !told {
+                            life.ready();
+                            told = true;
+                        }
+                        while !life.gone(pid) {
+                            life.nap(1);
+                        }
+                    }
+                }
+            }
+            life.rest()
+        });
+        Proc::kept(pids[0])
     }
 
     /// `n` sleepers, quick also for thousands: they are forked within the groups, since moving a process into
@@ -244,6 +364,33 @@ impl Sandbox {
         Procs(found.into_iter().map(Proc::kept).collect())
     }
 
+    /// A PID namespace whose init is in the groups, and whose only other member is in the group `elsewhere`, which
+    /// has no others; in this order.
+    #[track_caller]
+    pub fn pidns_across(&self, dirs: &[&Path], elsewhere: &Path) -> Procs {
+        let file = fs::OpenOptions::new().write(true).open(elsewhere.join("cgroup.procs")).expect("procs");
+        let procs = file.as_raw_fd();
+        let (_, mut pids) = self.spawn_kept(dirs, &[procs], Founder::Leaves, |life| {
+            if !sys::unshare(libc::CLONE_NEWPID) {
+                life.fail();
+            }
+            life.join();
+            life.close_joins();
+            let init = life.fork();
+            if init == 0 {
+                if life.fork() == 0 {
+                    sys::write(procs, b"0");
+                    sys::close(procs);
+                }
+                life.rest()
+            }
+            life.tell_pid(init);
+        });
+        eventually("the member of the new PID namespace", || pids_in(elsewhere).len() == 1);
+        pids.extend(pids_in(elsewhere));
+        Procs(pids.into_iter().map(Proc::kept).collect())
+    }
+
     /// Makes `dir/threaded`, a threaded v2 group (`dir` becomes "domain threaded"), and a process in `dir`
     /// with one thread there and one thread below.
     #[track_caller]
@@ -302,7 +449,12 @@ impl Sandbox {
     /// groups until [`TraceExit::release`].
     #[track_caller]
     pub fn trace_exit(&self, dirs: &[&Path]) -> TraceExit {
-        let process = self.sleeper(dirs);
+        self.hold_exit(self.sleeper(dirs))
+    }
+
+    /// As [`trace_exit`](Self::trace_exit), of a process that is there.
+    #[track_caller]
+    pub fn hold_exit(&self, process: Proc) -> TraceExit {
         let pid = process.pid;
         let (go, signal) = sys::pipe().expect("pipe");
         let go_fd = go.as_raw_fd();

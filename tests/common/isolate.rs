@@ -17,7 +17,7 @@ use super::{layout, sys};
 const TAG: &str = "CGROUP_REAPER_ISOLATED";
 
 /// Longer than the waits of the fixtures and of their clean-up, so that those report what is wrong.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Exit code of the namespace's init: the test was over, but processes of it were not.
 const STRAYS: i32 = 97;

@@ -21,25 +21,33 @@
 //! * `layout`: where the hierarchies are, and the visible skip when a test cannot run here.
 //! * `sandbox`: the scope and its clean-up.
 //! * `fixtures`: the processes a sandbox can start, each in a known state before the call returns.
+//! * `dice`: chance that a seed repeats.
 //! * `look`: reading and freezing groups and looking at processes.
+//! * `world`: targets of one layout, a canary beside them, and driving a reactor.
 //! * `isolate`: running a test in a PID namespace of its own.
+//! * `mounts`: mounting things, such as a filesystem that hangs.
 //! * `sys`: the few system calls; the code run between fork and exit uses nothing else.
 
 #![allow(
     dead_code,
     unused_imports,
+    unused_macros,
     unsafe_code,
     missing_docs,
     reason = "each test program uses a part of this, and needs system calls that std does not have"
 )]
 
+mod dice;
 mod fixtures;
 mod isolate;
 mod layout;
 mod look;
+mod mounts;
 mod sandbox;
 mod sys;
+mod world;
 
+pub use dice::Dice;
 pub use fixtures::{Canary, OnTerm, Storm, Threaded, TraceExit};
 pub use isolate::isolated;
 pub use layout::{
@@ -49,7 +57,14 @@ pub use look::{
     TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
     subtree, thaw_v1, thaw_v2, wait_until,
 };
+pub use mounts::{Hung, fuse, mount, try_mount, unmount};
 pub use sandbox::{Proc, Procs, Sandbox};
+pub use sys::set_user;
+pub(crate) use world::each;
+pub use world::{
+    LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,
+    finish, make, options, reap, reaped, refs, spawn, v2_freeze,
+};
 
 /// The name of the enclosing test as libtest knows it, thus fit for `--exact`. Needs `mod common` at the
 /// root of the test program.

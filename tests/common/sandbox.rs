@@ -235,6 +235,11 @@ impl Life<'_> {
         while sys::read(self.line, &mut [0]) > 0 {}
     }
 
+    /// Whether a child has ended, for parents that ignore SIGCHLD: then the kernel has waited for it.
+    pub fn gone(&self, pid: i32) -> bool {
+        !matches!(sys::wait(pid, libc::WNOHANG), Ok((0, _)))
+    }
+
     /// Sleeps for a while, or ends the process if the sandbox ends.
     pub fn nap(&self, ms: i32) {
         if sys::readable(self.line, ms) {

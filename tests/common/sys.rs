@@ -3,7 +3,7 @@
 //! The test programs have many threads, so a forked child may only make system calls until it ends: what is
 //! meant for children here neither allocates, locks nor panics.
 
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -141,7 +141,7 @@ pub fn handle_signal(signal: c_int, handler: extern "C" fn(c_int)) {
 }
 
 /// The name shown by ps, to find strays by.
-pub fn set_name(name: &std::ffi::CStr) {
+pub fn set_name(name: &CStr) {
     // SAFETY: a terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
@@ -228,6 +228,39 @@ pub fn unshare(flags: c_int) -> bool {
     unsafe { libc::unshare(flags) == 0 }
 }
 
+/// All three user ids. While the saved one stays root's the way back is open.
+pub fn set_user(real: u32, effective: u32, saved: u32) -> bool {
+    // SAFETY: no pointers. glibc does it in every thread.
+    unsafe { libc::setresuid(real, effective, saved) == 0 }
+}
+
+/// Opens a file or directory for reading; negative on failure.
+pub fn open(path: &CStr) -> RawFd {
+    // SAFETY: a terminated string.
+    unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) }
+}
+
+/// Opens a file for writing; negative on failure.
+pub fn open_write(path: &CStr) -> RawFd {
+    // SAFETY: a terminated string.
+    unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) }
+}
+
+/// `fork` into a v2 group given by its directory (Linux 5.7): without the wait for all CPUs that a move costs.
+pub fn fork_into(dir: RawFd) -> c_int {
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+    // set_tid_size, cgroup.
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut args = [0_u64; 11];
+    args[0] = CLONE_INTO_CGROUP;
+    args[4] = libc::SIGCHLD as u64;
+    args[10] = dir as u64;
+    // SAFETY: the structure is as long as it says; without a stack this is a fork. The callers keep their
+    // children to async-signal-safe calls until they exit.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, args.as_ptr(), size_of_val(&args)) };
+    pid as c_int
+}
+
 /// In a fresh mount namespace: keeps mounts from spreading, then shows this PID namespace in /proc.
 pub fn mount_own_proc() -> bool {
     let none = std::ptr::null();
@@ -277,6 +310,16 @@ pub fn clone<T>(flags: c_int, body: extern "C" fn(*mut c_void) -> c_int, argumen
         }
         libc::clone(body, stack.byte_add(STACK), flags, (&raw const *argument).cast_mut().cast())
     }
+}
+
+/// Attaches as tracer, and stops the tracee (state `t`).
+pub fn trace_stop(pid: i32) -> bool {
+    // SAFETY: address and data are unused.
+    let attached = unsafe {
+        libc::ptrace(libc::PTRACE_SEIZE, pid, 0_usize, 0_usize) == 0
+            && libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0_usize, 0_usize) == 0
+    };
+    attached && wait(pid, libc::__WALL).is_ok_and(|(_, status)| libc::WIFSTOPPED(status))
 }
 
 /// Attaches as tracer: SIGKILL will leave the tracee stopped on its way out.

@@ -1,0 +1,98 @@
+//! Mounts, and a FUSE filesystem in which whoever looks something up cannot be frozen or killed.
+//!
+//! For `isolated` tests: in the mount namespace of one, nothing of this is seen by anybody else.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::sandbox::unique_name;
+
+pub fn try_mount(from: &Path, on: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+    let c = |bytes: &[u8]| CString::new(bytes).expect("no NUL");
+    let (from, on) = (c(from.as_os_str().as_bytes()), c(on.as_os_str().as_bytes()));
+    let (kind, data) = (c(kind.as_bytes()), c(data.as_bytes()));
+    // SAFETY: terminated strings, all of them.
+    let result =
+        unsafe { libc::mount(from.as_ptr(), on.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[track_caller]
+pub fn mount(from: &Path, on: &Path, kind: &str, flags: libc::c_ulong, data: &str) {
+    try_mount(from, on, kind, flags, data).unwrap_or_else(|error| panic!("mount: {error}"));
+}
+
+#[track_caller]
+pub fn unmount(path: &Path) {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: a terminated string.
+    let result = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+    assert_eq!(result, 0, "umount: {}", std::io::Error::last_os_error());
+}
+
+/// A FUSE filesystem whose server answers nothing but the first request, which sets it up. Whoever looks
+/// something up in it sleeps where neither a freeze nor a signal reaches him, until this is dropped.
+#[derive(Debug)]
+pub struct Hung {
+    pub dir: PathBuf,
+    server: fs::File,
+}
+
+impl Hung {
+    pub fn new() -> Hung {
+        let dir = std::env::temp_dir().join(unique_name("hung"));
+        fs::create_dir(&dir).expect("mkdir");
+        let server = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_CLOEXEC)
+            .open("/dev/fuse")
+            .expect("/dev/fuse");
+        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        mount(Path::new("hung"), &dir, "fuse", libc::MS_NOSUID | libc::MS_NODEV, &data);
+        let hung = Hung { dir, server };
+        // fuse_in_header: len, opcode, unique, ...; FUSE_INIT is 26; its body: major, minor, ...
+        let request = hung.request();
+        assert_eq!(request[4..8], 26_u32.to_ne_bytes(), "FUSE_INIT");
+        let mut answer = vec![0; 16 + 64];
+        let length = u32::try_from(answer.len()).expect("short");
+        answer[0..4].copy_from_slice(&length.to_ne_bytes());
+        answer[8..16].copy_from_slice(&request[8..16]);
+        // fuse_init_out: the protocol as offered, the rest zero, but for the size of writes and
+        // FUSE_PARALLEL_DIROPS: else one who looks up waits for another.
+        answer[16..24].copy_from_slice(&request[40..48]);
+        answer[28..32].copy_from_slice(&(1_u32 << 18).to_ne_bytes());
+        answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
+        (&hung.server).write_all(&answer).expect("FUSE_INIT");
+        hung
+    }
+
+    /// Takes a request, which from then on cannot be interrupted.
+    pub fn request(&self) -> Vec<u8> {
+        let mut request = vec![0; 256 * 1024];
+        let n = (&self.server).read(&mut request).expect("a request");
+        request.truncate(n);
+        request
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        unmount(&self.dir);
+        let _ = fs::remove_dir(&self.dir);
+        // Closing the server's descriptor, which follows, ends every request.
+    }
+}
+
+/// Need: FUSE.
+pub fn fuse() -> Result<(), String> {
+    match fs::File::open("/dev/fuse") {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("/dev/fuse: {error}")),
+    }
+}

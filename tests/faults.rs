@@ -1,0 +1,1057 @@
+//! Real faults on real cgroups: what machines, kernels, users and other programs do to a reap. README.md beside
+//! this file has the table of all of them, those tested elsewhere included.
+//!
+//! As in `reap.rs` each test has a canary in a sibling of its target, and asserts nothing about how long
+//! anything takes, save that it ends.
+
+mod common;
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cgroup_reaper::{
+    KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal, UsedMethod,
+};
+use common::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Long enough for some rounds, short enough to be waited for.
+const SOON: Duration = Duration::from_millis(300);
+
+/// The methods that a target of this layout can be reaped by.
+fn methods(world: &World) -> Vec<KillMethod> {
+    let mut methods = vec![KillMethod::Auto, KillMethod::Pidfd];
+    if world.layout != Layout::Cpu {
+        methods.push(KillMethod::Freezer);
+    }
+    if world.by_cgroup_kill() {
+        methods.push(KillMethod::CgroupKill);
+    }
+    methods
+}
+
+/// As many targets as there are hierarchies and methods to reap them by.
+fn all_kinds(sandbox: &Sandbox, mut each: impl FnMut(Layout, KillMethod, PathBuf)) {
+    for layout in [Layout::V2, Layout::Freezer, Layout::Cpu] {
+        if layout.need().is_err() {
+            continue;
+        }
+        for method in [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer, KillMethod::CgroupKill] {
+            let fits = match method {
+                KillMethod::Freezer => layout != Layout::Cpu,
+                KillMethod::CgroupKill => layout == Layout::V2 && cgroup_kill().is_ok(),
+                _ => true,
+            };
+            if fits {
+                each(layout, method, make(sandbox, layout, &format!("target-{method}")).remove(0));
+            }
+        }
+    }
+}
+
+/// Whether it is frozen by its own hand, v1 or v2.
+fn frozen(dir: &Path) -> bool {
+    let says = |file, text| fs::read_to_string(dir.join(file)).is_ok_and(|state| state.trim() == text);
+    says("cgroup.freeze", "1") || says("freezer.state", "FROZEN") || says("freezer.state", "FREEZING")
+}
+
+/// A thread that does something over and over until this is dropped.
+struct Hand {
+    over: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Hand {
+    fn new(mut work: impl FnMut(&mut Dice) + Send + 'static) -> Hand {
+        let over = Arc::new(AtomicBool::new(false));
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        let thread = {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    work(&mut dice);
+                }
+            })
+        };
+        Hand { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let result = self.thread.take().expect("not yet joined").join();
+        if !thread::panicking() {
+            result.expect("the hand");
+        }
+    }
+}
+
+// --- Limits ----------------------------------------------------------------------------------------------
+
+/// Every descriptor that can be had, until this is dropped.
+struct Hoard {
+    _fds: Vec<OwnedFd>,
+}
+
+impl Hoard {
+    fn new() -> Hoard {
+        let null = fs::File::open("/dev/null").expect("/dev/null");
+        let mut hoard = Vec::with_capacity(4096);
+        while let Ok(fd) = null.as_fd().try_clone_to_owned() {
+            hoard.push(fd);
+        }
+        Hoard { _fds: hoard }
+    }
+}
+
+/// A program that can have so many descriptors only that a test can use them all up.
+fn with_few_descriptors(run: impl FnOnce()) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, 512, hard).expect("setrlimit");
+    run();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+}
+
+/// Others take every descriptor while the reaps are under way. Nothing is complete for that, and once there
+/// are descriptors again everything is.
+#[test]
+fn descriptors_exhausted_in_mid_run() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
+        let mut targets = Vec::new();
+        all_kinds(&world.sandbox, |_, method, dir| {
+            let stuck = world.sandbox.trace_exit(&[&dir]);
+            let others = world.sandbox.sleepers(2, &[&dir]);
+            targets.push((method, dir, stuck, others));
+        });
+        with_few_descriptors(|| {
+            let mut reactor = Reactor::new().expect("reactor");
+            let handles: Vec<ReapHandle> = targets
+                .iter()
+                .map(|(method, dir, ..)| {
+                    let reaper = Reaper::at(dir).method(*method).max_wait(Duration::from_millis(20));
+                    spawn(&mut reactor, reaper)
+                })
+                .collect();
+            drive(&mut reactor, "the kills", |_| targets.iter().all(|(_, _, stuck, _)| stuck.parked()));
+            let hoard = Hoard::new();
+            let looks = reactor.metrics().looks;
+            drive(&mut reactor, "looks in vain", |metrics| metrics.looks > looks + 3 * targets.len() as u64);
+            assert!(handles.iter().all(|handle| !handle.is_complete()), "complete while one lives");
+            // They die now, unseen: the lists can't be read.
+            for (_, _, stuck, _) in &targets {
+                stuck.release();
+            }
+            for _ in 0..20 {
+                reactor.turn(Some(Duration::from_millis(5))).expect("turn");
+            }
+            drop(hoard);
+            for handle in &handles {
+                assert_eq!(finish(&mut reactor, handle).expect("reaped").outcome, Outcome::Removed);
+            }
+        });
+        for (method, dir, stuck, others) in &targets {
+            assert!(!dir.exists() && stuck.ended(TIMEOUT) && others.ended(TIMEOUT), "{method}");
+        }
+        world.canary.assert_alive();
+    });
+}
+
+/// A freeze under way when the descriptors are gone is undone as soon as there is one.
+#[test]
+fn descriptors_exhausted_in_mid_freeze() {
+    require!(any_hierarchy(), namespaces(), fuse());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
+        let hung = Hung::new();
+        let mut targets = Vec::new();
+        all_kinds(&world.sandbox, |_, method, dir| {
+            if method == KillMethod::Freezer {
+                let stuck = world.sandbox.uninterruptible(&hung, &[&dir]);
+                targets.push((dir, stuck));
+            }
+        });
+        with_few_descriptors(|| {
+            let mut reactor = Reactor::new().expect("reactor");
+            let handles: Vec<ReapHandle> = targets
+                .iter()
+                .map(|(dir, _)| {
+                    let reaper = Reaper::at(dir).method(KillMethod::Freezer).deadline(SOON);
+                    spawn(&mut reactor, reaper)
+                })
+                .collect();
+            assert!(targets.iter().all(|(dir, _)| frozen(dir)));
+            let hoard = Hoard::new();
+            let end = Instant::now() + 2 * SOON;
+            while Instant::now() < end {
+                reactor.turn(Some(Duration::from_millis(20))).expect("turn");
+            }
+            drop(hoard);
+            for handle in &handles {
+                let result = finish(&mut reactor, handle);
+                assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
+            }
+        });
+        for (dir, _) in &targets {
+            assert!(!frozen(dir), "{} is still frozen", dir.display());
+        }
+        drop(hung);
+        for (dir, stuck) in &targets {
+            assert_eq!(reaped(Reaper::at(dir)).outcome, Outcome::Removed);
+            assert!(stuck.ended(TIMEOUT));
+        }
+        world.canary.assert_alive();
+    });
+}
+
+/// Nor does the reactor's drop leave anything frozen, whoever has the descriptors.
+#[test]
+fn dropped_in_mid_freeze_without_descriptors() {
+    require!(any_hierarchy(), namespaces(), fuse());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
+        let hung = Hung::new();
+        all_kinds(&world.sandbox, |_, method, dir| {
+            if method != KillMethod::Freezer {
+                return;
+            }
+            let stuck = world.sandbox.uninterruptible(&hung, &[&dir]);
+            with_few_descriptors(|| {
+                let mut reactor = Reactor::new().expect("reactor");
+                let handle = spawn(&mut reactor, Reaper::at(&dir).method(method));
+                assert!(frozen(&dir));
+                let hoard = Hoard::new();
+                drop(reactor);
+                drop(hoard);
+                assert!(matches!(handle.wait(), Err(ReapError::Disconnected)));
+            });
+            assert!(!frozen(&dir), "{} is still frozen", dir.display());
+            assert!(stuck.alive());
+        });
+        world.canary.assert_alive();
+    });
+}
+
+/// Notifications come through epoll. There is no inotify whose limits could be met.
+#[test]
+fn no_inotify_is_used() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
+        let mut reactor = Reactor::new().expect("reactor");
+        all_kinds(&world.sandbox, |_, method, dir| {
+            let stuck = world.sandbox.trace_exit(&[&dir]);
+            let handle = spawn(&mut reactor, Reaper::at(&dir).method(method));
+            eventually("the kill", || {
+                reactor.turn(Some(Duration::from_millis(5))).expect("turn");
+                stuck.parked()
+            });
+            let open = fs::read_dir("/proc/self/fd").expect("/proc/self/fd").flatten();
+            let links: Vec<PathBuf> = open.filter_map(|fd| fs::read_link(fd.path()).ok()).collect();
+            assert!(links.contains(&"anon_inode:[eventpoll]".into()), "{links:?}");
+            assert!(!links.contains(&"anon_inode:inotify".into()), "{links:?}");
+            stuck.release();
+            assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        });
+    });
+}
+
+/// The limit that epoll has is of watches for each user. Without any a reap goes by timer.
+#[test]
+#[ignore = "changes a limit of the whole machine: for one that is thrown away"]
+fn epoll_watches_exhausted() {
+    const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
+    require!(any_hierarchy());
+    let world = World::new(test_name!(), any_layout());
+    let before = fs::read_to_string(LIMIT).expect("max_user_watches");
+    all_kinds(&world.sandbox, |_, method, dir| {
+        let members = world.sandbox.sleepers(3, &[&dir]);
+        let mut reactor = Reactor::new().expect("reactor");
+        fs::write(LIMIT, "0").expect("max_user_watches");
+        let handle = spawn(&mut reactor, Reaper::at(&dir).method(method));
+        let result = finish(&mut reactor, &handle);
+        fs::write(LIMIT, &before).expect("max_user_watches");
+        assert_eq!(result.expect("reaped").outcome, Outcome::Removed);
+        assert!(reactor.metrics().unwatched > 0, "{method}: {reactor:?}");
+        assert!(members.ended(TIMEOUT) && !dir.exists());
+    });
+    world.canary.assert_alive();
+}
+
+/// RLIMIT_SIGPENDING: a signal that the kernel has no room to queue arrives all the same.
+fn no_room_for_queued_signals(world: &World) {
+    let (dirs, reaper) = world.target();
+    // Of the receiver, who inherits it.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_SIGPENDING).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_SIGPENDING, 0, hard).expect("setrlimit");
+    let member = world.sandbox.sleeper(&refs(&dirs));
+    setrlimit(Resource::RLIMIT_SIGPENDING, soft, hard).expect("setrlimit");
+    // One that is queued, unlike the classic ones.
+    let real_time = Signal::new(libc::SIGRTMIN()).expect("a signal");
+    let reaped = reaped(reaper.grace(real_time, 2 * LIMIT));
+    assert_eq!((reaped.outcome, reaped.signalled, reaped.rounds), (Outcome::Removed, 1, 0));
+    assert!(member.ended(TIMEOUT));
+}
+each!(isolated no_room_for_queued_signals needs Ok(()), on v2, freezer, cpu);
+
+// --- Rights ----------------------------------------------------------------------------------------------
+
+/// Nobody in particular.
+const USER: u32 = 1000;
+
+/// Runs it as [`USER`], with the way back open.
+fn as_user<T>(run: impl FnOnce() -> T) -> T {
+    let become_user = |real, effective, saved| {
+        assert!(set_user(real, effective, saved), "setresuid: {}", std::io::Error::last_os_error());
+    };
+    become_user(USER, USER, 0);
+    let result = run();
+    become_user(0, 0, 0);
+    result
+}
+
+/// What systemd does for `Delegate=yes`.
+fn delegate(dir: &Path) {
+    chown(dir, Some(USER), None).expect("chown");
+    for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"] {
+        if dir.join(file).exists() {
+            chown(dir.join(file), Some(USER), None).expect("chown");
+        }
+    }
+}
+
+/// A group of the user's in a subtree that is delegated to it.
+fn delegated(world: &World, name: &str) -> (PathBuf, PathBuf) {
+    let subtree = world.group(name).remove(0);
+    delegate(&subtree);
+    let group = subtree.join("job");
+    as_user(|| fs::create_dir(&group)).expect("mkdir");
+    (subtree, group)
+}
+
+fn delegated_to_an_unprivileged_user(world: &World) {
+    for method in methods(world) {
+        let (subtree, group) = delegated(world, &format!("delegated-{method}"));
+        let members = [(); 2].map(|()| world.sandbox.sleeper_of(USER, &[&group]));
+        let reaped = as_user(|| reap(Reaper::at(&group).method(method))).expect("reaped");
+        assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+        assert!(members.iter().all(|member| member.ended(TIMEOUT)));
+        assert!(!group.exists() && subtree.exists());
+    }
+}
+each!(isolated delegated_to_an_unprivileged_user needs Ok(()), on v2, freezer, cpu);
+
+/// The root of a delegated subtree: its `cgroup.kill` and freezer are not the user's, nor is the directory it
+/// is in, but its processes are.
+fn the_root_of_a_delegated_subtree(world: &World) {
+    let (subtree, group) = delegated(world, "delegated");
+    let start = || [&subtree, &group].map(|dir| world.sandbox.sleeper_of(USER, &[dir]));
+    let members = start();
+    let reaper = || Reaper::at(&subtree).max_wait(Duration::from_millis(20));
+    let kept = as_user(|| reap(reaper().keep_dir())).expect("emptied");
+    assert_eq!(kept.outcome, Outcome::Emptied);
+    assert!(members.iter().all(|member| member.ended(TIMEOUT)));
+    let members = start();
+    match as_user(|| reap(reaper())) {
+        Err(ReapError::Denied { path, source, .. }) => {
+            assert_eq!((path, source.raw_os_error()), (subtree.clone(), Some(libc::EACCES)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(members.iter().all(|member| member.ended(TIMEOUT)));
+    assert!(subtree.exists() && !group.exists());
+}
+each!(isolated the_root_of_a_delegated_subtree needs Ok(()), on v2, freezer, cpu);
+
+/// Somebody else's process in a group of the user's: within reach of `cgroup.kill`, and of nothing else.
+fn the_process_of_another_user_in_a_delegated_subtree(world: &World) {
+    for method in methods(world) {
+        let (_, group) = delegated(world, &format!("delegated-{method}"));
+        let member = world.sandbox.sleeper(&[&group]);
+        let reaper = Reaper::at(&group).method(method).max_wait(Duration::from_millis(20));
+        let result = as_user(|| reap(reaper));
+        let by_cgroup_kill = matches!(method, KillMethod::Auto | KillMethod::CgroupKill);
+        if world.by_cgroup_kill() && by_cgroup_kill {
+            assert_eq!(result.expect("reaped").outcome, Outcome::Removed, "{method}");
+            assert!(member.ended(TIMEOUT));
+            continue;
+        }
+        match result {
+            Err(ReapError::Denied { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::EPERM), "{method}");
+            }
+            other => panic!("{method}: {other:?}"),
+        }
+        assert!(member.alive() && group.exists() && !frozen(&group), "{method}");
+    }
+}
+each!(isolated the_process_of_another_user_in_a_delegated_subtree needs Ok(()), on v2, freezer, cpu);
+
+fn an_unprivileged_user_without_delegation(world: &World) {
+    for method in methods(world) {
+        let (dirs, _) = world.target();
+        let member = world.sandbox.sleeper(&refs(&dirs));
+        let reaper = Reaper::at(&dirs[0]).method(method).max_wait(Duration::from_millis(20));
+        match as_user(|| reap(reaper)) {
+            Err(ReapError::Denied { source, .. }) => {
+                let errno = source.raw_os_error();
+                assert!(matches!(errno, Some(libc::EPERM | libc::EACCES)), "{method}: {source}");
+            }
+            other => panic!("{method}: {other:?}"),
+        }
+        assert!(member.alive() && dirs[0].exists() && !frozen(&dirs[0]), "{method}");
+    }
+}
+each!(isolated an_unprivileged_user_without_delegation needs Ok(()), on v2, freezer, cpu);
+
+// --- Others at work --------------------------------------------------------------------------------------
+
+/// A hierarchy without controllers, mounted for one test.
+struct Hierarchy {
+    root: PathBuf,
+    scratch: PathBuf,
+}
+
+impl Hierarchy {
+    /// `None` where this kernel has no v1.
+    fn new() -> Option<Hierarchy> {
+        let name = format!("cgroup-reaper-{}", std::process::id());
+        let scratch = std::env::temp_dir().join(&name);
+        let root = scratch.join("hierarchy");
+        fs::create_dir_all(&root).expect("mkdir");
+        let hierarchy = Hierarchy { root, scratch };
+        let options = format!("none,name={name}");
+        try_mount(Path::new("none"), &hierarchy.root, "cgroup", 0, &options).ok()?;
+        Some(hierarchy)
+    }
+
+    fn has_groups(&self) -> bool {
+        subtree(&self.root).len() > 1
+    }
+}
+
+impl Drop for Hierarchy {
+    fn drop(&mut self) {
+        for dir in subtree(&self.root).iter().skip(1).rev() {
+            for pid in pids_in(dir) {
+                let _ = fs::write(self.root.join("cgroup.procs"), pid.to_string());
+            }
+            let _ = fs::remove_dir(dir);
+        }
+        unmount(&self.root);
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}
+
+/// The kernel runs the agent in the first mount and PID namespaces, whoever mounted the hierarchy.
+#[test]
+fn the_release_agent_of_the_kernel() {
+    require!(namespaces());
+    let Some(hierarchy) = Hierarchy::new() else {
+        return skip(test_name!(), "this kernel has no cgroup v1");
+    };
+    let agent = hierarchy.scratch.join("agent");
+    fs::write(&agent, format!("#!/bin/sh\nexec rmdir {}\"$1\"\n", hierarchy.root.display())).expect("agent");
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let root = |file: &str, text: &str| fs::write(hierarchy.root.join(file), text).expect(file);
+    root("release_agent", agent.to_str().expect("a plain path"));
+    root("notify_on_release", "1");
+    let sandbox = Sandbox::new(test_name!());
+    let group = |n: usize| {
+        let dir = hierarchy.root.join(format!("cgroup-reaper-target-{n}"));
+        fs::create_dir(&dir).expect("mkdir");
+        let member = sandbox.sleeper(&[&dir]);
+        (dir, member)
+    };
+    let (alone, member) = group(0);
+    member.signal(libc::SIGKILL);
+    assert!(member.ended(TIMEOUT));
+    if !wait_until(Duration::from_secs(5), || !alone.exists()) {
+        return skip(test_name!(), "the kernel's release agent does not come: it runs in another root");
+    }
+    let targets: Vec<(PathBuf, Proc)> = (1..=50).map(group).collect();
+    let canary = sandbox.canary(&[]);
+    let mut reactor = Reactor::new().expect("reactor");
+    let handles: Vec<ReapHandle> = targets
+        .iter()
+        .map(|(dir, member)| {
+            // Some of them are empty, and the agent on its way, when the reap begins.
+            if member.pid % 3 == 0 {
+                member.signal(libc::SIGKILL);
+            }
+            spawn(&mut reactor, Reaper::at(dir))
+        })
+        .collect();
+    for (handle, (dir, member)) in handles.iter().zip(&targets) {
+        let reaped = finish(&mut reactor, handle).unwrap_or_else(|error| panic!("{error}"));
+        assert!(matches!(reaped.outcome, Outcome::Removed | Outcome::AlreadyGone), "{reaped:?}");
+        assert!(!dir.exists() && member.ended(TIMEOUT));
+    }
+    canary.assert_alive();
+    drop(targets);
+    eventually("the last agent", || !hierarchy.has_groups());
+}
+
+/// Somebody removes the target as soon as it is empty, makes it again under the same name, and moves a process
+/// in. Whatever the reap says, that process is none of its business.
+fn made_again_in_a_loop(world: &World) {
+    let newcomer = world.sandbox.canary(&[]);
+    let pid = newcomer.pid.to_string();
+    let methods = methods(world);
+    let mut replaced = 0;
+    for round in 0..40 {
+        let method = methods[round % methods.len()];
+        let name = format!("target-{round}");
+        let dirs = world.group(&name);
+        let members = world.sandbox.sleepers(2, &refs(&dirs));
+        let made = Arc::new(AtomicBool::new(false));
+        let hand = {
+            let (dirs, pid, made) = (dirs.clone(), pid.clone(), Arc::clone(&made));
+            Hand::new(move |_| {
+                for dir in &dirs {
+                    let again = fs::remove_dir(dir).is_ok() || !dir.exists();
+                    if again && fs::create_dir(dir).is_ok() {
+                        let _ = fs::write(dir.join("cgroup.procs"), &pid);
+                        made.store(true, Ordering::Relaxed);
+                    }
+                }
+            })
+        };
+        let mut reactor = Reactor::new().expect("reactor");
+        let reaper = world.reaper(&name).method(method).max_wait(Duration::from_millis(20));
+        let result = match reactor.spawn_reaper(reaper) {
+            Ok(handle) => finish(&mut reactor, &handle),
+            Err(error) => panic!("{error}"),
+        };
+        eventually("made again", || made.load(Ordering::Relaxed));
+        drop(hand);
+        match result {
+            Err(ReapError::Replaced { path, .. }) => {
+                assert!(dirs.contains(&path));
+                replaced += 1;
+            }
+            // It was us who removed it, before it was made again.
+            Ok(Reaped { outcome: Outcome::Removed, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(members.ended(TIMEOUT));
+        newcomer.assert_alive();
+        assert!(dirs.iter().all(|dir| !dir.exists() || !frozen(dir)));
+    }
+    println!("{replaced} of 40 replaced");
+}
+each!(made_again_in_a_loop on v2, freezer, cpu);
+
+/// Freezes and thaws the target at random, as somebody would who takes snapshots of it.
+fn an_outside_hand_freezes_and_thaws(world: &World) {
+    for method in methods(world) {
+        for round in 0..6 {
+            let (dirs, reaper) = world.target();
+            let members = world.sandbox.sleepers(5, &refs(&dirs));
+            let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
+            let (file, states) = match world.layout {
+                Layout::V2 => ("cgroup.freeze", ["1", "0"]),
+                _ => ("freezer.state", ["FROZEN", "THAWED"]),
+            };
+            let hand = {
+                let dir = dirs[0].clone();
+                Hand::new(move |dice| {
+                    let dir = if dice.below(2) == 0 { dir.clone() } else { dir.join("child") };
+                    let _ = fs::write(dir.join(file), states[usize::from(dice.below(3) == 0)]);
+                    let _ = fs::read(dir.join(file));
+                    thread::sleep(Duration::from_micros(dice.below(400)));
+                })
+            };
+            // Not always from the first moment on.
+            thread::sleep(Duration::from_micros(300 * round));
+            let reaped = reaped(reaper.method(method).max_wait(Duration::from_millis(20)));
+            drop(hand);
+            assert_eq!(reaped.outcome, Outcome::Removed);
+            assert_gone(&dirs);
+            assert!(members.ended(TIMEOUT) && child.ended(TIMEOUT));
+        }
+    }
+}
+each!(an_outside_hand_freezes_and_thaws on v2, freezer, several);
+
+/// Processes are moved in and out of the target all the time. A move away may come too late for its process,
+/// but the reap ends when they do, with nobody left inside and nobody touched who never was.
+fn members_move_in_and_out(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let elsewhere = world.group("elsewhere");
+        let wanderers = world.sandbox.sleepers(8, &refs(&elsewhere));
+        let settled = world.sandbox.canary(&refs(&elsewhere));
+        let member = world.sandbox.trace_exit(&refs(&dirs));
+        let hand = {
+            let (pids, places) = (wanderers.pids(), [dirs.clone(), elsewhere.clone()]);
+            Hand::new(move |dice| {
+                let pid = pids[dice.below(pids.len() as u64) as usize].to_string();
+                for dir in &places[dice.below(2) as usize] {
+                    // The dead, and the frozen, cannot be moved.
+                    let _ = fs::write(dir.join("cgroup.procs"), &pid);
+                }
+            })
+        };
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method).max_wait(Duration::from_millis(20)));
+        drive(&mut reactor, "the kills", |metrics| {
+            member.parked() && metrics.signals + metrics.cgroup_kills >= 4
+        });
+        assert!(!handle.is_complete());
+        drop(hand);
+        member.release();
+        let reaped = finish(&mut reactor, &handle).expect("reaped");
+        assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        settled.assert_alive();
+        // Whoever is left was outside in the end.
+        let outside = pids_in(&elsewhere[0]);
+        assert!(wanderers.iter().all(|process| !process.alive() || outside.contains(&process.pid)));
+        settled.signal(libc::SIGKILL);
+        assert!(settled.ended(TIMEOUT));
+        assert_eq!(reap(world.reaper("elsewhere")).expect("reaped").outcome, Outcome::Removed);
+    }
+}
+each!(members_move_in_and_out on v2, freezer, cpu, several);
+
+// --- Members that cannot be frozen, or cannot die --------------------------------------------------------
+
+/// A freeze that does not complete, as long as one member sleeps uninterruptibly: whichever way the reap ends,
+/// those who can die are dead by then, and nothing is left frozen.
+fn a_freeze_that_cannot_complete(world: &World) {
+    for end in ["release", "deadline", "cancel", "drop"] {
+        let hung = Hung::new();
+        let (dirs, reaper) = world.target();
+        let stuck = world.sandbox.uninterruptible(&hung, &refs(&dirs));
+        let others = world.sandbox.sleepers(3, &refs(&dirs));
+        let mut reactor = Reactor::new().expect("reactor");
+        let reaper = reaper.method(KillMethod::Freezer).max_wait(Duration::from_millis(20));
+        let reaper = if end == "deadline" { reaper.deadline(SOON) } else { reaper };
+        let handle = spawn(&mut reactor, reaper.freeze_timeout(Duration::from_millis(100)));
+        assert!(world.frozen("target"), "{end}");
+        match end {
+            "release" => {
+                drive(&mut reactor, "the death of those who can", |_| others.living() == 0);
+                assert!(!handle.is_complete() && stuck.alive());
+            }
+            "cancel" => handle.cancel(),
+            "drop" => drop(std::mem::replace(&mut reactor, Reactor::new().expect("reactor"))),
+            _ => {}
+        }
+        if end != "release" {
+            let error = finish(&mut reactor, &handle).expect_err("not reaped");
+            match (end, &error) {
+                ("cancel", ReapError::Cancelled)
+                | ("deadline", ReapError::TimedOut { .. })
+                | ("drop", ReapError::Disconnected) => {}
+                _ => panic!("{end}: {error:?}"),
+            }
+            assert!(!world.frozen("target"), "{end}");
+            if end == "deadline" {
+                assert!(others.ended(TIMEOUT), "never killed");
+            }
+        }
+        drop(hung);
+        let reaped = match end {
+            "release" => finish(&mut reactor, &handle).expect("reaped"),
+            _ => reaped(world.reaper("target")),
+        };
+        assert_eq!(reaped.outcome, Outcome::Removed);
+        assert_gone(&dirs);
+        assert!(stuck.ended(TIMEOUT) && others.ended(TIMEOUT));
+    }
+}
+each!(isolated a_freeze_that_cannot_complete needs fuse(), on v2, freezer, several);
+
+/// State D, by a filesystem whose server does not answer: waited for, or reported at the deadline.
+fn in_uninterruptible_sleep(world: &World) {
+    for method in methods(world) {
+        let hung = Hung::new();
+        let (dirs, reaper) = world.target();
+        let stuck = world.sandbox.uninterruptible(&hung, &refs(&dirs));
+        let others = world.sandbox.sleepers(3, &refs(&dirs));
+        let reaper = reaper
+            .method(method)
+            .max_wait(Duration::from_millis(50))
+            .freeze_timeout(Duration::from_millis(100));
+        match reap(reaper.clone().deadline(2 * SOON)) {
+            Err(ReapError::TimedOut { survivors, .. }) => {
+                assert_eq!(survivors.len(), 1, "{survivors:?}");
+                // A signal or a freeze wakes it for a moment.
+                assert!(matches!(survivors[0].state, Some('D' | 'R')), "{survivors:?}");
+                assert_eq!(survivors[0].pid, stuck.pid);
+            }
+            other => panic!("{method}: {other:?}"),
+        }
+        assert!(others.ended(TIMEOUT) && stuck.alive());
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper);
+        let looks = reactor.metrics().looks;
+        drive(&mut reactor, "some looks", |metrics| metrics.looks >= looks + 5);
+        assert!(!handle.is_complete(), "complete while one lives");
+        drop(hung);
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        assert_gone(&dirs);
+        assert!(stuck.ended(TIMEOUT));
+    }
+}
+each!(isolated in_uninterruptible_sleep needs fuse(), on v2, freezer, cpu);
+
+/// Need: a memory controller for the groups of [`limit_memory`].
+fn memory_limit() -> Result<(), String> {
+    if v1("memory").is_ok() {
+        return Ok(());
+    }
+    let controllers = v2_root().map(|root| fs::read_to_string(root.join("cgroup.subtree_control")));
+    match controllers {
+        Some(Ok(text)) if text.split_whitespace().any(|name| name == "memory") => Ok(()),
+        _ => Err("no memory controller in v1, nor one enabled in the v2 root".into()),
+    }
+}
+
+/// A group of the target's processes that has little memory: one of the target's own, or beside it.
+struct Limited {
+    dir: PathBuf,
+    v1: bool,
+}
+
+impl Limited {
+    fn new(world: &World, dirs: &[PathBuf]) -> Limited {
+        let v1 = v1("memory").is_ok();
+        let dir = match world.layout {
+            _ if !v1 => world.sandbox.v2_dir(),
+            Layout::Several => dirs[2].clone(),
+            _ => world.sandbox.v1("memory", "limited"),
+        };
+        if !v1 {
+            // The target itself has no memory controller unless its parent passes it on.
+            fs::write(dir.join("memory.swap.max"), "0").ok();
+        }
+        let file = if v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        fs::write(dir.join(file), "33554432").expect("a limit");
+        Limited { dir, v1 }
+    }
+
+    /// How often the kernel has killed for want of memory.
+    fn kills(&self) -> u64 {
+        let file = if self.v1 { "memory.oom_control" } else { "memory.events" };
+        let text = fs::read_to_string(self.dir.join(file)).expect(file);
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.expect("oom_kill").parse().expect("a number")
+    }
+}
+
+/// Out of memory all the time, and frozen beforehand, or by the reap, while it is.
+fn out_of_memory_while_frozen(world: &World) {
+    for method in methods(world) {
+        for beforehand in [false, true] {
+            let (dirs, reaper) = world.target();
+            let limited = Limited::new(world, &dirs);
+            let mut places = refs(&dirs);
+            if world.layout != Layout::Several && limited.v1 {
+                places.push(&limited.dir);
+            }
+            let before = limited.kills();
+            let hogs = [(); 2].map(|()| world.sandbox.memory_hog(64, &places));
+            eventually("out of memory", || limited.kills() > before + 2);
+            if beforehand {
+                world.freeze("target");
+            }
+            let reaped = reaped(reaper.method(method).max_wait(Duration::from_millis(50)));
+            assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+            assert_gone(&dirs);
+            assert!(hogs.iter().all(|hog| hog.ended(TIMEOUT)));
+        }
+    }
+}
+each!(out_of_memory_while_frozen needs memory_limit(), on v2, freezer, several);
+
+/// Out of memory with nobody killed for it (v1 `memory.oom_control`): members sleep in a page fault, where no
+/// freeze reaches them.
+#[test]
+fn held_by_the_oom_handler() {
+    require!(SEVERAL.into_iter().try_for_each(v1));
+    let world = World::new(test_name!(), Layout::Several);
+    for method in methods(&world) {
+        let (dirs, reaper) = world.target();
+        fs::write(dirs[2].join("memory.limit_in_bytes"), "33554432").expect("a limit");
+        if fs::write(dirs[2].join("memory.oom_control"), "1").is_err() {
+            return skip(test_name!(), "this kernel cannot leave its out-of-memory killer out of it");
+        }
+        let hog = world.sandbox.memory_hog(64, &refs(&dirs));
+        let under_oom = || fs::read_to_string(dirs[2].join("memory.oom_control")).expect("oom_control");
+        eventually("out of memory", || under_oom().contains("under_oom 1"));
+        let reaper = reaper.method(method).max_wait(Duration::from_millis(50));
+        let reaped = reaped(reaper.freeze_timeout(Duration::from_millis(100)));
+        assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        assert!(hog.ended(TIMEOUT));
+    }
+    world.canary.assert_alive();
+}
+
+// --- Members in every state, by every method -------------------------------------------------------------
+
+/// Reaps a group of such members by every method, as it is and frozen by others beforehand.
+fn by_every_method(world: &World, members: impl Fn(&Sandbox, &[&Path]) -> Vec<Proc>) {
+    by(world, &methods(world), members);
+}
+
+fn by(world: &World, methods: &[KillMethod], members: impl Fn(&Sandbox, &[&Path]) -> Vec<Proc>) {
+    for &method in methods {
+        for beforehand in [false, true] {
+            if beforehand && world.layout == Layout::Cpu {
+                continue;
+            }
+            let (dirs, reaper) = world.target();
+            let mut all = members(&world.sandbox, &refs(&dirs));
+            all.extend(members(&world.sandbox, &refs(&world.group("target/child"))));
+            if beforehand {
+                world.freeze("target");
+            }
+            let reaped = reaped(reaper.method(method));
+            assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+            assert!(reaped.rounds >= 1);
+            assert_gone(&dirs);
+            assert!(all.iter().all(|process| process.ended(TIMEOUT)), "{method}");
+        }
+    }
+}
+
+each!(stopped_by_every_method on v2, freezer, cpu, several);
+fn stopped_by_every_method(world: &World) {
+    by_every_method(world, |sandbox, dirs| vec![sandbox.stopped(dirs)]);
+}
+
+each!(ptraced_by_every_method on v2, freezer, cpu, several);
+fn ptraced_by_every_method(world: &World) {
+    by_every_method(world, |sandbox, dirs| vec![sandbox.ptraced(dirs)]);
+}
+
+each!(vforked_by_every_method on v2, freezer, cpu, several);
+fn vforked_by_every_method(world: &World) {
+    by_every_method(world, |sandbox, dirs| sandbox.vfork(dirs).0);
+}
+
+each!(zombie_leaders_by_every_method on v2, freezer, cpu, several);
+fn zombie_leaders_by_every_method(world: &World) {
+    // On some kernels `cgroup.kill` does not reach the threads of a leader that has exited.
+    let (alone, others): (Vec<_>, Vec<_>) =
+        methods(world).into_iter().partition(|&method| method == KillMethod::CgroupKill);
+    by(world, &others, |sandbox, dirs| vec![sandbox.zombie_leader(dirs)]);
+    for method in alone {
+        let (dirs, reaper) = world.target();
+        let leader = world.sandbox.zombie_leader(&refs(&dirs));
+        match reap(reaper.method(method).deadline(SOON)) {
+            Ok(reaped) => assert_eq!(reaped.outcome, Outcome::Removed),
+            Err(ReapError::TimedOut { survivors, .. }) => {
+                assert_eq!((survivors[0].pid, survivors[0].state), (leader.pid, Some('Z')));
+                assert!(leader.alive());
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+each!(pid_namespaces_by_every_method needs namespaces(), on v2, freezer, cpu, several);
+fn pid_namespaces_by_every_method(world: &World) {
+    by_every_method(world, |sandbox, dirs| sandbox.pidns_sleepers(2, dirs).0);
+}
+
+/// The init of a PID namespace with a member in another group, which dies with it, but not at once: until then
+/// some kernels (6.19 and later) have the init's own group populated.
+fn a_pid_namespace_across_groups(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let elsewhere = world.group("elsewhere");
+        let space = world.sandbox.pidns_across(&refs(&dirs), &elsewhere[0]);
+        let held = world.sandbox.hold_exit(space[1].clone());
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method).max_wait(Duration::from_millis(20)));
+        drive(&mut reactor, "the kernel's kill of the other", |_| held.parked());
+        for _ in 0..5 {
+            reactor.turn(Some(Duration::from_millis(5))).expect("turn");
+        }
+        assert!(handle.is_complete() || dirs.iter().all(|dir| dir.exists()));
+        held.release();
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        assert!(space.ended(TIMEOUT));
+        assert!(elsewhere.iter().all(|dir| dir.exists()), "it is not the target's");
+    }
+}
+each!(a_pid_namespace_across_groups needs namespaces(), on v2, freezer, cpu);
+
+#[test]
+fn threaded_groups_by_every_method() {
+    require!(v2());
+    let world = World::new(test_name!(), Layout::V2);
+    for method in methods(&world) {
+        for beforehand in [false, true] {
+            let (dirs, reaper) = world.target();
+            let member = world.sandbox.threaded(&dirs[0]);
+            if beforehand {
+                world.freeze("target");
+            }
+            let reaped = reaped(reaper.method(method));
+            assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+            assert_gone(&dirs);
+            assert!(member.ended(TIMEOUT));
+        }
+    }
+    world.canary.assert_alive();
+}
+
+// The storms by the other methods are in `reap.rs`.
+each!(fork_storm_cgroup_kill needs cgroup_kill().and(pids_limit()), on v2);
+fn fork_storm_cgroup_kill(world: &World) {
+    for _ in 0..5 {
+        let (dirs, reaper) = world.target();
+        let storm = world.sandbox.fork_storm(60, &refs(&dirs));
+        let reaped = reaped(reaper.method(KillMethod::CgroupKill));
+        assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::CgroupKill)));
+        assert_gone(&dirs);
+        eventually("the end of the storm", || storm.tasks() == 0);
+    }
+}
+
+// A storm that others froze: its forks in flight are finished by the thaw.
+each!(fork_storm_frozen_beforehand needs pids_limit(), on v2, freezer, several);
+fn fork_storm_frozen_beforehand(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let storm = world.sandbox.fork_storm(60, &refs(&dirs));
+        world.freeze("target");
+        assert_eq!(reaped(reaper.method(method)).outcome, Outcome::Removed);
+        assert_gone(&dirs);
+        eventually("the end of the storm", || storm.tasks() == 0);
+    }
+}
+
+// --- What the kernel's own selftests try -----------------------------------------------------------------
+
+/// A tree with members on every level and in several branches.
+fn a_deep_tree(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let mut names = vec!["target".to_string()];
+        for level in 0..10 {
+            let above = names.last().expect("not empty").clone();
+            names.push(format!("{above}/{level}"));
+        }
+        names.extend(["target/a", "target/a/b", "target/0/1/branch"].map(String::from));
+        let members: Vec<Procs> =
+            names.iter().map(|name| world.sandbox.sleepers(3, &refs(&world.group(name)))).collect();
+        assert_eq!(reaped(reaper.method(method)).outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        assert!(members.iter().all(|members| members.ended(TIMEOUT)));
+    }
+}
+each!(a_deep_tree on v2, freezer, cpu, several);
+
+/// A child group made in a frozen group, and a process moved there: frozen as well.
+fn made_inside_a_frozen_group(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let member = world.sandbox.sleeper(&refs(&dirs));
+        let joining = world.sandbox.sleeper(&[]);
+        world.freeze("target");
+        for dir in world.group("target/late") {
+            fs::write(dir.join("cgroup.procs"), joining.pid.to_string()).expect("move");
+        }
+        assert_eq!(reaped(reaper.method(method)).outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        assert!(member.ended(TIMEOUT) && joining.ended(TIMEOUT));
+    }
+}
+each!(made_inside_a_frozen_group on v2, freezer, several);
+
+/// A child group removed from a frozen group while the reap is under way.
+fn removed_inside_a_frozen_group(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let below = world.group("target/child");
+        let stuck = world.sandbox.trace_exit(&refs(&dirs));
+        world.freeze("target");
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method).max_wait(Duration::from_millis(20)));
+        for dir in &below {
+            fs::remove_dir(dir).expect("rmdir");
+        }
+        drive(&mut reactor, "the kill", |_| stuck.parked());
+        assert!(!handle.is_complete());
+        stuck.release();
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+    }
+}
+each!(removed_inside_a_frozen_group on v2, freezer, several);
+
+/// Members moved from a thawed group into a frozen target, and from there into a thawed group: what was moved
+/// out in time lives on, thawed.
+fn moved_between_frozen_and_thawed(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let beside = world.group("beside");
+        let stays = world.sandbox.sleeper(&refs(&dirs));
+        let leaves = world.sandbox.sleeper(&refs(&dirs));
+        let comes = world.sandbox.sleeper(&refs(&beside));
+        world.freeze("target");
+        let to = |process: &Proc, dirs: &[PathBuf]| {
+            for dir in dirs {
+                fs::write(dir.join("cgroup.procs"), process.pid.to_string()).expect("move");
+            }
+        };
+        to(&leaves, &beside);
+        to(&comes, &dirs);
+        assert_eq!(reaped(reaper.method(method)).outcome, Outcome::Removed, "{method}");
+        assert_gone(&dirs);
+        assert!(stays.ended(TIMEOUT) && comes.ended(TIMEOUT));
+        assert!(leaves.alive());
+        leaves.signal(libc::SIGTERM);
+        assert!(leaves.ended(TIMEOUT), "still frozen");
+    }
+}
+each!(moved_between_frozen_and_thawed on v2, freezer, several);
+
+// --- Many ------------------------------------------------------------------------------------------------
+
+/// Ten thousand, or what `CGROUP_REAPER_MANY` says, for machines that are slow or small.
+fn ten_thousand() -> usize {
+    std::env::var("CGROUP_REAPER_MANY").map_or(10_000, |many| many.parse().expect("CGROUP_REAPER_MANY"))
+}
+
+each!(ten_thousand_processes on v2, freezer);
+fn ten_thousand_processes(world: &World) {
+    let (dirs, reaper) = world.target();
+    let members = world.sandbox.sleepers(ten_thousand(), &refs(&dirs));
+    let reaped = reaped(reaper);
+    assert_eq!(reaped.outcome, Outcome::Removed);
+    assert_gone(&dirs);
+    assert!(members.ended(TIMEOUT));
+}
+
+fn ten_thousand_groups(world: &World) {
+    let dirs: Vec<PathBuf> =
+        (0..ten_thousand()).map(|n| world.group(&format!("target-{n}")).remove(0)).collect();
+    let members = world.sandbox.one_each(&dirs);
+    let mut reactor = Reactor::new().expect("reactor");
+    let handles: Vec<ReapHandle> = dirs.iter().map(|dir| spawn(&mut reactor, Reaper::at(dir))).collect();
+    drive(&mut reactor, "all of them", |metrics| metrics.completed == dirs.len() as u64);
+    for handle in &handles {
+        assert_eq!(handle.try_wait().expect("complete").expect("reaped").outcome, Outcome::Removed);
+    }
+    assert_gone(&dirs);
+    assert_eq!(reactor.metrics().descriptors, 0);
+    assert!(members.ended(TIMEOUT));
+}
+each!(isolated ten_thousand_groups needs Ok(()), on v2, freezer);
