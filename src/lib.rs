@@ -40,6 +40,9 @@
 
 mod blocking;
 mod cgroup;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 pub mod driving;
 mod entries;
 mod handle;
@@ -49,6 +52,8 @@ mod outcome;
 mod reactor;
 mod reaper;
 mod remote;
+#[cfg(test)]
+mod simulation;
 mod sys;
 mod wheel;
 
