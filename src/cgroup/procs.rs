@@ -1,7 +1,7 @@
 //! The members of a target: reading who they are, signalling them and no one else, and telling when
 //! they are dead.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -92,15 +92,15 @@ fn process_of<S: Sys>(sys: &S, tid: i32) -> io::Result<i32> {
 pub(crate) struct Victims<S: Sys> {
     /// Pid and, where pidfds have one, inode number, which tells a process from a later one of the same
     /// pid.
-    signalled: HashMap<i32, Option<u64>>,
+    signalled: BTreeMap<i32, Option<u64>>,
     /// Members that the last kill dealt with, be it in vain.
-    known: HashSet<i32>,
+    known: BTreeSet<i32>,
     /// That was a kill of everybody, so that who is listed next is not new.
     killed_unlisted: bool,
     /// Members at the last look.
     last: usize,
     /// Processes handled in the round under way, when it takes several steps.
-    round: HashSet<i32>,
+    round: BTreeSet<i32>,
     /// One member, whose exit is worth a look.
     watched: Option<Watched<S>>,
     /// Whether pidfds have inode numbers of their own; unknown before the first.
@@ -118,11 +118,11 @@ struct Watched<S: Sys> {
 impl<S: Sys> Victims<S> {
     pub(crate) fn new() -> Victims<S> {
         Victims {
-            signalled: HashMap::new(),
-            known: HashSet::new(),
+            signalled: BTreeMap::new(),
+            known: BTreeSet::new(),
             killed_unlisted: false,
             last: 0,
-            round: HashSet::new(),
+            round: BTreeSet::new(),
             watched: None,
             identified: None,
         }
