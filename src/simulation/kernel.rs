@@ -910,7 +910,11 @@ impl World {
             }
             Some("comm") => Ok("simulated\n".into()),
             Some("wchan") => Ok("0".into()),
-            Some("stat") => Ok(format!("{pid} (simulated) S 1 1 1 0 -1 4194560 0\n")),
+            Some("stat") => {
+                // PF_EXITING of `linux/sched.h`.
+                let flags = 0x0040_0100 | if process.life == Life::Alive { 0 } else { 4 };
+                Ok(format!("{pid} (simulated) S 1 1 1 0 -1 {flags} 0\n"))
+            }
             _ => Err(libc::ENOENT),
         }
     }
