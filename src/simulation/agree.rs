@@ -44,6 +44,7 @@ trait Stage {
 }
 
 struct Real {
+    kernel: Linux,
     sandbox: Sandbox,
     processes: RefCell<Vec<Actor>>,
 }
@@ -66,7 +67,7 @@ impl Stage for Real {
     type Kernel = Linux;
 
     fn kernel(&self) -> &Linux {
-        &Linux
+        &self.kernel
     }
 
     fn v1(&self, name: &str) -> PathBuf {
@@ -337,7 +338,7 @@ macro_rules! scenes {
                 }
                 require!(common::v1("freezer"), common::cgroup_kill());
                 let sandbox = Sandbox::new(test_name!());
-                let real = play(&Real { sandbox, processes: RefCell::default() });
+                let real = play(&Real { kernel: Linux::default(), sandbox, processes: RefCell::default() });
                 let model = play(&Model::new(features()));
                 let (model, real) = (model.join("\n"), real.join("\n"));
                 assert!(model == real, "the model:\n{model}\n\nthe kernel:\n{real}");
@@ -349,15 +350,16 @@ macro_rules! scenes {
 /// Those of the kernel that we run on.
 fn features() -> Features {
     let own = i32::try_from(std::process::id()).expect("a pid");
-    let pidfd = Linux.pidfd_open(own).ok();
+    let kernel = Linux::default();
+    let pidfd = kernel.pidfd_open(own).ok();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
     let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     Features {
         pidfd: pidfd.is_some(),
         cgroup_kill: common::cgroup_kill().is_ok(),
-        pidfs: pidfd.as_ref().is_some_and(|fd| Linux.filesystem(fd).is_ok_and(|kind| kind == 0x5049_4446)),
-        info: pidfd.as_ref().is_some_and(|fd| Linux.cgroup_of(fd).is_ok()),
+        pidfs: pidfd.as_ref().is_some_and(|fd| kernel.filesystem(fd).is_ok_and(|kind| kind == 0x5049_4446)),
+        info: pidfd.as_ref().is_some_and(|fd| kernel.cgroup_of(fd).is_ok()),
         hides_dying: version >= (6, 19),
     }
 }
