@@ -231,6 +231,8 @@ pub(super) struct Target {
     pub(super) live: bool,
     /// No SIGKILL is due before that.
     pub(super) not_before: Duration,
+    /// When somebody in it was last seen to live.
+    pub(super) populated_at: Duration,
     /// Another party removed one of its directories and made it again.
     pub(super) remade: bool,
 }
@@ -537,6 +539,9 @@ impl World {
             let (now, step) = (self.now, self.step);
             let freezing = [FREEZER, V2].map(|h| self.is_frozen_from(process.groups[h]));
             let targets = process.groups.map(|group| self.groups[group].target);
+            for target in targets.into_iter().flatten() {
+                self.targets[target].populated_at = now;
+            }
             let process = &mut self.processes[at];
             let mut settle = false;
             for (since, freezing) in process.freezing.iter_mut().zip(freezing) {
@@ -615,6 +620,10 @@ impl World {
                 Event::Exited(ino) => {
                     let Some(process) = self.process(ino) else { continue };
                     process.life = Life::Dead;
+                    let groups = process.groups;
+                    for target in groups.map(|group| self.groups[group].target).into_iter().flatten() {
+                        self.targets[target].populated_at = self.now;
+                    }
                     self.note(|| format!("({ino} is dead)"));
                     self.wake(&Object::Pidfd(ino));
                     self.changed();

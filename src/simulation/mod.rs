@@ -34,7 +34,7 @@ use crate::remote::{Command, Queue};
 const MS: Duration = Duration::from_millis(1);
 
 /// Histories of a plain `cargo test`.
-const HISTORIES: u64 = 4000;
+const HISTORIES: u64 = 2000;
 
 /// System calls that one step of a reap may make in these small worlds.
 const CALLS: u64 = 4000;
@@ -68,6 +68,8 @@ struct History {
     calm: bool,
     /// Nobody meddles, nothing fails.
     quiet: bool,
+    /// There are descriptors for all.
+    roomy: bool,
     drop_at: Option<Duration>,
     /// Every token that was ever notified, to be given again.
     stale: Vec<usize>,
@@ -102,7 +104,8 @@ impl History {
             world.others = others::act;
             world.plan_others(MS);
         }
-        let budget = Budget::new([0, 1, 4, 1000][rng.usize(..4)]);
+        let descriptors = [0, 1, 4, 1000][rng.usize(..4)];
+        let budget = Budget::new(descriptors);
         let calm_at = start + some_time(&mut rng, 60_000);
         let drop_at = (rng.u8(..12) == 0).then(|| start + some_time(&mut rng, 10_000));
         let sim = Sim(Rc::new(RefCell::new(world)));
@@ -116,6 +119,7 @@ impl History {
             calm_at,
             calm: false,
             quiet: !hostile,
+            roomy: descriptors == 1000,
             drop_at,
             stale: Vec::new(),
             problems: Vec::new(),
@@ -275,7 +279,11 @@ impl History {
         reap.found = !world.targets[of].tops.is_empty();
         drop(world);
         let resolved = entries.checks.resolve(&reap.reaper);
-        self.sim.0.borrow_mut().targets[of].resolved = true;
+        let mut world = self.sim.0.borrow_mut();
+        world.targets[of].resolved = true;
+        // Others may have been faster.
+        reap.found &= tops_left(&world, of);
+        drop(world);
         match resolved {
             Ok(target) => {
                 let (completer, handle) = handle::channel(&self.queue);
@@ -420,6 +428,16 @@ impl History {
             if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
                 return Some(format!("{} lives", process.ino));
             }
+        }
+        // The kernel tells, at once or after its throttle, where there is a descriptor left to hear it with.
+        let late = world.now.saturating_sub(world.targets[of].populated_at.max(self.reaps[of].spawned));
+        if self.quiet
+            && self.roomy
+            && !world.processes.iter().any(|p| p.nature.stranger)
+            && world.features.pidfd
+            && late > 25 * MS + self.reaps[of].queued_for.unwrap_or_default()
+        {
+            return Some(format!("noticed {late:?} late"));
         }
         let removed = tops.iter().all(|&top| world.groups[top].removed);
         let reap = &self.reaps[of];
@@ -572,6 +590,11 @@ impl Reap {
     fn is_spawned(&self) -> bool {
         self.handle.is_some() || self.done
     }
+}
+
+/// Whether one of the target's directories is there.
+fn tops_left(world: &World, of: usize) -> bool {
+    world.targets[of].tops.iter().any(|&top| !world.groups[top].removed)
 }
 
 /// What went wrong in the history of a seed, and its log if that is wanted.
