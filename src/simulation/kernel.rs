@@ -266,6 +266,8 @@ pub(super) struct World {
     pub(super) refused_in: u64,
     /// The last step in which some call failed that should not.
     pub(super) failed_in: u64,
+    /// There is somebody whom v1 does not list.
+    pub(super) strangers: bool,
     /// A v1 freezer group outside of the targets was frozen by another party.
     pub(super) frozen_outside: bool,
     /// The step of the library that is under way.
@@ -301,6 +303,7 @@ impl World {
             refused: !features.pidfd,
             refused_in: 0,
             failed_in: 0,
+            strangers: false,
             frozen_outside: false,
             step: 1,
             calls: 0,
@@ -474,6 +477,7 @@ impl World {
     pub(super) fn add_process(&mut self, groups: [GroupId; 3], nature: Nature, pid: Option<i32>) -> u64 {
         self.next_ino += 1;
         self.next_pid += 1;
+        self.strangers |= nature.stranger;
         let ino = self.next_ino;
         self.processes.push(Process {
             pid: pid.unwrap_or(self.next_pid),
@@ -522,6 +526,16 @@ impl World {
             process.killed = true;
         }
         self.changed();
+    }
+
+    /// A process that can exits at once, and its pid is given to another outside.
+    pub(super) fn recycle(&mut self, ino: u64) {
+        let now = self.now;
+        let Some(process) = self.process(ino).filter(|process| process.runs(now)) else { return };
+        process.life = Life::Dead;
+        self.wake(&Object::Pidfd(ino));
+        self.changed();
+        self.reap(ino);
     }
 
     /// The targets that a process is in.
@@ -1251,7 +1265,12 @@ impl World {
         let nonsense: [&[u8]; 5] = [b"", b"-1\n", b"4294967297\n", b"\xff\0\n", b"self\n"];
         let nonsense = nonsense[self.rng.usize(..nonsense.len())];
         match name {
-            "cgroup.procs" => drop(text.splice(0..0, nonsense.iter().copied())),
+            // A line too many, or in the place of another.
+            "cgroup.procs" => {
+                let line = text.iter().position(|&b| b == b'\n').map_or(0, |end| end + 1);
+                let replaced = if self.rng.bool() && !nonsense.is_empty() { line } else { 0 };
+                drop(text.splice(..replaced, nonsense.iter().copied()));
+            }
             "cgroup.events" | "freezer.state" => *text = nonsense.to_vec(),
             _ => return,
         }

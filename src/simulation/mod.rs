@@ -369,14 +369,14 @@ impl History {
     fn overdue(&self, now: Duration) -> Option<usize> {
         let late = |reap: &Reap| {
             let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
-            let bound =
-                *max_wait * 4 + *freeze_timeout * 3 + grace.map_or(Duration::ZERO, |(_, period)| period);
+            let period = grace.map_or(Duration::ZERO, |(_, period)| period);
+            let bound = *max_wait * 2 + *freeze_timeout * 2 + period + 2000 * MS;
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
             // Where nothing fails a deadline is kept.
             let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
             let missed =
                 deadline.is_some_and(|deadline| now > reap.spawned.saturating_add(deadline) + 50 * MS);
-            !reap.done && (self.calm && now > since + bound + 5000 * MS || missed)
+            !reap.done && (self.calm && now > since + bound || missed)
         };
         self.reaps.iter().position(late)
     }
@@ -433,7 +433,7 @@ impl History {
         let late = world.now.saturating_sub(world.targets[of].populated_at.max(self.reaps[of].spawned));
         if self.quiet
             && self.roomy
-            && !world.processes.iter().any(|p| p.nature.stranger)
+            && !world.strangers
             && world.features.pidfd
             && late > 25 * MS + self.reaps[of].queued_for.unwrap_or_default()
         {

@@ -37,7 +37,7 @@ pub(super) fn some_nature(rng: &mut fastrand::Rng) -> Nature {
 /// An act: its name for the log, and what it does.
 type Act = (&'static str, fn(&mut World));
 
-const ACTS: [Act; 16] = [
+const ACTS: [Act; 17] = [
     ("time passes", |world| {
         let until = world.now + Duration::from_micros(world.rng.u64(..3000));
         world.advance(until);
@@ -63,6 +63,11 @@ const ACTS: [Act; 16] = [
     ("a member is killed", |world| {
         if let Some(ino) = some_member(world) {
             world.sigkill(ino);
+        }
+    }),
+    ("a member's pid is another's", |world| {
+        if let Some(ino) = some_member(world) {
+            world.recycle(ino);
         }
     }),
     ("a member is stopped", |world| {
