@@ -40,6 +40,12 @@
 
 mod blocking;
 mod cgroup;
+// The fixtures of the tests know this crate by its name.
+#[cfg(test)]
+extern crate self as cgroup_reaper;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 pub mod driving;
 mod entries;
 mod handle;
@@ -49,6 +55,8 @@ mod outcome;
 mod reactor;
 mod reaper;
 mod remote;
+#[cfg(test)]
+mod simulation;
 mod sys;
 mod wheel;
 

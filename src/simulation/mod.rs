@@ -1,0 +1,684 @@
+//! Whole reaps on a simulated kernel: machines, bookkeeping and the cgroup side, through histories that a seed
+//! makes up, with the invariants checked after every step.
+//!
+//! A history has a hostile phase, in which calls fail and other parties meddle, and a calm one, by the end of
+//! which every reap must be complete. `CGROUP_REAPER_HISTORIES=n` runs that many, `CGROUP_REAPER_SEED=s` the one
+//! of that seed, with its log.
+
+mod agree;
+mod kernel;
+mod others;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use self::kernel::{
+    CPU, FREEZER, Features, GroupId, Hand, Life, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
+};
+use self::others::{some_nature, some_time};
+use crate::cgroup::Budget;
+use crate::entries::{Checks, Entries, Register, Spawn};
+use crate::handle::{self, ReapHandle};
+use crate::machine::Input;
+use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
+use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
+use crate::remote::{Command, Queue};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Histories of a plain `cargo test`.
+const HISTORIES: u64 = 2000;
+
+/// System calls that one step of a reap may make in these small worlds.
+const CALLS: u64 = 4000;
+
+/// Turns that may follow one another without time passing.
+const TURNS: usize = 300;
+
+/// One reap of a history.
+struct Reap {
+    reaper: Reaper,
+    spawn_at: Duration,
+    /// Spawned by another thread, it waits that long in the queue.
+    queued_for: Option<Duration>,
+    cancel_at: Option<Duration>,
+    queued: Option<(Duration, Spawn<Sim>)>,
+    handle: Option<ReapHandle>,
+    spawned: Duration,
+    /// Some directory was there at the spawn.
+    found: bool,
+    cancelled: bool,
+    done: bool,
+}
+
+struct History {
+    sim: Sim,
+    entries: Option<Entries<Sim>>,
+    budget: Budget,
+    queue: Arc<Queue>,
+    reaps: Vec<Reap>,
+    calm_at: Duration,
+    calm: bool,
+    /// Nobody meddles, nothing fails.
+    quiet: bool,
+    /// There are descriptors for all.
+    roomy: bool,
+    drop_at: Option<Duration>,
+    /// Every token that was ever notified, to be given again.
+    stale: Vec<usize>,
+    problems: Vec<String>,
+}
+
+impl History {
+    fn new(seed: u64, queue: &Arc<Queue>) -> History {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let features = Features::of(rng.usize(..Features::LEVELS));
+        let mut world = World::new(rng.fork(), features);
+        world.note(|| format!("{features:?}"));
+        let slices = ROOTS.map(|root| world.mkdir(root, "slice"));
+        if rng.u8(..8) == 0 {
+            world.set_frozen(slices[FREEZER], Some(Hand::Theirs));
+        }
+        let start = world.now;
+        let reaps: Vec<Reap> = (0..1 + rng.usize(..4) * rng.usize(..2))
+            .map(|of| Reap::new(of, &mut world, &mut rng, slices))
+            .collect();
+        for _ in 0..rng.usize(..3) {
+            world.add_process(slices, Nature::default(), None);
+        }
+        let hostile = rng.u8(..4) > 0;
+        if hostile {
+            world.faults = [0, 1, 4, 16, 64][rng.usize(..5)];
+            world.churn = [0, 2, 8, 32][rng.usize(..4)];
+            world.acts = rng.u32(..) & rng.u32(..) | rng.u32(..) & rng.u32(..1 << 16);
+            if rng.u8(..4) == 0 {
+                world.acts = others::EVERY_ACT;
+            }
+            world.others = others::act;
+            world.plan_others(MS);
+        }
+        let descriptors = [0, 1, 4, 1000][rng.usize(..4)];
+        let budget = Budget::new(descriptors);
+        let calm_at = start + some_time(&mut rng, 60_000);
+        let drop_at = (rng.u8(..12) == 0).then(|| start + some_time(&mut rng, 10_000));
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let checks = Checks::new(sim.clone(), budget.clone());
+        History {
+            sim,
+            entries: Some(Entries::new(checks)),
+            budget,
+            queue: Arc::clone(queue),
+            reaps,
+            calm_at,
+            calm: false,
+            quiet: !hostile,
+            roomy: descriptors == 1000,
+            drop_at,
+            stale: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.sim.0.borrow().now
+    }
+
+    fn problem(&mut self, what: String) {
+        self.sim.0.borrow_mut().note(|| format!("PROBLEM: {what}"));
+        self.problems.push(what);
+    }
+
+    /// Lets the library do something, and checks what it did.
+    fn step(&mut self, act: impl FnOnce(&mut Entries<Sim>, Register<'_, Sim>)) {
+        self.sim.0.borrow_mut().begin_step();
+        self.go_on(act);
+    }
+
+    /// The same in the step that is under way.
+    fn go_on(&mut self, act: impl FnOnce(&mut Entries<Sim>, Register<'_, Sim>)) {
+        let Some(entries) = &mut self.entries else { return };
+        let sim = self.sim.clone();
+        act(entries, &|fd, token, _notice| sim.register(fd, token));
+        let (spawned, completed) = (entries.metrics.spawned, entries.metrics.completed);
+        for of in 0..self.reaps.len() {
+            if let Some(result) = self.reaps[of].handle.as_ref().and_then(ReapHandle::try_wait) {
+                self.complete(of, &result);
+            }
+        }
+        let done = self.reaps.iter().filter(|reap| reap.done && reap.handle.is_some()).count();
+        let (len, world) = (self.entries.as_ref().map_or(0, Entries::len), self.sim.0.borrow());
+        let (calls, descriptors) = (world.calls, world.descriptors);
+        let outrages = world.outrages.clone();
+        drop(world);
+        self.problems.extend(outrages);
+        if completed != done as u64 || spawned != (len + done) as u64 {
+            self.problem(format!("{completed} of {spawned} complete, {done} handles, {len} under way"));
+        }
+        if calls > CALLS {
+            self.problem(format!("{calls} system calls in one step"));
+        }
+        // Those of the guard, and in the queue nothing is opened.
+        if descriptors > self.budget.used() + 2 {
+            self.problem(format!("{descriptors} descriptors, {} of them permitted", self.budget.used()));
+        }
+    }
+
+    /// Runs to the end, or to the first problem.
+    fn run(&mut self) {
+        let (mut last, mut turns) = (Duration::ZERO, 0);
+        loop {
+            self.begin();
+            self.turn();
+            if !self.problems.is_empty() {
+                return;
+            }
+            if self.entries.is_none() || self.reaps.iter().all(|reap| reap.done) {
+                return self.end();
+            }
+            let now = self.now();
+            if let Some(of) = self.overdue(now) {
+                let world = self.sim.0.borrow();
+                let tell = |p: &kernel::Process| {
+                    let targets: Vec<usize> = world.targets_of(p).collect();
+                    format!(
+                        "{} {:?} {targets:?} killed {} signalled {}",
+                        p.ino, p.life, p.killed, p.signalled
+                    )
+                };
+                let left: Vec<String> = world.processes.iter().map(tell).collect();
+                drop(world);
+                return self.problem(format!("reap {of} does not end in time: {left:#?}"));
+            }
+            turns = if now == last { turns + 1 } else { 0 };
+            last = now;
+            if turns > TURNS {
+                return self.problem(format!("{turns} turns and no time has passed"));
+            }
+            let Some(next) = self.next() else {
+                return self.problem("nothing will ever happen again".into());
+            };
+            let mut world = self.sim.0.borrow_mut();
+            // A loop may be busy with other things.
+            let late = if world.churn > 0 && world.rng.u8(..4) == 0 {
+                some_time(&mut world.rng, 50)
+            } else {
+                Duration::ZERO
+            };
+            world.advance(next.max(now) + late);
+        }
+    }
+
+    /// When there is something to do next.
+    fn next(&self) -> Option<Duration> {
+        let entries = self.entries.as_ref()?;
+        if entries.must_go_on() {
+            return Some(self.now());
+        }
+        let spawns = self.reaps.iter().filter(|reap| !reap.is_spawned()).map(|reap| reap.spawn_at);
+        let queued = self.reaps.iter().filter_map(|reap| reap.queued.as_ref().map(|(at, _)| *at));
+        let pending = |reap: &&Reap| reap.handle.is_some() && !reap.done && !reap.cancelled;
+        let cancels = self.reaps.iter().filter(pending).filter_map(|reap| reap.cancel_at);
+        spawns
+            .chain(queued)
+            .chain(cancels)
+            .chain(entries.next_tick().map(Duration::from_millis))
+            .chain(self.sim.0.borrow().next_event())
+            .chain((!self.calm).then_some(self.calm_at))
+            .chain(self.drop_at)
+            .min()
+    }
+
+    /// What is due by the clock.
+    fn begin(&mut self) {
+        let now = self.now();
+        if !self.calm && now >= self.calm_at {
+            self.calm = true;
+            self.sim.0.borrow_mut().calm();
+        }
+        if self.drop_at.is_some_and(|at| now >= at) {
+            return self.abandon();
+        }
+        for of in 0..self.reaps.len() {
+            let reap = &mut self.reaps[of];
+            if !reap.is_spawned() && now >= reap.spawn_at {
+                self.spawn(of);
+            } else if let Some((_, mut spawn)) = reap.queued.take_if(|(at, _)| now >= *at) {
+                spawn.target.outdate();
+                self.step(|entries, register| entries.admit(spawn, register));
+            }
+            let reap = &mut self.reaps[of];
+            if reap.cancel_at.is_some_and(|at| now >= at) && !reap.done && !reap.cancelled {
+                if let Some(handle) = &reap.handle {
+                    reap.cancelled = true;
+                    handle.cancel();
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, of: usize) {
+        let Some(entries) = &self.entries else { return };
+        let now = self.now();
+        let reap = &mut self.reaps[of];
+        let mut world = self.sim.0.borrow_mut();
+        world.begin_step();
+        world.note(|| format!("spawn {of}: {:?}", reap.reaper));
+        let end = |after: Option<Duration>| after.map_or(Duration::MAX, |after| now + after);
+        let grace = reap.reaper.grace.map_or(Duration::ZERO, |(_, period)| now + period);
+        world.targets[of].not_before = grace.min(end(reap.reaper.deadline));
+        world.targets[of].live = true;
+        reap.spawned = now;
+        world.claim(of);
+        reap.found = !world.targets[of].tops.is_empty();
+        drop(world);
+        let resolved = entries.checks.resolve(&reap.reaper);
+        let mut world = self.sim.0.borrow_mut();
+        world.targets[of].resolved = true;
+        // Others may have been faster.
+        reap.found &= tops_left(&world, of);
+        drop(world);
+        match resolved {
+            Ok(target) => {
+                let (completer, handle) = handle::channel(&self.queue);
+                reap.handle = Some(handle);
+                let spawn = Spawn { reaper: reap.reaper.clone(), target, completer };
+                match reap.queued_for {
+                    Some(wait) => reap.queued = Some((now + wait, spawn)),
+                    // Its first step trusts the checks.
+                    None => self.go_on(|entries, register| entries.admit(spawn, register)),
+                }
+            }
+            Err(refusal) => {
+                reap.done = true;
+                let mut world = self.sim.0.borrow_mut();
+                world.targets[of].live = false;
+                world.note(|| format!("refused: {refusal}"));
+                let caller = world.processes.iter().find(|p| p.pid == SELF).expect("it lives");
+                let allowed = world.failed_in == world.step
+                    || matches!(refusal, Refusal::Unsupported { .. })
+                    || matches!(refusal, Refusal::OwnCgroup { .. }) && caller.moved > 1;
+                drop(world);
+                if !allowed {
+                    self.problem(format!("refused for no reason: {refusal}"));
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        let Some(entries) = &mut self.entries else { return };
+        let again = entries.again();
+        let mut world = self.sim.0.borrow_mut();
+        let mut tokens = world.take_notified();
+        self.stale.extend(&tokens);
+        if world.faults > 0 && world.rng.u8(..16) == 0 {
+            tokens.extend(world.rng.choice(&self.stale));
+            tokens.push(world.rng.usize(..));
+        }
+        drop(world);
+        for token in tokens {
+            self.step(|entries, register| entries.wake(token, Input::Event, register));
+        }
+        while let Some(Command::Cancel(token)) = self.queue.pop() {
+            self.step(|entries, register| entries.wake(token, Input::Cancel, register));
+        }
+        self.step(|entries, register| _ = entries.expire(register));
+        self.step(|entries, register| entries.go_on(again, register));
+    }
+
+    /// The reactor is dropped in mid-run.
+    fn abandon(&mut self) {
+        self.sim.0.borrow_mut().begin_step();
+        self.sim.0.borrow_mut().note(|| "the reactor is dropped".into());
+        self.entries = None;
+        for of in 0..self.reaps.len() {
+            let reap = &mut self.reaps[of];
+            reap.queued = None;
+            let Some(handle) = reap.handle.as_ref().filter(|_| !reap.done) else { continue };
+            if !matches!(handle.try_wait(), Some(Err(ReapError::Disconnected))) {
+                self.problem(format!("reap {of} is not disconnected"));
+            }
+            let world = self.sim.0.borrow();
+            let failed = world.failed_in == world.step;
+            drop(world);
+            if !failed {
+                self.check_thawed(of);
+            }
+        }
+    }
+
+    /// Nothing may be left of the reaps.
+    fn end(&mut self) {
+        self.entries = None;
+        let left = self.sim.0.borrow().descriptors;
+        if left + self.budget.used() > 0 {
+            self.problem(format!("{left} descriptors left, {} permits", self.budget.used()));
+        }
+        let outrages = self.sim.0.borrow().outrages.clone();
+        self.problems.extend(outrages);
+    }
+
+    /// A reap that should be over by now.
+    fn overdue(&self, now: Duration) -> Option<usize> {
+        let late = |reap: &Reap| {
+            let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
+            let period = grace.map_or(Duration::ZERO, |(_, period)| period);
+            let bound = *max_wait * 2 + *freeze_timeout * 2 + period + 2000 * MS;
+            let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
+            // Where nothing fails a deadline is kept.
+            let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
+            let missed =
+                deadline.is_some_and(|deadline| now > reap.spawned.saturating_add(deadline) + 50 * MS);
+            !reap.done && (self.calm && now > since + bound || missed)
+        };
+        self.reaps.iter().position(late)
+    }
+
+    // --- What a completion must be -----------------------------------------------------------------------
+
+    fn complete(&mut self, of: usize, result: &Result<Reaped, ReapError>) {
+        if std::mem::replace(&mut self.reaps[of].done, true) {
+            return;
+        }
+        self.sim.0.borrow_mut().note(|| format!("reap {of}: {result:?}"));
+        let problem = match result {
+            Ok(reaped) => self.judge_success(of, reaped.outcome),
+            Err(error) => self.judge_error(of, error),
+        };
+        if let Some(problem) = problem {
+            self.problem(format!("reap {of}: {problem}: {result:?}"));
+        }
+        let world = self.sim.0.borrow();
+        let refused = world.refused_in == world.step;
+        drop(world);
+        // "Save a freeze that the process lost the right to undo."
+        if !refused {
+            self.check_thawed(of);
+        }
+        self.sim.0.borrow_mut().targets[of].live = false;
+    }
+
+    fn check_thawed(&mut self, of: usize) {
+        let world = self.sim.0.borrow();
+        let frozen = world.groups.iter().position(|group| {
+            group.target == Some(of) && group.frozen == Some(Hand::Ours) && !group.removed && !group.denied
+        });
+        drop(world);
+        if let Some(group) = frozen {
+            self.problem(format!("reap {of} left group {group} frozen"));
+        }
+    }
+
+    fn judge_success(&self, of: usize, outcome: Outcome) -> Option<String> {
+        let world = self.sim.0.borrow();
+        let Target { tops, .. } = &world.targets[of];
+        for process in &world.processes {
+            let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
+            let hidden = world.features.hides_dying && process.life == Life::Dying;
+            let unknown = process.moved == world.step
+                || hidden && !(process.signalled && process.listed)
+                || process.nature.stranger && !inside(V2);
+            if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
+                return Some(format!("{} lives", process.ino));
+            }
+        }
+        // The kernel tells, at once or after its throttle, where there is a descriptor left to hear it with.
+        let late = world.now.saturating_sub(world.targets[of].populated_at.max(self.reaps[of].spawned));
+        if self.quiet
+            && self.roomy
+            && !world.strangers
+            && world.features.pidfd
+            && late > 25 * MS + self.reaps[of].queued_for.unwrap_or_default()
+        {
+            return Some(format!("noticed {late:?} late"));
+        }
+        let removed = tops.iter().all(|&top| world.groups[top].removed);
+        let reap = &self.reaps[of];
+        let right = match outcome {
+            Outcome::Removed => removed && !tops.is_empty(),
+            Outcome::Emptied => reap.reaper.keep_dir,
+            Outcome::AlreadyGone => removed && !reap.found,
+        };
+        (!right).then(|| "not so".into())
+    }
+
+    fn judge_error(&self, of: usize, error: &ReapError) -> Option<String> {
+        let world = self.sim.0.borrow();
+        let reap = &self.reaps[of];
+        let insists = matches!(reap.reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
+        let allowed = match error {
+            ReapError::Cancelled => reap.cancelled,
+            ReapError::Replaced { .. } => world.targets[of].remade,
+            ReapError::Denied { .. } => world.refused || insists,
+            ReapError::FrozenByAncestor { .. } => world.frozen_outside,
+            ReapError::TimedOut { .. } => {
+                let due = reap.reaper.deadline.is_some_and(|deadline| world.now >= reap.spawned + deadline);
+                if due && world.failed_in != world.step && world.features.pidfd {
+                    if let Some(spared) = self.spared(&world, of) {
+                        return Some(format!("{spared} was sent no SIGKILL"));
+                    }
+                }
+                due
+            }
+            _ => false,
+        };
+        (!allowed).then(|| "no reason for that".into())
+    }
+
+    /// A member that a reap that timed out should have killed, and has not.
+    fn spared(&self, world: &World, of: usize) -> Option<u64> {
+        let method = self.reaps[of].reaper.method;
+        let spared = |p: &&kernel::Process| {
+            let Nature { stranger, foreign, leaderless, .. } = p.nature;
+            let beyond = stranger
+                || foreign
+                || p.refused
+                || leaderless && method == KillMethod::CgroupKill
+                || p.pid == SELF;
+            let denied =
+                method == KillMethod::CgroupKill && p.groups.iter().any(|&group| world.groups[group].denied);
+            let member = world.targets_of(p).any(|target| target == of);
+            p.life == Life::Alive && member && !p.killed && p.moved < world.step && !beyond && !denied
+        };
+        world.processes.iter().find(spared).map(|process| process.ino)
+    }
+}
+
+impl Reap {
+    /// A target of a random shape with random processes, and how it is reaped.
+    fn new(of: usize, world: &mut World, rng: &mut fastrand::Rng, slices: [GroupId; 3]) -> Reap {
+        let name = format!("t{of}");
+        let mut hierarchies: Vec<usize> = [FREEZER, CPU, V2].into_iter().filter(|_| rng.bool()).collect();
+        if hierarchies.is_empty() {
+            hierarchies.push(rng.usize(..3));
+        }
+        let paths = hierarchies.iter().map(|&h| (slices[h], name.clone())).collect();
+        world.targets.push(Target { paths, ..Target::default() });
+        // What a hybrid machine has beside it, perhaps shared with somebody.
+        let beside = ROOTS
+            .map(|h| if rng.bool() { world.mkdir(slices[h], &format!("beside{of}")) } else { slices[h] });
+        let mut inside: [Vec<GroupId>; 3] = Default::default();
+        for &h in &hierarchies {
+            if rng.u8(..16) == 0 {
+                continue;
+            }
+            let top = world.mkdir(slices[h], &name);
+            world.claim(of);
+            inside[h].push(top);
+            for child in 0..rng.usize(..4) * rng.usize(..2) {
+                let parent = inside[h][rng.usize(..inside[h].len())];
+                inside[h].push(world.mkdir(parent, &format!("c{child}")));
+            }
+        }
+        for _ in 0..rng.usize(..6) {
+            let groups = [FREEZER, CPU, V2].map(|h| match rng.u8(..8) {
+                0 => beside[h],
+                _ => rng.choice(inside[h].iter().copied()).unwrap_or(beside[h]),
+            });
+            let nature = some_nature(rng);
+            let ino = world.add_process(groups, nature, None);
+            world.note(|| format!("{ino} in {groups:?}: {nature:?}"));
+            if let Some(process) = world.process(ino) {
+                process.stopped = rng.u8(..8) == 0;
+            }
+        }
+        if rng.u8(..6) == 0 {
+            // Somebody else there.
+            world.add_process(beside, Nature::default(), None);
+        }
+        for group in inside.into_iter().flatten().chain(beside) {
+            if rng.u8(..12) == 0 && !slices.contains(&group) {
+                world.set_frozen(group, Some(Hand::Theirs));
+            }
+        }
+        let reaper = Reap::settings(of, &hierarchies, &name, rng);
+        Reap {
+            reaper,
+            spawn_at: world.now + some_time(rng, 100),
+            queued_for: (rng.u8(..4) == 0).then(|| some_time(rng, 20)),
+            cancel_at: (rng.u8(..8) == 0).then(|| world.now + some_time(rng, 5000)),
+            queued: None,
+            handle: None,
+            spawned: Duration::ZERO,
+            found: false,
+            cancelled: false,
+            done: false,
+        }
+    }
+
+    fn settings(_of: usize, hierarchies: &[usize], name: &str, rng: &mut fastrand::Rng) -> Reaper {
+        let mut reaper = match hierarchies {
+            [only] if rng.bool() => Reaper::at(format!("{}/slice/{name}", MOUNTS[*only])),
+            several => {
+                let mounts = several.iter().map(|&h| PathBuf::from(MOUNTS[h]));
+                let names = mounts.map(|mount| mount.file_name().map(PathBuf::from).unwrap_or_default());
+                let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(names);
+                Reaper::new(options.kill_without_freezer(false), name)
+            }
+        };
+        if rng.u8(..3) == 0 {
+            let min = MS * rng.u32(1..20);
+            let max = min + some_time(rng, 10_000);
+            reaper = reaper.min_wait(min).max_wait(max).freeze_timeout(some_time(rng, 10_000));
+        }
+        if rng.u8(..4) == 0 {
+            reaper = reaper.grace(Signal::TERM, some_time(rng, 2000));
+        }
+        if rng.u8(..4) == 0 {
+            reaper = reaper.deadline(some_time(rng, 20_000));
+        }
+        if rng.u8(..6) == 0 {
+            reaper = reaper.keep_dir();
+        }
+        let method = match rng.u8(..6) {
+            0 => KillMethod::Pidfd,
+            1 => KillMethod::Freezer,
+            2 => KillMethod::CgroupKill,
+            _ => KillMethod::Auto,
+        };
+        reaper.method(method)
+    }
+
+    /// Whether it was handed over, refused included.
+    fn is_spawned(&self) -> bool {
+        self.handle.is_some() || self.done
+    }
+}
+
+/// Whether one of the target's directories is there.
+fn tops_left(world: &World, of: usize) -> bool {
+    world.targets[of].tops.iter().any(|&top| !world.groups[top].removed)
+}
+
+/// What went wrong in the history of a seed, and its log if that is wanted.
+fn run(seed: u64, logged: bool, queue: &Arc<Queue>) -> (Option<String>, String) {
+    kernel::LOG.set(logged.then(String::new));
+    let mut history = History::new(seed, queue);
+    history.run();
+    while queue.pop().is_some() {}
+    (history.problems.into_iter().next(), kernel::LOG.take().unwrap_or_default())
+}
+
+/// Takes what the library logs into the log of the history.
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        kernel::LOG.with_borrow_mut(|log| {
+            if let Some(log) = log {
+                let _ = writeln!(log, "{:>17} {}", "-", record.args());
+            }
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+fn queue() -> (mio::Poll, Arc<Queue>) {
+    let poll = mio::Poll::new().expect("epoll");
+    let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("eventfd");
+    (poll, Arc::new(Queue::new(waker)))
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
+}
+
+#[test]
+fn invariants_hold_in_every_history() {
+    if let Some(seed) = variable("CGROUP_REAPER_SEED") {
+        // Another test may have set one.
+        let _ = log::set_logger(&Logger);
+        log::set_max_level(log::LevelFilter::Trace);
+        let (_poll, queue) = queue();
+        let (problem, log) = run(seed, true, &queue);
+        println!("{log}");
+        assert!(problem.is_none(), "history {seed}: {}", problem.unwrap_or_default());
+        return;
+    }
+    let histories = variable("CGROUP_REAPER_HISTORIES").unwrap_or(HISTORIES);
+    let next = AtomicU64::new(0);
+    let failures = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                let (_poll, queue) = queue();
+                loop {
+                    let seed = next.fetch_add(1, Relaxed);
+                    if seed >= histories {
+                        return;
+                    }
+                    if let (Some(problem), _) = run(seed, false, &queue) {
+                        failures.lock().expect("no panic").insert(seed, problem);
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no panic");
+    let Some((first, _)) = failures.first_key_value() else { return };
+    // Alike but for the numbers.
+    let mut kinds: BTreeMap<String, (&String, Vec<u64>)> = BTreeMap::new();
+    for (seed, problem) in &failures {
+        let kind = problem.chars().filter(|c| !c.is_ascii_digit()).take(80).collect();
+        kinds.entry(kind).or_insert((problem, Vec::new())).1.push(*seed);
+    }
+    let mut text = String::new();
+    for (problem, seeds) in kinds.values() {
+        let _ =
+            writeln!(text, "{} of {histories}, {:?}: {problem}", seeds.len(), &seeds[..seeds.len().min(8)]);
+    }
+    panic!("{text}reproduce: CGROUP_REAPER_SEED={first} cargo test --lib invariants -- --nocapture");
+}
