@@ -116,8 +116,8 @@ pub(crate) enum Freeze {
     Unavailable,
 }
 
-/// Answer to [`Action::Thaw`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Answer to [`Action::Thaw`]. Of several directories the worst counts, and the last is the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Thaw {
     Thawed,
     /// What we may thaw is thawed, but an ancestor holds the target frozen.
@@ -448,6 +448,7 @@ impl Machine {
 
     fn on_kill(&mut self, now: Time, kill: Kill) -> Action {
         self.signalled = self.signalled.saturating_add(kill.signalled);
+        let means = self.means();
         if let Grace::Pending(signal, end) = self.grace {
             return self.on_signal(now, kill, signal, end);
         }
@@ -459,7 +460,8 @@ impl Machine {
             self.resume = Resume::Kill;
             return Action::Again;
         }
-        self.owed = kill.failed;
+        // `cgroup.kill` alone spares those whose leader has exited: at a deadline there is more to do.
+        self.owed = kill.failed || kill.method == Some(UsedMethod::CgroupKill) && means == Means::Cheapest;
         self.rounds = self.rounds.saturating_add(1);
         if kill.unsafe_unfrozen && !self.escalated && self.can_freeze {
             self.escalated = true;

@@ -339,11 +339,19 @@ impl<S: Sys> Target<S> {
         let sys = kernel.sys;
         let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_ref());
         let tree = &trees[index];
-        let prepared = guard(kernel, tree, self.guarded).and_then(|()| match seen {
-            Some(seen) if kernel.facts.hides_dying => {
-                victims.identify_all(kernel, seen, || members(sys, trees)).map_err(Lost::Unknown)
+        let prepared = guard(kernel, tree, self.guarded).and_then(|()| {
+            if !kernel.facts.hides_dying {
+                return Ok(());
             }
-            _ => Ok(()),
+            let listed;
+            let before = match seen {
+                Some(seen) => seen,
+                None => {
+                    listed = members(sys, trees).map_err(Lost::Unknown)?;
+                    &listed
+                }
+            };
+            victims.identify_all(kernel, before, || members(sys, trees)).map_err(Lost::Unknown)
         });
         let written = match prepared {
             Ok(()) if self.faults.no_cgroup_kill => Err(io::Error::from_raw_os_error(libc::ENOENT)),
@@ -549,11 +557,7 @@ impl<S: Sys> Target<S> {
                     }
                 },
             };
-            result = match (result, thaw) {
-                (Thaw::Failed, _) | (_, Thaw::Failed) => Thaw::Failed,
-                (Thaw::Thawed, thaw) => thaw,
-                (result, _) => result,
-            };
+            result = result.max(thaw);
         }
         if let Some((path, source)) = trouble {
             self.hindered(Act::Thaw, path, source);
