@@ -112,8 +112,8 @@ struct Victim {
     pid: i32,
     /// The inode number, where pidfds have one: it tells a process from a later one of the same pid.
     identity: Option<u64>,
-    /// It was sent SIGKILL, and dies of it wherever it is.
-    doomed: bool,
+    /// The signal that it was sent, if it was one by one. SIGKILL it dies of, wherever it is.
+    signal: Option<i32>,
 }
 
 /// Adds numbers to sorted ones.
@@ -188,7 +188,7 @@ impl<S: Sys> Victims<S> {
                 Ok(fd) => {
                     let identity = kernel.facts.identity(kernel.sys, &fd)?;
                     // By now it may have left, to live on elsewhere.
-                    found.push(Victim { pid, identity, doomed: false });
+                    found.push(Victim { pid, identity, signal: None });
                 }
                 Err(error) if is_unreachable(&error) => {}
                 Err(error) => return Err(error),
@@ -360,7 +360,7 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Pidfd);
-                    let victim = Victim { pid, identity, doomed: how.signal == libc::SIGKILL };
+                    let victim = Victim { pid, identity, signal: Some(how.signal) };
                     kill.signalled += u64::from(self.note(victim));
                     last = Some((victim, fd));
                 }
@@ -415,7 +415,7 @@ impl<S: Sys> Victims<S> {
                     }
                     kernel.metrics.signals += 1;
                     kill.method = Some(UsedMethod::Unverified);
-                    let victim = Victim { pid, identity: None, doomed: how.signal == libc::SIGKILL };
+                    let victim = Victim { pid, identity: None, signal: Some(how.signal) };
                     kill.signalled += u64::from(self.note(victim));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -433,7 +433,10 @@ impl<S: Sys> Victims<S> {
     fn note(&mut self, victim: Victim) -> bool {
         // Lists are sorted, so that most are added at the end.
         match self.find(victim.pid) {
-            Ok(at) => std::mem::replace(&mut self.signalled[at], victim).identity != victim.identity,
+            Ok(at) => {
+                let before = std::mem::replace(&mut self.signalled[at], victim);
+                before.identity != victim.identity || before.signal.is_none()
+            }
             Err(at) => {
                 self.signalled.insert(at, victim);
                 true
@@ -449,7 +452,8 @@ impl Victim {
             return Ok(false);
         }
         // Where /proc does not say, it is waited for.
-        let dying = self.doomed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
+        let doomed = self.signal == Some(libc::SIGKILL);
+        let dying = doomed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
         // Once more, so that the pid was its own when /proc was asked.
         Ok(dying && !sys.has_exited(pidfd)?)
     }
