@@ -1068,6 +1068,85 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_owes_sigkill_to_whom_the_grace_spared() {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS).deadline(50 * MS));
+        assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+        assert_eq!((rig.now, rig.kills()), (50 * MS, vec![50]));
+        // Not again to those that have had it, by signals.
+        let mut rig = Rig::new(&reaper().deadline(50 * MS));
+        assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+        assert_eq!(rig.kills(), [0, 10]);
+        // A `cgroup.kill` spares some.
+        let mut rig = Rig::new(&reaper().deadline(5 * MS));
+        rig.kill.method = Some(UsedMethod::CgroupKill);
+        assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+        assert_eq!(rig.kills(), [0, 5]);
+        assert_eq!(rig.times(|action| matches!(action, Action::Kill { means: Means::Both, .. })), [5]);
+    }
+
+    #[test]
+    fn a_first_signal_that_failed_is_sent_again_and_one_that_came_through_is_not() {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
+        rig.kill = Kill { failed: true, method: None, ..KILLED };
+        rig.run(9 * MS);
+        rig.kill = KILLED;
+        rig.now = 10 * MS;
+        rig.run(99 * MS);
+        assert_eq!(rig.times(|action| *action == TERM), [0, 10]);
+        assert_eq!(rig.kills(), []);
+    }
+
+    #[test]
+    fn in_the_grace_it_looks_without_being_told() {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 60_000 * MS));
+        rig.run(1000 * MS);
+        assert_eq!(rig.looks, [0, 1, 3, 7, 10, 50, 210, 850]);
+        assert_eq!(rig.kills(), []);
+    }
+
+    #[test]
+    fn a_first_signal_that_is_unsafe_is_sent_to_the_frozen() {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
+        rig.kill = Kill { unsafe_unfrozen: true, method: None, ..KILLED };
+        rig.wake(Input::Start).unwrap();
+        let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
+        let frozen = Action::Signal { signal: Signal::TERM, frozen: true };
+        assert_eq!(actions[..4], [TERM, Action::Freeze, frozen, Action::Thaw { v2: true, elsewhere: false }]);
+        assert!(!rig.machine.froze());
+    }
+
+    #[test]
+    fn a_refusal_counts_once_a_wait_and_not_while_others_die() {
+        let mut rig = Rig::new(&reaper());
+        rig.kill.denied = true;
+        rig.wake(Input::Start).unwrap();
+        for _ in 0..20 {
+            assert!(rig.wake(Input::Event).is_ok());
+        }
+        assert_eq!(rig.run(849 * MS), None);
+        assert_eq!(rig.run(850 * MS), Some(End::Denied));
+        let mut rig = Rig::new(&reaper());
+        rig.kill.denied = true;
+        rig.look = Look::Populated { fresh: false, shrunk: true };
+        assert_eq!(rig.run(10_000 * MS), None);
+    }
+
+    #[test]
+    fn who_takes_the_place_of_the_dead_does_not_wait_out_the_backoff() {
+        let mut rig = Rig::new(&reaper());
+        rig.run(1000 * MS);
+        rig.now = 1000 * MS;
+        rig.look = Look::Populated { fresh: false, shrunk: true };
+        assert_eq!(rig.wake(Input::Event), Ok(1010 * MS));
+    }
+
+    #[test]
+    fn the_worst_of_several_thaws_counts() {
+        assert!(Thaw::Thawed < Thaw::HeldByAncestor && Thaw::HeldByAncestor < Thaw::Denied);
+        assert!(Thaw::Denied < Thaw::Failed);
+    }
+
+    #[test]
     fn an_entry_is_small() {
         assert!(size_of::<Machine>() <= 320, "{}", size_of::<Machine>());
     }
