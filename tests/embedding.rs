@@ -775,32 +775,32 @@ fn a_timer_that_nobody_needs_any_more_wakes_nobody() {
 
 #[test]
 fn cancel_in_mid_freeze_leaves_nothing_frozen() {
-    require!(cgroups());
-    for hierarchy in Hierarchy::all() {
-        mid_freeze(test_name!(), hierarchy, |mut reactor, handle, dir| {
-            handle.cancel();
-            reactor.run_until(&handle).expect("no error");
-            assert!(!hierarchy.frozen(dir));
-            assert!(matches!(handle.wait(), Err(ReapError::Cancelled)), "{handle:?}");
-        });
-    }
+    require!(cgroups(), namespaces(), fuse());
+    isolated(test_name!(), || {
+        for hierarchy in Hierarchy::all() {
+            mid_freeze(test_name!(), hierarchy, |mut reactor, handle, dir| {
+                handle.cancel();
+                reactor.run_until(&handle).expect("no error");
+                assert!(!hierarchy.frozen(dir));
+                assert!(matches!(handle.wait(), Err(ReapError::Cancelled)), "{handle:?}");
+            });
+        }
+    });
 }
 
-/// Calls `then` while a freeze is under way.
+/// Calls `then` while a freeze is under way, which one who sleeps in a filesystem that does not answer keeps from
+/// its end.
 fn mid_freeze(name: &str, hierarchy: Hierarchy, then: impl FnOnce(Reactor, ReapHandle, &Path)) {
     let sandbox = Sandbox::new(name);
-    for attempt in 0..20 {
-        let dir = hierarchy.group(&sandbox, &attempt.to_string());
-        let _ = sandbox.sleepers(100 + 20 * attempt, &[&dir]);
-        let mut reactor = Reactor::new().expect("a reactor");
-        let reaper = Reaper::at(&dir).method(KillMethod::Freezer);
-        let handle = reactor.spawn_reaper(reaper).expect("a spawn");
-        // A hundred do not freeze at once, or rarely.
-        if hierarchy.frozen(&dir) {
-            return then(reactor, handle, &dir);
-        }
-    }
-    panic!("no freeze took any time");
+    let hung = Hung::new();
+    let dir = hierarchy.group(&sandbox, "target");
+    let _stuck = sandbox.uninterruptible(&hung, &[&dir]);
+    let _others = sandbox.sleepers(3, &[&dir]);
+    let mut reactor = Reactor::new().expect("a reactor");
+    let handle = reactor.spawn_reaper(Reaper::at(&dir).method(KillMethod::Freezer)).expect("a spawn");
+    assert!(hierarchy.frozen(&dir) && !handle.is_complete());
+    then(reactor, handle, &dir);
+    drop(hung);
 }
 
 /// The least that an executor can be.
@@ -1120,26 +1120,28 @@ fn drop_in_order(hierarchy: Hierarchy, state: State, order: &[u8; 3]) {
 
 #[test]
 fn a_drop_in_mid_freeze_leaves_nothing_frozen() {
-    require!(cgroups());
-    for hierarchy in Hierarchy::all() {
-        for order in ORDERS {
-            mid_freeze(test_name!(), hierarchy, |reactor, handle, dir| {
-                let (mut remote, mut reactor) = (Some(reactor.remote()), Some(reactor));
-                let mut handle = Some(handle);
-                for part in order {
-                    match part {
-                        b'A' => drop(reactor.take()),
-                        b'R' => drop(remote.take()),
-                        _ => drop(handle.take()),
+    require!(cgroups(), namespaces(), fuse());
+    isolated(test_name!(), || {
+        for hierarchy in Hierarchy::all() {
+            for order in ORDERS {
+                mid_freeze(test_name!(), hierarchy, |reactor, handle, dir| {
+                    let (mut remote, mut reactor) = (Some(reactor.remote()), Some(reactor));
+                    let mut handle = Some(handle);
+                    for part in order {
+                        match part {
+                            b'A' => drop(reactor.take()),
+                            b'R' => drop(remote.take()),
+                            _ => drop(handle.take()),
+                        }
+                        assert!(reactor.is_some() || !hierarchy.frozen(dir));
+                        let result = handle.as_ref().and_then(ReapHandle::try_wait);
+                        assert_eq!(reactor.is_some(), result.is_none() && reactor.is_some(), "{result:?}");
                     }
-                    assert!(reactor.is_some() || !hierarchy.frozen(dir));
-                    let result = handle.as_ref().and_then(ReapHandle::try_wait);
-                    assert_eq!(reactor.is_some(), result.is_none() && reactor.is_some(), "{result:?}");
-                }
-                assert!(!hierarchy.frozen(dir));
-            });
+                    assert!(!hierarchy.frozen(dir));
+                });
+            }
         }
-    }
+    });
 }
 
 #[test]
