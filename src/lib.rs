@@ -27,6 +27,11 @@
 //!
 //! - A [`turn`](Reactor::turn) does the kernel's own work: one write to `cgroup.kill` takes it 30 to 60 µs a
 //!   process. Where that is too long for a loop, give the reactor a thread of its own.
+//! - A look at a v1 group, and the second one at a v2 group, reads a file for each group of the subtree, in one
+//!   turn.
+//! - A v1 freezer group outside of the target that holds members of it frozen, and nobody else, is thawed:
+//!   SIGKILL would not reach them. One that holds others too is reported, and left alone.
+//! - Without pidfds (a seccomp filter) v1 needs the freezer, and v2 `cgroup.kill`.
 //! - On v1, Linux 6.19 and later hide a dying process from the lists; of those that were signalled the
 //!   library knows when they are dead, of those that die by themselves it does not. On 6.19.14 to 7.0.7
 //!   rmdir(2) may then block until they are.
@@ -35,6 +40,7 @@
 //! - rmdir(2) goes by name. Identity is checked directly before it, and a group with members is never
 //!   removed; an empty newcomer of the same name can be lost in the microsecond between.
 //! - SIGKILL of the embedding process in mid-freeze leaves the group frozen; reaping it again recovers it.
+//! - A reactor is not to be used by a forked child.
 //! - A process whose single thread is in a threaded cgroup is killed whole, for threads can't be killed.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -189,7 +189,7 @@ fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
 #[test]
 fn a_v1_reap_makes_few_system_calls() {
     require!(v1("freezer"));
-    some_try("at most 42 system calls", |_| {
+    some_try("at most 40 system calls", |_| {
         let calls = counted(test_name!(), "v1", |sandbox, _| {
             let mut reactor = Reactor::new().unwrap();
             reap_in(&mut reactor, &sandbox.v1("freezer", "first"));
@@ -206,7 +206,7 @@ fn a_v1_reap_makes_few_system_calls() {
         let Some(calls) = calls else { return Ok(()) };
         let total: u32 = calls.values().sum();
         println!("{total} system calls: {calls:?}");
-        if total <= 42 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
+        if total <= 40 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
     });
 }
 
