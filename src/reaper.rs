@@ -60,7 +60,7 @@ impl CgroupOptions {
     }
 
     /// Whether pids just read may be signalled with kill(2), unverified, where the kernel has no pidfds
-    /// and the target no freezer. A process that takes over a pid in between is then killed in
+    /// and the target is not in the v1 freezer. A process that takes over a pid in between is then killed in
     /// error, which is why the default is `false`. With pidfds (Linux 5.3) it changes nothing:
     /// signals are verified and need no freezer.
     pub fn kill_without_freezer(mut self, yes: bool) -> CgroupOptions {
