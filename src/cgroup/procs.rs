@@ -14,6 +14,10 @@ use crate::sys::Sys;
 /// Processes handled in one step. Each costs a few microseconds, and a descriptor for as long.
 const BATCH: usize = 512;
 
+/// In every so many rounds SIGKILL is sent also to those that have had it, which otherwise is for nothing. Another
+/// process may have come by the pid of one of them meanwhile, in the same group.
+const AGAIN: u8 = 4;
+
 /// Who is listed in some directories.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -103,6 +107,8 @@ pub(crate) struct Victims<S: Sys> {
     last: usize,
     /// Processes handled in the round under way, when it takes several steps. Sorted.
     round: Vec<i32>,
+    /// Rounds so far, up to [`AGAIN`].
+    rounds: u8,
     /// One member, whose exit is worth a look.
     watched: Option<Watched<S>>,
 }
@@ -143,6 +149,7 @@ impl<S: Sys> Victims<S> {
             killed_unlisted: false,
             last: 0,
             round: Vec::new(),
+            rounds: 0,
             watched: None,
         }
     }
@@ -308,6 +315,9 @@ impl<S: Sys> Victims<S> {
                 break;
             }
             tried.push(pid);
+            if how.signal == libc::SIGKILL && self.rounds < AGAIN && self.is_doomed(pid) {
+                continue;
+            }
             if pid == own {
                 kill.denied = true;
                 *trouble =
@@ -337,8 +347,11 @@ impl<S: Sys> Victims<S> {
             }
         }
         add(&mut self.known, tried.iter().copied());
-        if opened.is_empty() {
+        if !kill.more {
             self.round.clear();
+            self.rounds = if self.rounds < AGAIN { self.rounds + 1 } else { 0 };
+        }
+        if opened.is_empty() {
             return Ok(kill);
         }
         if kill.more {
@@ -371,9 +384,6 @@ impl<S: Sys> Victims<S> {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        if !kill.more {
-            self.round.clear();
         }
         if let Some((victim, fd)) = last {
             self.watch(kernel, fd, Some(victim));
@@ -427,6 +437,11 @@ impl<S: Sys> Victims<S> {
             }
         }
         Ok(kill)
+    }
+
+    /// Whether SIGKILL was sent to the process that has, or had, this pid.
+    fn is_doomed(&self, pid: i32) -> bool {
+        self.find(pid).is_ok_and(|at| self.signalled[at].signal == Some(libc::SIGKILL))
     }
 
     /// Notes that a process was signalled; whether for the first time.
