@@ -270,7 +270,7 @@ pub(super) struct World {
     pub(super) strangers: bool,
     /// The last step in which something was thawed.
     thawed_in: u64,
-    /// A v1 freezer group outside of the targets was frozen by another party.
+    /// A v1 freezer group outside of a target was frozen.
     pub(super) frozen_outside: bool,
     /// The step of the library that is under way.
     pub(super) step: u64,
@@ -457,7 +457,9 @@ impl World {
             (frozen, _) => frozen,
         };
         let Group { hierarchy, target, .. } = self.groups[group];
-        self.frozen_outside |= frozen == Some(Hand::Theirs) && hierarchy == FREEZER && target.is_none();
+        // What is inside of one target is outside of another.
+        let outside = target.is_none() || self.targets.len() > 1;
+        self.frozen_outside |= frozen.is_some() && hierarchy == FREEZER && outside;
         self.changed();
     }
 
