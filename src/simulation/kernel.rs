@@ -722,8 +722,9 @@ impl World {
         let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("nobody removes it"));
         for group in &mut self.groups {
             (group.busy, group.denied) = (false, false);
-            // Inside of a target it is for the library to undo, unless it can't see for whom.
-            let theirs = group.target.is_none() || self.strangers;
+            // Inside of a target it is for the library to undo, while it is at it and sees for whom.
+            let reaped = group.target.is_some_and(|target| self.targets[target].live);
+            let theirs = !reaped || self.strangers;
             if group.frozen == Some(Hand::Theirs) && theirs {
                 group.frozen = None;
             }
@@ -757,7 +758,9 @@ impl World {
     fn check_victim(&mut self, ino: u64, signal: i32, how: &str) {
         let Some(process) = self.processes.iter().find(|process| process.ino == ino) else { return };
         let pid = process.pid;
-        if !self.is_victim(process) {
+        // A thaw by another party, of what we froze, is what no kill(2) is safe from: stated as such.
+        let unsafe_by_others = how == "kill" && self.thawed_in == self.step;
+        if !self.is_victim(process) && !unsafe_by_others {
             self.outrage(format!("{how}: {ino}, pid {pid}, is in no target"));
         } else if pid == SELF && process.moved < self.step {
             self.outrage(format!("{how}: the caller itself"));
