@@ -268,7 +268,9 @@ pub(super) struct World {
     pub(super) failed_in: u64,
     /// There is somebody whom v1 does not list.
     pub(super) strangers: bool,
-    /// A v1 freezer group outside of the targets was frozen by another party.
+    /// The last step in which something was thawed.
+    thawed_in: u64,
+    /// A v1 freezer group outside of a target was frozen.
     pub(super) frozen_outside: bool,
     /// The step of the library that is under way.
     pub(super) step: u64,
@@ -304,6 +306,7 @@ impl World {
             refused_in: 0,
             failed_in: 0,
             strangers: false,
+            thawed_in: 0,
             frozen_outside: false,
             step: 1,
             calls: 0,
@@ -445,13 +448,18 @@ impl World {
 
     /// Writes FROZEN or THAWED to `freezer.state`, 1 or 0 to `cgroup.freeze`.
     pub(super) fn set_frozen(&mut self, group: GroupId, frozen: Option<Hand>) {
+        if frozen.is_none() {
+            self.thawed_in = self.step;
+        }
         self.groups[group].frozen = match (frozen, self.groups[group].frozen) {
             // Whoever froze it as well, it was not us alone.
             (Some(_), Some(Hand::Theirs)) => Some(Hand::Theirs),
             (frozen, _) => frozen,
         };
         let Group { hierarchy, target, .. } = self.groups[group];
-        self.frozen_outside |= frozen == Some(Hand::Theirs) && hierarchy == FREEZER && target.is_none();
+        // What is inside of one target is outside of another.
+        let outside = target.is_none() || self.targets.len() > 1;
+        self.frozen_outside |= frozen.is_some() && hierarchy == FREEZER && outside;
         self.changed();
     }
 
@@ -714,7 +722,10 @@ impl World {
         let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("nobody removes it"));
         for group in &mut self.groups {
             (group.busy, group.denied) = (false, false);
-            if group.frozen == Some(Hand::Theirs) {
+            // Inside of a target it is for the library to undo, while it is at it and sees for whom.
+            let reaped = group.target.is_some_and(|target| self.targets[target].live);
+            let theirs = !reaped || self.strangers;
+            if group.frozen == Some(Hand::Theirs) && theirs {
                 group.frozen = None;
             }
         }
@@ -747,7 +758,9 @@ impl World {
     fn check_victim(&mut self, ino: u64, signal: i32, how: &str) {
         let Some(process) = self.processes.iter().find(|process| process.ino == ino) else { return };
         let pid = process.pid;
-        if !self.is_victim(process) {
+        // A thaw by another party, of what we froze, is what no kill(2) is safe from: stated as such.
+        let unsafe_by_others = how == "kill" && self.thawed_in == self.step;
+        if !self.is_victim(process) && !unsafe_by_others {
             self.outrage(format!("{how}: {ino}, pid {pid}, is in no target"));
         } else if pid == SELF && process.moved < self.step {
             self.outrage(format!("{how}: the caller itself"));
@@ -877,7 +890,7 @@ impl World {
             "cgroup.procs" => {
                 let mut text = String::new();
                 let hides_dying = self.features.hides_dying;
-                for process in &mut self.processes {
+                for process in &self.processes {
                     let listed = match process.life {
                         Life::Alive => true,
                         Life::Dying => !hides_dying,
@@ -886,7 +899,6 @@ impl World {
                     if !listed || process.groups[hierarchy] != group {
                         continue;
                     }
-                    process.listed |= !process.nature.stranger;
                     match (process.nature.stranger, hierarchy) {
                         (true, V2) => text.push_str("0\n"),
                         (true, _) => {}
@@ -1078,6 +1090,13 @@ impl Sys for Sim {
             _ => return Err(errno(libc::EISDIR)),
         }
         let left = text.get(offset as usize..).unwrap_or_default();
+        if left.is_empty() && matches!(fd.object, Object::File(_, "cgroup.procs")) {
+            // A list that fails on the way is none.
+            let pids = String::from_utf8_lossy(&text);
+            for process in &mut world.processes {
+                process.listed |= pids.lines().any(|pid| pid.parse() == Ok(process.pid));
+            }
+        }
         let mut n = left.len().min(buffer.len());
         // A list may come in pieces.
         let pieces = matches!(fd.object, Object::File(_, "cgroup.procs"));
@@ -1240,6 +1259,14 @@ impl Sys for Sim {
         }
         let process = world.by_pid(pid).filter(|p| !p.nature.stranger);
         let ino = process.map(|p| p.ino).ok_or_else(|| errno(libc::ESRCH))?;
+        let (now, step, thawed_in) = (world.now, world.step, world.thawed_in);
+        let loose = |p: &mut Process| {
+            let frozen = p.is_frozen(0, now) || p.is_frozen(1, now);
+            p.life == Life::Alive && !frozen && p.moved < step && thawed_in < step
+        };
+        if world.process(ino).is_some_and(loose) {
+            world.outrage(format!("kill: {ino}, pid {pid}, is not frozen"));
+        }
         world.signal(ino, signal, "kill")
     }
 }

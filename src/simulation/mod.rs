@@ -374,8 +374,11 @@ impl History {
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
             // Where nothing fails a deadline is kept.
             let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
-            let missed =
-                deadline.is_some_and(|deadline| now > reap.spawned.saturating_add(deadline) + 50 * MS);
+            let ends = deadline.map(|deadline| reap.spawned.saturating_add(deadline));
+            // So is a cancel, once it has left the queue.
+            let cancel = reap.cancel_at.filter(|_| self.quiet && reap.cancelled && reap.queued.is_none());
+            let cancel = cancel.map(|at| at.max(reap.spawned + reap.queued_for.unwrap_or_default()));
+            let missed = ends.into_iter().chain(cancel).any(|end| now > end + 50 * MS);
             !reap.done && (self.calm && now > since + bound || missed)
         };
         self.reaps.iter().position(late)
