@@ -213,7 +213,7 @@ impl<S: Sys> Entries<S> {
                     return;
                 }
                 Action::Wait(until) => {
-                    target.outdate();
+                    target.rest();
                     self.wheel.schedule(key, tick(until));
                     return;
                 }

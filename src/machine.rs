@@ -461,7 +461,8 @@ impl Machine {
             return Action::Again;
         }
         // `cgroup.kill` alone spares those whose leader has exited: at a deadline there is more to do.
-        self.owed = kill.failed || kill.method == Some(UsedMethod::CgroupKill) && means == Means::Cheapest;
+        let alone = kill.method == Some(UsedMethod::CgroupKill) && means == Means::Cheapest;
+        self.owed = kill.failed || kill.denied || alone;
         self.rounds = self.rounds.saturating_add(1);
         if kill.unsafe_unfrozen && !self.escalated && self.can_freeze {
             self.escalated = true;

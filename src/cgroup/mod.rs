@@ -229,6 +229,12 @@ impl<S: Sys> Target<S> {
         self.trouble = Some(Box::new(Trouble { act, path, source }));
     }
 
+    /// Ends a step: by the next, others may have come.
+    pub(crate) fn rest(&mut self) {
+        self.outdate();
+        self.seen = None;
+    }
+
     /// Ends the first steps, for which the resolve's checks are fresh and its directories held.
     pub(crate) fn outdate(&mut self) {
         self.guarded = false;
@@ -278,7 +284,9 @@ impl<S: Sys> Target<S> {
         }
         listing.extend(first);
         listing.finish();
-        let (fresh, shrunk) = if listed { self.victims.compare(&listing) } else { (false, false) };
+        // Of a list that is not whole nothing follows but that somebody is there.
+        let whole = listed && unknown.is_none();
+        let (fresh, shrunk) = if whole { self.victims.compare(&listing) } else { (false, false) };
         // Of a group that is gone without having said that it is empty, members may still be dying.
         let doubtful = |tree: &Tree<S>| tree.version == Version::V1 || (tree.end.is_some() && !tree.emptied);
         if !listing.is_empty() {
@@ -303,7 +311,7 @@ impl<S: Sys> Target<S> {
             }
         }
         if populated {
-            self.seen = listed.then_some(listing);
+            self.seen = whole.then_some(listing);
             return Look::Populated { fresh, shrunk };
         }
         match self.end() {
@@ -461,6 +469,7 @@ impl<S: Sys> Target<S> {
             Ok(kill) => kill,
             Err(source) => {
                 let denied = is_denied(&source);
+                self.victims.begin_again();
                 self.hindered(Act::Kill, self.path.clone(), source);
                 Kill { denied, failed: !denied, ..Kill::default() }
             }

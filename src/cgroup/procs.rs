@@ -252,6 +252,11 @@ impl<S: Sys> Victims<S> {
         self.signalled.binary_search_by_key(&pid, |victim| victim.pid)
     }
 
+    /// Has the next round begin with the first process, after one that failed.
+    pub(crate) fn begin_again(&mut self) {
+        self.round.clear();
+    }
+
     /// Gives up the descriptor that is held.
     pub(crate) fn let_go(&mut self) {
         self.watched = None;
@@ -361,6 +366,8 @@ impl<S: Sys> Victims<S> {
         let mut last = None;
         for (pid, fd) in opened {
             if !after.contains(pid) {
+                // Should it come back, it is new.
+                self.known.retain(|known| *known != pid);
                 continue;
             }
             // First who it is: of a process without that, nobody could tell later whether it is dead.

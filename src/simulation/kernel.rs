@@ -765,6 +765,7 @@ impl World {
         } else if pid == SELF && process.moved < self.step {
             self.outrage(format!("{how}: the caller itself"));
         } else if signal == libc::SIGKILL
+            && !unsafe_by_others
             && process.member.iter().all(|&(target, _)| self.now < self.targets[target].not_before)
         {
             self.outrage(format!("{how}: SIGKILL to {ino}, pid {pid}, within its grace"));
@@ -775,7 +776,8 @@ impl World {
         self.note(|| format!("signal {signal} to {ino}"));
         // The caller may have moved in a moment ago. The history goes on all the same.
         let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
-        process.signalled = true;
+        // Who was on its way out before cannot have been listed: a stated limitation.
+        process.signalled |= process.life == Life::Alive;
         match signal {
             libc::SIGKILL => process.killed = true,
             libc::SIGSTOP => process.stopped = true,
