@@ -963,7 +963,8 @@ impl World {
         }
         let reaped = self.groups[group].target.is_some_and(|target| self.targets[target].live);
         // A group outside that holds members frozen may be thawed if nobody else is in it that v1 shows.
-        let idle = |p: &Process| p.moved == self.step || p.nature.stranger || self.is_victim(p);
+        let hidden = |p: &Process| p.nature.stranger || self.features.hides_dying && p.life == Life::Dying;
+        let idle = |p: &Process| p.moved == self.step || hidden(p) || self.is_victim(p);
         let wanted = reaped || what == "THAWED" && self.members_below(group).all(idle);
         if !wanted {
             let path = self.path(group);
