@@ -218,15 +218,17 @@ pub fn freezer(text: &[u8]) {
     let freeze = v1::freeze(&sys, &File::Any).unwrap();
     assert_eq!(freeze, if word == b"FROZEN" { Freeze::Frozen } else { Freeze::Freezing });
     assert_eq!(*sys.written.borrow(), [b"FROZEN"]);
-    let sys = Text::new(text);
-    let thawed = v1::thaw(&sys, &File::Any, here());
-    let (expected, written) = match word {
-        b"THAWED" => (Some(true), vec![]),
-        b"FREEZING" | b"FROZEN" => (Some(false), vec![b"THAWED"]),
-        _ => (None, vec![]),
-    };
-    assert_eq!(thawed.ok(), expected);
-    assert_eq!(*sys.written.borrow(), written);
+    for supposed in [false, true] {
+        let sys = Text::new(text);
+        let thawed = v1::thaw(&sys, &File::Any, here(), supposed);
+        let (expected, writes) = match word {
+            b"THAWED" => (Some(true), supposed),
+            b"FREEZING" | b"FROZEN" => (Some(false), true),
+            _ => (None, supposed),
+        };
+        assert_eq!(thawed.ok(), expected);
+        assert_eq!(*sys.written.borrow(), if writes { vec![b"THAWED"] } else { vec![] });
+    }
     let held = v1::held_from_above(&Text::new(text), &File::Any, here()).unwrap();
     assert_eq!(held, text.trim_ascii_end() == b"1");
 }
