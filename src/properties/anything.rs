@@ -195,7 +195,7 @@ impl Anything {
         }
     }
 
-    /// Takes note of what a file that was read to the end has said.
+    /// Takes note of what a file has said that was read.
     fn said(&self, path: &Path, text: &[u8]) {
         let Some(dir) = path.parent() else { return };
         let mut lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
@@ -204,6 +204,8 @@ impl Anything {
                 Some(lines.rfind(|line| line.starts_with(b"populated ")) != Some(b"populated 0"))
             }
             Some("cgroup.procs") if dir.starts_with("/f") => Some(lines.next().is_some()),
+            // Threads whose process has gone are nobody.
+            Some("cgroup.threads") if dir.starts_with("/f") => Some(false),
             _ => None,
         };
         if let Some(occupied) = occupied {
@@ -252,13 +254,13 @@ impl Sys for Rc<Anything> {
     fn read_at(&self, fd: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.answer(libc::ENOENT)?;
         let What::Path { path, text } = &fd.what else { panic!("a pidfd is read") };
-        if offset == 0 && text.len() < 256 {
-            // Kept descriptors are read again and again.
-            self.said(path, text);
-        }
         let rest = text.get(offset as usize..).unwrap_or_default();
         let n = rest.len().min(buffer.len());
         buffer[..n].copy_from_slice(&rest[..n]);
+        // Lists are read to their end, states in one go.
+        if n == 0 || path.ends_with("cgroup.events") {
+            self.said(path, text);
+        }
         Ok(n)
     }
 
