@@ -375,7 +375,6 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig {
-            cases: 512,
             failure_persistence: None,
             rng_seed: RngSeed::Fixed(1),
             ..ProptestConfig::default()
@@ -445,15 +444,6 @@ mod tests {
         ) {
             reap(&[&how[..], &bytes].concat());
         }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig {
-            cases: 64,
-            failure_persistence: None,
-            rng_seed: RngSeed::Fixed(1),
-            ..ProptestConfig::default()
-        })]
 
         #[test]
         fn of_refused_names(
