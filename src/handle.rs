@@ -204,3 +204,151 @@ impl fmt::Debug for ReapHandle {
         f.debug_struct("ReapHandle").field("result", &self.slot.lock().result).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::Wake;
+    use std::thread;
+
+    use super::*;
+    use crate::outcome::Outcome;
+    use crate::remote::tests::queue;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn reaped(rounds: u32) -> Result {
+        Ok(Reaped { outcome: Outcome::Removed, method: None, signalled: 0, rounds, elapsed: MS })
+    }
+
+    /// The rounds of [`reaped`].
+    fn rounds(result: Option<Result>) -> Option<u32> {
+        result.map(|result| result.unwrap().rounds)
+    }
+
+    /// Counts wakes, and asks the handle while it is woken, which must not deadlock.
+    struct Counter {
+        wakes: AtomicUsize,
+        slot: Arc<Slot>,
+    }
+
+    impl Wake for Counter {
+        fn wake(self: Arc<Self>) {
+            assert!(self.slot.lock().result.is_some());
+            self.wakes.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn counter(handle: &ReapHandle) -> Arc<Counter> {
+        Arc::new(Counter { wakes: AtomicUsize::new(0), slot: Arc::clone(&handle.slot) })
+    }
+
+    fn poll(handle: &mut ReapHandle, counter: &Arc<Counter>) -> Poll<Result> {
+        let waker = Waker::from(Arc::clone(counter));
+        Pin::new(handle).poll(&mut Context::from_waker(&waker))
+    }
+
+    #[test]
+    fn every_way_to_ask_gives_the_one_result() {
+        let (queue, _poll) = queue();
+        let (completer, mut handle) = channel(&queue);
+        assert!(!handle.is_complete() && handle.try_wait().is_none());
+        assert!(handle.wait_timeout(MS).is_none());
+        completer.set(reaped(1));
+        completer.set(reaped(2));
+        completer.complete(reaped(3));
+        for _ in 0..2 {
+            assert!(handle.is_complete());
+            assert_eq!(rounds(handle.try_wait()), Some(1));
+            assert_eq!(rounds(Some(handle.wait())), Some(1));
+            assert_eq!(rounds(handle.wait_timeout(Duration::ZERO)), Some(1));
+            assert_eq!(rounds(handle.wait_timeout(Duration::MAX)), Some(1));
+            let counter = counter(&handle);
+            assert!(matches!(poll(&mut handle, &counter), Poll::Ready(Ok(_))));
+        }
+    }
+
+    #[test]
+    fn a_completer_that_is_dropped_disconnects() {
+        let (queue, _poll) = queue();
+        let (completer, handle) = channel(&queue);
+        drop(completer);
+        assert!(matches!(handle.wait(), Err(ReapError::Disconnected)));
+    }
+
+    #[test]
+    fn those_who_block_are_woken() {
+        let (queue, _poll) = queue();
+        let (completer, handle) = channel(&queue);
+        let waiting = |n| {
+            while handle.slot.lock().waiting < n {
+                thread::yield_now()
+            }
+        };
+        thread::scope(|scope| {
+            let first = scope.spawn(|| handle.wait());
+            let second = scope.spawn(|| handle.wait_timeout(Duration::from_secs(3600)));
+            waiting(2);
+            completer.complete(reaped(4));
+            assert_eq!(rounds(Some(first.join().unwrap())), Some(4));
+            assert_eq!(rounds(second.join().unwrap()), Some(4));
+        });
+        assert_eq!(handle.slot.lock().waiting, 0);
+    }
+
+    #[test]
+    fn the_last_waker_is_woken_once_and_the_others_are_dropped() {
+        let (queue, _poll) = queue();
+        let (completer, mut handle) = channel(&queue);
+        let (first, second) = (counter(&handle), counter(&handle));
+        assert!(poll(&mut handle, &first).is_pending());
+        assert_eq!(Arc::strong_count(&first), 2);
+        assert!(poll(&mut handle, &second).is_pending());
+        assert_eq!(Arc::strong_count(&first), 1);
+        completer.set(reaped(1));
+        completer.complete(reaped(1));
+        assert_eq!((first.wakes.load(SeqCst), second.wakes.load(SeqCst)), (0, 1));
+        assert_eq!(Arc::strong_count(&second), 1);
+    }
+
+    #[test]
+    fn a_handle_that_is_dropped_takes_its_waker_along() {
+        let (queue, _poll) = queue();
+        let (completer, mut handle) = channel(&queue);
+        let counter = counter(&handle);
+        assert!(poll(&mut handle, &counter).is_pending());
+        drop(handle);
+        assert_eq!(Arc::strong_count(&counter), 1);
+        completer.complete(reaped(1));
+        assert_eq!(counter.wakes.load(SeqCst), 0);
+    }
+
+    #[test]
+    fn a_cancel_goes_to_the_entry_once() {
+        let (queue, _poll) = queue();
+        let (completer, handle) = channel(&queue);
+        assert!(completer.bind(5));
+        handle.cancel();
+        handle.cancel();
+        assert!(matches!(queue.pop(), Some(Command::Cancel(5))));
+        assert!(queue.pop().is_none());
+        // Cancelled before there was an entry: that hears of it.
+        let (completer, handle) = channel(&queue);
+        handle.cancel();
+        assert!(queue.pop().is_none());
+        assert!(!completer.bind(6));
+        // Too late.
+        let (completer, handle) = channel(&queue);
+        assert!(completer.bind(7));
+        completer.complete(reaped(1));
+        handle.cancel();
+        assert!(queue.pop().is_none());
+    }
+
+    #[test]
+    fn a_handle_knows_its_reactor() {
+        let ((one, _poll), (other, _other)) = (queue(), queue());
+        let (_completer, handle) = channel(&one);
+        assert!(handle.is_of(&one) && !handle.is_of(&other));
+    }
+}

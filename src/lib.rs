@@ -58,6 +58,9 @@ mod handle;
 mod machine;
 mod metrics;
 mod outcome;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod properties;
 mod reactor;
 mod reaper;
 mod remote;

@@ -122,3 +122,51 @@ impl fmt::Debug for Remote {
         f.debug_struct("Remote").field("closed", &self.queue.is_closed()).finish()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A queue, and the poll that it wakes.
+    pub(crate) fn queue() -> (Arc<Queue>, mio::Poll) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        (Arc::new(Queue::new(waker)), poll)
+    }
+
+    fn woken(poll: &mut mio::Poll) -> bool {
+        let mut events = mio::Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        !events.is_empty()
+    }
+
+    #[test]
+    fn commands_come_out_as_they_went_in_with_one_wake() {
+        let (queue, mut poll) = queue();
+        assert!(queue.is_empty() && !woken(&mut poll));
+        for token in 1..4 {
+            assert!(queue.push(Command::Cancel(token)).is_ok());
+            assert_eq!(woken(&mut poll), token == 1);
+        }
+        assert!(!queue.is_empty());
+        for token in 1..4 {
+            assert!(matches!(queue.pop(), Some(Command::Cancel(popped)) if popped == token));
+        }
+        assert!(queue.pop().is_none() && queue.is_empty());
+        assert!(queue.push(Command::Stop).is_ok());
+        assert!(woken(&mut poll));
+    }
+
+    #[test]
+    fn a_closed_queue_hands_back_what_it_gets_and_what_it_has() {
+        let (queue, _poll) = queue();
+        assert!(queue.push(Command::Cancel(1)).is_ok());
+        assert!(!queue.is_closed());
+        assert!(matches!(queue.close().make_contiguous(), [Command::Cancel(1)]));
+        assert!(queue.is_closed() && queue.is_empty());
+        assert!(matches!(queue.push(Command::Cancel(2)), Err(Command::Cancel(2))));
+        assert!(queue.is_empty());
+    }
+}

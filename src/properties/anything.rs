@@ -1,0 +1,503 @@
+//! A kernel that answers anything, and a whole reap on it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{CStr, OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use super::positive;
+use crate::cgroup::{Budget, Notice, Target};
+use crate::entries::{Checks, Entries, Spawn};
+use crate::handle;
+use crate::machine::Input;
+use crate::outcome::ReapError;
+use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
+use crate::remote::Queue;
+use crate::sys::{Kind, Open, Stat, Sys};
+
+const CALLER: i32 = 7;
+
+/// The errors that it answers with. Once nothing is left to draw from, no process and no directory is there.
+const ERRORS: [i32; 16] = [
+    libc::ENOENT,
+    libc::ENODEV,
+    libc::EACCES,
+    libc::EPERM,
+    libc::EBUSY,
+    libc::EMFILE,
+    libc::EIO,
+    libc::EINTR,
+    libc::EOPNOTSUPP,
+    libc::ESRCH,
+    libc::EINVAL,
+    libc::ENOSYS,
+    libc::EROFS,
+    libc::ELOOP,
+    libc::ENOTDIR,
+    libc::ENOMEM,
+];
+
+/// Draws every answer from a string of bytes, sound ones mostly, and watches over what is asked of it.
+///
+/// Below `/u` it has a v2 hierarchy, below `/f` the v1 freezer's, in both of which every directory exists.
+struct Anything {
+    bytes: RefCell<std::vec::IntoIter<u8>>,
+    now: Cell<Duration>,
+    /// Counts calls.
+    clock: Cell<u64>,
+    /// When a pid was last named by a file.
+    named: RefCell<HashMap<i32, u64>>,
+    /// Directories frozen by a write, and not thawed by one.
+    frozen: RefCell<BTreeSet<PathBuf>>,
+    /// The last thing said about a directory: whether somebody is in it.
+    occupied: RefCell<HashMap<PathBuf, bool>>,
+    /// May signal unverified pids.
+    unverified: bool,
+    open: Rc<Cell<usize>>,
+}
+
+/// An open file of it.
+#[derive(Debug)]
+struct File {
+    what: What,
+    open: Rc<Cell<usize>>,
+}
+
+#[derive(Debug)]
+enum What {
+    Path {
+        path: PathBuf,
+        text: Vec<u8>,
+    },
+    /// Of this process, opened then.
+    Pidfd {
+        pid: i32,
+        at: u64,
+    },
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+impl File {
+    fn path(&self) -> &Path {
+        match &self.what {
+            What::Path { path, .. } => path,
+            What::Pidfd { .. } => panic!("a pidfd taken for a directory"),
+        }
+    }
+}
+
+impl Anything {
+    fn new(bytes: Vec<u8>, unverified: bool) -> Anything {
+        Anything {
+            bytes: RefCell::new(bytes.into_iter()),
+            now: Cell::default(),
+            clock: Cell::default(),
+            named: RefCell::default(),
+            frozen: RefCell::default(),
+            occupied: RefCell::default(),
+            unverified,
+            open: Rc::default(),
+        }
+    }
+
+    fn draw(&self) -> u8 {
+        self.bytes.borrow_mut().next().unwrap_or(0)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.bytes.borrow().len() == 0
+    }
+
+    /// An error now and then, and in the end about a directory or a process that is no more.
+    fn answer(&self, in_the_end: i32) -> io::Result<()> {
+        self.clock.set(self.clock.get() + 1);
+        if self.is_exhausted() {
+            return Err(io::Error::from_raw_os_error(in_the_end));
+        }
+        match usize::from(self.draw()) {
+            0..208 => Ok(()),
+            drawn => Err(io::Error::from_raw_os_error(ERRORS[drawn % ERRORS.len()])),
+        }
+    }
+
+    fn file(&self, what: What) -> File {
+        self.open.set(self.open.get() + 1);
+        File { what, open: Rc::clone(&self.open) }
+    }
+
+    fn at(at: Option<&File>, path: &CStr) -> PathBuf {
+        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let mut whole = match at {
+            Some(file) => file.path().to_path_buf(),
+            None => PathBuf::from("/"),
+        };
+        for component in path.components() {
+            match component {
+                Component::ParentDir => drop(whole.pop()),
+                Component::RootDir => whole = PathBuf::from("/"),
+                component => whole.push(component),
+            }
+        }
+        whole
+    }
+
+    fn garbage(&self) -> Vec<u8> {
+        (0..self.draw() % 16).map(|_| self.draw()).collect()
+    }
+
+    fn members(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        for _ in 0..self.draw() % 5 {
+            match self.draw() {
+                drawn @ 0..224 => text.extend((drawn % 12).to_string().bytes()),
+                224..240 => text.extend(b"-1"),
+                _ => text.extend(self.garbage()),
+            }
+            text.push(b'\n');
+        }
+        text
+    }
+
+    /// What a file says when it is opened.
+    fn text(&self, path: &Path) -> Vec<u8> {
+        if self.draw() >= 240 {
+            return self.garbage();
+        }
+        let name = path.file_name().unwrap_or_default().to_str().unwrap_or_default();
+        let bit = || self.draw() & 1;
+        match name {
+            "cgroup.procs" | "cgroup.threads" => self.members(),
+            "cgroup.events" => format!("populated {}\nfrozen {}\n", bit(), bit()).into_bytes(),
+            "cgroup.freeze" | "freezer.self_freezing" | "freezer.parent_freezing" => {
+                format!("{}\n", bit()).into_bytes()
+            }
+            "freezer.state" => ["THAWED\n", "FREEZING\n", "FROZEN\n"][usize::from(self.draw() % 3)].into(),
+            "mountinfo" => {
+                b"1 0 0:1 / /u rw - cgroup2 c rw\n2 0 0:2 / /f rw - cgroup c rw,freezer\n".to_vec()
+            }
+            "cgroup" => [&b"1:freezer:/o\n0::/o\n"[..], b"1:freezer:/t/a\n0::/t\n", b"0::/\n"]
+                [usize::from(self.draw() % 3)]
+            .to_vec(),
+            "status" => format!("Name:\tx\nTgid:\t{}\n", self.draw() % 12).into_bytes(),
+            "stat" => format!("1 (x) D 1 1 1 0 -1 {} 0 0\n", self.draw() & 4).into_bytes(),
+            _ => self.garbage(),
+        }
+    }
+
+    /// Takes note of what a file has said that was read.
+    fn said(&self, path: &Path, text: &[u8]) {
+        let Some(dir) = path.parent() else { return };
+        let mut lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+        let occupied = match path.file_name().unwrap_or_default().to_str() {
+            Some("cgroup.events") => {
+                Some(lines.rfind(|line| line.starts_with(b"populated ")) != Some(b"populated 0"))
+            }
+            Some("cgroup.procs") if dir.starts_with("/f") => Some(lines.next().is_some()),
+            // Threads whose process has gone are nobody.
+            Some("cgroup.threads") if dir.starts_with("/f") => Some(false),
+            _ => None,
+        };
+        if let Some(occupied) = occupied {
+            self.occupied.borrow_mut().insert(dir.to_path_buf(), occupied);
+        }
+        let name = |pid: &[u8]| {
+            if let Some(pid) = positive(pid) {
+                self.named.borrow_mut().insert(pid, self.clock.get());
+            }
+        };
+        for line in text.split(|&b| b == b'\n') {
+            name(line);
+            if let Some(pid) = line.strip_prefix(b"Tgid:") {
+                name(pid.trim_ascii());
+            }
+        }
+    }
+}
+
+fn in_target(path: &Path) -> bool {
+    ["/u/t", "/f/t"].iter().any(|target| path.starts_with(target))
+}
+
+impl Sys for Rc<Anything> {
+    type Fd = File;
+
+    fn now(&self) -> Duration {
+        self.now.get()
+    }
+
+    fn release(&self) -> (u32, u32) {
+        (6, 10 + u32::from(self.draw() % 16))
+    }
+
+    fn caller(&self) -> (i32, i32) {
+        (CALLER, CALLER)
+    }
+
+    fn open(&self, at: Option<&File>, path: &CStr, how: Open) -> io::Result<File> {
+        self.answer(libc::ENOENT)?;
+        let path = Anything::at(at, path);
+        let text = if how == Open::Place || how == Open::Directory { Vec::new() } else { self.text(&path) };
+        Ok(self.file(What::Path { path, text }))
+    }
+
+    fn read_at(&self, fd: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.answer(libc::ENOENT)?;
+        let What::Path { path, text } = &fd.what else { panic!("a pidfd is read") };
+        let rest = text.get(offset as usize..).unwrap_or_default();
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        // Lists are read to their end, states in one go.
+        if n == 0 || path.ends_with("cgroup.events") {
+            self.said(path, text);
+        }
+        Ok(n)
+    }
+
+    fn write(&self, fd: &File, text: &[u8]) -> io::Result<()> {
+        let path = fd.path();
+        let dir = path.parent().unwrap().to_path_buf();
+        let what = (path.file_name().unwrap().to_str().unwrap(), text);
+        match what {
+            // Also of a group outside that holds members of the target.
+            ("freezer.state", b"THAWED") => {}
+            ("cgroup.kill" | "cgroup.freeze", b"1")
+            | ("cgroup.freeze", b"0")
+            | ("freezer.state", b"FROZEN") => {
+                assert!(in_target(path), "{what:?} written in {path:?}");
+            }
+            _ => panic!("{what:?} written"),
+        }
+        self.answer(libc::ENOENT)?;
+        match what {
+            ("freezer.state", b"FROZEN") | ("cgroup.freeze", b"1") => {
+                self.frozen.borrow_mut().insert(dir);
+            }
+            ("freezer.state", _) | ("cgroup.freeze", _) => {
+                self.frozen.borrow_mut().remove(&dir);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn stat(&self, at: Option<&File>, path: &CStr) -> io::Result<Stat> {
+        self.answer(libc::ENOENT)?;
+        let mut hasher = DefaultHasher::new();
+        let dev = match at.map(|file| &file.what) {
+            Some(What::Pidfd { pid, .. }) => {
+                pid.hash(&mut hasher);
+                3
+            }
+            _ => {
+                let path = Anything::at(at, path);
+                path.hash(&mut hasher);
+                if path.starts_with("/u") { 1 } else { 2 * u64::from(path.starts_with("/f")) }
+            }
+        };
+        let drawn = self.draw();
+        Ok(Stat {
+            dev,
+            // Another one now and then.
+            ino: hasher.finish().wrapping_add(u64::from(drawn >= 248)),
+            kind: if (240..248).contains(&drawn) { Kind::Link } else { Kind::Directory },
+            links: 2 + u32::from(drawn & 1),
+            mounted_on: (232..240).contains(&drawn),
+        })
+    }
+
+    fn filesystem(&self, fd: &File) -> io::Result<i64> {
+        self.answer(libc::ENOENT)?;
+        Ok(match &fd.what {
+            What::Path { path, .. } if path.starts_with("/u") => 0x6367_7270,
+            What::Path { path, .. } if path.starts_with("/f") => 0x27_e0eb,
+            What::Pidfd { .. } if self.draw() & 1 == 0 => 0x5049_4446,
+            _ => 0,
+        })
+    }
+
+    fn subdirectories(&self, _: &File, _: &CStr) -> io::Result<Vec<OsString>> {
+        self.answer(libc::ENOENT)?;
+        let name = |_| OsString::from_vec(vec![b'a' + self.draw() % 26]);
+        Ok((0..self.draw() % 3).map(name).collect())
+    }
+
+    fn rmdir(&self, at: Option<&File>, path: &CStr) -> io::Result<()> {
+        let path = Anything::at(at, path);
+        assert!(in_target(&path), "{path:?} removed");
+        // Of its root it is known what was said last.
+        if ["/u/t", "/f/t"].iter().any(|target| path == Path::new(target)) {
+            assert_eq!(self.occupied.borrow().get(&path), Some(&false), "{path:?} removed, occupied");
+        }
+        self.answer(libc::ENOENT)
+    }
+
+    fn pidfd_open(&self, pid: i32) -> io::Result<File> {
+        assert!(self.named.borrow().contains_key(&pid) && pid > 0, "{pid} opened, which nobody named");
+        self.answer(libc::ESRCH)?;
+        Ok(self.file(What::Pidfd { pid, at: self.clock.get() }))
+    }
+
+    fn pidfd_of_thread(&self, tid: i32) -> io::Result<File> {
+        assert_eq!(tid, CALLER);
+        self.answer(libc::ENOENT)?;
+        Ok(self.file(What::Pidfd { pid: tid, at: self.clock.get() }))
+    }
+
+    fn cgroup_of(&self, _: &File) -> io::Result<u64> {
+        self.answer(libc::ENOENT)?;
+        Ok(u64::from(self.draw()))
+    }
+
+    fn pidfd_send_signal(&self, fd: &File, signal: i32) -> io::Result<()> {
+        let What::Pidfd { pid, at } = fd.what else { panic!("a signal sent to a file") };
+        assert_ne!(pid, CALLER, "the caller is signalled");
+        assert!(self.named.borrow()[&pid] > at, "{pid} is signalled, not listed since it was opened");
+        assert!([libc::SIGKILL, libc::SIGTERM, libc::SIGCONT].contains(&signal));
+        self.answer(libc::ESRCH)
+    }
+
+    fn has_exited(&self, fd: &File) -> io::Result<bool> {
+        assert!(matches!(fd.what, What::Pidfd { .. }));
+        if self.is_exhausted() {
+            return Ok(true);
+        }
+        self.answer(libc::ESRCH)?;
+        Ok(self.draw() & 1 == 0)
+    }
+
+    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+        assert!(pid > 0 && pid != CALLER, "kill({pid})");
+        assert!(self.named.borrow().contains_key(&pid), "{pid} signalled, which nobody named");
+        let frozen = !self.frozen.borrow().is_empty();
+        assert!(self.unverified || frozen, "{pid} signalled, neither verified nor frozen");
+        assert!([libc::SIGKILL, libc::SIGTERM, libc::SIGCONT].contains(&signal));
+        self.answer(libc::ESRCH)
+    }
+}
+
+/// A queue for handles; none of its commands is obeyed.
+static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(|| {
+    let poll = mio::Poll::new().unwrap();
+    let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+    Arc::new(Queue::new(waker))
+});
+
+/// A whole reap, whatever the kernel answers: nobody is signalled who was not listed after he was opened, nothing
+/// written or removed outside of the target, it completes once, in time once the kernel is consistent, and leaves
+/// no descriptor.
+pub fn reap(bytes: &[u8]) {
+    let [how, also, bytes @ ..] = bytes else { return };
+    let unverified = how & 0x80 != 0;
+    let reaper = match how % 3 {
+        0 => Reaper::at("/u/t"),
+        1 => Reaper::at("/f/t"),
+        _ => {
+            let options = CgroupOptions::new("/").subsystems(["f", "u"]);
+            Reaper::new(options.kill_without_freezer(unverified), "t")
+        }
+    };
+    let unverified = unverified && how % 3 == 2;
+    let methods = [KillMethod::Auto, KillMethod::CgroupKill, KillMethod::Freezer, KillMethod::Pidfd];
+    let mut reaper = reaper.method(methods[usize::from(also % 4)]);
+    for (bit, facility) in [(0x04, "cgroup.kill"), (0x08, "pidfd"), (0x10, "events")] {
+        if also & bit != 0 {
+            reaper = reaper.without(facility);
+        }
+    }
+    if also & 0x20 != 0 {
+        reaper = reaper.grace(Signal::TERM, Duration::from_millis(50));
+    }
+    if also & 0x40 != 0 {
+        reaper = reaper.deadline(Duration::from_secs(30));
+    }
+    if also & 0x80 != 0 {
+        reaper = reaper.keep_dir();
+    }
+
+    let sys = Rc::new(Anything::new(bytes.to_vec(), unverified));
+    let open = Rc::clone(&sys.open);
+    let budget = Budget::new(usize::from(sys.draw()));
+    let mut entries = Entries::new(Checks::new(Rc::clone(&sys), budget));
+    let Ok(target) = entries.checks.resolve(&reaper) else { return };
+    let (completer, handle) = handle::channel(&QUEUE);
+    let tokens = RefCell::new(Vec::new());
+    let register = |_: &File, token: usize, _: Notice| {
+        sys.answer(libc::EINVAL)?;
+        tokens.borrow_mut().push(token);
+        Ok(())
+    };
+    entries.admit(Spawn { reaper, target, completer }, &register);
+    let mut quiet = 0;
+    while !handle.is_complete() {
+        assert_eq!(entries.len(), 1);
+        quiet += u32::from(sys.is_exhausted());
+        assert!(quiet < 100, "no end to it");
+        let again = entries.again();
+        match sys.draw() {
+            drawn @ 192.. => {
+                let token = tokens.borrow().iter().rev().nth(usize::from(drawn) % 4).copied();
+                token.into_iter().for_each(|token| entries.wake(token, Input::Event, &register));
+            }
+            191 => {
+                tokens.borrow().first().copied().into_iter().for_each(|token| {
+                    entries.wake(token, Input::Cancel, &register);
+                });
+            }
+            190 => break,
+            _ => match entries.next_tick() {
+                Some(tick) => sys.now.set(sys.now.get().max(Duration::from_millis(tick))),
+                None => assert!(again > 0, "asleep for ever"),
+            },
+        }
+        entries.expire(&register);
+        entries.go_on(again, &register);
+    }
+    let result = handle.try_wait();
+    drop(entries);
+    match result {
+        Some(result) => assert_eq!(format!("{:?}", handle.wait()), format!("{result:?}"), "completed twice"),
+        None => assert!(matches!(handle.wait(), Err(ReapError::Disconnected))),
+    }
+    assert_eq!(open.get(), 0, "descriptors left open");
+}
+
+/// What passes the checks, where every directory exists: a place below the root, each component as it was named.
+pub fn accepted(subsystem: &[u8], slice: &[u8], name: &[u8]) {
+    let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+    // Draws that are sound answers.
+    let resolve = |reaper: &Reaper| {
+        let sys = Rc::new(Anything::new(vec![0; 4096], false));
+        let own = Mutex::default();
+        Target::resolve(&sys, reaper, &own, &Budget::new(0)).ok().map(|target| target.path().to_path_buf())
+    };
+    let parts = |bytes: &[u8]| -> Vec<Vec<u8>> {
+        bytes.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()
+    };
+    let is_below = |target: &Path, above: &[&[u8]]| {
+        let wanted: Vec<Vec<u8>> = above.iter().flat_map(|bytes| parts(bytes)).collect();
+        let got: Vec<Vec<u8>> = target.iter().skip(1).map(|part| part.as_bytes().to_vec()).collect();
+        assert_eq!(got, wanted);
+        assert!(!wanted.iter().any(|part| part == b"." || part == b".." || part.contains(&0)));
+        assert!(wanted.len() > 1, "{target:?} is a root");
+    };
+    let options = CgroupOptions::new("/u").slice(path(slice)).subsystems([path(subsystem)]);
+    if let Some(target) = resolve(&Reaper::new(options, path(name))) {
+        assert!(!parts(name).is_empty() && !subsystem.is_empty());
+        is_below(&target, &[b"u", subsystem, slice, name]);
+    }
+    let at = [b"/u/", slice, b"/", name].concat();
+    if let Some(target) = resolve(&Reaper::at(path(&at))) {
+        is_below(&target, &[&at]);
+    }
+}

@@ -1,0 +1,478 @@
+//! What must hold whatever the kernel or a caller says. The unit tests try it on generated input, the fuzz
+//! targets (`fuzz/`) on anything: they call the same functions, each of which panics where a property is broken.
+
+mod anything;
+
+use std::cell::RefCell;
+use std::ffi::{CStr, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use self::anything::{accepted, reap};
+
+use crate::cgroup::own::{Mount, membership};
+use crate::cgroup::procs::Listing;
+use crate::cgroup::{proc, v1, v2};
+use crate::machine::Freeze;
+use crate::outcome::Refusal;
+use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
+use crate::sys::{Open, Stat, Sys};
+use crate::{Reactor, SpawnError};
+
+/// A kernel whose every file has the same text, and that takes whatever is written.
+struct Text<'a> {
+    text: &'a [u8],
+    /// The most that one read gives.
+    chunk: usize,
+    /// `cgroup.procs` can't be read, for the group is threaded.
+    threaded: bool,
+    written: RefCell<Vec<Vec<u8>>>,
+}
+
+impl<'a> Text<'a> {
+    fn new(text: &'a [u8]) -> Text<'a> {
+        Text { text, chunk: usize::MAX, threaded: false, written: RefCell::default() }
+    }
+}
+
+/// What a [`Text`] has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    /// With the text.
+    Any,
+    /// A `cgroup.procs` that can't be read.
+    Threaded,
+    /// A `cgroup.threads` with one thread.
+    Threads,
+}
+
+const THREAD: &[u8] = b"7\n";
+
+impl Sys for Text<'_> {
+    type Fd = File;
+
+    fn open(&self, _: Option<&File>, path: &CStr, _: Open) -> io::Result<File> {
+        Ok(match path.to_bytes() {
+            b"cgroup.procs" if self.threaded => File::Threaded,
+            b"cgroup.threads" if self.threaded => File::Threads,
+            _ => File::Any,
+        })
+    }
+
+    fn read_at(&self, fd: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let text = match fd {
+            File::Any => self.text,
+            File::Threads => THREAD,
+            File::Threaded => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        };
+        let rest = text.get(offset as usize..).unwrap_or_default();
+        let n = rest.len().min(buffer.len()).min(self.chunk);
+        buffer[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    fn write(&self, _: &File, text: &[u8]) -> io::Result<()> {
+        self.written.borrow_mut().push(text.to_vec());
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn release(&self) -> (u32, u32) {
+        (0, 0)
+    }
+
+    fn caller(&self) -> (i32, i32) {
+        (1, 1)
+    }
+
+    fn stat(&self, _: Option<&File>, _: &CStr) -> io::Result<Stat> {
+        unsupported()
+    }
+
+    fn filesystem(&self, _: &File) -> io::Result<i64> {
+        unsupported()
+    }
+
+    fn subdirectories(&self, _: &File, _: &CStr) -> io::Result<Vec<OsString>> {
+        unsupported()
+    }
+
+    fn rmdir(&self, _: Option<&File>, _: &CStr) -> io::Result<()> {
+        unsupported()
+    }
+
+    fn pidfd_open(&self, _: i32) -> io::Result<File> {
+        unsupported()
+    }
+
+    fn pidfd_of_thread(&self, _: i32) -> io::Result<File> {
+        unsupported()
+    }
+
+    fn cgroup_of(&self, _: &File) -> io::Result<u64> {
+        unsupported()
+    }
+
+    fn pidfd_send_signal(&self, _: &File, _: i32) -> io::Result<()> {
+        unsupported()
+    }
+
+    fn has_exited(&self, _: &File) -> io::Result<bool> {
+        unsupported()
+    }
+
+    fn kill(&self, _: i32, _: i32) -> io::Result<()> {
+        unsupported()
+    }
+}
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::Error::from_raw_os_error(libc::ENOSYS))
+}
+
+fn here() -> &'static Path {
+    Path::new("")
+}
+
+/// The number that a text is, if it is a positive one that a pid can have.
+fn positive(text: &[u8]) -> Option<i32> {
+    let digits = text.strip_prefix(b"+").unwrap_or(text);
+    if digits.is_empty() {
+        return None;
+    }
+    let value = digits.iter().try_fold(0_i64, |value, digit| {
+        let value = digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0'))?;
+        (value <= i64::from(i32::MAX)).then_some(value)
+    });
+    value.and_then(|value| i32::try_from(value).ok()).filter(|&pid| pid > 0)
+}
+
+/// `cgroup.procs`: a pid is what stands alone in a line and is positive; every other line is somebody too.
+pub fn members(text: &[u8], chunk: u16) {
+    let sys = Text { chunk: usize::from(chunk).max(1), ..Text::new(text) };
+    let mut listing = Listing::default();
+    listing.add(&sys, &File::Any, here()).unwrap();
+    listing.finish();
+    let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
+    let mut pids: Vec<i32> = lines.iter().filter_map(|line| positive(line)).collect();
+    assert_eq!(listing.strangers, lines.len() - pids.len());
+    pids.sort_unstable();
+    pids.dedup();
+    assert_eq!(listing.pids, pids);
+    assert_eq!(listing.is_empty(), lines.is_empty());
+    assert!(pids.iter().all(|&pid| listing.contains(pid)));
+    assert!(![0, -1, i32::MIN].iter().any(|&pid| listing.contains(pid)));
+}
+
+/// `/proc/TID/status`, where a threaded group names threads: the process is what a line `Tgid:` says, or there
+/// is an error.
+pub fn threads(status: &[u8]) {
+    let sys = Text { threaded: true, ..Text::new(status) };
+    let mut listing = Listing::default();
+    let added = listing.add(&sys, &File::Any, here());
+    let said = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
+    match said.and_then(|pid| positive(pid.trim_ascii())) {
+        Some(pid) => assert_eq!((added.unwrap(), listing.pids), ((), vec![pid])),
+        None => assert!(added.is_err() && listing.pids.is_empty()),
+    }
+}
+
+/// `cgroup.events`: populated or not is what a whole line says, the last one; without one it is an error.
+pub fn events(text: &[u8]) {
+    let lines = || text.split(|&b| b == b'\n');
+    let populated = lines().rfind(|line| matches!(*line, b"populated 0" | b"populated 1"));
+    let sys = Text::new(text);
+    let frozen = lines().any(|line| line == b"frozen 1");
+    match (v2::events(&sys, &File::Any), populated) {
+        (Ok(events), Some(line)) => {
+            assert_eq!(events.populated, line.ends_with(b"1"));
+            assert_eq!(events.frozen, frozen);
+        }
+        (Err(error), None) => assert_eq!(error.kind(), io::ErrorKind::InvalidData),
+        (result, _) => panic!("{result:?} of {text:?}"),
+    }
+    let complete = populated.is_some() && frozen;
+    let freeze = v2::freeze(&sys, &File::Any).unwrap();
+    assert_eq!(freeze, if complete { Freeze::Frozen } else { Freeze::Freezing });
+    assert_eq!(*sys.written.borrow(), [b"1"]);
+}
+
+/// `cgroup.freeze`: it is written to only where it says that the directory is frozen.
+pub fn v2_thaw(text: &[u8]) {
+    let sys = Text::new(text);
+    v2::thaw(&sys, &File::Any, here()).unwrap();
+    let frozen = text.trim_ascii_end() == b"1";
+    assert_eq!(*sys.written.borrow(), if frozen { vec![b"0"] } else { vec![] });
+}
+
+/// `freezer.state`: frozen and thawed is what it says in these words alone, and nothing else is written.
+pub fn freezer(text: &[u8]) {
+    // One read has to do for a word.
+    let word = text[..text.len().min(256)].trim_ascii_end();
+    let sys = Text::new(text);
+    let freeze = v1::freeze(&sys, &File::Any).unwrap();
+    assert_eq!(freeze, if word == b"FROZEN" { Freeze::Frozen } else { Freeze::Freezing });
+    assert_eq!(*sys.written.borrow(), [b"FROZEN"]);
+    for supposed in [false, true] {
+        let sys = Text::new(text);
+        let thawed = v1::thaw(&sys, &File::Any, here(), supposed);
+        let (expected, writes) = match word {
+            b"THAWED" => (Some(true), supposed),
+            b"FREEZING" | b"FROZEN" => (Some(false), true),
+            _ => (None, supposed),
+        };
+        assert_eq!(thawed.ok(), expected);
+        assert_eq!(*sys.written.borrow(), if writes { vec![b"THAWED"] } else { vec![] });
+    }
+    let held = v1::held_from_above(&Text::new(text), &File::Any, here()).unwrap();
+    assert_eq!(held, text.trim_ascii_end() == b"1");
+}
+
+/// `/proc/PID/stat`: anything may come; and whatever a process calls itself, its state and flags are found.
+pub fn stat(name: &[u8], state: u8, flags: u64) {
+    proc::stat(&Text::new(name), 1);
+    let state = char::from(b'A' + state % 26);
+    let text = [b"1 (", name, format!(") {state} 1 1 1 0 -1 {flags} 0 0\n").as_bytes()].concat();
+    let stat = proc::stat(&Text::new(&text), 1).unwrap();
+    assert_eq!(stat.state, state);
+    assert_eq!(stat.is_exiting(), flags & 0x4 != 0);
+    assert_eq!(stat.is_kernel_thread(), flags & 0x20_0000 != 0);
+}
+
+/// `/proc/self/mountinfo` and `/proc/PID/cgroup`: anything may come, and what is found is part of it.
+pub fn mounts(mountinfo: &[u8], cgroups: &[u8]) {
+    let mounts = Mount::all(&Text::new(mountinfo)).unwrap();
+    assert!(mounts.len() <= mountinfo.split(|&b| b == b'\n').count());
+    Mount::freezer(&mounts);
+    for mount in &mounts {
+        if let Some(cgroup) = membership(cgroups, mount) {
+            assert!(cgroups.split(|&b| b == b'\n').any(|line| line.ends_with(cgroup)));
+            mount.path_of(cgroup);
+        }
+    }
+}
+
+/// The same, as the kernel writes them: a process's cgroup is found below where its hierarchy is mounted.
+pub fn mounted(root: &[u8], point: &[u8], below: &[u8], unified: bool) {
+    let clean = |name: &[u8], not: &[u8]| -> Vec<u8> {
+        name.iter().copied().filter(|byte| *byte != 0 && !not.contains(byte)).collect()
+    };
+    // The kernel makes no cgroup with a newline in its name (`cgroup_mkdir`).
+    let (root, point) = (clean(root, b"\n"), clean(point, b""));
+    let below: Vec<u8> = clean(below, b"\n").into_iter().skip_while(|&b| b == b'/').collect();
+    let escaped = |path: &[u8]| -> Vec<u8> {
+        let escape = |&byte: &u8| match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+            _ => vec![byte],
+        };
+        path.iter().flat_map(escape).collect()
+    };
+    let kind: &[u8] = if unified { b"cgroup2" } else { b"cgroup" };
+    let mountinfo = [
+        b"24 1 0:22 / / rw - ext4 x rw\n36 35 0:30 /",
+        &escaped(&root)[..],
+        b" /",
+        &escaped(&point),
+        b" rw,relatime shared:9 - ",
+        kind,
+        b" cgroup rw,freezer\n",
+    ]
+    .concat();
+    let id: &[u8] = if unified { b"1:cpu:/x\n0::/" } else { b"7:cpu:/x\n0::/y\n3:freezer:/" };
+    let cgroups = [id, &root, b"/", &below, b"\n"].concat();
+    let mounts = Mount::all(&Text::new(&mountinfo)).unwrap();
+    let [mount] = &mounts[..] else { panic!("{mounts:?}") };
+    assert_eq!(Mount::freezer(&mounts).is_some(), !unified);
+    let path = mount.path_of(membership(&cgroups, mount).unwrap()).unwrap();
+    assert_eq!(path, Path::new("/").join(OsStr::from_bytes(&point)).join(OsStr::from_bytes(&below)));
+}
+
+/// The words of a [`Signal`] and a [`KillMethod`].
+pub fn words(text: &str) {
+    if let Ok(signal) = text.parse::<Signal>() {
+        assert!((1..=64).contains(&signal.number()));
+        assert_eq!(signal.number().to_string().parse(), Ok(signal));
+        assert_eq!(Signal::new(signal.number()), Some(signal));
+    }
+    if let Ok(method) = text.parse::<KillMethod>() {
+        assert_eq!(method.to_string(), text);
+    }
+}
+
+/// What a caller may name, below a directory that is no cgroup: refused for the right reason, with the
+/// [`Reaper`] handed back.
+pub fn refused(dir: &Path, subsystems: &[Vec<u8>], slice: &[u8], name: &[u8]) {
+    let path = |bytes: &[u8]| PathBuf::from(OsString::from_vec(bytes.to_vec()));
+    let spawn = |reaper: Reaper| -> SpawnError {
+        let error = Reactor::new().unwrap().spawn_reaper(reaper.clone()).unwrap_err();
+        assert!(!error.to_string().is_empty());
+        error
+    };
+    let options = CgroupOptions::new(dir)
+        .slice(path(slice))
+        .subsystems(subsystems.iter().map(|subsystem| path(subsystem)));
+    let reaper = Reaper::new(options, path(name));
+    let error = spawn(reaper.clone());
+    let names = || subsystems.iter().map(Vec::as_slice).chain([slice, name]);
+    let dots = |name: &[u8]| name.split(|&b| b == b'/').any(|part| part == b"." || part == b"..");
+    let unsound = |name: &[u8]| name.starts_with(b"/") || dots(name) || name.windows(2).any(|w| w == b"//");
+    match error.refusal() {
+        Refusal::NoSubsystems => assert!(subsystems.is_empty()),
+        Refusal::EmptyName => {
+            assert!(
+                name.is_empty() || names().any(|name| name.is_empty() || name.windows(2).any(|w| w == b"//"))
+            )
+        }
+        Refusal::AbsoluteName { name } => assert!(name.is_absolute()),
+        Refusal::DotComponent { name } => assert!(dots(name.as_os_str().as_bytes())),
+        Refusal::NotCgroup { path } | Refusal::Symlink { path } | Refusal::Io { path, .. } => {
+            assert!(!names().any(unsound), "{error}");
+            assert!(path.starts_with(dir));
+        }
+        _ => panic!("{error}"),
+    }
+    assert_eq!(error.into_reaper(), reaper);
+
+    let at = [dir.as_os_str().as_bytes(), b"/", slice, b"/", name].concat();
+    let reaper = Reaper::at(path(&at));
+    let error = spawn(reaper.clone());
+    match error.refusal() {
+        Refusal::DotComponent { .. } => assert!(dots(&at)),
+        _ => assert!(!dots(&at), "{error}"),
+    }
+    assert_eq!(error.into_reaper(), reaper);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    use super::*;
+
+    /// Bytes of which many are what the kernel would write.
+    fn text(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            6 => proptest::sample::select(words).prop_map(|word| word.as_bytes().to_vec()),
+            2 => Just(b"\n".to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..24)
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        text(&["a", "link", "file", "dir", "/", ".", "..", "//", " "])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn of_members(
+            text in text(&["0\n", "1\n", "-1\n", "30\n", "+7\n", "2147483647\n", "2147483648\n", "4294967303\n", " 7\n"]),
+            chunk in any::<u16>(),
+        ) {
+            members(&text, chunk % 64);
+        }
+
+        #[test]
+        fn of_threads(text in text(&["Tgid:", "\t7\n", "Tgid:\t9\n", "Tgid:\t0\n", "-3\n", "Name:\tTgid:\n", "5"])) {
+            threads(&text);
+        }
+
+        #[test]
+        fn of_events(text in text(&["populated 0\n", "populated 1\n", "frozen 0\n", "frozen 1\n", " ", "populated"])) {
+            events(&text);
+        }
+
+        #[test]
+        fn of_states(text in text(&["THAWED\n", "FREEZING", "FROZEN\n", "0\n", "1\n", "\t", "FROZEN"])) {
+            freezer(&text);
+            v2_thaw(&text);
+        }
+
+        #[test]
+        fn of_stat(name in text(&[")", "(", ") R 1", " ", "a"]), state in any::<u8>(), flags in any::<u64>()) {
+            stat(&name, state, flags);
+        }
+
+        #[test]
+        fn of_mounts(
+            mountinfo in text(&["1 2 0:3 / /c rw - cgroup cgroup rw,freezer\n", "1 2 0:3 /a /d rw - cgroup2 x rw\n", " - ", "cgroup", "\\040", " "]),
+            cgroups in text(&["0::/a/b\n", "3:freezer:/c\n", "0::", ":", "4:cpu,freezer:/"]),
+        ) {
+            mounts(&mountinfo, &cgroups);
+        }
+
+        #[test]
+        fn of_mounted(root in bytes(), point in bytes(), below in bytes(), unified in any::<bool>()) {
+            mounted(&root, &point, &below, unified);
+        }
+
+        #[test]
+        fn of_words(text in "(SIG)?(TERM|KILL|RTMIN)?[+-]?[0-9]{0,3}|auto|pidfd|cgroup-kill|freezer|\\PC*") {
+            words(&text);
+        }
+
+        #[test]
+        fn of_accepted_names(subsystem in name(), slice in name(), name in name()) {
+            accepted(&subsystem, &slice, &name);
+        }
+
+        #[test]
+        fn of_reaps(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            reap(&bytes);
+        }
+
+        #[test]
+        fn of_reaps_that_mostly_go_well(
+            how in any::<[u8; 3]>(),
+            bytes in prop::collection::vec(prop_oneof![9 => 0_u8..208, 1 => any::<u8>()], 0..800),
+        ) {
+            reap(&[&how[..], &bytes].concat());
+        }
+
+        #[test]
+        fn of_refused_names(
+            subsystems in prop::collection::vec(name(), 0..3), slice in name(), name in name(),
+        ) {
+            let dir = Plain::new();
+            refused(&dir.0, &subsystems, &slice, &name);
+        }
+    }
+
+    /// A directory that is no cgroup, with some things in it.
+    struct Plain(PathBuf);
+
+    impl Plain {
+        fn new() -> Plain {
+            use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("cgroup-reaper-plain-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+            let plain = Plain(std::env::temp_dir().join(name));
+            std::fs::create_dir_all(plain.0.join("dir/a")).unwrap();
+            std::fs::write(plain.0.join("file"), "").unwrap();
+            std::os::unix::fs::symlink("dir", plain.0.join("link")).unwrap();
+            plain
+        }
+    }
+
+    impl Drop for Plain {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
