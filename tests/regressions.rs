@@ -4,12 +4,18 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cgroup_reaper::{Act, CgroupOptions, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal, reap};
 use common::*;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3600);
@@ -322,5 +328,70 @@ fn many_children_are_removed_in_as_many_steps_as_they_need() {
         // 128 directories a step, and the tree is walked once, not for each of them.
         assert_eq!(metrics.removals, 5);
         assert!(metrics.calls.list <= 4, "{metrics:?}");
+    }
+}
+
+/// Groups one in the other, until the path from the first to the last is longer than the kernel takes. Removed
+/// when dropped, whatever is in the last.
+struct Deep {
+    levels: Vec<OwnedFd>,
+    way_out: PathBuf,
+}
+
+impl Deep {
+    const NAME: [u8; 250] = [b'd'; 250];
+
+    fn new(dir: &Path) -> Deep {
+        let open = |at: BorrowedFd<'_>, path: &[u8]| {
+            openat(at, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).expect("open")
+        };
+        let mut levels = vec![open(AT_FDCWD, dir.as_os_str().as_bytes())];
+        for _ in 0..libc::PATH_MAX / 250 + 1 {
+            let last = levels.last().expect("the first");
+            mkdirat(last, &Self::NAME[..], Mode::S_IRWXU).expect("mkdir");
+            levels.push(open(last.as_fd(), &Self::NAME));
+        }
+        Deep { levels, way_out: dir.with_file_name("cgroup.procs") }
+    }
+
+    /// A file of the innermost.
+    fn file(&self, name: &str, flags: OFlag) -> nix::Result<File> {
+        Ok(openat(self.levels.last().expect("one"), name, flags | OFlag::O_CLOEXEC, Mode::empty())?.into())
+    }
+
+    fn enter(&self, pid: i32) {
+        let mut procs = self.file("cgroup.procs", OFlag::O_WRONLY).expect("cgroup.procs");
+        procs.write_all(pid.to_string().as_bytes()).expect("moved in");
+    }
+}
+
+impl Drop for Deep {
+    fn drop(&mut self) {
+        let mut pids = String::new();
+        if let Ok(mut procs) = self.file("cgroup.procs", OFlag::O_RDONLY) {
+            let _ = procs.read_to_string(&mut pids);
+        }
+        for pid in pids.lines() {
+            let _ = fs::write(&self.way_out, pid);
+        }
+        for level in self.levels.iter().rev().skip(1) {
+            let _ = unlinkat(level, &Self::NAME[..], UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+#[test]
+fn a_path_longer_than_the_kernel_takes_hides_nobody() {
+    require!(any());
+    let sandbox = Sandbox::new(test_name!());
+    for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
+        for dir in groups(&sandbox, &format!("target-{method}")) {
+            let deep = Deep::new(&dir);
+            let member = sandbox.sleeper(&[&dir]);
+            deep.enter(member.pid);
+            let reaped = reap(Reaper::at(&dir).method(method).deadline(TIMEOUT)).expect("reaped");
+            assert_eq!(reaped.outcome, Outcome::Removed);
+            assert!(!member.alive() && !dir.exists());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading and writing the kernel's interface files.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,10 +12,29 @@ pub(crate) fn open<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr, how: Op
     if dir.as_os_str().is_empty() {
         return sys.open(Some(at), name, how);
     }
-    let mut path = dir.as_os_str().as_bytes().to_vec();
-    path.push(b'/');
-    path.extend(name.to_bytes());
-    sys.open(Some(at), &CString::new(path)?, how)
+    below(sys, at, &dir.join(OsStr::from_bytes(name.to_bytes())), |at, path| sys.open(Some(at), path, how))
+}
+
+/// Does something with a descendant of `at`, from a directory on the way to it if its path is longer than what the
+/// kernel takes at once. Whoever may make groups inside of a target can make them that deep.
+pub(crate) fn below<S: Sys, T>(
+    sys: &S,
+    at: &S::Fd,
+    path: &Path,
+    act: impl FnOnce(&S::Fd, &CStr) -> io::Result<T>,
+) -> io::Result<T> {
+    /// `PATH_MAX` of `linux/limits.h`, the nul included.
+    const LONGEST: usize = libc::PATH_MAX as usize - 1;
+    let mut rest = path.as_os_str().as_bytes();
+    let mut on_the_way: Option<S::Fd> = None;
+    while rest.len() > LONGEST {
+        let slash = rest[..LONGEST].iter().rposition(|&b| b == b'/');
+        let slash = slash.ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
+        let part = c_path(Path::new(OsStr::from_bytes(&rest[..slash])))?;
+        on_the_way = Some(sys.open(Some(on_the_way.as_ref().unwrap_or(at)), &part, Open::Place)?);
+        rest = &rest[slash + 1..];
+    }
+    act(on_the_way.as_ref().unwrap_or(at), &c_path(Path::new(OsStr::from_bytes(rest)))?)
 }
 
 /// A path as the kernel takes it; EINVAL if it has a nul inside.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::budget::Permit;
-use super::file::c_path;
+use super::file::below;
 use super::pin::{Lost, Pin, Version, is_gone};
 use super::v1;
 use crate::sys::{Stat, Sys};
@@ -104,7 +104,7 @@ impl<S: Sys> Tree<S> {
                     return Ok(Removed::More);
                 }
                 *bound -= 1;
-                match c_path(&child).and_then(|child| sys.rmdir(Some(&dir), &child)) {
+                match below(sys, &*dir, &child, |at, child| sys.rmdir(Some(at), child)) {
                     Err(error) if !is_gone(&error) => {
                         // The next attempt looks anew.
                         self.removing.clear();
@@ -151,15 +151,14 @@ pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathB
 
 /// The directories directly in `dir`; none if something else is mounted on it.
 fn children<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let path = c_path(dir)?;
-    if is_leaf(&sys.stat(Some(root), &path)?) {
+    if is_leaf(&below(sys, root, dir, |at, dir| sys.stat(Some(at), dir))?) {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for name in sys.subdirectories(root, &path)? {
+    for name in below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
         let child = dir.join(name);
         // What is mounted there is not part of the target. It makes the removal EBUSY until it is unmounted.
-        match sys.stat(Some(root), &c_path(&child)?) {
+        match below(sys, root, &child, |at, child| sys.stat(Some(at), child)) {
             Ok(stat) if stat.mounted_on => {}
             Ok(_) => found.push(child),
             Err(error) if is_gone(&error) => {}
