@@ -1148,6 +1148,36 @@ mod tests {
     }
 
     #[test]
+    fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
+        let mut rig = Rig::new(&reaper().deadline(10 * MS));
+        rig.kill.more = true;
+        assert_eq!(rig.wake(Input::Start), Ok(Time::ZERO));
+        rig.now = 10 * MS;
+        // The look that finds the deadline passed, and part of the kill.
+        assert_eq!(rig.wake(Input::Again), Ok(rig.now));
+        assert_eq!((rig.looks.len(), rig.kills().len()), (2, 2));
+        assert_eq!(rig.wake(Input::Again), Ok(rig.now));
+        // An event in between is no reason to look, nor to leave it at that.
+        assert_eq!(rig.wake(Input::Event), Ok(rig.now));
+        assert_eq!((rig.looks.len(), rig.kills().len()), (2, 4));
+        rig.kill.more = false;
+        assert_eq!(rig.wake(Input::Again), Err(End::TimedOut));
+        assert_eq!(rig.kills().len(), 5);
+    }
+
+    #[test]
+    fn what_was_done_adds_up() {
+        let mut rig = Rig::new(&reaper());
+        rig.kill.signalled = 3;
+        rig.wake(Input::Start).unwrap();
+        assert!(!rig.machine.escalated());
+        rig.now = 10 * MS;
+        rig.wake(Input::Tick).unwrap();
+        assert_eq!((rig.machine.signalled(), rig.machine.rounds()), (6, 2));
+        assert_eq!(rig.machine.used(), Some(UsedMethod::Pidfd));
+    }
+
+    #[test]
     fn an_entry_is_small() {
         assert!(size_of::<Machine>() <= 320, "{}", size_of::<Machine>());
     }

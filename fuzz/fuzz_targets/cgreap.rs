@@ -41,6 +41,8 @@ fuzz_target!(|input: (Vec<Vec<u8>>, u32, &str)| {
     }
     if let Ok(duration) = duration::parse(text) {
         assert!(duration <= Duration::from_secs(3_153_600_000));
-        assert!(text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_alphabetic()));
+        assert!(
+            text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(|c: char| c.is_alphabetic())
+        );
     }
 });
