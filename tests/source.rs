@@ -28,7 +28,9 @@ fn unsafe_is_in_the_module_of_raw_system_calls_only() {
     let mut with: Vec<_> = sources(&src)
         .into_iter()
         .filter(|path| {
-            code(path).split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "unsafe")
+            // The attribute that lets it in too: what looks like a comment may be part of a text.
+            let is_word = |c: char| c.is_alphanumeric() || c == '_';
+            code(path).split(|c| !is_word(c)).any(|word| word == "unsafe" || word == "unsafe_code")
         })
         .map(|path| path.strip_prefix(&src).unwrap().to_path_buf())
         .collect();
