@@ -49,6 +49,9 @@ const ALONE: u32 = 2;
 /// The first of the looks that follow a kill, and of those at a freeze that is under way.
 const PROBE: Duration = Duration::from_millis(1);
 
+/// How long the end of a reap is put off for a thaw that fails. What lasts longer than that does not pass.
+const LAST_THAW: Duration = Duration::from_secs(10);
+
 /// The longest time between two looks at a freeze that is under way, of whose progress nothing notifies.
 const FREEZE_PROBE: Duration = Duration::from_millis(100);
 
@@ -256,6 +259,8 @@ pub(crate) struct Machine {
     held: Option<Time>,
     /// The end is known; only a thaw is outstanding.
     ending: Option<End>,
+    /// That thaw has failed since then.
+    unthawed: Option<Time>,
 
     rounds: u32,
     signalled: u64,
@@ -292,6 +297,7 @@ impl Machine {
             frozen: false,
             held: None,
             ending: None,
+            unthawed: None,
             rounds: 0,
             signalled: 0,
             used: None,
@@ -567,6 +573,10 @@ impl Machine {
         };
         match (thaw, self.ending) {
             (_, Some(end)) if failed => {
+                let since = *self.unthawed.get_or_insert(now);
+                if now.saturating_sub(since) >= LAST_THAW {
+                    return Action::Finish(end);
+                }
                 if matches!(end, End::Done(_)) {
                     // By the next attempt somebody may have joined.
                     self.ending = None;
@@ -967,6 +977,16 @@ mod tests {
         rig.now = next;
         assert_eq!(rig.wake(Input::Tick), Err(End::Cancelled));
         assert!(!rig.machine.froze());
+    }
+
+    #[test]
+    fn a_thaw_that_fails_for_good_does_not_put_off_the_end_for_good() {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
+        rig.freeze = Freeze::Freezing;
+        rig.thaw = Thaw::Failed;
+        assert_eq!(rig.run(9_000 * MS), None);
+        assert_eq!(rig.run(60_000 * MS), Some(End::TimedOut));
+        assert_eq!(rig.now, 10_050 * MS);
     }
 
     #[test]

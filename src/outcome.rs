@@ -92,7 +92,7 @@ impl fmt::Display for UsedMethod {
 /// Why a reap ended without the target being dead and gone.
 ///
 /// Nothing is left frozen by the library in any of these cases, save a freeze that the process lost
-/// the right to undo.
+/// the right to undo, or that the kernel for ten seconds would not let it undo.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReapError {
