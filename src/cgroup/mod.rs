@@ -171,7 +171,11 @@ impl<S: Sys> Target<S> {
             let path = tree.pin.path();
             let own = match list_tree(sys, tree, &mut first) {
                 Ok(()) => Ok(first.pids.contains(&sys.caller().0)),
-                Err(Lost::Gone | Lost::Replaced) => return Ok(()),
+                // What becomes of it the first look finds out; the others are still to be asked.
+                Err(Lost::Gone | Lost::Replaced) => {
+                    whole = false;
+                    Ok(false)
+                }
                 Err(Lost::Unknown(_)) => {
                     let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
                     whole = false;
