@@ -460,24 +460,24 @@ impl<S: Sys> Target<S> {
             Who::Everybody => members(sys, trees),
             Who::Frozen => members(sys, trees.iter().filter(|tree| tree.is_freezer())),
         };
+        let mut kill = Kill::default();
         let result = match self.seen.take().filter(|_| !frozen) {
             Some(seen) => Ok(seen),
             None => list(Who::Everybody),
         }
         .and_then(|before| {
-            let kill = self.victims.signal(kernel, how, &mut self.trouble, &before, list);
+            let result = self.victims.signal(kernel, how, &mut self.trouble, &before, list, &mut kill);
             self.seen = Some(before);
-            kill
+            result
         });
-        match result {
-            Ok(kill) => kill,
-            Err(source) => {
-                let denied = is_denied(&source);
-                self.victims.begin_again();
-                self.hindered(Act::Kill, self.path.clone(), source);
-                Kill { denied, failed: !denied, ..Kill::default() }
-            }
+        if let Err(source) = result {
+            kill.denied |= is_denied(&source);
+            kill.failed |= !is_denied(&source);
+            kill.more = false;
+            self.victims.begin_again();
+            self.hindered(Act::Kill, self.path.clone(), source);
         }
+        kill
     }
 
     /// Freezes the target, by the v1 freezer if it has one, or looks how far that is.

@@ -298,7 +298,7 @@ impl<S: Sys> Victims<S> {
     ///
     /// List, open pidfds, list again, signal who was in both: a signal that arrives proves that the
     /// pidfd's process kept its pid all along, so it was that process that the second list named. How old
-    /// the first list is does not matter.
+    /// the first list is does not matter. What was done is added to `kill`, also before an error.
     pub(crate) fn signal(
         &mut self,
         kernel: &mut Kernel<'_, S>,
@@ -306,8 +306,8 @@ impl<S: Sys> Victims<S> {
         trouble: &mut Option<Box<Trouble>>,
         before: &Listing,
         list: impl Fn(Who) -> io::Result<Listing>,
-    ) -> io::Result<Kill> {
-        let mut kill = Kill::default();
+        kill: &mut Kill,
+    ) -> io::Result<()> {
         let (own, _) = kernel.sys.caller();
         let mut tried = Vec::with_capacity(before.pids.len().min(BATCH));
         let mut opened = Vec::with_capacity(before.pids.len().min(BATCH));
@@ -340,7 +340,7 @@ impl<S: Sys> Victims<S> {
                 Err(error) => match error.raw_os_error() {
                     // No such call, or a seccomp filter that does not let it through.
                     Some(libc::ENOSYS | libc::EPERM) => {
-                        return self.signal_unverified(kernel, how, trouble, list);
+                        return self.signal_unverified(kernel, how, trouble, list, kill);
                     }
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) if !opened.is_empty() => {
                         tried.pop();
@@ -357,7 +357,7 @@ impl<S: Sys> Victims<S> {
             self.rounds = if self.rounds < AGAIN { self.rounds + 1 } else { 0 };
         }
         if opened.is_empty() {
-            return Ok(kill);
+            return Ok(());
         }
         if kill.more {
             add(&mut self.round, tried);
@@ -395,7 +395,7 @@ impl<S: Sys> Victims<S> {
         if let Some((victim, fd)) = last {
             self.watch(kernel, fd, Some(victim));
         }
-        Ok(kill)
+        Ok(())
     }
 
     /// kill(2), where the caller or a freeze of ours makes it acceptable.
@@ -405,8 +405,8 @@ impl<S: Sys> Victims<S> {
         how: How,
         trouble: &mut Option<Box<Trouble>>,
         list: impl Fn(Who) -> io::Result<Listing>,
-    ) -> io::Result<Kill> {
-        let mut kill = Kill::default();
+        kill: &mut Kill,
+    ) -> io::Result<()> {
         let listing = match how.unverified {
             Unverified::Nobody => Listing::default(),
             Unverified::Frozen => list(Who::Frozen)?,
@@ -443,7 +443,7 @@ impl<S: Sys> Victims<S> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(kill)
+        Ok(())
     }
 
     /// Whether SIGKILL was sent to the process that has, or had, this pid.

@@ -8,6 +8,7 @@
 mod agree;
 mod kernel;
 mod others;
+mod scenes;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -637,32 +638,6 @@ fn queue() -> (mio::Poll, Arc<Queue>) {
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
-}
-
-/// One directory of a target is removed at some moment of the spawn, while the caller sits in the other.
-#[test]
-fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
-    for call in 1..60 {
-        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(0));
-        let [_, cpu] = [FREEZER, CPU].map(|root| {
-            let slice = world.mkdir(root, "slice");
-            world.mkdir(slice, "t")
-        });
-        let (caller, groups) = (world.processes[0].ino, world.processes[0].groups);
-        world.migrate(caller, [groups[FREEZER], cpu, groups[V2]]);
-        world.churn = u8::MAX;
-        world.acts = call;
-        world.others = |world| {
-            let slice = world.child(FREEZER, "slice").expect("it stays");
-            if let (true, Some(group)) = (world.calls >= u64::from(world.acts), world.child(slice, "t")) {
-                world.remove(group).expect("nobody is in there");
-            }
-        };
-        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(["freezer", "cpu"]);
-        let refusal = checks.resolve(&Reaper::new(options, "t")).err();
-        assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "removed at call {call}: {refusal:?}");
-    }
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! Single scenes, each with one thing going wrong at each of its system calls in turn.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::kernel::{CPU, FREEZER, Features, Nature, Sim, V2, World};
+use super::queue;
+use crate::cgroup::Budget;
+use crate::entries::{Checks, Entries, Spawn};
+use crate::handle;
+use crate::machine::Input;
+use crate::outcome::{Outcome, Reaped, Refusal};
+use crate::reaper::{CgroupOptions, Reaper};
+
+/// More system calls than a scene makes.
+const CALLS: u32 = 60;
+
+/// A world where `then` is done before each call, with the number that is chosen for the scene in `acts`.
+fn world(call: u32, then: fn(&mut World)) -> World {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    world.churn = u8::MAX;
+    world.acts = call;
+    world.others = then;
+    world
+}
+
+fn reaper(subsystems: &[&str]) -> Reaper {
+    let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(subsystems);
+    Reaper::new(options, "t")
+}
+
+/// One directory of a target is removed at some moment of the spawn, while the caller sits in the other.
+#[test]
+fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
+    for call in 1..CALLS {
+        let mut world = world(call, |world| {
+            let slice = world.child(FREEZER, "slice").expect("it stays");
+            if let (true, Some(group)) = (world.calls >= u64::from(world.acts), world.child(slice, "t")) {
+                world.remove(group).expect("nobody is in there");
+            }
+        });
+        let [_, cpu] = [FREEZER, CPU].map(|root| {
+            let slice = world.mkdir(root, "slice");
+            world.mkdir(slice, "t")
+        });
+        let (caller, groups) = (world.processes[0].ino, world.processes[0].groups);
+        world.migrate(caller, [groups[FREEZER], cpu, groups[V2]]);
+        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let refusal = checks.resolve(&reaper(&["freezer", "cpu"])).err();
+        assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "removed at call {call}: {refusal:?}");
+    }
+}
+
+/// One call of a reap fails. Whom it had signalled by then is counted all the same, and once.
+#[test]
+fn who_was_signalled_before_a_call_failed_is_counted() {
+    let (_poll, queue) = queue();
+    for call in 0..CALLS {
+        let mut world = world(call, |world| {
+            world.faults = if world.calls == u64::from(world.acts) { u8::MAX } else { 0 };
+        });
+        let slice = world.mkdir(CPU, "slice");
+        let group = world.mkdir(slice, "t");
+        let elsewhere = world.processes[0].groups;
+        for _ in 0..3 {
+            let nature = Nature { exit: Duration::from_millis(2), ..Nature::default() };
+            world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
+        }
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+        let reaper = reaper(&["cpu"]);
+        // A call of the spawn's own checks refuses it.
+        let Ok(target) = entries.checks.resolve(&reaper) else { continue };
+        let (completer, handle) = handle::channel(&queue);
+        let register = |fd: &_, token, _| sim.register(fd, token);
+        entries.admit(Spawn { reaper, target, completer }, &register);
+        for _ in 0..1000 {
+            let next = entries.next_tick().map(Duration::from_millis);
+            let next = next.into_iter().chain(sim.0.borrow().next_event()).min();
+            sim.0.borrow_mut().advance(next.unwrap_or_default());
+            let tokens = sim.0.borrow_mut().take_notified();
+            for token in tokens {
+                entries.wake(token, Input::Event, &register);
+            }
+            entries.expire(&register);
+        }
+        match handle.try_wait() {
+            Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 3, .. })) => {}
+            other => panic!("failure of call {call}: {other:?}"),
+        }
+    }
+}
