@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use slab::Slab;
 
-use crate::cgroup::{Budget, Facts, Kernel, Notice, OwnCgroups, Target};
+use crate::cgroup::{Budget, Facts, Kernel, Notice, OwnCgroups, Target, Watch};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, Thaw, Time};
 use crate::metrics::Metrics;
@@ -176,16 +176,9 @@ impl<S: Sys> Entries<S> {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let token = token(key, entry.generation);
         let watch = |fd: &S::Fd, notice: Notice| register(fd, token, notice);
-        let mut kernel = Kernel {
-            sys: &self.checks.sys,
-            own: &self.checks.own,
-            budget: &self.checks.budget,
-            metrics: &mut self.metrics,
-            watch: &watch,
-            no_events: false,
-            facts: &mut self.facts,
-        };
         let Entry { machine, target, again, .. } = entry;
+        let watch: Option<Watch<'_, S>> = if target.without_events() { None } else { Some(&watch) };
+        let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, watch);
         let end = loop {
             let now = kernel.sys.now();
             let escalated = machine.escalated();
@@ -252,25 +245,25 @@ impl<S: Sys> Entries<S> {
 impl<S: Sys> Drop for Entries<S> {
     /// Completes what is left as `Disconnected`, and leaves nothing frozen.
     fn drop(&mut self) {
-        let nobody = |_: &S::Fd, _: Notice| Err(io::ErrorKind::Unsupported.into());
+        let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, None);
         for mut entry in self.slab.drain() {
             if entry.machine.froze() {
-                let mut kernel = Kernel {
-                    sys: &self.checks.sys,
-                    own: &self.checks.own,
-                    budget: &self.checks.budget,
-                    metrics: &mut self.metrics,
-                    watch: &nobody,
-                    no_events: true,
-                    facts: &mut self.facts,
-                };
                 // There is no later to try again in, save at once.
-                let thaw = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, true, false));
-                let thaw = thaw.into_iter().find(|thaw| matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor));
+                let mut thaws = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, true, false));
+                let thaw = thaws.find(|thaw| matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
         }
     }
+}
+
+fn kernel<'a, S: Sys>(
+    checks: &'a Checks<S>,
+    metrics: &'a mut Metrics,
+    facts: &'a mut Facts,
+    watch: Option<Watch<'a, S>>,
+) -> Kernel<'a, S> {
+    Kernel { sys: &checks.sys, own: &checks.own, budget: &checks.budget, metrics, watch, facts }
 }
 
 /// The tick, 1 ms each, at which `until` has passed.

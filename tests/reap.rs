@@ -914,6 +914,7 @@ fn few_descriptors() {
         let handles: Vec<ReapHandle> =
             targets.iter().map(|(dir, _)| spawn(&mut reactor, Reaper::at(dir))).collect();
         drive(&mut reactor, "all of them", |metrics| metrics.completed == 200);
+        assert!(reactor.metrics().unwatched > 0, "{reactor:?}");
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
         for (handle, (dir, member)) in handles.iter().zip(&targets) {
             let reaped = handle.try_wait().expect("complete").unwrap_or_else(|error| panic!("{error}"));

@@ -152,6 +152,31 @@ fn the_survivors_of_a_deadline_are_named_also_while_they_exit() {
     }
 }
 
+/// A zombie is dead: what is left for the deadline to report is the directory.
+#[test]
+fn who_died_of_the_kill_is_no_survivor() {
+    require!(any(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for dir in groups(&sandbox, "target") {
+            let child = dir.join("child");
+            fs::create_dir(&child).expect("mkdir");
+            mount(Path::new("none"), &child, "tmpfs", 0, "");
+            let member = sandbox.sleeper(&[&dir]);
+            let result = reap(Reaper::at(&dir).method(KillMethod::Pidfd).deadline(300 * MS));
+            assert_eq!(member.state(), Some('Z'));
+            match &result {
+                Err(ReapError::TimedOut { survivors, source: Some(source), .. }) => {
+                    assert!(survivors.is_empty(), "{result:?}");
+                    assert_eq!(source.raw_os_error(), Some(libc::EBUSY));
+                }
+                other => panic!("{other:?}"),
+            }
+            unmount(&child);
+        }
+    });
+}
+
 #[test]
 fn a_member_beside_the_own_freezer_is_thawed_where_it_is() {
     require!(v1("freezer"), v1("cpu"));
@@ -290,6 +315,8 @@ fn reaps_give_up_their_own_descriptors_where_there_are_no_others() {
             let dirs: Vec<PathBuf> =
                 (0..5).map(|n| groups(&sandbox, &format!("target-{n}")).swap_remove(layout)).collect();
             let stuck: Vec<TraceExit> = dirs.iter().map(|dir| sandbox.trace_exit(&[dir])).collect();
+            // To remove these takes a descriptor as well.
+            dirs.iter().for_each(|dir| fs::create_dir(dir.join("child")).expect("mkdir"));
             let mut reactor = Reactor::new().expect("a reactor");
             let waits = |dir: &PathBuf| Reaper::at(dir).max_wait(20 * MS);
             let handles: Vec<_> =

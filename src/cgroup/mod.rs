@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub(crate) use self::budget::Budget;
+use self::budget::Permit;
 pub(crate) use self::facts::Facts;
 use self::own::Mount;
 pub(crate) use self::own::OwnCgroups;
@@ -62,8 +63,8 @@ pub(crate) struct Kernel<'a, S: Sys> {
     pub(crate) own: &'a Mutex<OwnCgroups<S>>,
     pub(crate) budget: &'a Budget,
     pub(crate) metrics: &'a mut Metrics,
-    pub(crate) watch: Watch<'a, S>,
-    pub(crate) no_events: bool,
+    /// `None`: do without.
+    pub(crate) watch: Option<Watch<'a, S>>,
     pub(crate) facts: &'a mut Facts,
 }
 
@@ -77,9 +78,19 @@ pub(crate) enum Notice {
 }
 
 impl<S: Sys> Kernel<'_, S> {
+    /// A permit to hold a descriptor and watch it, if watches are to be had.
+    fn permit(&mut self) -> Option<Permit> {
+        self.watch?;
+        let permit = self.budget.take();
+        self.metrics.unwatched += u64::from(permit.is_none());
+        permit
+    }
+
+    /// Whether the descriptor is watched now.
     fn watch(&mut self, fd: &S::Fd, notice: Notice) -> bool {
+        let Some(watch) = self.watch else { return false };
         self.metrics.calls.epoll_ctl += 1;
-        match (self.watch)(fd, notice) {
+        match watch(fd, notice) {
             Ok(()) => true,
             Err(error) => {
                 log::debug!("no watch, going on by timer: {error}");
@@ -215,6 +226,11 @@ impl<S: Sys> Target<S> {
         &self.path
     }
 
+    /// Whether it is to do without notifications.
+    pub(crate) fn without_events(&self) -> bool {
+        self.faults.no_events
+    }
+
     /// Whether there was anything at the spawn.
     pub(crate) fn found(&self) -> bool {
         !self.trees.is_empty()
@@ -252,7 +268,6 @@ impl<S: Sys> Target<S> {
     /// tell whether there are any.
     pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>, list: bool) -> Look {
         kernel.metrics.looks += 1;
-        kernel.no_events = self.faults.no_events;
         self.seen = None;
         let mut populated = false;
         let mut unknown = None;
@@ -296,7 +311,7 @@ impl<S: Sys> Target<S> {
         if !listing.is_empty() {
             populated = true;
             // v1 has no notification, and that of v2 comes late where it follows another.
-            if (self.killed || self.victims.pids().next().is_some()) && !kernel.no_events {
+            if self.killed || self.victims.pids().next().is_some() {
                 self.victims.rewatch(kernel, &listing);
             }
         } else if !populated && unknown.is_none() && self.trees.iter().any(doubtful) {
@@ -318,6 +333,8 @@ impl<S: Sys> Target<S> {
             self.seen = whole.then_some(listing);
             return Look::Populated { fresh, shrunk };
         }
+        // Whoever was killed is dead by now.
+        self.victims.forget();
         match self.end() {
             Some(TreeEnd::Gone) => Look::Gone,
             Some(TreeEnd::Replaced) => Look::Replaced,
@@ -442,7 +459,6 @@ impl<S: Sys> Target<S> {
     }
 
     fn signal_all(&mut self, kernel: &mut Kernel<'_, S>, signal: i32, frozen: bool) -> Kill {
-        kernel.no_events = self.faults.no_events;
         let how = How {
             signal,
             unverified: if self.kill_without_freezer {
@@ -509,14 +525,11 @@ impl<S: Sys> Target<S> {
                     Err(source) => {
                         let unavailable =
                             is_gone(&source) || is_denied(&source) || source.kind() == io::ErrorKind::Other;
-                        log::debug!("{}: not frozen: {source}", tree.pin.path().display());
                         let path = tree.pin.path().to_path_buf();
-                        self.trouble = Some(Box::new(Trouble { act: Act::Freeze, path, source }));
-                        if unavailable {
-                            return Freeze::Unavailable;
-                        }
+                        log::debug!("{}: not frozen: {source}", path.display());
+                        self.hindered(Act::Freeze, path, source);
                         // A passing error: the timeout of the freeze bounds the tries.
-                        Freeze::Freezing
+                        return if unavailable { Freeze::Unavailable } else { Freeze::Freezing };
                     }
                 },
             };
@@ -599,21 +612,22 @@ impl<S: Sys> Target<S> {
         let mut bound = REMOVALS;
         let mut result = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
-            let removed = match tree.remove(kernel.sys, &mut bound) {
-                Ok(Removed::All) => Err(Lost::Gone),
+            let lost = match tree.remove(kernel.sys, &mut bound) {
+                Ok(Removed::All) => Lost::Gone,
                 Ok(Removed::More) => return Removal::More,
-                Err(lost) => Err(lost),
+                Err(lost) => lost,
             };
-            if let Err(source) = removed.or_else(|lost| tree.lost(lost).map(drop)) {
-                let denied = is_denied(&source);
+            if let Err(source) = tree.lost(lost) {
                 log::debug!("{}: not removed: {source}", tree.pin.path().display());
-                let path = tree.pin.path().to_path_buf();
-                self.trouble = Some(Box::new(Trouble { act: Act::Remove, path, source }));
-                result = Some(if denied { Removal::Denied } else { Removal::Busy });
+                result = Some((tree.pin.path().to_path_buf(), source));
             }
         }
         match (result, self.end()) {
-            (Some(result), _) => result,
+            (Some((path, source)), _) => {
+                let denied = is_denied(&source);
+                self.hindered(Act::Remove, path, source);
+                if denied { Removal::Denied } else { Removal::Busy }
+            }
             (None, Some(TreeEnd::Replaced)) => Removal::Replaced,
             (None, _) => Removal::Removed,
         }
@@ -720,7 +734,7 @@ fn events<S: Sys>(tree: &mut Tree<S>, kernel: &mut Kernel<'_, S>) -> Result<v2::
         };
     }
     let dir = tree.pin.dir(sys)?;
-    let permit = if tree.unwatchable || kernel.no_events { None } else { kernel.budget.take() };
+    let permit = if tree.unwatchable { None } else { kernel.permit() };
     let Some(permit) = permit else {
         return v2::events(sys, &dir).map_err(|error| lost(sys, tree, error));
     };

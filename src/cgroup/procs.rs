@@ -225,10 +225,7 @@ impl<S: Sys> Victims<S> {
             }
         }
         for _ in 0..BATCH {
-            let Some(&victim) = self.signalled.last() else {
-                self.watched = None;
-                return Ok(Some(true));
-            };
+            let Some(&victim) = self.signalled.last() else { return Ok(Some(true)) };
             if victim.identity.is_some() {
                 match kernel.sys.pidfd_open(victim.pid) {
                     Ok(fd) => {
@@ -257,6 +254,12 @@ impl<S: Sys> Victims<S> {
         self.round.clear();
     }
 
+    /// They are all dead.
+    pub(crate) fn forget(&mut self) {
+        self.signalled.clear();
+        self.watched = None;
+    }
+
     /// Gives up the descriptor that is held.
     pub(crate) fn let_go(&mut self) {
         self.watched = None;
@@ -264,6 +267,9 @@ impl<S: Sys> Victims<S> {
 
     /// Sees to it that the exit of some member wakes the reactor.
     pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_, S>, listing: &Listing) {
+        if kernel.watch.is_none() {
+            return;
+        }
         if let Some(Watched { pidfd, .. }) = &self.watched {
             if matches!(kernel.sys.has_exited(pidfd), Ok(false)) {
                 return;
@@ -284,10 +290,7 @@ impl<S: Sys> Victims<S> {
 
     fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, victim: Option<Victim>) {
         self.watched = None;
-        if kernel.no_events {
-            return;
-        }
-        if let Some(permit) = kernel.budget.take() {
+        if let Some(permit) = kernel.permit() {
             if kernel.watch(&pidfd, Notice::Exit) {
                 self.watched = Some(Watched { pidfd, victim, _permit: permit });
             }

@@ -42,8 +42,7 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
         match file::read_small(sys, &control, &mut buffer).and_then(parse) {
             Ok(State::Frozen) => return Ok(Freeze::Frozen),
             Ok(_) if read + 1 < READS => std::thread::yield_now(),
-            Err(error) if is_gone(&error) => return Err(error),
-            _ => {}
+            _ => break,
         }
     }
     Ok(Freeze::Freezing)

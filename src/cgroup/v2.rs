@@ -53,7 +53,6 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
     // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
     match events(sys, root) {
         Ok(Events { frozen: true, .. }) => Ok(Freeze::Frozen),
-        Err(error) if is_gone(&error) => Err(error),
         _ => Ok(Freeze::Freezing),
     }
 }

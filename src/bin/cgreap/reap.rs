@@ -341,6 +341,5 @@ impl Driver<'_> {
 
 fn is_want_of_descriptors(refusal: &Refusal) -> bool {
     let Refusal::Io { source, .. } = refusal else { return false };
-    // ENOSPC is what inotify says for want of watches.
-    matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOSPC))
+    matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
