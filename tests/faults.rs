@@ -264,26 +264,29 @@ fn no_inotify_is_used() {
     });
 }
 
-/// The limit that epoll has is of watches for each user. Without any a reap goes by timer.
+/// The limit that epoll has is of watches for each user. Past it a reap goes by timer.
 #[test]
-#[ignore = "changes a limit of the whole machine: for one that is thrown away"]
 fn epoll_watches_exhausted() {
-    const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
-    require!(any_hierarchy());
-    let world = World::new(test_name!(), any_layout());
-    let before = fs::read_to_string(LIMIT).expect("max_user_watches");
-    all_kinds(&world.sandbox, |_, method, dir| {
-        let members = world.sandbox.sleepers(3, &[&dir]);
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), any_layout());
         let mut reactor = Reactor::new().expect("reactor");
-        fs::write(LIMIT, "0").expect("max_user_watches");
-        let handle = spawn(&mut reactor, Reaper::at(&dir).method(method));
-        let result = finish(&mut reactor, &handle);
-        fs::write(LIMIT, &before).expect("max_user_watches");
-        assert_eq!(result.expect("reaped").outcome, Outcome::Removed);
-        assert!(reactor.metrics().unwatched > 0, "{method}: {reactor:?}");
-        assert!(members.ended(TIMEOUT) && !dir.exists());
+        refuse_watches();
+        all_kinds(&world.sandbox, |_, method, dir| {
+            let members = world.sandbox.sleepers(3, &[&dir]);
+            let before = reactor.metrics();
+            let handle = spawn(&mut reactor, Reaper::at(&dir).method(method));
+            assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+            let metrics = reactor.metrics();
+            assert!(
+                metrics.unwatched > before.unwatched && metrics.timers > before.timers,
+                "{method}: {metrics:?}"
+            );
+            assert_eq!(metrics.events, 0, "{method}");
+            assert!(members.ended(TIMEOUT) && !dir.exists());
+        });
+        world.canary.assert_alive();
     });
-    world.canary.assert_alive();
 }
 
 /// RLIMIT_SIGPENDING: a signal that the kernel has no room to queue arrives all the same.

@@ -41,7 +41,7 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
     let tag = unique_name("i").replace("cgroup-reaper-", "");
     let mut command = Command::new(std::env::current_exe().expect("own path"));
     command
-        .args(["--exact", name, "--nocapture", "--include-ignored", "--test-threads=1"])
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(TAG, &tag)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

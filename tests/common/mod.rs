@@ -59,6 +59,7 @@ pub use look::{
 };
 pub use mounts::{Hung, fuse, mount, try_mount, unmount};
 pub use sandbox::{Proc, Procs, Sandbox};
+pub use sys::refuse_watches;
 pub use sys::set_user;
 pub(crate) use world::each;
 pub use world::{

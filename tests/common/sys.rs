@@ -332,3 +332,36 @@ pub fn trace_continue(pid: i32) {
     // SAFETY: the address is unused, the signal (none) is a number.
     unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0_usize, 0_usize) };
 }
+
+/// Has the kernel answer ENOSPC to every further epoll_ctl(2) of this thread that adds a watch, as it does where a
+/// user has used up /proc/sys/fs/epoll/max_user_watches. For good, so for `isolated` tests.
+#[track_caller]
+pub fn refuse_watches() {
+    const NUMBER: u32 = 0;
+    // The lower half of the second argument, the operation, in `struct seccomp_data` of linux/seccomp.h.
+    const OPERATION: u32 = 24;
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
+    let unless = |value: u32, skip: u8| libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: skip,
+        k: value,
+    };
+    let answer = |value| statement(libc::BPF_RET | libc::BPF_K, value);
+    let filter = [
+        load(NUMBER),
+        unless(libc::SYS_epoll_ctl as u32, 3),
+        load(OPERATION),
+        unless(libc::EPOLL_CTL_ADD as u32, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::ENOSPC as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: numbers, and a program that outlives the call, which reads it only.
+    let set = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    assert!(set, "seccomp: {}", io::Error::last_os_error());
+}
