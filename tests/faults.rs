@@ -7,7 +7,6 @@
 mod common;
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,30 +93,6 @@ impl Drop for Hand {
 }
 
 // --- Limits ----------------------------------------------------------------------------------------------
-
-/// Every descriptor that can be had, until this is dropped.
-struct Hoard {
-    _fds: Vec<OwnedFd>,
-}
-
-impl Hoard {
-    fn new() -> Hoard {
-        let null = fs::File::open("/dev/null").expect("/dev/null");
-        let mut hoard = Vec::with_capacity(4096);
-        while let Ok(fd) = null.as_fd().try_clone_to_owned() {
-            hoard.push(fd);
-        }
-        Hoard { _fds: hoard }
-    }
-}
-
-/// A program that can have so many descriptors only that a test can use them all up.
-fn with_few_descriptors(run: impl FnOnce()) {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    setrlimit(Resource::RLIMIT_NOFILE, 512, hard).expect("setrlimit");
-    run();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
-}
 
 /// Others take every descriptor while the reaps are under way. Nothing is complete for that, and once there
 /// are descriptors again everything is.

@@ -13,15 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cgroup_reaper::{
-    CgroupOptions, KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal, UsedMethod,
-};
+use cgroup_reaper::{CgroupOptions, KillMethod, Outcome, Reactor, ReapError, Reaper, Refusal, UsedMethod};
 use common::*;
-
-/// How long a reap may take before it counts as hung.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Spawns what shall be refused: why it was. Checks what holds for every refusal.
 #[track_caller]
@@ -66,38 +61,6 @@ macro_rules! refused {
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
-}
-
-#[track_caller]
-fn drive(reactor: &mut Reactor, what: &str, mut done: impl FnMut(&Reactor) -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !done(reactor) {
-        assert!(Instant::now() < end, "not within {LIMIT:?}: {what}; {reactor:?}");
-        reactor.turn(Some(Duration::from_millis(20))).expect("turn");
-    }
-}
-
-#[track_caller]
-fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> Result<Reaped, ReapError> {
-    drive(reactor, "the reap", |_| handle.is_complete());
-    handle.try_wait().expect("complete")
-}
-
-#[track_caller]
-fn reaped(reaper: Reaper) -> Reaped {
-    let mut reactor = Reactor::new().expect("reactor");
-    let handle = reactor.spawn_reaper(reaper).unwrap_or_else(|error| panic!("{error}"));
-    finish(&mut reactor, &handle).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Options for the groups of a sandbox in some v1 hierarchies.
-fn options(sandbox: &Sandbox, controllers: &[&str]) -> CgroupOptions {
-    let slice = sandbox.v1_dir(controllers[0]);
-    let roots: Vec<PathBuf> = controllers.iter().map(|name| v1_root(name).expect("mounted")).collect();
-    let root = roots[0].parent().expect("mounted below a directory");
-    CgroupOptions::new(root)
-        .slice(slice.file_name().expect("a name"))
-        .subsystems(roots.iter().map(|mount| mount.strip_prefix(root).expect("mounted side by side")))
 }
 
 /// A directory outside of every cgroup hierarchy.
@@ -719,9 +682,7 @@ fn moved_in(test: &str, dir: impl Fn(&Sandbox) -> PathBuf, change: impl Fn(Reape
     assert!(handle.try_wait().is_none());
     let inside = Inside::process(&[&dir]);
     let ticks = reactor.metrics().timers;
-    drive(&mut reactor, "some rounds", |reactor| {
-        handle.is_complete() || reactor.metrics().timers >= ticks + 10
-    });
+    drive(&mut reactor, "some rounds", |metrics| handle.is_complete() || metrics.timers >= ticks + 10);
     for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
         if let Ok(state) = fs::read_to_string(dir.join(file)) {
             assert_eq!(state.trim(), thawed);

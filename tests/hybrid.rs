@@ -4,18 +4,8 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use cgroup_reaper::{CgroupOptions, Outcome, Reactor, ReapError, Reaped, Reaper};
+use cgroup_reaper::{CgroupOptions, Outcome, ReapError, Reaper};
 use common::*;
-
-fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
-    let mut reactor = Reactor::new().unwrap();
-    let handle = reactor.spawn_reaper(reaper).unwrap();
-    eventually("the reap to be complete", || {
-        reactor.turn(Some(Duration::from_millis(20))).unwrap();
-        handle.is_complete()
-    });
-    handle.wait()
-}
 
 #[test]
 fn a_v1_group_that_holds_nobody_else_is_thawed() {

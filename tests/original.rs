@@ -14,66 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{
-    CgroupOptions, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal,
-    UsedMethod,
-};
+use cgroup_reaper::{KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, UsedMethod};
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-/// How long a reap may take before it counts as hung.
-const LIMIT: Duration = Duration::from_secs(60);
-
-#[track_caller]
-fn spawn(reactor: &mut Reactor, reaper: Reaper) -> ReapHandle {
-    reactor.spawn_reaper(reaper).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Turns the reactor until `done`.
-#[track_caller]
-fn drive(reactor: &mut Reactor, what: &str, mut done: impl FnMut(&Metrics) -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !done(&reactor.metrics()) {
-        assert!(Instant::now() < end, "not within {LIMIT:?}: {what}; {reactor:?}");
-        reactor.turn(Some(Duration::from_millis(20))).expect("turn");
-    }
-}
-
-#[track_caller]
-fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> Result<Reaped, ReapError> {
-    drive(reactor, "the reap", |_| handle.is_complete());
-    handle.try_wait().expect("complete")
-}
-
-#[track_caller]
-fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
-    let mut reactor = Reactor::new().expect("reactor");
-    let handle = spawn(&mut reactor, reaper);
-    finish(&mut reactor, &handle)
-}
-
-#[track_caller]
-fn reaped(reaper: Reaper) -> Reaped {
-    reap(reaper).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Options for the groups of a sandbox in some v1 hierarchies.
-fn options(sandbox: &Sandbox, controllers: &[&str]) -> CgroupOptions {
-    let slice = sandbox.v1_dir(controllers[0]);
-    let roots: Vec<PathBuf> = controllers.iter().map(|name| v1_root(name).expect("mounted")).collect();
-    let root = roots[0].parent().expect("mounted below a directory");
-    CgroupOptions::new(root)
-        .slice(slice.file_name().expect("a name"))
-        .subsystems(roots.iter().map(|mount| mount.strip_prefix(root).expect("mounted side by side")))
-}
 
 /// A sandbox's group in whatever hierarchy there is, v1 before v2.
 fn any_group(sandbox: &Sandbox, name: &str) -> PathBuf {
     if v1("freezer").is_ok() { sandbox.v1("freezer", name) } else { sandbox.v2(name) }
-}
-
-fn any_hierarchy() -> Result<(), String> {
-    v1("freezer").or_else(|_| v2())
 }
 
 /// 1: "A failed read or open counts as empty: success with live processes."

@@ -10,10 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cgroup_reaper::{Act, CgroupOptions, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal, reap};
+use cgroup_reaper::{Act, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal};
 use common::*;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -32,38 +31,15 @@ fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
     dirs
 }
 
-/// Options for the groups of a sandbox in the v1 freezer and cpu.
-fn freezer_and_cpu(sandbox: &Sandbox) -> CgroupOptions {
-    let root = v1_root("freezer").expect("mounted").parent().expect("below a directory").to_path_buf();
-    let slice = sandbox.v1_dir("freezer").file_name().expect("a name").to_owned();
-    CgroupOptions::new(root).slice(slice).subsystems(["freezer", "cpu"])
-}
-
-fn any() -> Result<(), String> {
-    v2().or_else(|_| v1("freezer"))
-}
-
 fn turn_for(reactor: &mut Reactor, turns: u32) {
     for _ in 0..turns {
         reactor.turn(Some(20 * MS)).expect("a turn");
     }
 }
 
-/// Leaves this process as many free descriptors.
-fn starve(free: usize) -> Vec<File> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    setrlimit(Resource::RLIMIT_NOFILE, open_fds() as u64 + 40, hard).expect("setrlimit");
-    let mut taken = Vec::new();
-    while let Ok(file) = File::open("/dev/null") {
-        taken.push(file);
-    }
-    taken.truncate(taken.len() - free);
-    taken
-}
-
 #[test]
 fn a_deadline_inside_the_grace_kills() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         for deadline in [Duration::ZERO, 100 * MS] {
@@ -77,7 +53,7 @@ fn a_deadline_inside_the_grace_kills() {
 
 #[test]
 fn a_grace_ends_when_all_are_dead_also_without_notifications() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         let _polite = sandbox.sleeper(&[&dir]);
@@ -88,21 +64,23 @@ fn a_grace_ends_when_all_are_dead_also_without_notifications() {
 
 #[test]
 fn a_grace_signal_outlasts_a_want_of_descriptors() {
-    require!(any(), namespaces());
+    require!(any_hierarchy(), namespaces());
     isolated(test_name!(), || {
-        let sandbox = Sandbox::new(test_name!());
-        for dir in groups(&sandbox, "target") {
-            let polite = sandbox.on_term(MS, &[&dir]);
-            let mut reactor = Reactor::new().expect("a reactor");
-            let handle =
-                reactor.remote().spawn_reaper(Reaper::at(&dir).grace(Signal::TERM, LONG)).expect("spawn");
-            let taken = starve(0);
-            turn_for(&mut reactor, 5);
-            drop(taken);
-            reactor.run_until(&handle).expect("turns");
-            assert_eq!(handle.wait().expect("reaped").rounds, 0);
-            assert!(polite.saw_term(TIMEOUT), "killed without having been asked");
-        }
+        with_few_descriptors(|| {
+            let sandbox = Sandbox::new(test_name!());
+            for dir in groups(&sandbox, "target") {
+                let polite = sandbox.on_term(MS, &[&dir]);
+                let mut reactor = Reactor::new().expect("a reactor");
+                let handle =
+                    reactor.remote().spawn_reaper(Reaper::at(&dir).grace(Signal::TERM, LONG)).expect("spawn");
+                let hoard = Hoard::new();
+                turn_for(&mut reactor, 5);
+                drop(hoard);
+                reactor.run_until(&handle).expect("turns");
+                assert_eq!(handle.wait().expect("reaped").rounds, 0);
+                assert!(polite.saw_term(TIMEOUT), "killed without having been asked");
+            }
+        })
     });
 }
 
@@ -120,7 +98,7 @@ fn without_pidfds_the_grace_signal_is_sent_to_the_frozen() {
 /// On some kernels a group can be removed while its members are still dying.
 #[test]
 fn removed_by_another_is_not_dead() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         let slow = sandbox.big_memory(512, &[&dir]);
@@ -138,7 +116,7 @@ fn removed_by_another_is_not_dead() {
 
 #[test]
 fn the_survivors_of_a_deadline_are_named_also_while_they_exit() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         let slow = sandbox.big_memory(1024, &[&dir]);
@@ -155,7 +133,7 @@ fn the_survivors_of_a_deadline_are_named_also_while_they_exit() {
 /// A zombie is dead: what is left for the deadline to report is the directory.
 #[test]
 fn who_died_of_the_kill_is_no_survivor() {
-    require!(any(), namespaces());
+    require!(any_hierarchy(), namespaces());
     isolated(test_name!(), || {
         let sandbox = Sandbox::new(test_name!());
         for dir in groups(&sandbox, "target") {
@@ -185,7 +163,7 @@ fn a_member_beside_the_own_freezer_is_thawed_where_it_is() {
     let other = sandbox.v1("freezer", "other");
     let member = sandbox.sleeper(&[&cpu, &other]);
     freeze_v1(&other);
-    let reaper = Reaper::new(freezer_and_cpu(&sandbox), "target").max_wait(50 * MS);
+    let reaper = Reaper::new(options(&sandbox, &["freezer", "cpu"]), "target").max_wait(50 * MS);
     assert_eq!(reap(reaper).expect("reaped").outcome, Outcome::Removed);
     assert!(member.ended(TIMEOUT) && !freezer.exists() && !cpu.exists());
     assert_eq!(freezer_state(&other), "THAWED");
@@ -219,7 +197,7 @@ fn a_replaced_directory_is_told_also_where_directories_are_kept() {
     let (freezer, cpu) = (sandbox.v1("freezer", "target"), sandbox.v1("cpu", "target"));
     let stuck = sandbox.trace_exit(&[&freezer]);
     let mut reactor = Reactor::new().expect("a reactor");
-    let reaper = Reaper::new(freezer_and_cpu(&sandbox), "target").keep_dir().max_wait(20 * MS);
+    let reaper = Reaper::new(options(&sandbox, &["freezer", "cpu"]), "target").keep_dir().max_wait(20 * MS);
     let handle = reactor.spawn_reaper(reaper).expect("a spawn");
     fs::remove_dir(&cpu).expect("rmdir");
     fs::create_dir(&cpu).expect("mkdir");
@@ -259,7 +237,7 @@ fn a_renamed_group_is_neither_gone_nor_replaced() {
 /// A supervisor puts somebody new in as soon as the last one has died, beside one that never dies.
 #[test]
 fn a_refill_beside_the_undying_does_not_wait_out_the_backoff() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         let stuck = sandbox.trace_exit(&[&dir]);
@@ -308,40 +286,42 @@ fn a_refusal_is_borne_for_the_five_waits_that_are_promised() {
 
 #[test]
 fn reaps_give_up_their_own_descriptors_where_there_are_no_others() {
-    require!(any(), namespaces());
+    require!(any_hierarchy(), namespaces());
     isolated(test_name!(), || {
-        let sandbox = Sandbox::new(test_name!());
-        for layout in 0..groups(&sandbox, "probe").len() {
-            let dirs: Vec<PathBuf> =
-                (0..5).map(|n| groups(&sandbox, &format!("target-{n}")).swap_remove(layout)).collect();
-            let stuck: Vec<TraceExit> = dirs.iter().map(|dir| sandbox.trace_exit(&[dir])).collect();
-            // To remove these takes a descriptor as well.
-            dirs.iter().for_each(|dir| fs::create_dir(dir.join("child")).expect("mkdir"));
-            let mut reactor = Reactor::new().expect("a reactor");
-            let waits = |dir: &PathBuf| Reaper::at(dir).max_wait(20 * MS);
-            let handles: Vec<_> =
-                dirs.iter().map(|dir| reactor.spawn_reaper(waits(dir)).expect("a spawn")).collect();
-            eventually("all to be killed", || {
-                reactor.turn(Some(MS)).expect("a turn");
-                stuck.iter().all(TraceExit::parked)
-            });
-            let taken = starve(0);
-            stuck.iter().for_each(TraceExit::release);
-            eventually("all to be reaped without a free descriptor", || {
-                reactor.turn(Some(20 * MS)).expect("a turn");
-                reactor.is_empty()
-            });
-            drop(taken);
-            for handle in handles {
-                assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        with_few_descriptors(|| {
+            let sandbox = Sandbox::new(test_name!());
+            for layout in 0..groups(&sandbox, "probe").len() {
+                let dirs: Vec<PathBuf> =
+                    (0..5).map(|n| groups(&sandbox, &format!("target-{n}")).swap_remove(layout)).collect();
+                let stuck: Vec<TraceExit> = dirs.iter().map(|dir| sandbox.trace_exit(&[dir])).collect();
+                // To remove these takes a descriptor as well.
+                dirs.iter().for_each(|dir| fs::create_dir(dir.join("child")).expect("mkdir"));
+                let mut reactor = Reactor::new().expect("a reactor");
+                let waits = |dir: &PathBuf| Reaper::at(dir).max_wait(20 * MS);
+                let handles: Vec<_> =
+                    dirs.iter().map(|dir| reactor.spawn_reaper(waits(dir)).expect("a spawn")).collect();
+                eventually("all to be killed", || {
+                    reactor.turn(Some(MS)).expect("a turn");
+                    stuck.iter().all(TraceExit::parked)
+                });
+                let hoard = Hoard::new();
+                stuck.iter().for_each(TraceExit::release);
+                eventually("all to be reaped without a free descriptor", || {
+                    reactor.turn(Some(20 * MS)).expect("a turn");
+                    reactor.is_empty()
+                });
+                drop(hoard);
+                for handle in handles {
+                    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+                }
             }
-        }
+        })
     });
 }
 
 #[test]
 fn many_children_are_removed_in_as_many_steps_as_they_need() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         for n in 0..600 {
@@ -409,7 +389,7 @@ impl Drop for Deep {
 
 #[test]
 fn a_path_longer_than_the_kernel_takes_hides_nobody() {
-    require!(any());
+    require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
         for dir in groups(&sandbox, &format!("target-{method}")) {

@@ -22,6 +22,7 @@
 //! * `sandbox`: the scope and its clean-up.
 //! * `fixtures`: the processes a sandbox can start, each in a known state before the call returns.
 //! * `dice`: chance that a seed repeats.
+//! * `limits`: running out of descriptors.
 //! * `look`: reading and freezing groups and looking at processes.
 //! * `world`: targets of one layout, a canary beside them, and driving a reactor.
 //! * `isolate`: running a test in a PID namespace of its own.
@@ -41,6 +42,7 @@ mod dice;
 mod fixtures;
 mod isolate;
 mod layout;
+mod limits;
 mod look;
 mod mounts;
 mod sandbox;
@@ -53,6 +55,7 @@ pub use isolate::isolated;
 pub use layout::{
     cgroup_kill, has_pids_limit, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2, v2_root,
 };
+pub use limits::{Hoard, with_few_descriptors};
 pub use look::{
     TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
     subtree, thaw_v1, thaw_v2, wait_until,
