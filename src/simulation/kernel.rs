@@ -151,11 +151,11 @@ pub(super) struct Process {
     /// SIGKILL is pending, or was taken.
     pub(super) killed: bool,
     pub(super) termed: bool,
-    /// The library signalled it, by `cgroup.kill` too.
+    /// The library signalled it, by `cgroup.kill` too, since it came to the targets that it is in.
     pub(super) signalled: bool,
     /// The library may not signal it, and has tried.
     pub(super) refused: bool,
-    /// The library read its pid in some `cgroup.procs`.
+    /// The library read its pid in some `cgroup.procs`, since then.
     pub(super) listed: bool,
     /// SIGSTOP has been sent, and no SIGCONT.
     pub(super) stopped: bool,
@@ -521,10 +521,17 @@ impl World {
     /// Moves a process, in all of the hierarchies or some.
     pub(super) fn migrate(&mut self, ino: u64, groups: [GroupId; 3]) {
         let step = self.step;
-        if let Some(process) = self.process(ino).filter(|process| process.life == Life::Alive) {
-            process.groups = groups;
-            process.moved = step;
+        let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.life == Life::Alive) else {
+            return;
+        };
+        let targets = |of: [GroupId; 3]| of.map(|group| self.groups[group].target);
+        if targets(process.groups) != targets(groups) {
+            // The reap of another target was told, and did it.
+            process.signalled = false;
+            process.listed = false;
         }
+        process.groups = groups;
+        process.moved = step;
         self.changed();
     }
 
