@@ -7,7 +7,7 @@
 //! # The kill ladder
 //!
 //! 1. *Direct*: `cgroup.kill` where it works, else verified signals ([`Means`]). Processes never seen
-//!    before are signalled at once, without waiting for a timer. What outlives [`ALONE`] rounds of
+//!    before are signalled at once, without waiting for a timer. What outlives [`STUBBORN`] rounds of
 //!    `cgroup.kill` is signalled as well: it sends SIGKILL to the leader of each process, which wakes nobody
 //!    where the leader has exited and other threads live (`__cgroup_kill`, `complete_signal`).
 //! 2. *Frozen*, when [`STORM`] rounds in a row found new processes, when signals are unsafe without it,
@@ -39,12 +39,11 @@ const BURST: u8 = 8;
 /// waits. Rights do change under a reap (a delegation being set up), but not for ever.
 const REFUSALS: u8 = 5;
 
-/// Rounds that a group outlives before a freeze outside of it is suspected. A healthy one is long dead.
+/// Rounds that a group outlives before more is done about it, at 0, 10 and 50 ms at the default waits: its members
+/// are signalled as well as killed by `cgroup.kill`, and a freeze outside of it is suspected. A healthy group is long
+/// dead by the next; only of a thousand that die at once some wait that long for a CPU, and to look into each of
+/// them would but hold them up.
 const STUBBORN: u32 = 3;
-
-/// Rounds that are left to `cgroup.kill` alone. By the next, a group of a size to care about is dead; to signal
-/// each of thousands that are dying already would only hold them up.
-const ALONE: u32 = 2;
 
 /// The first of the looks that follow a kill, and of those at a freeze that is under way.
 const PROBE: Duration = Duration::from_millis(1);
@@ -355,7 +354,8 @@ impl Machine {
             _ if self.ending.is_some() => Action::Thaw { v2: true, elsewhere: false },
             // Between kills, a look that nothing prompted only asks whether it is over.
             Resume::Look => {
-                Action::Look { list: input == Input::Event || self.due(now) || self.expired(now) }
+                let prompted = input == Input::Event || self.due(now);
+                Action::Look { list: prompted && !self.left_alone() || self.expired(now) }
             }
             _ if self.expired(now) => Action::Look { list: true },
             Resume::Kill => Action::Kill { means: self.means(), frozen },
@@ -418,6 +418,13 @@ impl Machine {
         if self.freezing.is_some() {
             return Action::Freeze;
         }
+        let late = self.kill_at.map_or(Time::ZERO, |at| now.saturating_sub(at));
+        if self.left_alone() && late > self.wait && self.wait < self.max_wait {
+            // The loop was busy, and so are those that it killed: nothing is known of how they take it.
+            self.wait = late.min(self.max_wait);
+            self.kill_at = Some(now.saturating_add(self.wait));
+            return self.wait(now);
+        }
         if self.due(now) {
             // A round that nothing came of lengthens the next wait.
             if self.kill_at.is_some() && !(fresh || shrunk) {
@@ -445,7 +452,7 @@ impl Machine {
         match self.method {
             _ if self.froze => Means::Signals,
             // At a deadline there is no next.
-            KillMethod::Auto if self.rounds < ALONE && self.ending.is_none() => Means::Cheapest,
+            KillMethod::Auto if self.rounds < STUBBORN && self.ending.is_none() => Means::Cheapest,
             KillMethod::Auto => Means::Both,
             KillMethod::CgroupKill => Means::CgroupKill,
             KillMethod::Freezer | KillMethod::Pidfd => Means::Signals,
@@ -484,7 +491,7 @@ impl Machine {
         self.probe = (self.rounds == 1 || kill.signalled > 0).then_some(PROBE);
         self.kill_at = Some(now.saturating_add(self.wait));
         // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them.
-        Action::Thaw { v2: self.froze, elsewhere: self.rounds >= STUBBORN }
+        Action::Thaw { v2: self.froze, elsewhere: self.rounds > STUBBORN }
     }
 
     /// The answer to the first, polite signal.
@@ -630,6 +637,11 @@ impl Machine {
         }
         self.back_off(now);
         self.wait(now)
+    }
+
+    /// Whether everybody was killed by `cgroup.kill`, and nothing speaks against their dying of it so far.
+    fn left_alone(&self) -> bool {
+        self.used == Some(UsedMethod::CgroupKill) && self.rounds < STUBBORN
     }
 
     /// Whether the wait for the next attempt is over.
@@ -1103,6 +1115,48 @@ mod tests {
         assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
         assert_eq!(rig.kills(), [0, 5]);
         assert_eq!(rig.times(|action| matches!(action, Action::Kill { means: Means::Both, .. })), [5]);
+    }
+
+    #[test]
+    fn what_cgroup_kill_killed_is_left_alone_until_it_is_stubborn() {
+        let mut rig = Rig::new(&reaper());
+        rig.kill.method = Some(UsedMethod::CgroupKill);
+        rig.run(210 * MS);
+        let kill = |at, means| (at, Action::Kill { means, frozen: false });
+        let thaw = |at, elsewhere| (at, Action::Thaw { v2: false, elsewhere });
+        let early = [0, 10, 50].into_iter().flat_map(|at| [kill(at, Means::Cheapest), thaw(at, false)]);
+        let expected: Vec<_> = early.chain([kill(210, Means::Both), thaw(210, true)]).collect();
+        rig.done.retain(|(_, action)| !matches!(action, Action::Wait(_)));
+        assert_eq!(rig.done, expected);
+        // Nor is it asked who they are, before that.
+        let mut rig = Rig::new(&reaper());
+        rig.kill.method = Some(UsedMethod::CgroupKill);
+        assert_eq!(rig.machine.step(Time::ZERO, Input::Start), Action::Look { list: true });
+        rig.wake(Input::Looked(POPULATED)).unwrap();
+        assert_eq!(rig.machine.step(MS, Input::Event), Action::Look { list: false });
+    }
+
+    #[test]
+    fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
+        for (method, kills) in
+            [(UsedMethod::CgroupKill, vec![0, 170, 490]), (UsedMethod::Pidfd, vec![0, 90, 130, 290])]
+        {
+            let mut rig = Rig::new(&reaper());
+            rig.kill.method = Some(method);
+            rig.wake(Input::Start).unwrap();
+            rig.now = 90 * MS;
+            rig.run(490 * MS);
+            assert_eq!(rig.kills(), kills, "{method:?}");
+        }
+        // Not for longer than `max_wait`, however late it is each time.
+        let mut rig = Rig::new(&reaper().max_wait(20 * MS));
+        rig.kill.method = Some(UsedMethod::CgroupKill);
+        rig.wake(Input::Start).unwrap();
+        for at in [100, 200, 300] {
+            rig.now = at * MS;
+            rig.wake(Input::Tick).unwrap();
+        }
+        assert_eq!(rig.kills(), [0, 200, 300]);
     }
 
     #[test]

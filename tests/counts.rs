@@ -122,7 +122,7 @@ fn waiting_for_the_unkillable_costs_the_safety_tick_alone() {
         }
     };
     // The extra looks that follow the first kill, and the first by signals, are over by then.
-    turn_for(&mut reactor, Duration::from_millis(2000));
+    turn_for(&mut reactor, Duration::from_millis(2600));
     let before = reactor.metrics();
     turn_for(&mut reactor, Duration::from_millis(1300));
     let (events, timers, wakeups) = difference(&reactor.metrics(), &before);
