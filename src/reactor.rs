@@ -35,6 +35,10 @@ const BATCH: usize = 256;
 /// with every value that a `Duration` can have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A timer that nobody needs any more is left to fire if it is about to: the next reap may well do with it, and to
+/// unset it would delay the completion that made it needless.
+const SOON: Duration = Duration::from_millis(10);
+
 const TIMER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -289,17 +293,17 @@ impl Reactor {
         // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
         // loop that is edge-triggered. Setting the timer anew does.
         let armed = if self.full { None } else { self.armed };
-        let calls = &mut self.entries.metrics.calls;
         let result = match (next, armed) {
             (None, None) => return,
+            (None, Some(armed)) if self.until(armed) <= SOON => return,
             (None, Some(_)) => {
-                calls.timerfd_settime += 1;
+                self.entries.metrics.calls.timerfd_settime += 1;
                 self.timer.unset()
             }
             // Set too early is as good: that expiry finds nothing due and sets it right.
             (Some(next), Some(armed)) if armed <= next => return,
             (Some(next), _) => {
-                calls.timerfd_settime += 1;
+                self.entries.metrics.calls.timerfd_settime += 1;
                 // 1 ns is the shortest: zero would turn it off.
                 let left = self.until(next).clamp(Duration::from_nanos(1), LONGEST);
                 let expiration = Expiration::OneShot(TimeSpec::from(left));
