@@ -2,15 +2,16 @@
 //!
 //! # What wakes a reap
 //!
-//! On v2 each target's own `cgroup.events`, for EPOLLPRI only (the file is always readable), armed before the kill:
-//! armed after it, a reap of one process took a third longer, and with one inotify instance for all of them half
-//! as long again, through the kernel's one work item for those (`kernfs_notify`). Linux 6.18 to 7.0.13 moreover
-//! keep inotify watches of groups that are gone. A pidfd of a member alone is as fast, but another look and another
-//! pidfd are due when it was not the last to die. `benches/reap` has these loops side by side.
+//! On v2 each target's own `cgroup.events`, for EPOLLPRI only (the file is always readable), armed before the kill,
+//! so that no second look is due. One inotify instance for all of them goes through the kernel's one work item for
+//! those (`kernfs_notify`): a reap of one process took a third longer, a thousand at once a fifth. Linux 6.18 to
+//! 7.0.13 moreover keep inotify watches of groups that are gone. A pidfd of a member alone is nearly as fast, but
+//! another look and another pidfd are due when it was not the last to die. `benches/reap` has these loops side by
+//! side.
 //!
 //! The kernel notifies at most once in 12 ms of a file (`cgroup_file_notify`), so a group that changed just before
 //! its kill is heard of late. For these the machine looks again after 1, 3 and 7 ms, at a microsecond each; and a
-//! group that outlives its kill is listed, and watched by the pidfd of a member as well.
+//! group that outlives several kills is listed, and watched by the pidfd of a member as well.
 //!
 //! v1 has no notification: there it is the pidfd of the last member listed, one a reap whatever the number of
 //! members, and a list when that has exited.

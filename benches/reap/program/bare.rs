@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::contender::{Card, Contender, Family, Kind};
 use super::groups::{Group, Place};
-use super::sys::{self, Epoll};
+use super::sys::{self, Epoll, Inotify};
 
 const EDGE_OF_EVENTS: i32 = libc::EPOLLPRI | libc::EPOLLET;
 
@@ -111,6 +111,8 @@ pub enum Hear {
     EpollBefore,
     /// The same, from after it.
     EpollAfter,
+    /// `cgroup.events` in an inotify instance for all, from before the kill.
+    Inotify,
     /// `cgroup.events` by poll(2), read before the kill. For one group.
     Poll,
     /// The members' pidfds, then `cgroup.events`. For one group.
@@ -121,12 +123,13 @@ pub struct V2 {
     card: Card,
     hear: Hear,
     epoll: Epoll,
+    inotify: Inotify,
 }
 
 impl V2 {
     pub fn new(name: &'static str, hear: Hear) -> io::Result<V2> {
         let card = Card { name, kind: Kind::Bare, family: Family::V2, place: Place::V2, most: usize::MAX };
-        Ok(V2 { card, hear, epoll: Epoll::new()? })
+        Ok(V2 { card, hear, epoll: Epoll::new()?, inotify: Inotify::new()? })
     }
 
     fn one(&self, group: &Group) -> io::Result<()> {
@@ -166,6 +169,7 @@ impl Contender for V2 {
             return Ok(finish.took);
         }
         let mut files: Vec<Option<OwnedFd>> = Vec::with_capacity(groups.len());
+        let mut watches = Vec::new();
         for (index, group) in groups.iter().enumerate() {
             finish.begin();
             let events = sys::open(&group.events, libc::O_RDONLY)?;
@@ -173,6 +177,9 @@ impl Contender for V2 {
                 // Read first: else the first wake-up is for nothing.
                 populated(&events)?;
                 self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
+                write_once(&group.kill, b"1")?;
+            } else if self.hear == Hear::Inotify {
+                watches.push(self.inotify.add(&group.events, index)?);
                 write_once(&group.kill, b"1")?;
             } else {
                 write_once(&group.kill, b"1")?;
@@ -182,11 +189,18 @@ impl Contender for V2 {
         }
         let mut ready = Vec::new();
         while finish.left > 0 {
-            self.epoll.wait(&mut ready)?;
+            if self.hear == Hear::Inotify {
+                self.inotify.wait(&mut ready)?;
+            } else {
+                self.epoll.wait(&mut ready)?;
+            }
             for index in ready.drain(..) {
                 let Some(events) = &files[index] else { continue };
                 if !populated(events)? {
                     files[index] = None;
+                    if let Some(&watch) = watches.get(index) {
+                        self.inotify.remove(watch);
+                    }
                     sys::rmdir(&groups[index].path)?;
                     finish.done(index);
                 }

@@ -4,6 +4,7 @@
 //! there is no library between it and the kernel.
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
 use std::ffi::{CStr, c_int, c_uint};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -98,6 +99,51 @@ impl Epoll {
         // SAFETY: the kernel writes no more than the number of events given.
         let n = check(unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), 256, -1) })?;
         ready.extend(events[..n as usize].iter().map(|event| event.u64 as usize));
+        Ok(())
+    }
+}
+
+/// One inotify instance for many files.
+pub struct Inotify {
+    fd: OwnedFd,
+    data: HashMap<c_int, usize>,
+}
+
+impl Inotify {
+    pub fn new() -> io::Result<Inotify> {
+        // SAFETY: an integer by value.
+        let fd = owned(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })?;
+        Ok(Inotify { fd, data: HashMap::new() })
+    }
+
+    /// Says how the watch is called when it is to be removed.
+    pub fn add(&mut self, path: &CStr, data: usize) -> io::Result<c_int> {
+        // SAFETY: the descriptor is open, and the path terminated.
+        let watch =
+            check(unsafe { libc::inotify_add_watch(self.fd.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY) })?;
+        self.data.insert(watch, data);
+        Ok(watch)
+    }
+
+    /// On some kernels the watch of a file that is gone is not.
+    pub fn remove(&mut self, watch: c_int) {
+        self.data.remove(&watch);
+        // SAFETY: the descriptor is open. EINVAL for one that is gone is fine.
+        unsafe { libc::inotify_rm_watch(self.fd.as_raw_fd(), watch) };
+    }
+
+    /// Waits without limit, and appends the data of what is ready.
+    pub fn wait(&self, ready: &mut Vec<usize>) -> io::Result<()> {
+        const HEADER: usize = size_of::<libc::inotify_event>();
+        let mut buffer = [0; 16 * 1024];
+        // SAFETY: the kernel writes no more than the size given.
+        let n = unsafe { libc::read(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
+        // Watches of files have no names behind the header, which begins with the watch.
+        for event in buffer[..n].chunks_exact(HEADER) {
+            let watch = c_int::from_ne_bytes([event[0], event[1], event[2], event[3]]);
+            ready.extend(self.data.get(&watch));
+        }
         Ok(())
     }
 }
