@@ -366,6 +366,7 @@ impl<S: Sys> Victims<S> {
             add(&mut self.round, tried);
         }
         let after = list(Who::Everybody)?;
+        self.signalled.reserve_exact(opened.len());
         let mut last = None;
         for (pid, fd) in opened {
             if !after.contains(pid) {

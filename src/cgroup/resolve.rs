@@ -23,11 +23,14 @@ pub(crate) fn resolve<S: Sys>(
     let mut trees: Vec<Tree<S>> = Vec::new();
     match place {
         Place::Dir(dir) => {
+            // Thousands wait at once: no room for three more.
+            trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
                 trees.push(pin(sys, path, fd, own, budget)?);
             }
         }
         Place::Named { options, name } => {
+            trees.reserve_exact(options.subsystems.len());
             for (path, fd) in named(sys, options, name)? {
                 let tree = pin(sys, path, fd, own, budget)?;
                 if trees.iter().all(|other| other.pin.id != tree.pin.id) {
