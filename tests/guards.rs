@@ -12,6 +12,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -115,6 +116,12 @@ impl Inside {
 
     fn thread(dirs: &[&Path]) -> Inside {
         Inside::new(dirs, "tasks")
+    }
+
+    /// This thread alone, in a threaded v2 group `dir` of the domain `domain` that the process is in.
+    fn below(dir: &Path, domain: &Path) -> Inside {
+        fs::write(dir.join("cgroup.threads"), "0").expect("move in");
+        Inside(vec![domain.join("cgroup.threads")])
     }
 
     fn new(dirs: &[&Path], file: &str) -> Inside {
@@ -666,6 +673,82 @@ fn own_thread() {
             assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "{refusal:?}");
         }
         canary.assert_alive();
+    });
+}
+
+/// A v2 domain with a threaded group below it, and this process in the domain: its threads may go below one by one.
+fn in_a_domain(test: &str, body: impl FnOnce(&Path)) {
+    let sandbox = Sandbox::new(test);
+    let domain = sandbox.v2("domain");
+    let canary = sandbox.canary(&[&sandbox.v2("canary")]);
+    let inside = Inside::process(&[&domain]);
+    let threaded = domain.join("threaded");
+    fs::create_dir(&threaded).expect("mkdir");
+    fs::write(threaded.join("cgroup.type"), "threaded").expect("cgroup.type");
+    body(&threaded);
+    drop(inside);
+    canary.assert_alive();
+}
+
+/// v2 lets single threads into a threaded group, and `/proc/self/cgroup` does not tell of them.
+#[test]
+fn own_thread_in_a_threaded_group() {
+    require!(v2(), namespaces());
+    isolated(test_name!(), || {
+        in_a_domain(test_name!(), |threaded| {
+            fs::create_dir(threaded.join("deep")).expect("mkdir");
+            fs::write(threaded.join("deep/cgroup.type"), "threaded").expect("cgroup.type");
+            // Not the test's own: an unwinding one would end up in the sandbox.
+            let refusals = thread::scope(|scope| {
+                let body = || {
+                    let _inside =
+                        Inside::below(&threaded.join("deep"), threaded.parent().expect("the domain"));
+                    [threaded.join("deep"), threaded.to_path_buf()].map(|path| {
+                        let mut reactor = Reactor::new().expect("reactor");
+                        // Pidfd: would not freeze this thread for ever.
+                        let spawned = reactor.spawn_reaper(Reaper::at(path).method(KillMethod::Pidfd));
+                        spawned.err().map(|error| error.refusal().clone())
+                    })
+                };
+                scope.spawn(body).join().expect("thread")
+            });
+            for refusal in refusals {
+                assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "{refusal:?}");
+            }
+        });
+    });
+}
+
+/// Another thread of the caller's, which nobody asks for its group, keeps the caller from being killed all the same.
+#[test]
+fn another_thread_in_a_threaded_group() {
+    require!(v2(), namespaces());
+    isolated(test_name!(), || {
+        in_a_domain(test_name!(), |threaded| {
+            thread::scope(|scope| {
+                let (ready, is_ready) = mpsc::channel();
+                let (over, is_over) = mpsc::channel::<()>();
+                scope.spawn(move || {
+                    let _inside = Inside::below(threaded, threaded.parent().expect("the domain"));
+                    ready.send(()).expect("the test waits");
+                    // Until it is dropped, also by a panic.
+                    let _ = is_over.recv();
+                });
+                is_ready.recv().expect("inside");
+                let over = over;
+                for method in [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer] {
+                    let reaper = Reaper::at(threaded).method(method).min_wait(Duration::from_millis(1));
+                    match reap(reaper.max_wait(Duration::from_millis(5))) {
+                        Err(ReapError::Denied { source, .. }) => {
+                            assert!(source.to_string().contains("caller itself"), "{method}: {source}");
+                        }
+                        other => panic!("{method}: {other:?}"),
+                    }
+                    assert!(!v2_freeze(threaded), "{method}");
+                }
+                drop(over);
+            });
+        });
     });
 }
 
