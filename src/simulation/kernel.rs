@@ -26,6 +26,9 @@ pub(super) const MOUNTS: [&str; 3] =
 /// The library's own process.
 pub(super) const SELF: i32 = 1000;
 
+/// The thread of it that calls, where that is not the main one.
+const THREAD: i32 = 1001;
+
 /// The kernel's own bound on notifications of one file: DIV_ROUND_UP(HZ, 100) jiffies.
 const THROTTLE: Duration = Duration::from_millis(12);
 
@@ -257,6 +260,8 @@ pub(super) struct World {
     pub(super) others: fn(&mut World),
     /// Acts that `others` may choose from.
     pub(super) acts: u32,
+    /// Where the calling thread is, if it is not the main one.
+    pub(super) thread: Option<[GroupId; 3]>,
     /// How long zombies wait for their parents, if always the same.
     pub(super) wait_after: Option<Duration>,
     pub(super) descriptors: usize,
@@ -299,6 +304,7 @@ impl World {
             churn: 0,
             others: |_| {},
             acts: 0,
+            thread: None,
             wait_after: None,
             descriptors: 0,
             descriptor_limit: usize::MAX,
@@ -941,15 +947,21 @@ impl World {
                 + &line(V2, "cgroup2", ""));
         }
         let mut parts = path.trim_start_matches("/proc/").split('/');
+        let mut groups = None;
         let pid = match parts.next() {
             Some("self") => SELF,
+            Some("thread-self") => {
+                groups = self.thread;
+                SELF
+            }
             Some(pid) => pid.parse().map_err(|_| libc::ENOENT)?,
             None => return Err(libc::ENOENT),
         };
         let process = self.by_pid(pid).ok_or(libc::ENOENT)?;
         match parts.next() {
             Some("cgroup") => {
-                let path = |hierarchy: usize| self.inner_path(process.groups[hierarchy]);
+                let groups = groups.unwrap_or(process.groups);
+                let path = |hierarchy: usize| self.inner_path(groups[hierarchy]);
                 Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
             }
             Some("comm") => Ok("simulated\n".into()),
@@ -1060,7 +1072,7 @@ impl Sys for Sim {
     }
 
     fn caller(&self) -> (i32, i32) {
-        (SELF, SELF)
+        (SELF, if self.0.borrow().thread.is_some() { THREAD } else { SELF })
     }
 
     fn release(&self) -> (u32, u32) {

@@ -2,14 +2,17 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, Features, Nature, Sim, V2, World};
+use super::kernel::{CPU, FREEZER, Features, Nature, ROOTS, Sim, V2, World};
 use super::queue;
-use crate::cgroup::Budget;
+use crate::cgroup::procs::{Listing, Victims};
+use crate::cgroup::{Budget, Facts, Kernel, OwnCgroups};
 use crate::entries::{Checks, Entries, Spawn};
 use crate::handle;
 use crate::machine::Input;
+use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, Reaper};
 
@@ -52,6 +55,22 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
     }
 }
 
+/// The calling thread sits in a threaded v2 group, or below one, and its process elsewhere.
+#[test]
+fn the_group_of_the_calling_thread_is_refused() {
+    for (features, target) in (0..Features::LEVELS).flat_map(|level| [(level, "t"), (level, "t/below")]) {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(features));
+        let slice = world.mkdir(V2, "slice");
+        let group = world.mkdir(slice, "t");
+        let below = world.mkdir(group, "below");
+        let elsewhere = world.processes[0].groups;
+        world.thread = Some([elsewhere[FREEZER], elsewhere[CPU], below]);
+        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let refusal = checks.resolve(&Reaper::at(format!("/sys/fs/cgroup/unified/slice/{target}"))).err();
+        assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "{target}: {refusal:?}");
+    }
+}
+
 /// One call of a reap fails. Whom it had signalled by then is counted all the same, and once.
 #[test]
 fn who_was_signalled_before_a_call_failed_is_counted() {
@@ -90,4 +109,46 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
             other => panic!("failure of call {call}: {other:?}"),
         }
     }
+}
+
+/// Who has left by the second list is none of those that `cgroup.kill` reaches: where the dying are hidden, he is
+/// not waited for when he dies elsewhere, later and slowly.
+#[test]
+fn who_left_before_the_kill_is_not_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = slice;
+    let hangs = Nature { hangs: true, ..Nature::default() };
+    let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
+    let mut pid = |ino| world.process(ino).expect("it lives").pid;
+    let (gone, left) = (pid(leaves), pid(stays));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let (own, budget) = (Mutex::new(OwnCgroups::default()), Budget::new(100));
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let mut kernel = Kernel {
+        sys: &sim,
+        own: &own,
+        budget: &budget,
+        metrics: &mut metrics,
+        watch: None,
+        facts: &mut facts,
+    };
+    let listing = |pids: &[i32]| Listing { pids: pids.to_vec(), strangers: 0 };
+    let mut victims = Victims::new();
+    let second = || {
+        sim.0.borrow_mut().migrate(leaves, ROOTS);
+        Ok(listing(&[left]))
+    };
+    victims.identify_all(&mut kernel, &listing(&[gone, left]), second).expect("nothing fails");
+    assert_eq!(victims.pids().collect::<Vec<_>>(), [left]);
+    let mut all_dead = || victims.all_dead(&mut kernel).expect("nothing fails");
+    let mut world = sim.0.borrow_mut();
+    world.sigkill(leaves);
+    world.sigkill(stays);
+    drop(world);
+    assert_eq!(all_dead(), Some(false));
+    let soon = sim.0.borrow().now + Duration::from_millis(1);
+    sim.0.borrow_mut().advance(soon);
+    assert_eq!(all_dead(), Some(true));
 }
