@@ -650,12 +650,12 @@ fn a_freeze_that_cannot_complete(world: &World) {
 }
 each!(isolated a_freeze_that_cannot_complete needs fuse(), on v2, freezer, several);
 
-/// State D, by a filesystem whose server does not answer: waited for, or reported at the deadline.
-fn in_uninterruptible_sleep(world: &World) {
+/// State D: waited for, or reported at the deadline. `stuck` starts a member in it, which `hung` keeps there.
+fn not_to_be_woken<T>(world: &World, hung: fn() -> T, stuck: impl Fn(&T, &[&Path]) -> Proc) {
     for method in methods(world) {
-        let hung = Hung::new();
+        let hung = hung();
         let (dirs, reaper) = world.target();
-        let stuck = world.sandbox.uninterruptible(&hung, &refs(&dirs));
+        let stuck = stuck(&hung, &refs(&dirs));
         let others = world.sandbox.sleepers(3, &refs(&dirs));
         let reaper = reaper
             .method(method)
@@ -671,6 +671,7 @@ fn in_uninterruptible_sleep(world: &World) {
             other => panic!("{method}: {other:?}"),
         }
         assert!(others.ended(TIMEOUT) && stuck.alive());
+        assert!(!dirs.iter().any(|dir| frozen(dir)), "{method}: left frozen");
         let mut reactor = Reactor::new().expect("reactor");
         let handle = spawn(&mut reactor, reaper);
         let looks = reactor.metrics().looks;
@@ -682,7 +683,18 @@ fn in_uninterruptible_sleep(world: &World) {
         assert!(stuck.ended(TIMEOUT));
     }
 }
+
+/// By a filesystem whose server does not answer.
+fn in_uninterruptible_sleep(world: &World) {
+    not_to_be_woken(world, Hung::new, |hung, dirs| world.sandbox.uninterruptible(hung, dirs));
+}
 each!(isolated in_uninterruptible_sleep needs fuse(), on v2, freezer, cpu);
+
+/// By a filesystem that is frozen: from Linux 6.1 on the cgroup can be frozen nevertheless.
+fn writing_to_a_frozen_filesystem(world: &World) {
+    not_to_be_woken(world, Ice::new, |ice, dirs| world.sandbox.iced(ice, dirs));
+}
+each!(writing_to_a_frozen_filesystem needs ice(), on v2, freezer, cpu);
 
 /// Need: a memory controller for the groups of [`limit_memory`].
 fn memory_limit() -> Result<(), String> {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use super::look::{TIMEOUT, eventually, pids_in, put, start_of, state_of};
-use super::mounts::Hung;
+use super::mounts::{Hung, Ice};
 use super::sandbox::{Founder, Life, Proc, Procs, Sandbox};
 use super::{layout, sys};
 
@@ -99,6 +99,20 @@ impl Sandbox {
             life.rest()
         });
         hung.request();
+        Proc::child(child)
+    }
+
+    /// A process that sleeps where no signal reaches it (state `D`), until `ice` is dropped.
+    #[track_caller]
+    pub fn iced(&self, ice: &Ice, dirs: &[&Path]) -> Proc {
+        let file = ice.fd();
+        let (child, _) = self.spawn(dirs, &[file], |life| {
+            life.join();
+            life.ready();
+            sys::write(file, b"x");
+            life.rest()
+        });
+        eventually("the write", || state_of(child.pid) == Some('D'));
         Proc::child(child)
     }
 

@@ -26,7 +26,7 @@
 //! * `look`: reading and freezing groups and looking at processes.
 //! * `world`: targets of one layout, a canary beside them, and driving a reactor.
 //! * `isolate`: running a test in a PID namespace of its own.
-//! * `mounts`: mounting things, such as a filesystem that hangs.
+//! * `mounts`: mounting things, such as filesystems that hang.
 //! * `sys`: the few system calls; the code run between fork and exit uses nothing else.
 
 #![allow(
@@ -60,7 +60,7 @@ pub use look::{
     TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
     subtree, thaw_v1, thaw_v2, wait_until,
 };
-pub use mounts::{Hung, fuse, mount, try_mount, unmount};
+pub use mounts::{Hung, Ice, fuse, ice, mount, try_mount, unmount};
 pub use sandbox::{Proc, Procs, Sandbox};
 pub use sys::refuse_watches;
 pub use sys::set_user;

@@ -1,16 +1,20 @@
-//! Mounts, and a FUSE filesystem in which whoever looks something up cannot be frozen or killed.
+//! Mounts, and filesystems that hang: FUSE, in which whoever looks something up cannot be frozen or killed, and ext4,
+//! in which whoever writes cannot be killed.
 //!
-//! For `isolated` tests: in the mount namespace of one, nothing of this is seen by anybody else.
+//! For `isolated` tests: in the mount namespace of one, nothing of this is seen by anybody else. Save the ext4, which
+//! is mounted nowhere, and which the end of a PID namespace would wait for.
 
 use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::sandbox::unique_name;
+use super::{layout, sys};
 
 pub fn try_mount(from: &Path, on: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
     let c = |bytes: &[u8]| CString::new(bytes).expect("no NUL");
@@ -95,4 +99,87 @@ pub fn fuse() -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("/dev/fuse: {error}")),
     }
+}
+
+/// How long an [`Ice`] lasts, whatever becomes of the test.
+const ICE_LIMIT_MS: i32 = 300_000;
+
+/// An ext4 filesystem in a file, frozen by FIFREEZE. Whoever writes to it sleeps where no signal reaches him, until
+/// this is dropped.
+///
+/// Nothing of it has a name: the file is unlinked, the mount is in no namespace, the loop device is let go with it.
+/// What could be left behind is the freeze. So a process of its own, which neither a panic nor a killed test program
+/// takes away, holds the filesystem as well, and thaws it once nobody is left at the other end of a pipe.
+#[derive(Debug)]
+pub struct Ice {
+    file: fs::File,
+    keeper: i32,
+    line: Option<OwnedFd>,
+}
+
+impl Ice {
+    pub fn new() -> Ice {
+        Ice::try_new().unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    fn try_new() -> Result<Ice, String> {
+        let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let path = std::env::temp_dir().join(unique_name("ice"));
+        let image = fs::File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .and_then(|image| image.set_len(16 << 20).map(|()| image))
+            .map_err(failed("an image"))?;
+        // -F: a regular file.
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&path).output();
+        fs::remove_file(&path).expect("unlink");
+        let made = made.map_err(failed("mkfs.ext4"))?;
+        if !made.status.success() {
+            return Err(format!("mkfs.ext4: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+        let device = sys::loop_device(&image).map_err(failed("a loop device"))?;
+        let root = sys::mount_nowhere(c"ext4", &device.path).map_err(failed("ext4"))?;
+        // The mount holds the device from here on.
+        drop(device);
+        let file = sys::create_in(&root, c"file").map_err(failed("a file on ext4"))?;
+        let (end, line) = sys::pipe().map_err(failed("pipe"))?;
+        let (end_fd, fd) = (end.as_raw_fd(), file.as_raw_fd());
+        let keeper = sys::fork();
+        if keeper == 0 {
+            // What ends the test program from a terminal shall not end this.
+            sys::setsid();
+            sys::close_all_but(&[end_fd, fd]);
+            sys::readable(end_fd, ICE_LIMIT_MS);
+            sys::thaw_filesystem(fd);
+            sys::exit(0)
+        }
+        if keeper < 0 {
+            return Err(failed("fork")(io::Error::last_os_error()));
+        }
+        let ice = Ice { file: file.into(), keeper, line: Some(line) };
+        if sys::freeze_filesystem(ice.fd()) {
+            Ok(ice)
+        } else {
+            Err(failed("FIFREEZE")(io::Error::last_os_error()))
+        }
+    }
+
+    /// The file to write to.
+    pub fn fd(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Drop for Ice {
+    fn drop(&mut self) {
+        self.line = None;
+        let _ = sys::wait(self.keeper, 0);
+    }
+}
+
+/// Need: what an [`Ice`] is made of.
+pub fn ice() -> Result<(), String> {
+    layout::namespaces().and_then(|()| Ice::try_new().map(drop))
 }

@@ -365,3 +365,103 @@ pub fn refuse_watches() {
     };
     assert!(set, "seccomp: {}", io::Error::last_os_error());
 }
+
+/// A loop device, which is given back when nobody has it open any more.
+pub struct LoopDevice {
+    pub path: CString,
+    _device: OwnedFd,
+}
+
+pub fn loop_device(image: &impl AsRawFd) -> io::Result<LoopDevice> {
+    // linux/loop.h
+    const LOOP_SET_FD: libc::c_ulong = 0x4C00;
+    const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
+    const LOOP_SET_STATUS64: libc::c_ulong = 0x4C04;
+    const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
+    const LO_FLAGS_AUTOCLEAR: u32 = 4;
+    let result = |result: c_int| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) };
+    let open = |path: &CStr| {
+        // SAFETY: a terminated string.
+        let fd = result(unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
+        // SAFETY: it is new, and nobody else owns it.
+        Ok::<OwnedFd, io::Error>(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    let control = open(c"/dev/loop-control")?;
+    // struct loop_info64: lo_flags is its fourteenth word of 58.
+    let mut info = [0_u32; 58];
+    info[13] = LO_FLAGS_AUTOCLEAR;
+    for tries_left in (0..50).rev() {
+        // SAFETY: it takes no argument.
+        let number = result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })?;
+        let path = CString::new(format!("/dev/loop{number}")).expect("no NUL");
+        let device = open(&path)?;
+        // SAFETY: the argument is a number.
+        match result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, image.as_raw_fd()) }) {
+            // Somebody else was faster.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries_left > 0 => continue,
+            result => result?,
+        };
+        // SAFETY: the structure has the length that the kernel reads.
+        let set = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64 as _, info.as_ptr()) };
+        if let Err(error) = result(set) {
+            // SAFETY: it takes no argument.
+            unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD as _, 0) };
+            return Err(error);
+        }
+        return Ok(LoopDevice { path, _device: device });
+    }
+    unreachable!("the last try returns")
+}
+
+/// Mounts a device in no mount namespace (Linux 5.2): its root, with which the mount ends.
+pub fn mount_nowhere(kind: &CStr, device: &CStr) -> io::Result<OwnedFd> {
+    // linux/mount.h
+    const FSCONFIG_SET_STRING: c_int = 1;
+    const FSCONFIG_CMD_CREATE: c_int = 6;
+    let new = |fd: libc::c_long| {
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it is new, and nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    };
+    let null = std::ptr::null::<c_void>();
+    // SAFETY: terminated strings, null where there is no argument, and numbers.
+    unsafe {
+        let context = new(libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1))?;
+        let fd = context.as_raw_fd();
+        let (key, value) = (c"source".as_ptr(), device.as_ptr());
+        if libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_SET_STRING, key, value, 0) < 0
+            || libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, null, null, 0) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+        new(libc::syscall(libc::SYS_fsmount, fd, 1, 0))
+    }
+}
+
+/// A new file, to be written to.
+pub fn create_in(dir: &impl AsRawFd, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC;
+    // SAFETY: a terminated string.
+    let fd = unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, 0o600) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is new, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// FIFREEZE of linux/fs.h, of the filesystem that the file is in.
+pub fn freeze_filesystem(file: RawFd) -> bool {
+    const FIFREEZE: libc::c_ulong = 0xC004_5877;
+    // SAFETY: the argument is ignored.
+    unsafe { libc::ioctl(file, FIFREEZE as _, 0) == 0 }
+}
+
+/// FITHAW.
+pub fn thaw_filesystem(file: RawFd) -> bool {
+    const FITHAW: libc::c_ulong = 0xC004_5878;
+    // SAFETY: the argument is ignored.
+    unsafe { libc::ioctl(file, FITHAW as _, 0) == 0 }
+}
