@@ -1002,6 +1002,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_end_is_the_end() {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
+        rig.thaw = Thaw::Failed;
+        assert_eq!(rig.run(60 * MS), None);
+        assert!(rig.machine.froze() && rig.wake(Input::Cancel).is_ok());
+        rig.thaw = Thaw::Thawed;
+        assert_eq!(rig.wake(Input::Tick), Err(End::TimedOut));
+    }
+
+    #[test]
     fn an_ancestor_may_hold_it_for_the_freeze_timeout() {
         let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
         rig.thaw = Thaw::HeldByAncestor;
