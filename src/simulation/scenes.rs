@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, Features, Nature, ROOTS, Sim, V2, World};
+use super::kernel::{CPU, FREEZER, Features, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::queue;
 use crate::cgroup::procs::{Listing, Victims};
 use crate::cgroup::{Budget, Facts, Kernel, OwnCgroups};
@@ -33,6 +33,21 @@ fn reaper(subsystems: &[&str]) -> Reaper {
     Reaper::new(options, "t")
 }
 
+/// Lets time pass, and the reaps go on.
+fn run(sim: &Sim, entries: &mut Entries<Sim>) {
+    let register = |fd: &_, token, _| sim.register(fd, token);
+    for _ in 0..1000 {
+        let next = entries.next_tick().map(Duration::from_millis);
+        let next = next.into_iter().chain(sim.0.borrow().next_event()).min();
+        sim.0.borrow_mut().advance(next.unwrap_or_default());
+        let tokens = sim.0.borrow_mut().take_notified();
+        for token in tokens {
+            entries.wake(token, Input::Event, &register);
+        }
+        entries.expire(&register);
+    }
+}
+
 /// One directory of a target is removed at some moment of the spawn, while the caller sits in the other.
 #[test]
 fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
@@ -52,6 +67,43 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
         let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
         let refusal = checks.resolve(&reaper(&["freezer", "cpu"])).err();
         assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "removed at call {call}: {refusal:?}");
+    }
+}
+
+/// The root of a hierarchy, whichever.
+#[test]
+fn roots_are_refused() {
+    for root in MOUNTS {
+        let world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let refusal = checks.resolve(&Reaper::at(root)).err();
+        assert!(matches!(refusal, Some(Refusal::Root { .. })), "{refusal:?}");
+    }
+}
+
+/// Another process has come by the pid of one that was killed, in the same group, and unseen.
+#[test]
+fn who_has_the_pid_of_a_victim_is_killed() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let group = world.mkdir(slice, "t");
+    let elsewhere = world.processes[0].groups;
+    let groups = [elsewhere[FREEZER], group, elsewhere[V2]];
+    let first = world.add_process(groups, Nature::default(), None);
+    let pid = world.process(first).expect("it lives").pid;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let reaper = reaper(&["cpu"]);
+    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(&queue);
+    entries.admit(Spawn { reaper, target, completer }, &|fd, token, _| sim.register(fd, token));
+    sim.0.borrow_mut().reap(first);
+    sim.0.borrow_mut().add_process(groups, Nature::default(), Some(pid));
+    run(&sim, &mut entries);
+    match handle.try_wait() {
+        Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 2, .. })) => {}
+        other => panic!("{other:?}"),
     }
 }
 
@@ -94,21 +146,51 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
         let (completer, handle) = handle::channel(&queue);
         let register = |fd: &_, token, _| sim.register(fd, token);
         entries.admit(Spawn { reaper, target, completer }, &register);
-        for _ in 0..1000 {
-            let next = entries.next_tick().map(Duration::from_millis);
-            let next = next.into_iter().chain(sim.0.borrow().next_event()).min();
-            sim.0.borrow_mut().advance(next.unwrap_or_default());
-            let tokens = sim.0.borrow_mut().take_notified();
-            for token in tokens {
-                entries.wake(token, Input::Event, &register);
-            }
-            entries.expire(&register);
-        }
+        run(&sim, &mut entries);
         match handle.try_wait() {
             Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 3, .. })) => {}
             other => panic!("failure of call {call}: {other:?}"),
         }
     }
+}
+
+/// The token of a reap that is over, in a cancel that comes late, is for nobody: not for the next reap, which has its
+/// place.
+#[test]
+fn a_late_cancel_is_not_for_another() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let elsewhere = world.processes[0].groups;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let tokens = RefCell::new(Vec::new());
+    let register = |_: &_, token, _| {
+        tokens.borrow_mut().push(token);
+        Ok(())
+    };
+    let [first, second] = [false, true].map(|hangs| {
+        let mut world = sim.0.borrow_mut();
+        let group = world.mkdir(slice, "t");
+        let nature = Nature { hangs, ..Nature::default() };
+        world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
+        drop(world);
+        let reaper = reaper(&["cpu"]);
+        let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+        let (completer, handle) = handle::channel(&queue);
+        entries.admit(Spawn { reaper, target, completer }, &register);
+        let soon = sim.0.borrow().now + Duration::from_millis(1);
+        sim.0.borrow_mut().advance(soon);
+        let token = *tokens.borrow().last().expect("a watch");
+        entries.wake(token, Input::Event, &register);
+        assert_ne!(handle.is_complete(), hangs);
+        token
+    });
+    assert_ne!(first, second);
+    entries.wake(first, Input::Cancel, &register);
+    assert_eq!(entries.len(), 1, "cancelled by another's token");
+    entries.wake(second, Input::Cancel, &register);
+    assert_eq!(entries.len(), 0);
 }
 
 /// Who has left by the second list is none of those that `cgroup.kill` reaches: where the dying are hidden, he is
