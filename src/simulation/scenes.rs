@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, Features, MOUNTS, Nature, ROOTS, Sim, V2, World};
+use super::kernel::{CPU, FREEZER, Features, Hand, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::queue;
 use crate::cgroup::procs::{Listing, Victims};
 use crate::cgroup::{Budget, Facts, Kernel, OwnCgroups};
 use crate::entries::{Checks, Entries, Spawn};
-use crate::handle;
+use crate::handle::{self, ReapHandle};
 use crate::machine::Input;
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reaped, Refusal};
@@ -31,6 +31,18 @@ fn world(call: u32, then: fn(&mut World)) -> World {
 fn reaper(subsystems: &[&str]) -> Reaper {
     let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(subsystems);
     Reaper::new(options, "t")
+}
+
+/// A reap of the group `t` in cpu, which has begun.
+fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
+    let (_poll, queue) = queue();
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let reaper = reaper(&["cpu"]);
+    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(&queue);
+    entries.admit(Spawn { reaper, target, completer }, &|fd, token, _| sim.register(fd, token));
+    (sim, entries, handle)
 }
 
 /// Lets time pass, and the reaps go on.
@@ -84,7 +96,6 @@ fn roots_are_refused() {
 /// Another process has come by the pid of one that was killed, in the same group, and unseen.
 #[test]
 fn who_has_the_pid_of_a_victim_is_killed() {
-    let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let group = world.mkdir(slice, "t");
@@ -92,17 +103,31 @@ fn who_has_the_pid_of_a_victim_is_killed() {
     let groups = [elsewhere[FREEZER], group, elsewhere[V2]];
     let first = world.add_process(groups, Nature::default(), None);
     let pid = world.process(first).expect("it lives").pid;
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let reaper = reaper(&["cpu"]);
-    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(&queue);
-    entries.admit(Spawn { reaper, target, completer }, &|fd, token, _| sim.register(fd, token));
+    let (sim, mut entries, handle) = spawn(world);
     sim.0.borrow_mut().reap(first);
     sim.0.borrow_mut().add_process(groups, Nature::default(), Some(pid));
     run(&sim, &mut entries);
     match handle.try_wait() {
         Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 2, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// SIGKILL does not reach a member that is frozen in a v1 group outside. Another hand has frozen the one above that.
+#[test]
+fn who_is_frozen_from_further_up_is_thawed_there() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let group = world.mkdir(slice, "t");
+    let above = world.mkdir(FREEZER, "above");
+    let below = world.mkdir(above, "below");
+    let elsewhere = world.processes[0].groups;
+    world.add_process([below, group, elsewhere[V2]], Nature::default(), None);
+    world.set_frozen(above, Some(Hand::Theirs));
+    let (sim, mut entries, handle) = spawn(world);
+    run(&sim, &mut entries);
+    match handle.try_wait() {
+        Some(Ok(Reaped { outcome: Outcome::Removed, .. })) => {}
         other => panic!("{other:?}"),
     }
 }
