@@ -738,13 +738,19 @@ fn another_thread_in_a_threaded_group() {
                 let over = over;
                 for method in [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer] {
                     let reaper = Reaper::at(threaded).method(method).min_wait(Duration::from_millis(1));
-                    match reap(reaper.max_wait(Duration::from_millis(5))) {
+                    let mut reactor = Reactor::new().expect("reactor");
+                    let handle =
+                        reactor.spawn_reaper(reaper.max_wait(Duration::from_millis(5))).expect("spawn");
+                    reactor.run_until(&handle).expect("turns");
+                    match handle.wait() {
                         Err(ReapError::Denied { source, .. }) => {
                             assert!(source.to_string().contains("caller itself"), "{method}: {source}");
                         }
                         other => panic!("{method}: {other:?}"),
                     }
                     assert!(!v2_freeze(threaded), "{method}");
+                    // Nor in between: it could hold a lock that the thread which is to thaw it waits for.
+                    assert_eq!(reactor.metrics().freezes, 0, "{method}");
                 }
                 drop(over);
             });

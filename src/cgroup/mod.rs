@@ -508,6 +508,11 @@ impl<S: Sys> Target<S> {
                 return Freeze::Freezing;
             }
         };
+        // Of the caller's threads the guard below asks for the calling one; the list has their process for any of them.
+        if self.seen.as_ref().is_some_and(|seen| seen.contains(sys.caller().0)) {
+            self.hindered(Act::Freeze, self.path.clone(), the_caller_inside());
+            return Freeze::Unavailable;
+        }
         let mut result = Freeze::Unavailable;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             if !is_frozen_with(tree, freezer) {
@@ -782,6 +787,10 @@ fn thaw_tree<S: Sys>(sys: &S, tree: &Tree<S>, frozen: bool) -> Result<bool, Lost
     Ok(!held)
 }
 
+fn the_caller_inside() -> io::Error {
+    io::Error::other("the caller itself is in here")
+}
+
 /// Refuses to kill or freeze the caller, should it have moved in after the spawn.
 fn guard<S: Sys>(kernel: &Kernel<'_, S>, tree: &Tree<S>, guarded: bool) -> Result<(), Lost> {
     if guarded {
@@ -790,7 +799,7 @@ fn guard<S: Sys>(kernel: &Kernel<'_, S>, tree: &Tree<S>, guarded: bool) -> Resul
     let mut own = kernel.own.lock().unwrap_or_else(PoisonError::into_inner);
     match own.contains(kernel.sys, tree.pin.id) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Lost::Unknown(io::Error::other("the caller itself is in here"))),
+        Ok(true) => Err(Lost::Unknown(the_caller_inside())),
         Err(error) => Err(Lost::Unknown(error)),
     }
 }
