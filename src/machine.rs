@@ -240,6 +240,8 @@ pub(crate) struct Machine {
     /// that led there.
     kill_at: Option<Time>,
     wait: Duration,
+    /// That wait was begun anew, for it came to its end too late to mean anything.
+    excused: bool,
     /// Distance of the next look that is no kill.
     probe: Option<Duration>,
     can_freeze: bool,
@@ -285,6 +287,7 @@ impl Machine {
             owed: true,
             kill_at: None,
             wait: reaper.min_wait,
+            excused: false,
             probe: None,
             can_freeze: matches!(reaper.method, KillMethod::Auto | KillMethod::Freezer),
             escalated: reaper.method == KillMethod::Freezer,
@@ -419,10 +422,10 @@ impl Machine {
             return Action::Freeze;
         }
         let late = self.kill_at.map_or(Time::ZERO, |at| now.saturating_sub(at));
-        if self.left_alone() && late > self.wait && self.wait < self.max_wait {
+        if self.left_alone() && late > self.wait && !self.excused {
             // The loop was busy, and so are those that it killed: nothing is known of how they take it.
-            self.wait = late.min(self.max_wait);
-            self.kill_at = Some(now.saturating_add(self.wait));
+            self.excused = true;
+            self.kill_at = Some(now.saturating_add(late.min(self.max_wait)));
             return self.wait(now);
         }
         if self.due(now) {
@@ -487,6 +490,7 @@ impl Machine {
             return self.finish(End::Denied);
         }
         self.freezing = None;
+        self.excused = false;
         // After its first kill, and each that found somebody new, a group is about to change.
         self.probe = (self.rounds == 1 || kill.signalled > 0).then_some(PROBE);
         self.kill_at = Some(now.saturating_add(self.wait));
@@ -1149,7 +1153,7 @@ mod tests {
     #[test]
     fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
         for (method, kills) in
-            [(UsedMethod::CgroupKill, vec![0, 170, 490]), (UsedMethod::Pidfd, vec![0, 90, 130, 290])]
+            [(UsedMethod::CgroupKill, vec![0, 170, 210, 370]), (UsedMethod::Pidfd, vec![0, 90, 130, 290])]
         {
             let mut rig = Rig::new(&reaper());
             rig.kill.method = Some(method);
@@ -1158,15 +1162,22 @@ mod tests {
             rig.run(490 * MS);
             assert_eq!(rig.kills(), kills, "{method:?}");
         }
-        // Not for longer than `max_wait`, however late it is each time.
-        let mut rig = Rig::new(&reaper().max_wait(20 * MS));
+        // Once a round, however late it is each time.
+        let mut rig = Rig::new(&reaper());
         rig.kill.method = Some(UsedMethod::CgroupKill);
         rig.wake(Input::Start).unwrap();
-        for at in [100, 200, 300] {
+        for at in [100, 300, 600, 1000] {
             rig.now = at * MS;
             rig.wake(Input::Tick).unwrap();
         }
-        assert_eq!(rig.kills(), [0, 200, 300]);
+        assert_eq!(rig.kills(), [0, 300, 1000]);
+        // And for no longer than `max_wait`.
+        let mut rig = Rig::new(&reaper().max_wait(20 * MS));
+        rig.kill.method = Some(UsedMethod::CgroupKill);
+        rig.wake(Input::Start).unwrap();
+        rig.now = 100 * MS;
+        rig.run(120 * MS);
+        assert_eq!(rig.kills(), [0, 120]);
     }
 
     #[test]
