@@ -185,6 +185,11 @@ impl Reactor {
         self.obey();
         worked |= self.entries.expire(&register(self.poll.registry()));
         self.entries.go_on(again, &register(self.poll.registry()));
+        if self.full {
+            // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
+            // loop that is edge-triggered. Setting the timer anew does.
+            self.armed = None;
+        }
         self.arm();
         let metrics = &mut self.entries.metrics;
         metrics.wakeups += u64::from(worked);
@@ -290,10 +295,7 @@ impl Reactor {
     /// Sets the timer so that the descriptor's readiness covers whatever is pending.
     fn arm(&mut self) {
         let next = if self.must_go_on() { Some(0) } else { self.entries.next_tick() };
-        // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
-        // loop that is edge-triggered. Setting the timer anew does.
-        let armed = if self.full { None } else { self.armed };
-        let result = match (next, armed) {
+        let result = match (next, self.armed) {
             (None, None) => return,
             (None, Some(armed)) if self.until(armed) <= SOON => return,
             (None, Some(_)) => {

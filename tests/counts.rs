@@ -138,6 +138,29 @@ fn waiting_for_the_unkillable_costs_the_safety_tick_alone() {
     });
 }
 
+/// A turn that took all the notifications it can has the next come at once. That is said once, not by every spawn.
+#[test]
+fn spawns_after_a_full_turn_leave_the_timer_alone() {
+    require!(v2(), cgroup_kill());
+    let sandbox = Sandbox::new(test_name!());
+    let mut reactor = Reactor::new().unwrap();
+    let dirs: Vec<PathBuf> = (0..300).map(|n| sandbox.v2(&format!("n{n}"))).collect();
+    let sleepers: Vec<_> = dirs.iter().map(|dir| sandbox.sleepers(1, &[dir])).collect();
+    rest();
+    let handles: Vec<_> = dirs.iter().map(|dir| reactor.spawn_reaper(Reaper::at(dir)).unwrap()).collect();
+    eventually("all to be dead", || sleepers.iter().all(|sleepers| sleepers.ended(Duration::ZERO)));
+    rest();
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    let set = reactor.metrics().calls.timerfd_settime;
+    for n in 0..20 {
+        let missing = sandbox.v2("base").join(format!("missing{n}"));
+        assert!(reactor.spawn_reaper(Reaper::at(missing)).unwrap().is_complete());
+    }
+    assert_eq!(reactor.metrics().calls.timerfd_settime, set);
+    reactor.run_until_idle().unwrap();
+    assert!(handles.iter().all(|handle| handle.is_complete()));
+}
+
 #[test]
 fn a_turn_with_nothing_to_do_makes_one_system_call() {
     require!(v2());
