@@ -425,7 +425,7 @@ impl Machine {
         if self.left_alone() && late > self.wait && !self.excused {
             // The loop was busy, and so are those that it killed: nothing is known of how they take it.
             self.excused = true;
-            self.kill_at = Some(now.saturating_add(late.min(self.max_wait)));
+            self.kill_at = Some(now.saturating_add(late.saturating_mul(4).min(self.max_wait)));
             return self.wait(now);
         }
         if self.due(now) {
@@ -1153,7 +1153,7 @@ mod tests {
     #[test]
     fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
         for (method, kills) in
-            [(UsedMethod::CgroupKill, vec![0, 170, 210, 370]), (UsedMethod::Pidfd, vec![0, 90, 130, 290])]
+            [(UsedMethod::CgroupKill, vec![0, 410, 450]), (UsedMethod::Pidfd, vec![0, 90, 130, 290])]
         {
             let mut rig = Rig::new(&reaper());
             rig.kill.method = Some(method);
@@ -1166,11 +1166,11 @@ mod tests {
         let mut rig = Rig::new(&reaper());
         rig.kill.method = Some(UsedMethod::CgroupKill);
         rig.wake(Input::Start).unwrap();
-        for at in [100, 300, 600, 1000] {
+        for at in [100, 600, 1000, 3000] {
             rig.now = at * MS;
             rig.wake(Input::Tick).unwrap();
         }
-        assert_eq!(rig.kills(), [0, 300, 1000]);
+        assert_eq!(rig.kills(), [0, 600, 3000]);
         // And for no longer than `max_wait`.
         let mut rig = Rig::new(&reaper().max_wait(20 * MS));
         rig.kill.method = Some(UsedMethod::CgroupKill);
