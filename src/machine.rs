@@ -476,8 +476,9 @@ impl Machine {
             self.resume = Resume::Kill;
             return Action::Again;
         }
-        // `cgroup.kill` alone spares those whose leader has exited: at a deadline there is more to do.
-        let alone = kill.method == Some(UsedMethod::CgroupKill) && means == Means::Cheapest;
+        // `cgroup.kill` alone spares those whose leader has exited, and leaves open who came after it: at a deadline
+        // there is more to do.
+        let alone = kill.method == Some(UsedMethod::CgroupKill) && means != Means::Both;
         self.owed = kill.failed || kill.denied || alone;
         self.rounds = self.rounds.saturating_add(1);
         if kill.unsafe_unfrozen && !self.escalated && self.can_freeze {
@@ -1129,6 +1130,11 @@ mod tests {
         assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
         assert_eq!(rig.kills(), [0, 5]);
         assert_eq!(rig.times(|action| matches!(action, Action::Kill { means: Means::Both, .. })), [5]);
+        // Nor does it tell newcomers from those who were there.
+        let mut rig = Rig::new(&reaper().method(KillMethod::CgroupKill).deadline(5 * MS));
+        rig.kill.method = Some(UsedMethod::CgroupKill);
+        assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+        assert_eq!(rig.kills(), [0, 5]);
     }
 
     #[test]
