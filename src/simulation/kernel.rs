@@ -154,16 +154,20 @@ pub(super) struct Process {
     /// SIGKILL is pending, or was taken.
     pub(super) killed: bool,
     pub(super) termed: bool,
-    /// The library signalled it, by `cgroup.kill` too, since it came to the targets that it is in.
-    pub(super) signalled: bool,
+    /// The reaps that signalled it, by `cgroup.kill` too.
+    pub(super) signalled: Reaps,
     /// The library may not signal it, and has tried.
     pub(super) refused: bool,
-    /// The library read its pid in some `cgroup.procs`, since then.
-    pub(super) listed: bool,
+    /// The reaps that read its pid in some `cgroup.procs`.
+    pub(super) listed: Reaps,
+    /// And those that got nonsense in its place.
+    pub(super) omitted: Reaps,
     /// SIGSTOP has been sent, and no SIGCONT.
     pub(super) stopped: bool,
     /// The step in which it came to where it is.
     pub(super) moved: u64,
+    /// And when that was.
+    pub(super) moved_at: Duration,
     /// Being frozen since then, by v1 and by v2.
     freezing: [Option<Duration>; 2],
     /// The last step in which it was a member of each target that it ever was in.
@@ -174,13 +178,28 @@ impl Process {
     /// Whether a freeze of v1 has taken hold, so that no SIGKILL reaches it; or one of v2, which leaves it
     /// killable.
     fn is_frozen(&self, version: usize, now: Duration) -> bool {
-        !self.nature.stuck && self.freezing[version].is_some_and(|since| now >= since + self.nature.freeze)
+        let frozen = self.freezing[version].is_some_and(|since| now >= since + self.nature.freeze);
+        frozen && !self.nature.stuck && self.life == Life::Alive
     }
 
     /// Whether it gets to run its own code.
     fn runs(&self, now: Duration) -> bool {
         let held = self.stopped || self.nature.stuck || self.is_frozen(0, now) || self.is_frozen(1, now);
         self.life == Life::Alive && !held
+    }
+}
+
+/// Some reaps, by the numbers of their targets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Reaps(u64);
+
+impl Reaps {
+    fn add(&mut self, target: Option<usize>) {
+        self.0 |= target.map_or(0, |target| 1 << target);
+    }
+
+    pub(super) fn has(self, target: Option<usize>) -> bool {
+        target.is_some_and(|target| self.0 & 1 << target != 0)
     }
 }
 
@@ -271,10 +290,14 @@ pub(super) struct World {
     pub(super) refused_in: u64,
     /// The last step in which some call failed that should not.
     pub(super) failed_in: u64,
+    /// And when that was.
+    pub(super) failed_at: Duration,
     /// There is somebody whom v1 does not list.
     pub(super) strangers: bool,
     /// The last step in which something was thawed.
     thawed_in: u64,
+    /// Whose target's files were opened last: the reap that acts now.
+    acting: Option<usize>,
     /// A v1 freezer group outside of a target was frozen.
     pub(super) frozen_outside: bool,
     /// The step of the library that is under way.
@@ -311,8 +334,10 @@ impl World {
             refused: !features.pidfd,
             refused_in: 0,
             failed_in: 0,
+            failed_at: Duration::ZERO,
             strangers: false,
             thawed_in: 0,
+            acting: None,
             frozen_outside: false,
             step: 1,
             calls: 0,
@@ -501,11 +526,13 @@ impl World {
             life: Life::Alive,
             killed: false,
             termed: false,
-            signalled: false,
+            signalled: Reaps::default(),
             refused: false,
-            listed: false,
+            listed: Reaps::default(),
+            omitted: Reaps::default(),
             stopped: false,
             moved: self.step,
+            moved_at: self.now,
             freezing: [None; 2],
             member: Vec::new(),
         });
@@ -526,18 +553,14 @@ impl World {
 
     /// Moves a process, in all of the hierarchies or some.
     pub(super) fn migrate(&mut self, ino: u64, groups: [GroupId; 3]) {
-        let step = self.step;
-        let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.life == Life::Alive) else {
-            return;
-        };
-        let targets = |of: [GroupId; 3]| of.map(|group| self.groups[group].target);
-        if targets(process.groups) != targets(groups) {
-            // The reap of another target was told, and did it.
-            process.signalled = false;
-            process.listed = false;
+        let (now, step) = (self.now, self.step);
+        if self.process(ino).map(|process| process.groups[FREEZER]).is_some_and(|g| self.is_frozen_from(g)) {
+            self.thawed_in = step;
         }
+        let Some(process) = self.process(ino).filter(|process| process.life == Life::Alive) else { return };
         process.groups = groups;
         process.moved = step;
+        process.moved_at = now;
         self.changed();
     }
 
@@ -771,7 +794,8 @@ impl World {
     fn check_victim(&mut self, ino: u64, signal: i32, how: &str) {
         let Some(process) = self.processes.iter().find(|process| process.ino == ino) else { return };
         let pid = process.pid;
-        // A thaw by another party, of what we froze, is what no kill(2) is safe from: stated as such.
+        // A thaw by another party, of what we froze or of whom it moved away, is what no kill(2) is safe from: stated
+        // as such.
         let unsafe_by_others = how == "kill" && self.thawed_in == self.step;
         if !self.is_victim(process) && !unsafe_by_others {
             self.outrage(format!("{how}: {ino}, pid {pid}, is in no target"));
@@ -787,10 +811,13 @@ impl World {
 
     fn deliver(&mut self, ino: u64, signal: i32) {
         self.note(|| format!("signal {signal} to {ino}"));
+        let acting = self.acting;
         // The caller may have moved in a moment ago. The history goes on all the same.
         let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
         // Who was on its way out before cannot have been listed: a stated limitation.
-        process.signalled |= process.life == Life::Alive;
+        if process.life == Life::Alive {
+            process.signalled.add(acting);
+        }
         match signal {
             libc::SIGKILL => process.killed = true,
             libc::SIGSTOP => process.stopped = true,
@@ -838,6 +865,7 @@ impl World {
             self.refused_in = self.step;
         }
         self.failed_in = self.step;
+        self.failed_at = self.now;
         self.note(|| format!("{call}: {}", errno(number)));
         errno(number)
     }
@@ -1085,6 +1113,9 @@ impl Sys for Sim {
             let mut world = self.0.borrow_mut();
             world.enter("openat", OPEN)?;
             let object = world.lookup(at.map(|fd| &fd.object), path).map_err(errno)?;
+            if let Object::File(group, _) = object {
+                world.acting = world.groups[group].target.or(world.acting);
+            }
             match (&object, how) {
                 (Object::Proc(path), _) => drop(world.proc_text(path).map_err(errno)?),
                 (Object::File(group, _), Open::Write | Open::ReadWrite) if world.groups[*group].denied => {
@@ -1112,11 +1143,16 @@ impl Sys for Sim {
             _ => return Err(errno(libc::EISDIR)),
         }
         let left = text.get(offset as usize..).unwrap_or_default();
-        if left.is_empty() && matches!(fd.object, Object::File(_, "cgroup.procs")) {
+        if let (true, Object::File(group, "cgroup.procs")) = (left.is_empty(), &fd.object) {
             // A list that fails on the way is none.
             let pids = String::from_utf8_lossy(&text);
-            for process in &mut world.processes {
-                process.listed |= pids.lines().any(|pid| pid.parse() == Ok(process.pid));
+            let World { acting, groups, processes, .. } = &mut *world;
+            for process in processes {
+                if pids.lines().any(|pid| pid.parse() == Ok(process.pid)) {
+                    process.listed.add(*acting);
+                } else if process.life == Life::Alive && process.groups[groups[*group].hierarchy] == *group {
+                    process.omitted.add(*acting);
+                }
             }
         }
         let mut n = left.len().min(buffer.len());
@@ -1213,7 +1249,9 @@ impl Sys for Sim {
         }
         // On v1 nobody can know of those that die by themselves.
         let blocks = |p: &Process| {
-            let known = hierarchy == V2 || p.signalled;
+            // Nor, if they are in another PID namespace, of any.
+            let told = p.signalled.has(world.groups[group].target) && !p.nature.stranger;
+            let known = hierarchy == V2 || told;
             p.life == Life::Dying && known && p.groups[hierarchy] == group && p.moved < world.step
         };
         if world.features.hides_dying && world.processes.iter().any(blocks) {
@@ -1324,6 +1362,7 @@ impl World {
             _ => return,
         }
         self.failed_in = self.step;
+        self.failed_at = self.now;
         self.note(|| format!("garbage in {name}"));
     }
 }

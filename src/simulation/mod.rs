@@ -189,7 +189,7 @@ impl History {
                 let tell = |p: &kernel::Process| {
                     let targets: Vec<usize> = world.targets_of(p).collect();
                     format!(
-                        "{} {:?} {targets:?} killed {} signalled {}",
+                        "{} {:?} {targets:?} killed {} signalled {:?}",
                         p.ino, p.life, p.killed, p.signalled
                     )
                 };
@@ -371,7 +371,9 @@ impl History {
         let late = |reap: &Reap| {
             let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
             let period = grace.map_or(Duration::ZERO, |(_, period)| period);
-            let bound = *max_wait * 2 + *freeze_timeout * 2 + period + 2000 * MS;
+            // Where there is nothing to kill with, some refusals are waited for.
+            let waits = if self.sim.0.borrow().features.pidfd { 2 } else { 6 };
+            let bound = *max_wait * waits + *freeze_timeout * 2 + period + 2000 * MS;
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
             // Where nothing fails a deadline is kept.
             let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
@@ -427,7 +429,8 @@ impl History {
             let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
             let hidden = world.features.hides_dying && process.life == Life::Dying;
             let unknown = process.moved == world.step
-                || hidden && !(process.signalled && process.listed)
+                || hidden && !(process.signalled.has(Some(of)) && process.listed.has(Some(of)))
+                || hidden && process.omitted.has(Some(of))
                 || process.nature.stranger && !inside(V2);
             if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
                 return Some(format!("{} lives", process.ino));
@@ -463,8 +466,11 @@ impl History {
             ReapError::Denied { .. } => world.refused || insists,
             ReapError::FrozenByAncestor { .. } => world.frozen_outside,
             ReapError::TimedOut { .. } => {
-                let due = reap.reaper.deadline.is_some_and(|deadline| world.now >= reap.spawned + deadline);
-                if due && world.failed_in != world.step && world.features.pidfd {
+                let deadline = reap.reaper.deadline.map(|deadline| reap.spawned + deadline);
+                let due = deadline.is_some_and(|deadline| world.now >= deadline);
+                // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
+                let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
+                if due && sound && world.features.pidfd {
                     if let Some(spared) = self.spared(&world, of) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }
@@ -478,7 +484,12 @@ impl History {
 
     /// A member that a reap that timed out should have killed, and has not.
     fn spared(&self, world: &World, of: usize) -> Option<u64> {
-        let method = self.reaps[of].reaper.method;
+        let Reap { reaper, spawned, .. } = &self.reaps[of];
+        let (method, deadline) = (reaper.method, *spawned + reaper.deadline.unwrap_or_default());
+        let caller = world.processes.iter().find(|process| process.pid == SELF);
+        if method == KillMethod::CgroupKill && caller.is_some_and(|p| world.targets_of(p).any(|t| t == of)) {
+            return None;
+        }
         let spared = |p: &&kernel::Process| {
             let Nature { stranger, foreign, leaderless, .. } = p.nature;
             let beyond = stranger
@@ -489,7 +500,9 @@ impl History {
             let denied =
                 method == KillMethod::CgroupKill && p.groups.iter().any(|&group| world.groups[group].denied);
             let member = world.targets_of(p).any(|target| target == of);
-            p.life == Life::Alive && member && !p.killed && p.moved < world.step && !beyond && !denied
+            // A thaw may hold up the end; nobody is killed in the meantime.
+            let late = p.moved == world.step || p.moved_at >= deadline;
+            p.life == Life::Alive && member && !p.killed && !late && !beyond && !denied
         };
         world.processes.iter().find(spared).map(|process| process.ino)
     }
