@@ -549,7 +549,9 @@ fn point_14_a_dead_loop_is_told() {
 fn point_15_the_newcomer_is_not_killed() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
+    let mut lost = 0;
+    let mut methods = vec![KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd];
+    while let Some(&method) = methods.last() {
         let dir = any_group(&sandbox, "target");
         let member = sandbox.sleeper(&[&dir]);
         let mut reactor = Reactor::new().expect("reactor");
@@ -557,6 +559,13 @@ fn point_15_the_newcomer_is_not_killed() {
         let handle = spawn(&mut reactor, reaper);
         drive(&mut reactor, "the kill", |metrics| metrics.cgroup_kills + metrics.signals >= 1);
         assert!(member.ended(TIMEOUT));
+        if handle.is_complete() {
+            // Killed and removed in one turn of a slow machine.
+            lost += 1;
+            assert!(lost < 50, "the reap is always first");
+            continue;
+        }
+        methods.pop();
         eventually("rmdir", || fs::remove_dir(&dir).is_ok());
         let newcomer = sandbox.canary(&[&any_group(&sandbox, "target")]);
         match finish(&mut reactor, &handle) {
