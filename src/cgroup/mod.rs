@@ -312,7 +312,7 @@ impl<S: Sys> Target<S> {
         if !listing.is_empty() {
             populated = true;
             // v1 has no notification, and that of v2 comes late where it follows another.
-            if self.killed || self.victims.pids().next().is_some() {
+            if self.killed || self.victims.were_tried() {
                 self.victims.rewatch(kernel, &listing);
             }
         } else if !populated && unknown.is_none() && self.trees.iter().any(doubtful) {
@@ -419,7 +419,10 @@ impl<S: Sys> Target<S> {
             Lost::Unknown(error) if unavailable && means != Means::CgroupKill => {
                 // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
                 // children may well be ours to kill.
-                log::info!("{}: no cgroup.kill ({error}), signalling instead", tree.pin.path().display());
+                if !self.by_signals {
+                    let path = tree.pin.path().display();
+                    log::info!("{path}: no cgroup.kill ({error}), signalling instead");
+                }
                 if let (true, Ok(dir)) = (is_denied(&error), tree.pin.dir(sys)) {
                     for child in descendants(sys, &dir).unwrap_or_default() {
                         if child.components().count() == 1 && v2::kill(sys, &dir, &child).is_ok() {
