@@ -178,6 +178,11 @@ impl<S: Sys> Victims<S> {
         self.signalled.iter().map(|victim| victim.pid)
     }
 
+    /// Whether a kill has dealt with anybody yet, be it in vain.
+    pub(crate) fn were_tried(&self) -> bool {
+        !self.known.is_empty() || !self.signalled.is_empty()
+    }
+
     /// Identifies members that are about to be killed otherwise than by signals, so that [`Victims::all_dead`]
     /// can tell. As in [`Victims::signal`] only those are members that `list` finds once they have been opened.
     pub(crate) fn identify_all(
@@ -355,6 +360,8 @@ impl<S: Sys> Victims<S> {
             }
         }
         add(&mut self.known, tried.iter().copied());
+        // Whoever is not among these comes after the last kill.
+        self.killed_unlisted = false;
         if !kill.more {
             self.round.clear();
             self.rounds = if self.rounds < AGAIN { self.rounds + 1 } else { 0 };

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, Hand, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::queue;
-use crate::cgroup::procs::{Listing, Victims};
+use crate::cgroup::procs::{How, Listing, Unverified, Victims};
 use crate::cgroup::{Budget, Facts, Kernel, OwnCgroups};
 use crate::entries::{Checks, Entries, Spawn};
 use crate::handle::{self, ReapHandle};
-use crate::machine::Input;
+use crate::machine::{Input, Kill};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, Reaper};
@@ -258,4 +258,58 @@ fn who_left_before_the_kill_is_not_waited_for() {
     let soon = sim.0.borrow().now + Duration::from_millis(1);
     sim.0.borrow_mut().advance(soon);
     assert_eq!(all_dead(), Some(true));
+}
+
+/// After a kill of everybody by `cgroup.kill` and by signals, whoever is not among the signalled is new.
+#[test]
+fn who_comes_after_a_kill_of_both_kinds_is_new() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = slice;
+    let nature = Nature { hangs: true, ..Nature::default() };
+    let [member, newcomer] = [(); 2].map(|()| world.add_process(groups, nature, None));
+    let mut pid = |ino| world.process(ino).expect("it lives").pid;
+    let (member, newcomer) = (pid(member), pid(newcomer));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let (own, budget) = (Mutex::new(OwnCgroups::default()), Budget::new(100));
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let mut kernel = Kernel {
+        sys: &sim,
+        own: &own,
+        budget: &budget,
+        metrics: &mut metrics,
+        watch: None,
+        facts: &mut facts,
+    };
+    let listing = |pids: &[i32]| Listing { pids: pids.to_vec(), strangers: 0 };
+    let how = How { signal: libc::SIGKILL, unverified: Unverified::Nobody, frozen: false, no_pidfd: false };
+    let mut victims = Victims::new();
+    victims.killed_all(None);
+    let there = listing(&[member]);
+    let mut kill = Kill::default();
+    victims
+        .signal(&mut kernel, how, &mut None, &there, |_| Ok(listing(&[member])), &mut kill)
+        .expect("nothing fails");
+    assert_eq!(kill.signalled, 1);
+    assert_eq!(victims.compare(&listing(&[member, newcomer])), (true, false));
+}
+
+/// A member that may not be killed is watched all the same: it may go by itself.
+#[test]
+fn who_cannot_be_killed_is_watched() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let group = world.mkdir(slice, "t");
+    let elsewhere = world.processes[0].groups;
+    let nature = Nature { foreign: true, ..Nature::default() };
+    let member = world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
+    let (sim, mut entries, handle) = spawn(world);
+    let tick = Duration::from_millis(entries.next_tick().expect("it waits"));
+    sim.0.borrow_mut().advance(tick);
+    entries.expire(&|fd, token, _| sim.register(fd, token));
+    sim.0.borrow_mut().recycle(member);
+    assert!(!sim.0.borrow_mut().take_notified().is_empty());
+    run(&sim, &mut entries);
+    assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
 }
