@@ -461,6 +461,8 @@ fn undying_without_deadline(world: &World) {
     }
     eventually("killed", || stuck.parked());
     assert!(others.ended(TIMEOUT));
+    // In the end by signals, where `cgroup.kill` was in vain.
+    drive(&mut reactor, "signals", |metrics| metrics.signals >= 1);
     // Some safety ticks on.
     let timers = reactor.metrics().timers;
     drive(&mut reactor, "ticks", |metrics| metrics.timers >= timers + 4);
@@ -469,7 +471,6 @@ fn undying_without_deadline(world: &World) {
     stuck.release();
     let reaped = finish(&mut reactor, &handle).expect("reaped");
     assert_eq!(reaped.outcome, Outcome::Removed);
-    // In the end by signals, where `cgroup.kill` was in vain.
     let signalled = if world.by_cgroup_kill() { 1..=4 } else { 4..=4 };
     assert!(signalled.contains(&reaped.signalled), "{reaped:?}");
     assert!(matches!(reaped.method, Some(UsedMethod::CgroupKill | UsedMethod::Pidfd)), "{reaped:?}");
