@@ -98,7 +98,8 @@ impl Sandbox {
             sys::open(&path);
             life.rest()
         });
-        hung.request();
+        // FUSE_LOOKUP; the kernel also tells of the signals that others got who wait.
+        while hung.request()[4..8] != 1_u32.to_ne_bytes() {}
         Proc::child(child)
     }
 
