@@ -302,8 +302,10 @@ impl Reactor {
                 self.entries.metrics.calls.timerfd_settime += 1;
                 self.timer.unset()
             }
-            // Set too early is as good: that expiry finds nothing due and sets it right.
-            (Some(next), Some(armed)) if armed <= next => return,
+            (Some(next), Some(armed)) if armed == next => return,
+            // Set too early is as good: that expiry finds nothing due and sets it right. One that was for nothing
+            // already is taken back by setting it anew.
+            (Some(next), Some(armed)) if armed < next && !self.until(armed).is_zero() => return,
             (Some(next), _) => {
                 self.entries.metrics.calls.timerfd_settime += 1;
                 // 1 ns is the shortest: zero would turn it off.
