@@ -5,15 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
 
 use slab::Slab;
 
-use crate::cgroup::{Budget, Facts, Kernel, Notice, OwnCgroups, Target, Watch};
+use crate::cgroup::{Checks, Facts, Kernel, Notice, Target, Watch};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, Thaw, Time};
 use crate::metrics::Metrics;
-use crate::outcome::{Effort, ReapError, Reaped, Refusal};
+use crate::outcome::{Effort, ReapError, Reaped};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::wheel::Wheel;
@@ -47,30 +46,6 @@ struct Entry<S: Sys> {
     spawned: Time,
     /// It is among those to go on in the next turn.
     again: bool,
-}
-
-/// What the checks of a target need, shared with the fronts for other threads.
-pub(crate) struct Checks<S: Sys> {
-    pub(crate) sys: S,
-    pub(crate) own: Arc<Mutex<OwnCgroups<S>>>,
-    pub(crate) budget: Budget,
-}
-
-impl<S: Sys> Checks<S> {
-    pub(crate) fn new(sys: S, budget: Budget) -> Checks<S> {
-        Checks { sys, own: Arc::default(), budget }
-    }
-
-    /// Checks what `reaper` names, and pins it. Touches nothing.
-    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<Target<S>, Refusal> {
-        Target::resolve(&self.sys, reaper, &self.own, &self.budget)
-    }
-}
-
-impl<S: Sys + Clone> Clone for Checks<S> {
-    fn clone(&self) -> Checks<S> {
-        Checks { sys: self.sys.clone(), own: Arc::clone(&self.own), budget: self.budget.clone() }
-    }
 }
 
 pub(crate) struct Entries<S: Sys> {

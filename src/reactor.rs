@@ -15,8 +15,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::cgroup::{Budget, Notice};
-use crate::entries::{Checks, Entries, Spawn};
+use crate::cgroup::{Budget, Checks, Notice};
+use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::machine::Input;
 use crate::metrics::{Calls, Metrics};

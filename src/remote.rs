@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::entries::{Checks, Spawn};
+use crate::cgroup::Checks;
+use crate::entries::Spawn;
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
 use crate::reaper::Reaper;

@@ -102,9 +102,10 @@ pub(crate) struct Stat {
     pub(crate) ino: u64,
     pub(crate) kind: Kind,
     pub(crate) links: u32,
-    /// Something is mounted on it, so that what is seen is not what is below. (From Linux 5.8 on also if that
-    /// is of the same filesystem.)
-    pub(crate) mounted_on: bool,
+    /// The mount that it is seen through: a number that is never given out again (Linux 6.8).
+    pub(crate) mount: Option<u64>,
+    /// It is the root of that mount, so that what is seen is not what is below (Linux 5.8).
+    pub(crate) mount_root: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +171,10 @@ struct PidfdInfo {
 }
 
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
+
+/// Of `linux/stat.h`; in libc only since lately.
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
 const PIDFD_GET_INFO: libc::Ioctl = 3 << 30 | (size_of::<PidfdInfo>() as libc::Ioctl) << 16 | 0xFF << 8 | 11;
 
@@ -239,8 +244,9 @@ impl Sys for Linux {
 
     fn stat(&self, at: Option<&OwnedFd>, path: &CStr) -> io::Result<Stat> {
         count(&self.counts.stat);
+        const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
         let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-        let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK;
+        let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK | STATX_MNT_ID_UNIQUE;
         let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
         // SAFETY: the descriptor is borrowed and so open, the path ends in a nul, and the kernel writes no
         // more than the structure it is given.
@@ -260,7 +266,9 @@ impl Sys for Linux {
                 _ => Kind::Other,
             },
             links: stat.stx_nlink,
-            mounted_on: stat.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
+            mount: (stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id),
+            mount_root: (stat.stx_attributes_mask & MOUNT_ROOT != 0)
+                .then_some(stat.stx_attributes & MOUNT_ROOT != 0),
         })
     }
 

@@ -183,7 +183,9 @@ fn a_turn_with_nothing_to_do_makes_one_system_call() {
 #[test]
 fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
     require!(v2(), cgroup_kill());
-    some_try("at most 20 system calls", |number| {
+    // What kind of filesystem it is on is asked once a mount, where mounts have numbers of their own (6.8).
+    let most = if linux() >= (6, 8) { 17 } else { 20 };
+    some_try("few system calls", |number| {
         let processes = if number % 2 == 0 { 1 } else { 16 };
         let calls = counted(test_name!(), &format!("{processes}"), |sandbox, what| {
             let processes = what.parse().unwrap();
@@ -205,14 +207,15 @@ fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
         let total: u32 = calls.values().sum();
         println!("{processes} processes: {total} system calls: {calls:?}");
         // Both sizes have to have been seen.
-        if total <= 20 && number > 0 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
+        if total <= most && number > 0 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
     });
 }
 
 #[test]
 fn a_v1_reap_makes_few_system_calls() {
     require!(v1("freezer"));
-    some_try("at most 40 system calls", |_| {
+    let most = if linux() >= (6, 8) { 37 } else { 40 };
+    some_try("few system calls", |_| {
         let calls = counted(test_name!(), "v1", |sandbox, _| {
             let mut reactor = Reactor::new().unwrap();
             reap_in(&mut reactor, &sandbox.v1("freezer", "first"));
@@ -229,7 +232,7 @@ fn a_v1_reap_makes_few_system_calls() {
         let Some(calls) = calls else { return Ok(()) };
         let total: u32 = calls.values().sum();
         println!("{total} system calls: {calls:?}");
-        if total <= 40 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
+        if total <= most { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
     });
 }
 

@@ -987,9 +987,7 @@ fn removed_by_another_before_all_are_dead() {
 
 /// Linux 6.9: pidfds tell a dying process from a later one of its number.
 fn pidfds_have_identity() -> bool {
-    let text = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(6), Some(9))
+    linux() >= (6, 9)
 }
 
 // --- Wake-ups --------------------------------------------------------------------------------------------

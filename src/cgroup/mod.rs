@@ -41,6 +41,7 @@ use self::own::Mount;
 pub(crate) use self::own::OwnCgroups;
 use self::pin::{Lost, Version, is_denied, is_gone};
 use self::procs::{How, Listing, Unverified, Victims, Who};
+pub(crate) use self::resolve::Checks;
 use self::tree::{Removed, Tree, TreeEnd, descendants};
 use crate::machine::{End, Freeze, Kill, Look, Means, Removal, Thaw};
 use crate::metrics::Metrics;
@@ -116,6 +117,13 @@ impl Trouble {
     }
 }
 
+impl<S: Sys> Checks<S> {
+    /// Checks what `reaper` names, and pins it. Touches nothing.
+    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<Target<S>, Refusal> {
+        Target::resolve(self, reaper)
+    }
+}
+
 /// One target: its directories, and who was signalled in them.
 pub(crate) struct Target<S: Sys> {
     trees: Vec<Tree<S>>,
@@ -137,15 +145,10 @@ pub(crate) struct Target<S: Sys> {
 }
 
 impl<S: Sys> Target<S> {
-    /// Checks what `reaper` names, and pins it. Touches nothing.
-    pub(crate) fn resolve(
-        sys: &S,
-        reaper: &Reaper,
-        own: &Mutex<OwnCgroups<S>>,
-        budget: &Budget,
-    ) -> Result<Target<S>, Refusal> {
+    fn resolve(checks: &Checks<S>, reaper: &Reaper) -> Result<Target<S>, Refusal> {
+        let sys = &checks.sys;
         reaper.check()?;
-        let trees = resolve::resolve(sys, &reaper.place, own, budget)?;
+        let trees = resolve::resolve(checks, &reaper.place)?;
         let path = match (trees.first(), &reaper.place) {
             (Some(tree), _) => tree.pin.path().to_path_buf(),
             (None, Place::Dir(path)) => path.clone(),
@@ -170,7 +173,7 @@ impl<S: Sys> Target<S> {
         if !target.trees.is_empty() && !target.supports(sys, reaper.method) {
             return Err(Refusal::Unsupported { method: reaper.method, path: target.path });
         }
-        target.check_members(sys, own)?;
+        target.check_members(sys, &checks.own)?;
         Ok(target)
     }
 

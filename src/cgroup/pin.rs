@@ -35,6 +35,38 @@ pub(crate) enum Version {
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
+/// Which interface the mounts are of that were asked before.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    known: Vec<(u64, Version)>,
+}
+
+/// Mounts remembered; a machine has a dozen hierarchies, and each mount namespace mounts of its own.
+const MOUNTS: usize = 64;
+
+impl Mounts {
+    /// As [`version`], asked once a mount where those can be told apart, for no mount changes its filesystem.
+    pub(crate) fn version<S: Sys>(
+        &mut self,
+        sys: &S,
+        fd: &S::Fd,
+        stat: &Stat,
+    ) -> io::Result<Option<Version>> {
+        let known = self.known.iter().find(|(mount, _)| stat.mount == Some(*mount));
+        if let Some((_, version)) = known {
+            return Ok(Some(*version));
+        }
+        let version = version(sys, fd)?;
+        if let (Some(mount), Some(version)) = (stat.mount, version) {
+            if self.known.len() == MOUNTS {
+                self.known.clear();
+            }
+            self.known.push((mount, version));
+        }
+        Ok(version)
+    }
+}
+
 /// The cgroup interface that `fd` is of; `None` on any other filesystem.
 pub(crate) fn version<S: Sys>(sys: &S, fd: &S::Fd) -> io::Result<Option<Version>> {
     Ok(match sys.filesystem(fd)? {

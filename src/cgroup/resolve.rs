@@ -2,37 +2,58 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Budget;
 use super::file::c_path;
 use super::own::OwnCgroups;
-use super::pin::{Id, Pin, Version, version};
+use super::pin::{Id, Mounts, Pin, Version, version};
 use super::tree::Tree;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, Place};
 use crate::sys::{Kind, Open, Stat, Sys};
 
+/// What the checks of a target need, shared with the fronts for other threads.
+pub(crate) struct Checks<S: Sys> {
+    pub(crate) sys: S,
+    pub(crate) own: Arc<Mutex<OwnCgroups<S>>>,
+    mounts: Arc<Mutex<Mounts>>,
+    pub(crate) budget: Budget,
+}
+
+impl<S: Sys> Checks<S> {
+    pub(crate) fn new(sys: S, budget: Budget) -> Checks<S> {
+        Checks { sys, own: Arc::default(), mounts: Arc::default(), budget }
+    }
+}
+
+impl<S: Sys + Clone> Clone for Checks<S> {
+    fn clone(&self) -> Checks<S> {
+        Checks {
+            sys: self.sys.clone(),
+            own: Arc::clone(&self.own),
+            mounts: Arc::clone(&self.mounts),
+            budget: self.budget.clone(),
+        }
+    }
+}
+
 /// The directories that `place` names and that exist, each once.
-pub(crate) fn resolve<S: Sys>(
-    sys: &S,
-    place: &Place,
-    own: &Mutex<OwnCgroups<S>>,
-    budget: &Budget,
-) -> Result<Vec<Tree<S>>, Refusal> {
+pub(crate) fn resolve<S: Sys>(checks: &Checks<S>, place: &Place) -> Result<Vec<Tree<S>>, Refusal> {
+    let sys = &checks.sys;
     let mut trees: Vec<Tree<S>> = Vec::new();
     match place {
         Place::Dir(dir) => {
             // Thousands wait at once: no room for three more.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
-                trees.push(pin(sys, path, fd, own, budget)?);
+                trees.push(pin(checks, path, fd)?);
             }
         }
         Place::Named { options, name } => {
             trees.reserve_exact(options.subsystems.len());
             for (path, fd) in named(sys, options, name)? {
-                let tree = pin(sys, path, fd, own, budget)?;
+                let tree = pin(checks, path, fd)?;
                 if trees.iter().all(|other| other.pin.id != tree.pin.id) {
                     trees.push(tree);
                 }
@@ -124,38 +145,38 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Fo
 }
 
 /// Pins a directory that may be reaped.
-fn pin<S: Sys>(
-    sys: &S,
-    path: PathBuf,
-    fd: S::Fd,
-    own: &Mutex<OwnCgroups<S>>,
-    budget: &Budget,
-) -> Result<Tree<S>, Refusal> {
-    let id = Id::of(&check_kind(sys, &fd, &path)?);
+fn pin<S: Sys>(checks: &Checks<S>, path: PathBuf, fd: S::Fd) -> Result<Tree<S>, Refusal> {
+    let sys = &checks.sys;
+    let stat = check_kind(sys, &fd, &path)?;
+    let id = Id::of(&stat);
     let io = |source| Refusal::Io { path: path.clone(), source };
-    let Some(version) = version(sys, &fd).map_err(io)? else {
+    let version = lock(&checks.mounts).version(sys, &fd, &stat).map_err(io)?;
+    let Some(version) = version else {
         return Err(Refusal::NotCgroup { path });
     };
-    if is_root(sys, &fd, id).map_err(io)? {
+    if is_root(sys, &fd, &stat).map_err(io)? {
         return Err(Refusal::Root { path });
     }
     // Of v1, the first list of members tells.
     if version == Version::V2 {
-        let own = own.lock().unwrap_or_else(PoisonError::into_inner).contains(sys, id);
+        let own = lock(&checks.own).contains(sys, id);
         if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
             return Err(Refusal::OwnCgroup { path });
         }
     }
-    let held = budget.take_for_comfort().map(|permit| (fd, permit));
+    let held = checks.budget.take_for_comfort().map(|permit| (fd, permit));
     let pin = Pin::new(path.clone(), id, held).map_err(|source| Refusal::Io { path, source })?;
     Ok(Tree::new(pin, version))
 }
 
 /// The root of a hierarchy, of a cgroup namespace, or of what is mounted of a hierarchy: there is no
-/// directory of the same filesystem above it.
-fn is_root<S: Sys>(sys: &S, fd: &S::Fd, id: Id) -> io::Result<bool> {
+/// directory of the same filesystem above it. It can only be seen as the root of a mount.
+fn is_root<S: Sys>(sys: &S, fd: &S::Fd, stat: &Stat) -> io::Result<bool> {
+    if stat.mount_root == Some(false) {
+        return Ok(false);
+    }
     let above = Id::of(&sys.stat(Some(fd), c"..")?);
-    Ok(above == id || above.dev != id.dev)
+    Ok(above == Id::of(stat) || above.dev != stat.dev)
 }
 
 /// Opens a path as a place in the tree.
@@ -171,6 +192,10 @@ fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Stat, Refusal>
         Kind::Link => Err(Refusal::Symlink { path: path.into() }),
         Kind::Other => Err(Refusal::NotCgroup { path: path.into() }),
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_cgroup<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<bool, Refusal> {

@@ -159,7 +159,7 @@ fn children<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Vec<PathBuf
         let child = dir.join(name);
         // What is mounted there is not part of the target. It makes the removal EBUSY until it is unmounted.
         match below(sys, root, &child, |at, child| sys.stat(Some(at), child)) {
-            Ok(stat) if stat.mounted_on => {}
+            Ok(stat) if stat.mount_root == Some(true) => {}
             Ok(_) => found.push(child),
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),

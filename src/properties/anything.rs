@@ -8,12 +8,12 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::positive;
-use crate::cgroup::{Budget, Notice, Target};
-use crate::entries::{Checks, Entries, Spawn};
+use crate::cgroup::{Budget, Checks, Notice};
+use crate::entries::{Entries, Spawn};
 use crate::handle;
 use crate::machine::Input;
 use crate::outcome::ReapError;
@@ -312,7 +312,8 @@ impl Sys for Rc<Anything> {
             ino: hasher.finish().wrapping_add(u64::from(drawn >= 248)),
             kind: if (240..248).contains(&drawn) { Kind::Link } else { Kind::Directory },
             links: 2 + u32::from(drawn & 1),
-            mounted_on: (232..240).contains(&drawn),
+            mount: (drawn & 2 == 0).then_some(dev),
+            mount_root: (drawn & 4 == 0).then_some((232..240).contains(&drawn)),
         })
     }
 
@@ -478,8 +479,7 @@ pub fn accepted(subsystem: &[u8], slice: &[u8], name: &[u8]) {
     // Draws that are sound answers.
     let resolve = |reaper: &Reaper| {
         let sys = Rc::new(Anything::new(vec![0; 4096], false));
-        let own = Mutex::default();
-        Target::resolve(&sys, reaper, &own, &Budget::new(0)).ok().map(|target| target.path().to_path_buf())
+        Checks::new(sys, Budget::new(0)).resolve(reaper).ok().map(|target| target.path().to_path_buf())
     };
     let parts = |bytes: &[u8]| -> Vec<Vec<u8>> {
         bytes.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()

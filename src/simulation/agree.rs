@@ -310,7 +310,7 @@ impl<T: Stage> Scene<'_, T> {
 
     fn stat(&mut self, what: &str, at: Option<&<T::Kernel as Sys>::Fd>, path: &CString) {
         let stat = self.stage.kernel().stat(at, path);
-        self.line(what, stat.map(|stat| format!("{:?}, mounted on {}", stat.kind, stat.mounted_on)));
+        self.line(what, stat.map(|stat| format!("{:?}, root of a mount: {:?}", stat.kind, stat.mount_root)));
     }
 }
 

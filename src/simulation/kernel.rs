@@ -1192,12 +1192,23 @@ impl Sys for Sim {
             Some(fd) if path.is_empty() => fd.object.clone(),
             _ => world.lookup(at.map(|fd| &fd.object), path).map_err(errno)?,
         };
-        let directory = |dev, ino, links| Stat { dev, ino, kind: Kind::Directory, links, mounted_on: false };
+        // Linux 6.8 and 5.8: the next of these features came soon after.
+        let (numbers, roots) = (world.features.pidfs, world.features.cgroup_kill);
+        let directory = |dev, ino, links| Stat {
+            dev,
+            ino,
+            kind: Kind::Directory,
+            links,
+            mount: numbers.then_some(dev),
+            mount_root: roots.then_some(false),
+        };
         Ok(match object {
             Object::Outside => directory(20, 1, 5),
             Object::Group(group) => {
                 let links = if world.groups[group].removed { 0 } else { 2 + world.children(group).count() };
-                directory(31 + world.groups[group].hierarchy as u64, group as u64 + 1, links as u32)
+                let Group { hierarchy, parent, .. } = world.groups[group];
+                let mount_root = roots.then_some(parent.is_none());
+                Stat { mount_root, ..directory(31 + hierarchy as u64, group as u64 + 1, links as u32) }
             }
             Object::Pidfd(ino) => {
                 let ino = if world.features.pidfs { ino } else { 7 };

@@ -24,8 +24,8 @@ use self::kernel::{
     CPU, FREEZER, Features, GroupId, Hand, Life, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
 };
 use self::others::{some_nature, some_time};
-use crate::cgroup::Budget;
-use crate::entries::{Checks, Entries, Register, Spawn};
+use crate::cgroup::{Budget, Checks};
+use crate::entries::{Entries, Register, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::machine::Input;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};

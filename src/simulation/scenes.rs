@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::kernel::{CPU, FREEZER, Features, Hand, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::queue;
 use crate::cgroup::procs::{How, Listing, Unverified, Victims};
-use crate::cgroup::{Budget, Facts, Kernel, OwnCgroups};
-use crate::entries::{Checks, Entries, Spawn};
+use crate::cgroup::{Budget, Checks, Facts, Kernel, OwnCgroups};
+use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::machine::{Input, Kill};
 use crate::metrics::Metrics;
@@ -82,14 +82,21 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
     }
 }
 
-/// The root of a hierarchy, whichever.
+/// The root of a hierarchy, whichever, whatever the kernel says of mounts.
 #[test]
 fn roots_are_refused() {
-    for root in MOUNTS {
-        let world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    for level in 0..Features::LEVELS {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(level));
+        for root in [FREEZER, CPU, V2] {
+            world.mkdir(root, "group");
+        }
         let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let refusal = checks.resolve(&Reaper::at(root)).err();
-        assert!(matches!(refusal, Some(Refusal::Root { .. })), "{refusal:?}");
+        for root in MOUNTS {
+            let group = checks.resolve(&Reaper::at(format!("{root}/group")));
+            assert!(group.is_ok_and(|target| target.found()), "{root}");
+            let refusal = checks.resolve(&Reaper::at(root)).err();
+            assert!(matches!(refusal, Some(Refusal::Root { .. })), "{refusal:?}");
+        }
     }
 }
 

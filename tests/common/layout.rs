@@ -58,6 +58,13 @@ pub fn v1_root(controller: &str) -> Option<PathBuf> {
         .map(|mount| mount.point)
 }
 
+/// The kernel's version.
+pub fn linux() -> (u32, u32) {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().expect("a version"), numbers.next().expect("a version"))
+}
+
 /// Whether [`pids_limit`] holds.
 pub fn has_pids_limit() -> bool {
     pids_limit().is_ok()

@@ -53,7 +53,8 @@ pub use dice::Dice;
 pub use fixtures::{Canary, OnTerm, Storm, Threaded, TraceExit};
 pub use isolate::isolated;
 pub use layout::{
-    cgroup_kill, has_pids_limit, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2, v2_root,
+    cgroup_kill, has_pids_limit, linux, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2,
+    v2_root,
 };
 pub use limits::{Hoard, with_few_descriptors};
 pub use look::{
