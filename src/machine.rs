@@ -45,6 +45,9 @@ const REFUSALS: u8 = 5;
 /// them would but hold them up.
 const STUBBORN: u32 = 3;
 
+/// A group that outlives round after round at the longest wait is asked in one of so many who holds it frozen.
+const SELDOM: u32 = 4;
+
 /// The first of the looks that follow a kill, and of those at a freeze that is under way.
 const PROBE: Duration = Duration::from_millis(1);
 
@@ -495,8 +498,10 @@ impl Machine {
         // After its first kill, and each that found somebody new, a group is about to change.
         self.probe = (self.rounds == 1 || kill.signalled > 0).then_some(PROBE);
         self.kill_at = Some(now.saturating_add(self.wait));
-        // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them.
-        Action::Thaw { v2: self.froze, elsewhere: self.rounds > STUBBORN }
+        // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them. Of those that have lasted
+        // for long, few are newly frozen.
+        let seldom = self.wait == self.max_wait && self.held.is_none() && self.rounds % SELDOM != 0;
+        Action::Thaw { v2: self.froze, elsewhere: self.rounds > STUBBORN && !seldom }
     }
 
     /// The answer to the first, polite signal.
@@ -822,6 +827,22 @@ mod tests {
         // The extra looks belong to the first kill only; later every wake-up is a kill.
         assert_eq!(rig.looks[..8], [0, 1, 3, 7, 10, 50, 210, 850]);
         assert_eq!(rig.looks.len(), rig.kills().len() + 3);
+    }
+
+    /// Who is held keeps being asked about, so that the hold can time out.
+    #[test]
+    fn who_freezes_the_undying_is_asked_seldom() {
+        let asked = |thaw| {
+            let mut rig = Rig::new(&reaper().freeze_timeout(1000 * reaper().max_wait));
+            rig.thaw = thaw;
+            rig.run(110_000 * MS);
+            rig.times(|action| matches!(action, Action::Thaw { elsewhere: true, .. }))
+        };
+        // From 3 410 on, when the longest wait has come, in each fourth round only.
+        assert_eq!(asked(Thaw::Thawed), [210, 850, 23410, 63410, 103410]);
+        let held = asked(Thaw::HeldByAncestor);
+        assert_eq!(held[..6], [210, 850, 3410, 13410, 23410, 33410]);
+        assert_eq!(held.len(), 13);
     }
 
     #[test]

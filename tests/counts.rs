@@ -138,6 +138,36 @@ fn waiting_for_the_unkillable_costs_the_safety_tick_alone() {
     });
 }
 
+/// Whoever has had SIGKILL and cannot die is listed at each tick, and killed again at each fourth.
+#[test]
+fn most_ticks_of_the_unkillable_only_list_them() {
+    require!(v2(), cgroup_kill());
+    let sandbox = Sandbox::new(test_name!());
+    let mut reactor = Reactor::new().unwrap();
+    let dir = sandbox.v2("stuck");
+    let stuck = sandbox.trace_exit(&[&dir]);
+    let wait = Duration::from_millis(10);
+    let handle = reactor.spawn_reaper(Reaper::at(&dir).min_wait(wait).max_wait(wait)).unwrap();
+    let mut ticks = |count: u64| {
+        let before = reactor.metrics();
+        while reactor.metrics().timers - before.timers < count {
+            reactor.turn(None).unwrap();
+        }
+        let after = reactor.metrics();
+        (after.cgroup_kills - before.cgroup_kills, after.calls.open - before.calls.open)
+    };
+    // The looks after the first kill, three by `cgroup.kill` alone, and the first by signals.
+    ticks(12);
+    let (kills, opened) = ticks(16);
+    assert_eq!(kills, 4);
+    // A list each, its directory and the file; where there is a v1 freezer, two files in a fourth of them.
+    println!("{opened} files opened in 16 ticks");
+    assert!(opened <= 16 * 2 + 4 * (2 + 1 + 2 + 2), "{opened} files opened");
+    assert!(!handle.is_complete());
+    stuck.release();
+    reactor.run_until(&handle).unwrap();
+}
+
 /// A turn that took all the notifications it can has the next come at once. That is said once, not by every spawn.
 #[test]
 fn spawns_after_a_full_turn_leave_the_timer_alone() {

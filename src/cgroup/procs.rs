@@ -107,7 +107,7 @@ pub(crate) struct Victims<S: Sys> {
     last: usize,
     /// Processes handled in the round under way, when it takes several steps. Sorted.
     round: Vec<i32>,
-    /// Rounds so far, up to [`AGAIN`].
+    /// Rounds since the last one in which everybody was sent SIGKILL, whoever had had it.
     rounds: u8,
     /// One member, whose exit is worth a look.
     watched: Option<Watched<S>>,
@@ -328,7 +328,7 @@ impl<S: Sys> Victims<S> {
                 break;
             }
             tried.push(pid);
-            if how.signal == libc::SIGKILL && self.rounds < AGAIN && self.is_doomed(pid) {
+            if how.signal == libc::SIGKILL && self.needs_no_more(pid) {
                 continue;
             }
             if pid == own {
@@ -364,7 +364,7 @@ impl<S: Sys> Victims<S> {
         self.killed_unlisted = false;
         if !kill.more {
             self.round.clear();
-            self.rounds = if self.rounds < AGAIN { self.rounds + 1 } else { 0 };
+            self.rounds = (self.rounds + 1) % AGAIN;
         }
         if opened.is_empty() {
             return Ok(());
@@ -457,9 +457,15 @@ impl<S: Sys> Victims<S> {
         Ok(())
     }
 
-    /// Whether SIGKILL was sent to the process that has, or had, this pid.
-    fn is_doomed(&self, pid: i32) -> bool {
-        self.find(pid).is_ok_and(|at| self.signalled[at].signal == Some(libc::SIGKILL))
+    /// Whether this round may pass over the process of this pid, for SIGKILL was sent to it, or to one before it.
+    fn needs_no_more(&self, pid: i32) -> bool {
+        let doomed = |at: usize| self.signalled[at].signal == Some(libc::SIGKILL);
+        self.rounds + 1 < AGAIN && self.find(pid).is_ok_and(doomed)
+    }
+
+    /// The same of everybody.
+    pub(crate) fn need_no_more(&self, listing: &Listing) -> bool {
+        listing.strangers == 0 && listing.pids.iter().all(|&pid| self.needs_no_more(pid))
     }
 
     /// Notes that a process was signalled; whether for the first time.
