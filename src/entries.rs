@@ -10,11 +10,12 @@ use slab::Slab;
 
 use crate::cgroup::{Checks, Facts, Kernel, Notice, Target, Watch};
 use crate::handle::Completer;
-use crate::machine::{Action, End, Input, Machine, Thaw, Time};
+use crate::machine::{Action, End, Input, Machine, Thaw};
 use crate::metrics::Metrics;
 use crate::outcome::{Effort, ReapError, Reaped};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
+use crate::time::Time;
 use crate::wheel::Wheel;
 
 /// Attempts to thaw a target whose reap is dropped.
@@ -99,7 +100,7 @@ impl<S: Sys> Entries<S> {
             // Out of reach, but with 32-bit tokens.
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         }
-        let now = self.checks.sys.now();
+        let now = Time::from(self.checks.sys.now());
         self.generation = self.generation.wrapping_add(1) & KEY_MASK;
         let generation = self.generation;
         let key = self.slab.insert(Entry {
@@ -155,7 +156,7 @@ impl<S: Sys> Entries<S> {
         let watch: Option<Watch<'_, S>> = if target.without_events() { None } else { Some(&watch) };
         let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, watch);
         let end = loop {
-            let now = kernel.sys.now();
+            let now = Time::from(kernel.sys.now());
             let escalated = machine.escalated();
             let action = machine.step(now, input);
             if machine.escalated() && !escalated {
@@ -182,7 +183,7 @@ impl<S: Sys> Entries<S> {
                 }
                 Action::Wait(until) => {
                     target.rest();
-                    self.wheel.schedule(key, tick(until));
+                    self.wheel.schedule(key, until.millis_rounded_up());
                     return;
                 }
                 Action::Finish(end) => break end,
@@ -195,7 +196,7 @@ impl<S: Sys> Entries<S> {
         self.wheel.cancel(key);
         let Entry { machine, mut target, completer, spawned, .. } = self.slab.remove(key);
         let sys = &self.checks.sys;
-        let elapsed = sys.now().saturating_sub(spawned);
+        let elapsed = sys.now().saturating_sub(spawned.into());
         self.metrics.completed += 1;
         let effort = Effort {
             method: machine.used(),
@@ -239,11 +240,6 @@ fn kernel<'a, S: Sys>(
     watch: Option<Watch<'a, S>>,
 ) -> Kernel<'a, S> {
     Kernel { sys: &checks.sys, own: &checks.own, budget: &checks.budget, metrics, watch, facts }
-}
-
-/// The tick, 1 ms each, at which `until` has passed.
-fn tick(until: Time) -> u64 {
-    u64::try_from(until.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn token(key: usize, generation: usize) -> usize {

@@ -67,6 +67,7 @@ mod remote;
 #[cfg(test)]
 mod simulation;
 mod sys;
+mod time;
 mod wheel;
 
 pub use blocking::{reap, reap_all};

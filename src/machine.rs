@@ -20,13 +20,9 @@
 //! loses. They follow only a kill that did something, so that a group that cannot die costs its safety
 //! tick and nothing else.
 
-use std::time::Duration;
-
 use crate::outcome::{Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper, Signal};
-
-/// Time since an arbitrary start, the same for every call.
-pub(crate) type Time = Duration;
+use crate::time::Time;
 
 /// Rounds in a row that found processes never signalled before, after which a group is frozen.
 const STORM: u8 = 3;
@@ -49,13 +45,13 @@ const STUBBORN: u32 = 3;
 const SELDOM: u32 = 4;
 
 /// The first of the looks that follow a kill, and of those at a freeze that is under way.
-const PROBE: Duration = Duration::from_millis(1);
+const PROBE: Time = Time::from_millis(1);
 
 /// How long the end of a reap is put off for a thaw that fails. What lasts longer than that does not pass.
-const LAST_THAW: Duration = Duration::from_secs(10);
+const LAST_THAW: Time = Time::from_millis(10_000);
 
 /// The longest time between two looks at a freeze that is under way, of whose progress nothing notifies.
-const FREEZE_PROBE: Duration = Duration::from_millis(100);
+const FREEZE_PROBE: Time = Time::from_millis(100);
 
 /// What happened: a wake-up, or the answer to the action before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,9 +221,9 @@ enum Resume {
 #[derive(Debug)]
 pub(crate) struct Machine {
     // What the caller chose.
-    min_wait: Duration,
-    max_wait: Duration,
-    freeze_timeout: Duration,
+    min_wait: Time,
+    max_wait: Time,
+    freeze_timeout: Time,
     deadline: Option<Time>,
     method: KillMethod,
     keep_dir: bool,
@@ -242,11 +238,11 @@ pub(crate) struct Machine {
     /// When the next kill is due whether or not anything is heard (in the grace, the next look), and the wait
     /// that led there.
     kill_at: Option<Time>,
-    wait: Duration,
+    wait: Time,
     /// That wait was begun anew, for it came to its end too late to mean anything.
     excused: bool,
     /// Distance of the next look that is no kill.
-    probe: Option<Duration>,
+    probe: Option<Time>,
     can_freeze: bool,
     /// The second rung is in use.
     escalated: bool,
@@ -275,21 +271,21 @@ impl Machine {
     /// `found` says whether the spawn found any directory.
     pub(crate) fn new(reaper: &Reaper, now: Time, found: bool) -> Machine {
         Machine {
-            min_wait: reaper.min_wait,
-            max_wait: reaper.max_wait,
-            freeze_timeout: reaper.freeze_timeout,
-            deadline: reaper.deadline.map(|deadline| now.saturating_add(deadline)),
+            min_wait: reaper.min_wait.into(),
+            max_wait: reaper.max_wait.into(),
+            freeze_timeout: reaper.freeze_timeout.into(),
+            deadline: reaper.deadline.map(|deadline| now.saturating_add(deadline.into())),
             method: reaper.method,
             keep_dir: reaper.keep_dir,
             found,
             resume: Resume::Look,
             grace: match reaper.grace {
-                Some((signal, period)) => Grace::Pending(signal, now.saturating_add(period)),
+                Some((signal, period)) => Grace::Pending(signal, now.saturating_add(period.into())),
                 None => Grace::Over,
             },
             owed: true,
             kill_at: None,
-            wait: reaper.min_wait,
+            wait: reaper.min_wait.into(),
             excused: false,
             probe: None,
             can_freeze: matches!(reaper.method, KillMethod::Auto | KillMethod::Freezer),
@@ -680,7 +676,7 @@ impl Machine {
         self.kill_at = Some(now.saturating_add(self.wait));
     }
 
-    fn longer(&self) -> Duration {
+    fn longer(&self) -> Time {
         self.wait.saturating_mul(4).min(self.max_wait)
     }
 
@@ -721,6 +717,8 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -744,7 +742,7 @@ mod tests {
     /// A kernel of fixed answers, and a clock that jumps from wake-up to wake-up.
     struct Rig {
         machine: Machine,
-        now: Time,
+        now: Duration,
         look: Look,
         kill: Kill,
         freeze: Freeze,
@@ -759,7 +757,7 @@ mod tests {
         fn new(reaper: &Reaper) -> Rig {
             Rig {
                 machine: Machine::new(reaper, Time::ZERO, true),
-                now: Time::ZERO,
+                now: Duration::ZERO,
                 look: POPULATED,
                 kill: KILLED,
                 freeze: Freeze::Frozen,
@@ -771,9 +769,9 @@ mod tests {
         }
 
         /// Feeds a wake-up and all answers; the time of the next timer, or the end.
-        fn wake(&mut self, mut input: Input) -> Result<Time, End> {
+        fn wake(&mut self, mut input: Input) -> Result<Duration, End> {
             for _ in 0..20 {
-                let action = self.machine.step(self.now, input);
+                let action = self.machine.step(self.now.into(), input);
                 match action {
                     Action::Look { .. } => self.looks.push(self.now.as_millis()),
                     _ => self.done.push((self.now.as_millis(), action)),
@@ -784,7 +782,7 @@ mod tests {
                     Action::Freeze => Input::Froze(self.freeze),
                     Action::Thaw { .. } => Input::Thawed(self.thaw),
                     Action::Remove => Input::Removed(self.removal),
-                    Action::Wait(until) => return Ok(until),
+                    Action::Wait(until) => return Ok(until.into()),
                     Action::Again => return Ok(self.now),
                     Action::Finish(end) => return Err(end),
                 };
@@ -793,7 +791,7 @@ mod tests {
         }
 
         /// Runs timers up to `until` of the clock.
-        fn run(&mut self, until: Time) -> Option<End> {
+        fn run(&mut self, until: Duration) -> Option<End> {
             let mut input = Input::Start;
             if !self.looks.is_empty() {
                 input = Input::Tick;
@@ -863,11 +861,11 @@ mod tests {
     fn waits_at_their_limits_neither_wrap_nor_spin() {
         for (min, max) in [(MS, MS), (MS, Duration::MAX), (Duration::MAX, Duration::MAX)] {
             let mut rig = Rig::new(&reaper().min_wait(min).max_wait(max).freeze_timeout(Duration::MAX));
-            let mut last = Time::ZERO;
+            let mut last = Duration::ZERO;
             let mut input = Input::Start;
             for _ in 0..200 {
                 let next = rig.wake(input).unwrap();
-                assert!(next > last || next == Time::MAX);
+                assert!(next > last || next == Time::from(Duration::MAX).into());
                 (last, rig.now, input) = (next, next, Input::Tick);
             }
         }
@@ -1108,8 +1106,8 @@ mod tests {
     fn a_bounded_step_goes_on_where_it_stopped() {
         let mut rig = Rig::new(&reaper());
         rig.kill.more = true;
-        assert_eq!(rig.wake(Input::Start), Ok(Time::ZERO));
-        assert_eq!(rig.wake(Input::Tick), Ok(Time::ZERO));
+        assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
+        assert_eq!(rig.wake(Input::Tick), Ok(Duration::ZERO));
         assert_eq!(rig.looks.len(), 1);
         assert_eq!(rig.machine.rounds(), 0);
         rig.kill.more = false;
@@ -1174,7 +1172,7 @@ mod tests {
         rig.kill.method = Some(UsedMethod::CgroupKill);
         assert_eq!(rig.machine.step(Time::ZERO, Input::Start), Action::Look { list: true });
         rig.wake(Input::Looked(POPULATED)).unwrap();
-        assert_eq!(rig.machine.step(MS, Input::Event), Action::Look { list: false });
+        assert_eq!(rig.machine.step(MS.into(), Input::Event), Action::Look { list: false });
     }
 
     #[test]
@@ -1273,7 +1271,7 @@ mod tests {
     fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
         let mut rig = Rig::new(&reaper().deadline(10 * MS));
         rig.kill.more = true;
-        assert_eq!(rig.wake(Input::Start), Ok(Time::ZERO));
+        assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
         rig.now = 10 * MS;
         // The look that finds the deadline passed, and part of the kill.
         assert_eq!(rig.wake(Input::Again), Ok(rig.now));
