@@ -252,36 +252,36 @@ impl FromStr for KillMethod {
 /// assert!("RTMIN+3".parse::<Signal>().is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Signal(i32);
+pub struct Signal(u8);
 
 impl Signal {
     /// Abort.
-    pub const ABRT: Signal = Signal(libc::SIGABRT);
+    pub const ABRT: Signal = Signal(libc::SIGABRT as u8);
     /// Hang-up.
-    pub const HUP: Signal = Signal(libc::SIGHUP);
+    pub const HUP: Signal = Signal(libc::SIGHUP as u8);
     /// Interrupt from the keyboard.
-    pub const INT: Signal = Signal(libc::SIGINT);
+    pub const INT: Signal = Signal(libc::SIGINT as u8);
     /// Quit from the keyboard.
-    pub const QUIT: Signal = Signal(libc::SIGQUIT);
+    pub const QUIT: Signal = Signal(libc::SIGQUIT as u8);
     /// The end of the process, at any cost to it.
-    pub const KILL: Signal = Signal(libc::SIGKILL);
+    pub const KILL: Signal = Signal(libc::SIGKILL as u8);
     /// Power failure: lxc's request to an init to shut down.
-    pub const PWR: Signal = Signal(libc::SIGPWR);
+    pub const PWR: Signal = Signal(libc::SIGPWR as u8);
     /// The polite request to end.
-    pub const TERM: Signal = Signal(libc::SIGTERM);
+    pub const TERM: Signal = Signal(libc::SIGTERM as u8);
     /// User-defined.
-    pub const USR1: Signal = Signal(libc::SIGUSR1);
+    pub const USR1: Signal = Signal(libc::SIGUSR1 as u8);
     /// User-defined.
-    pub const USR2: Signal = Signal(libc::SIGUSR2);
+    pub const USR2: Signal = Signal(libc::SIGUSR2 as u8);
 
     /// The signal of this number; `None` outside 1 to 64.
     pub const fn new(number: i32) -> Option<Signal> {
-        if number >= 1 && number <= 64 { Some(Signal(number)) } else { None }
+        if number >= 1 && number <= 64 { Some(Signal(number as u8)) } else { None }
     }
 
     /// Its number.
     pub const fn number(self) -> i32 {
-        self.0
+        self.0 as i32
     }
 }
 
@@ -316,9 +316,10 @@ impl FromStr for Signal {
         }
         let name = text.strip_prefix("SIG").unwrap_or(text);
         // Some systems ask an init to shut down by one of these: SIGRTMIN+3 is systemd's.
-        let real_time = name.strip_prefix("RTMIN+").and_then(|number| number.parse::<i32>().ok());
-        if let Some(number) = real_time.filter(|number| (0..=30).contains(number)) {
-            return Ok(Signal(libc::SIGRTMIN() + number));
+        let real_time = name.strip_prefix("RTMIN+").and_then(|number| number.parse().ok());
+        let real_time = real_time.filter(|number| (0..=30).contains(number));
+        if let Some(signal) = real_time.and_then(|number| Signal::new(libc::SIGRTMIN() + number)) {
+            return Ok(signal);
         }
         match NAMES.iter().find(|(known, _)| *known == name) {
             Some((_, signal)) => Ok(*signal),

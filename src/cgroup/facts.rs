@@ -1,6 +1,7 @@
 //! What is found out once for all targets: what kind of kernel this is, and where the v1 freezer is mounted.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::own::Mount;
@@ -33,12 +34,12 @@ impl Facts {
     }
 
     /// The inode number of a pidfd, where it is the process's own.
-    pub(crate) fn identity<S: Sys>(&mut self, sys: &S, pidfd: &S::Fd) -> io::Result<Option<u64>> {
+    pub(crate) fn identity<S: Sys>(&mut self, sys: &S, pidfd: &S::Fd) -> io::Result<Option<NonZeroU64>> {
         let identified = match self.identified {
             Some(identified) => identified,
             None => *self.identified.insert(sys.filesystem(pidfd)? == PID_FS_MAGIC),
         };
-        Ok(if identified { Some(sys.stat(Some(pidfd), c"")?.ino) } else { None })
+        Ok(if identified { NonZeroU64::new(sys.stat(Some(pidfd), c"")?.ino) } else { None })
     }
 
     /// The mount of the v1 freezer.

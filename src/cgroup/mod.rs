@@ -376,7 +376,7 @@ impl<S: Sys> Target<S> {
                 return kill;
             }
         }
-        let signalled = self.signal_all(kernel, libc::SIGKILL, frozen);
+        let signalled = self.signal_all(kernel, Signal::KILL, frozen);
         Kill {
             method: signalled.method.or(kill.method),
             denied: signalled.denied || kill.denied,
@@ -464,10 +464,10 @@ impl<S: Sys> Target<S> {
 
     /// Sends the signal to everybody, once.
     pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal, frozen: bool) -> Kill {
-        self.signal_all(kernel, signal.number(), frozen)
+        self.signal_all(kernel, signal, frozen)
     }
 
-    fn signal_all(&mut self, kernel: &mut Kernel<'_, S>, signal: i32, frozen: bool) -> Kill {
+    fn signal_all(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal, frozen: bool) -> Kill {
         let how = How {
             signal,
             unverified: if self.kill_without_freezer {

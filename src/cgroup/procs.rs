@@ -2,6 +2,7 @@
 //! they are dead.
 
 use std::io;
+use std::num::{NonZeroI32, NonZeroU64};
 use std::path::Path;
 
 use super::budget::Permit;
@@ -9,6 +10,7 @@ use super::pin::{is_denied, is_gone};
 use super::{Kernel, Notice, Trouble, file, proc};
 use crate::machine::Kill;
 use crate::outcome::UsedMethod;
+use crate::reaper::Signal;
 use crate::sys::Sys;
 
 /// Processes handled in one step. Each costs a few microseconds, and a descriptor for as long.
@@ -105,8 +107,8 @@ pub(crate) struct Victims<S: Sys> {
     killed_unlisted: bool,
     /// Members at the last look.
     last: usize,
-    /// Processes handled in the round under way, when it takes several steps. Sorted.
-    round: Vec<i32>,
+    /// When the round under way takes several steps: the last process handled, in the order of pids.
+    handled: Option<NonZeroI32>,
     /// Rounds since the last one in which everybody was sent SIGKILL, whoever had had it.
     rounds: u8,
     /// One member, whose exit is worth a look.
@@ -117,9 +119,9 @@ pub(crate) struct Victims<S: Sys> {
 struct Victim {
     pid: i32,
     /// The inode number, where pidfds have one: it tells a process from a later one of the same pid.
-    identity: Option<u64>,
+    identity: Option<NonZeroU64>,
     /// The signal that it was sent, if it was one by one. SIGKILL it dies of, wherever it is.
-    signal: Option<i32>,
+    signal: Option<Signal>,
 }
 
 /// Adds numbers to sorted ones.
@@ -148,7 +150,7 @@ impl<S: Sys> Victims<S> {
             known: Vec::new(),
             killed_unlisted: false,
             last: 0,
-            round: Vec::new(),
+            handled: None,
             rounds: 0,
             watched: None,
         }
@@ -234,7 +236,7 @@ impl<S: Sys> Victims<S> {
             if victim.identity.is_some() {
                 match kernel.sys.pidfd_open(victim.pid) {
                     Ok(fd) => {
-                        let same = Some(kernel.sys.stat(Some(&fd), c"")?.ino) == victim.identity;
+                        let same = kernel.facts.identity(kernel.sys, &fd)? == victim.identity;
                         if same && victim.is_dying(kernel.sys, &fd)? {
                             self.watch(kernel, fd, Some(victim));
                             return Ok(Some(false));
@@ -256,7 +258,7 @@ impl<S: Sys> Victims<S> {
 
     /// Has the next round begin with the first process, after one that failed.
     pub(crate) fn begin_again(&mut self) {
-        self.round.clear();
+        self.handled = None;
     }
 
     /// They are all dead.
@@ -319,16 +321,14 @@ impl<S: Sys> Victims<S> {
         let (own, _) = kernel.sys.caller();
         let mut tried = Vec::with_capacity(before.pids.len().min(BATCH));
         let mut opened = Vec::with_capacity(before.pids.len().min(BATCH));
-        for &pid in &before.pids {
-            if has(&self.round, pid) {
-                continue;
-            }
+        let from = before.pids.partition_point(|&pid| self.handled.is_some_and(|last| pid <= last.get()));
+        for &pid in &before.pids[from..] {
             if opened.len() == BATCH {
                 kill.more = true;
                 break;
             }
             tried.push(pid);
-            if how.signal == libc::SIGKILL && self.needs_no_more(pid) {
+            if how.signal == Signal::KILL && self.needs_no_more(pid) {
                 continue;
             }
             if pid == own {
@@ -363,14 +363,14 @@ impl<S: Sys> Victims<S> {
         // Whoever is not among these comes after the last kill.
         self.killed_unlisted = false;
         if !kill.more {
-            self.round.clear();
+            self.handled = None;
             self.rounds = (self.rounds + 1) % AGAIN;
         }
         if opened.is_empty() {
             return Ok(());
         }
         if kill.more {
-            add(&mut self.round, tried);
+            self.handled = tried.last().copied().and_then(NonZeroI32::new);
         }
         let after = list(Who::Everybody)?;
         self.signalled.reserve_exact(opened.len());
@@ -383,9 +383,9 @@ impl<S: Sys> Victims<S> {
             }
             // First who it is: of a process without that, nobody could tell later whether it is dead.
             let identity = kernel.facts.identity(kernel.sys, &fd)?;
-            match kernel.sys.pidfd_send_signal(&fd, how.signal) {
+            match kernel.sys.pidfd_send_signal(&fd, how.signal.number()) {
                 Ok(()) => {
-                    if how.signal != libc::SIGKILL {
+                    if how.signal != Signal::KILL {
                         // A stopped process acts on a signal only once it is continued.
                         let _ = kernel.sys.pidfd_send_signal(&fd, libc::SIGCONT);
                     }
@@ -436,9 +436,9 @@ impl<S: Sys> Victims<S> {
         let (own, _) = kernel.sys.caller();
         add(&mut self.known, listing.pids.iter().copied());
         for &pid in listing.pids.iter().filter(|&&pid| pid != own) {
-            match kernel.sys.kill(pid, how.signal) {
+            match kernel.sys.kill(pid, how.signal.number()) {
                 Ok(()) => {
-                    if how.signal != libc::SIGKILL {
+                    if how.signal != Signal::KILL {
                         let _ = kernel.sys.kill(pid, libc::SIGCONT);
                     }
                     kernel.metrics.signals += 1;
@@ -459,7 +459,7 @@ impl<S: Sys> Victims<S> {
 
     /// Whether this round may pass over the process of this pid, for SIGKILL was sent to it, or to one before it.
     fn needs_no_more(&self, pid: i32) -> bool {
-        let doomed = |at: usize| self.signalled[at].signal == Some(libc::SIGKILL);
+        let doomed = |at: usize| self.signalled[at].signal == Some(Signal::KILL);
         self.rounds + 1 < AGAIN && self.find(pid).is_ok_and(doomed)
     }
 
@@ -491,7 +491,7 @@ impl Victim {
             return Ok(false);
         }
         // Where /proc does not say, it is waited for.
-        let doomed = self.signal == Some(libc::SIGKILL);
+        let doomed = self.signal == Some(Signal::KILL);
         let dying = doomed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
         // Once more, so that the pid was its own when /proc was asked.
         Ok(dying && !sys.has_exited(pidfd)?)
@@ -526,7 +526,7 @@ pub(crate) enum Unverified {
 /// What to send, and what may be done without pidfds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct How {
-    pub(crate) signal: i32,
+    pub(crate) signal: Signal,
     pub(crate) unverified: Unverified,
     /// The target is frozen by us.
     pub(crate) frozen: bool,

@@ -14,7 +14,7 @@ use crate::handle::{self, ReapHandle};
 use crate::machine::{Input, Kill};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, Reaped, Refusal};
-use crate::reaper::{CgroupOptions, Reaper};
+use crate::reaper::{CgroupOptions, Reaper, Signal};
 
 /// More system calls than a scene makes.
 const CALLS: u32 = 60;
@@ -290,7 +290,7 @@ fn who_comes_after_a_kill_of_both_kinds_is_new() {
         facts: &mut facts,
     };
     let listing = |pids: &[i32]| Listing { pids: pids.to_vec(), strangers: 0 };
-    let how = How { signal: libc::SIGKILL, unverified: Unverified::Nobody, frozen: false, no_pidfd: false };
+    let how = How { signal: Signal::KILL, unverified: Unverified::Nobody, frozen: false, no_pidfd: false };
     let mut victims = Victims::new();
     victims.killed_all(None);
     let there = listing(&[member]);
