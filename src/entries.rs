@@ -43,7 +43,7 @@ struct Entry<S: Sys> {
     machine: Machine,
     target: Target<S>,
     completer: Completer,
-    generation: usize,
+    generation: u32,
     spawned: Time,
     /// It is among those to go on in the next turn.
     again: bool,
@@ -54,7 +54,8 @@ pub(crate) struct Entries<S: Sys> {
     pub(crate) metrics: Metrics,
     slab: Slab<Entry<S>>,
     wheel: Wheel,
-    generation: usize,
+    /// Of the last spawn. Neither 0 nor all ones, so that no token is 0, or one of the reactor's own.
+    generation: u32,
     /// Tokens of entries whose step met its bound, and that go on in the next turn, after the others.
     again: VecDeque<usize>,
     facts: Facts,
@@ -101,7 +102,7 @@ impl<S: Sys> Entries<S> {
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         }
         let now = Time::from(self.checks.sys.now());
-        self.generation = self.generation.wrapping_add(1) & KEY_MASK;
+        self.generation = if self.generation as usize + 1 < KEY_MASK { self.generation + 1 } else { 1 };
         let generation = self.generation;
         let key = self.slab.insert(Entry {
             machine: Machine::new(&reaper, now, target.found()),
@@ -119,7 +120,7 @@ impl<S: Sys> Entries<S> {
     /// Wakes the entry that a token was made for, if it is still there.
     pub(crate) fn wake(&mut self, token: usize, input: Input, register: Register<'_, S>) {
         let (key, generation) = (token & KEY_MASK, token >> KEY_BITS);
-        if self.slab.get(key).is_some_and(|entry| entry.generation == generation) {
+        if self.slab.get(key).is_some_and(|entry| entry.generation as usize == generation) {
             self.drive(key, input, register);
         }
     }
@@ -242,6 +243,6 @@ fn kernel<'a, S: Sys>(
     Kernel { sys: &checks.sys, own: &checks.own, budget: &checks.budget, metrics, watch, facts }
 }
 
-fn token(key: usize, generation: usize) -> usize {
-    generation << KEY_BITS | key
+fn token(key: usize, generation: u32) -> usize {
+    (generation as usize) << KEY_BITS | key
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -40,9 +41,9 @@ struct State {
     result: Option<Box<Result>>,
     waker: Option<Waker>,
     /// Threads in [`ReapHandle::wait`]. A condition variable is notified by a system call, for nobody too.
-    waiting: usize,
-    /// The entry's token, once it has one: a handle from a `Remote` exists before its entry.
-    token: Option<usize>,
+    waiting: u32,
+    /// The entry's token, which is never 0, once it has one: a handle from a `Remote` exists before its entry.
+    token: Option<NonZeroUsize>,
     cancelled: bool,
 }
 
@@ -67,7 +68,7 @@ impl Completer {
     /// Tells the handle where to send a cancel; false if it was cancelled before.
     pub(crate) fn bind(&self, token: usize) -> bool {
         let mut state = self.slot.lock();
-        state.token = Some(token);
+        state.token = NonZeroUsize::new(token);
         !state.cancelled
     }
 
@@ -168,7 +169,7 @@ impl ReapHandle {
         };
         if let Some(token) = token {
             // A closed queue means a dropped reactor, which has completed the handle.
-            let _ = self.queue.push(Command::Cancel(token));
+            let _ = self.queue.push(Command::Cancel(token.get()));
         }
     }
 }

@@ -126,12 +126,12 @@ impl<S: Sys> Checks<S> {
 
 /// One target: its directories, and who was signalled in them.
 pub(crate) struct Target<S: Sys> {
-    trees: Vec<Tree<S>>,
+    trees: Box<[Tree<S>]>,
     victims: Victims<S>,
     /// Members found by the last look, for what may follow.
-    seen: Option<Listing>,
-    /// Members of the v1 trees found by the resolve, for the first look.
-    first: Option<Listing>,
+    seen: Option<Box<Listing>>,
+    /// They are those of the v1 trees found by the resolve, for the first look.
+    first: bool,
     /// The resolve's check for the caller's own cgroup is good for the first step.
     guarded: bool,
     /// Members have to be known one by one: the method signals them, or `cgroup.kill` was tried in vain.
@@ -140,7 +140,8 @@ pub(crate) struct Target<S: Sys> {
     killed: bool,
     kill_without_freezer: bool,
     faults: Faults,
-    path: PathBuf,
+    /// What the caller named, where nothing of it is there.
+    missing: Box<Path>,
     trouble: Option<Box<Trouble>>,
 }
 
@@ -149,16 +150,17 @@ impl<S: Sys> Target<S> {
         let sys = &checks.sys;
         reaper.check()?;
         let trees = resolve::resolve(checks, &reaper.place)?;
-        let path = match (trees.first(), &reaper.place) {
-            (Some(tree), _) => tree.pin.path().to_path_buf(),
-            (None, Place::Dir(path)) => path.clone(),
-            (None, Place::Named { name, .. }) => name.clone(),
+        let missing = match &reaper.place {
+            _ if !trees.is_empty() => Path::new(""),
+            Place::Dir(path) => path,
+            Place::Named { name, .. } => name,
         };
         let mut target = Target {
-            trees,
+            missing: missing.into(),
+            trees: trees.into(),
             victims: Victims::new(),
             seen: None,
-            first: None,
+            first: false,
             guarded: true,
             by_signals: reaper.method == KillMethod::Pidfd || reaper.method == KillMethod::Freezer,
             killed: false,
@@ -167,11 +169,10 @@ impl<S: Sys> Target<S> {
                 Place::Named { options, .. } => options.kill_without_freezer,
             },
             faults: reaper.faults,
-            path,
             trouble: None,
         };
         if !target.trees.is_empty() && !target.supports(sys, reaper.method) {
-            return Err(Refusal::Unsupported { method: reaper.method, path: target.path });
+            return Err(Refusal::Unsupported { method: reaper.method, path: target.path().into() });
         }
         target.check_members(sys, &checks.own)?;
         Ok(target)
@@ -181,8 +182,9 @@ impl<S: Sys> Target<S> {
     /// alone is in there; so the list that the first look needs anyway tells.
     fn check_members(&mut self, sys: &S, own: &Mutex<OwnCgroups<S>>) -> Result<(), Refusal> {
         let mut first = Listing::default();
-        let mut whole = true;
-        for tree in self.trees.iter().filter(|tree| tree.version == Version::V1) {
+        let is_v1 = |tree: &&Tree<S>| tree.version == Version::V1;
+        let mut whole = self.trees.iter().any(|tree| is_v1(&tree));
+        for tree in self.trees.iter().filter(is_v1) {
             let path = tree.pin.path();
             let own = match list_tree(sys, tree, &mut first) {
                 Ok(()) => Ok(first.pids.contains(&sys.caller().0)),
@@ -203,7 +205,8 @@ impl<S: Sys> Target<S> {
                 Err(source) => return Err(Refusal::Io { path: path.into(), source }),
             }
         }
-        self.first = whole.then_some(first);
+        self.first = whole;
+        self.seen = whole.then(|| Box::new(first));
         Ok(())
     }
 
@@ -227,7 +230,7 @@ impl<S: Sys> Target<S> {
 
     /// The first directory, or what the caller named where there was none.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.trees.first().map_or(&self.missing, |tree| tree.pin.path())
     }
 
     /// Whether it is to do without notifications.
@@ -245,7 +248,7 @@ impl<S: Sys> Target<S> {
     fn hindered(&mut self, act: Act, path: PathBuf, source: io::Error) {
         if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
             self.victims.let_go();
-            for tree in &mut self.trees {
+            for tree in self.trees.iter_mut() {
                 tree.pin.let_go();
                 tree.events = None;
             }
@@ -262,7 +265,9 @@ impl<S: Sys> Target<S> {
     /// Ends the first steps, for which the resolve's checks are fresh and its directories held.
     pub(crate) fn outdate(&mut self) {
         self.guarded = false;
-        self.first = None;
+        if std::mem::take(&mut self.first) {
+            self.seen = None;
+        }
         for tree in self.trees.iter_mut().filter(|tree| tree.version == Version::V2) {
             tree.pin.let_go();
         }
@@ -272,10 +277,10 @@ impl<S: Sys> Target<S> {
     /// tell whether there are any.
     pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>, list: bool) -> Look {
         kernel.metrics.looks += 1;
-        self.seen = None;
+        let seen = self.seen.take();
+        let first = if std::mem::take(&mut self.first) { seen } else { None };
         let mut populated = false;
         let mut unknown = None;
-        let first = self.first.take();
         let mut listing = Listing::default();
         let mut listed = false;
         // Who is in a v2 group that dies of `cgroup.kill` and says so itself, nobody needs to know.
@@ -305,7 +310,7 @@ impl<S: Sys> Target<S> {
                 unknown = Some((tree.pin.path().to_path_buf(), error));
             }
         }
-        listing.extend(first);
+        listing.extend(first.map(|first| *first));
         listing.finish();
         // Of a list that is not whole nothing follows but that somebody is there.
         let whole = listed && unknown.is_none();
@@ -322,7 +327,7 @@ impl<S: Sys> Target<S> {
             match self.victims.all_dead(kernel) {
                 Ok(Some(dead)) => populated |= !dead,
                 Ok(None) => return Look::More,
-                Err(source) => unknown = Some((self.path.clone(), source)),
+                Err(source) => unknown = Some((self.path().to_path_buf(), source)),
             }
         }
         if let Some((path, source)) = unknown {
@@ -334,7 +339,7 @@ impl<S: Sys> Target<S> {
             }
         }
         if populated {
-            self.seen = whole.then_some(listing);
+            self.seen = whole.then(|| Box::new(listing));
             return Look::Populated { fresh, shrunk };
         }
         // Whoever was killed is dead by now.
@@ -387,7 +392,7 @@ impl<S: Sys> Target<S> {
 
     fn cgroup_kill(&mut self, kernel: &mut Kernel<'_, S>, index: usize, means: Means, kill: &mut Kill) {
         let sys = kernel.sys;
-        let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_ref());
+        let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_deref());
         let tree = &trees[index];
         let prepared = guard(kernel, tree, self.guarded).and_then(|()| {
             if !kernel.facts.hides_dying {
@@ -488,7 +493,7 @@ impl<S: Sys> Target<S> {
         let mut kill = Kill::default();
         let result = match self.seen.take().filter(|_| !frozen) {
             Some(seen) => Ok(seen),
-            None => list(Who::Everybody),
+            None => list(Who::Everybody).map(Box::new),
         }
         .and_then(|before| {
             let result = self.victims.signal(kernel, how, &mut self.trouble, &before, list, &mut kill);
@@ -500,7 +505,7 @@ impl<S: Sys> Target<S> {
             kill.failed |= !is_denied(&source);
             kill.more = false;
             self.victims.begin_again();
-            self.hindered(Act::Kill, self.path.clone(), source);
+            self.hindered(Act::Kill, self.path().to_path_buf(), source);
         }
         kill
     }
@@ -512,13 +517,13 @@ impl<S: Sys> Target<S> {
             Ok(freezer) => freezer,
             // A passing error: the timeout of the freeze bounds the tries.
             Err(error) => {
-                self.hindered(Act::Freeze, self.path.clone(), error);
+                self.hindered(Act::Freeze, self.path().to_path_buf(), error);
                 return Freeze::Freezing;
             }
         };
         // Of the caller's threads the guard below asks for the calling one; the list has their process for any of them.
         if self.seen.as_ref().is_some_and(|seen| seen.contains(sys.caller().0)) {
-            self.hindered(Act::Freeze, self.path.clone(), the_caller_inside());
+            self.hindered(Act::Freeze, self.path().to_path_buf(), the_caller_inside());
             return Freeze::Unavailable;
         }
         let mut result = Freeze::Unavailable;
@@ -573,7 +578,7 @@ impl<S: Sys> Target<S> {
         let sys = kernel.sys;
         if let Err(error) = self.find_freezer(sys) {
             let denied = is_denied(&error);
-            self.hindered(Act::Thaw, self.path.clone(), error);
+            self.hindered(Act::Thaw, self.path().to_path_buf(), error);
             return if denied { Thaw::Denied } else { Thaw::Failed };
         }
         let mut result = Thaw::Thawed;
@@ -591,7 +596,7 @@ impl<S: Sys> Target<S> {
             match kernel.facts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
                 Ok(true) => {}
                 Ok(false) => result = Thaw::HeldByAncestor,
-                Err(error) => log::debug!("{}: {error}", self.path.display()),
+                Err(error) => log::debug!("{}: {error}", self.path().display()),
             }
         }
         let mut trouble = None;
@@ -650,7 +655,7 @@ impl<S: Sys> Target<S> {
     /// The error of a reap that did not end well.
     pub(crate) fn error(&mut self, sys: &S, end: End, effort: Effort) -> ReapError {
         let trouble = self.trouble.take();
-        let path = self.path.clone();
+        let path = self.path().to_path_buf();
         match end {
             End::TimedOut => ReapError::TimedOut {
                 path,

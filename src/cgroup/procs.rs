@@ -125,7 +125,10 @@ struct Victim {
 }
 
 /// Adds numbers to sorted ones.
-fn add(sorted: &mut Vec<i32>, more: impl IntoIterator<Item = i32>) {
+fn add(sorted: &mut Vec<i32>, more: impl IntoIterator<Item = i32, IntoIter: ExactSizeIterator>) {
+    let more = more.into_iter();
+    // Thousands wait at once: no room to spare.
+    sorted.reserve_exact(more.len());
     sorted.extend(more);
     sorted.sort_unstable();
     sorted.dedup();

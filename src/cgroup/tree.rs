@@ -21,8 +21,9 @@ pub(crate) struct Tree<S: Sys> {
     pub(crate) unwatchable: bool,
     /// They said last that nobody is there.
     pub(crate) emptied: bool,
-    /// Directories still to be removed in the removal under way.
-    removing: Vec<PathBuf>,
+    /// Directories still to be removed in the removal under way, if that takes several steps.
+    #[allow(clippy::box_collection, reason = "thousands of entries have one, and few use it")]
+    removing: Option<Box<Vec<PathBuf>>>,
     /// Set once it is gone, which is for good.
     pub(crate) end: Option<TreeEnd>,
 }
@@ -51,7 +52,7 @@ impl<S: Sys> Tree<S> {
             events: None,
             unwatchable: false,
             emptied: false,
-            removing: Vec::new(),
+            removing: None,
             end: None,
         }
     }
@@ -95,21 +96,20 @@ impl<S: Sys> Tree<S> {
     pub(crate) fn remove(&mut self, sys: &S, bound: &mut usize) -> Result<Removed, Lost> {
         if !is_leaf(&self.pin.still_there(sys)?) {
             let dir = self.pin.dir(sys)?;
-            if self.removing.is_empty() {
-                self.removing = descendants(sys, &dir).map_err(Lost::Unknown)?.split_off(1);
-            }
-            while let Some(child) = self.removing.pop() {
+            let mut left = match self.removing.take() {
+                Some(left) => left,
+                None => Box::new(descendants(sys, &dir).map_err(Lost::Unknown)?.split_off(1)),
+            };
+            while let Some(child) = left.pop() {
                 if *bound == 0 {
-                    self.removing.push(child);
+                    left.push(child);
+                    self.removing = Some(left);
                     return Ok(Removed::More);
                 }
                 *bound -= 1;
                 match below(sys, &*dir, &child, |at, child| sys.rmdir(Some(at), child)) {
-                    Err(error) if !is_gone(&error) => {
-                        // The next attempt looks anew.
-                        self.removing.clear();
-                        return Err(Lost::Unknown(error));
-                    }
+                    // The next attempt looks anew.
+                    Err(error) if !is_gone(&error) => return Err(Lost::Unknown(error)),
                     // Whoever removed it, it is gone.
                     _ => {}
                 }
