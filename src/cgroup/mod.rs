@@ -365,8 +365,9 @@ impl<S: Sys> Target<S> {
     /// Sends SIGKILL to everybody.
     pub(crate) fn kill(&mut self, kernel: &mut Kernel<'_, S>, means: Means, frozen: bool) -> Kill {
         let mut kill = Kill::default();
-        let needless =
-            means == Means::Both && self.seen.as_ref().is_some_and(|seen| self.victims.need_no_more(seen));
+        let needless = means == Means::Both
+            && self.by_signals
+            && self.seen.as_ref().is_some_and(|seen| self.victims.need_no_more(seen));
         if means != Means::Signals && !needless {
             for index in 0..self.trees.len() {
                 if self.trees[index].version == Version::V2 && self.trees[index].end.is_none() {

@@ -466,9 +466,11 @@ impl<S: Sys> Victims<S> {
         self.rounds + 1 < AGAIN && self.find(pid).is_ok_and(doomed)
     }
 
-    /// The same of everybody.
+    /// The same of everybody in a group that has somebody in it.
     pub(crate) fn need_no_more(&self, listing: &Listing) -> bool {
-        listing.strangers == 0 && listing.pids.iter().all(|&pid| self.needs_no_more(pid))
+        !listing.is_empty()
+            && listing.strangers == 0
+            && listing.pids.iter().all(|&pid| self.needs_no_more(pid))
     }
 
     /// Notes that a process was signalled; whether for the first time.
