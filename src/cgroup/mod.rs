@@ -282,7 +282,7 @@ impl<S: Sys> Target<S> {
         let mut populated = false;
         let mut unknown = None;
         let mut listing = Listing::default();
-        let mut listed = false;
+        let (mut listed, mut passed_over) = (false, false);
         // Who is in a v2 group that dies of `cgroup.kill` and says so itself, nobody needs to know.
         let list_v2 = self.by_signals || list && (self.killed || kernel.facts.hides_dying);
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
@@ -302,6 +302,7 @@ impl<S: Sys> Target<S> {
                         listed = true;
                         list_tree(kernel.sys, tree, &mut listing)
                     } else {
+                        passed_over |= events.populated;
                         Ok(())
                     }
                 }),
@@ -339,7 +340,9 @@ impl<S: Sys> Target<S> {
             }
         }
         if populated {
-            self.seen = whole.then(|| Box::new(listing));
+            // Where the dying are hidden, everybody has to be known before a kill.
+            let enough = whole && !(passed_over && kernel.facts.hides_dying);
+            self.seen = enough.then(|| Box::new(listing));
             return Look::Populated { fresh, shrunk };
         }
         // Whoever was killed is dead by now.

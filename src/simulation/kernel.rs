@@ -160,7 +160,7 @@ pub(super) struct Process {
     pub(super) refused: bool,
     /// The reaps that read its pid in some `cgroup.procs`.
     pub(super) listed: Reaps,
-    /// And those that got nonsense in its place.
+    /// And those that got nonsense in its place, or could not read it in time.
     pub(super) omitted: Reaps,
     /// SIGSTOP has been sent, and no SIGCONT.
     pub(super) stopped: bool,
@@ -175,6 +175,11 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// Whether a reap can tell that it killed it, also once it is no longer listed.
+    pub(super) fn is_known(&self, reap: Option<usize>) -> bool {
+        self.signalled.has(reap) && self.listed.has(reap) && !self.omitted.has(reap)
+    }
+
     /// Whether a freeze of v1 has taken hold, so that no SIGKILL reaches it; or one of v2, which leaves it
     /// killable.
     fn is_frozen(&self, version: usize, now: Duration) -> bool {
@@ -761,7 +766,8 @@ impl World {
             // Inside of a target it is for the library to undo, while it is at it and sees for whom.
             let reaped = group.target.is_some_and(|target| self.targets[target].live);
             let theirs = !reaped || self.strangers;
-            if group.frozen == Some(Hand::Theirs) && theirs {
+            // A reap that lost the right to thaw has left it frozen, and others may wait for whom it holds.
+            if theirs && (group.frozen == Some(Hand::Theirs) || !reaped) {
                 group.frozen = None;
             }
         }
@@ -834,6 +840,11 @@ impl World {
             self.members_below(group).map(|p| (p.ino, p.nature.leaderless)).collect();
         for (ino, leaderless) in victims {
             self.check_victim(ino, libc::SIGKILL, "cgroup.kill");
+            // Who joined after the list before it may be hidden before the next.
+            let (step, acting) = (self.step, self.acting);
+            if let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.moved == step) {
+                process.omitted.add(acting);
+            }
             // It goes to the leader, which wakes nobody else.
             if !leaderless {
                 self.deliver(ino, libc::SIGKILL);
@@ -1261,8 +1272,7 @@ impl Sys for Sim {
         // On v1 nobody can know of those that die by themselves.
         let blocks = |p: &Process| {
             // Nor, if they are in another PID namespace, of any.
-            let told = p.signalled.has(world.groups[group].target) && !p.nature.stranger;
-            let known = hierarchy == V2 || told;
+            let known = hierarchy == V2 || p.is_known(world.groups[group].target) && !p.nature.stranger;
             p.life == Life::Dying && known && p.groups[hierarchy] == group && p.moved < world.step
         };
         if world.features.hides_dying && world.processes.iter().any(blocks) {
