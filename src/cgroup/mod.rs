@@ -492,7 +492,7 @@ impl<S: Sys> Target<S> {
         let (sys, trees) = (kernel.sys, &self.trees);
         let list = |who| match who {
             Who::Everybody => members(sys, trees),
-            Who::Frozen => members(sys, trees.iter().filter(|tree| tree.is_freezer())),
+            Who::Frozen => frozen_members(sys, trees),
         };
         let mut kill = Kill::default();
         let result = match self.seen.take().filter(|_| !frozen) {
@@ -729,6 +729,28 @@ fn members<'a, S: Sys + 'a>(sys: &S, trees: impl IntoIterator<Item = &'a Tree<S>
         }
     }
     listing.finish();
+    Ok(listing)
+}
+
+/// The members of the trees in the v1 freezer's hierarchy; an error if one may have joined that is not frozen.
+fn frozen_members<S: Sys>(sys: &S, trees: &[Tree<S>]) -> io::Result<Listing> {
+    let freezers = || trees.iter().filter(|tree| tree.is_freezer() && tree.end.is_none());
+    let listing = members(sys, freezers())?;
+    for tree in freezers() {
+        let frozen = tree
+            .pin
+            .dir(sys)
+            .and_then(|dir| v1::is_frozen(sys, &dir).map_err(|error| lost(sys, tree, error)));
+        match frozen {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = "thawed, or joined by somebody, in mid-freeze";
+                return Err(io::Error::new(io::ErrorKind::Interrupted, why));
+            }
+            Err(Lost::Gone | Lost::Replaced) => {}
+            Err(Lost::Unknown(error)) => return Err(error),
+        }
+    }
     Ok(listing)
 }
 

@@ -48,6 +48,11 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
     Ok(Freeze::Freezing)
 }
 
+/// Whether everybody in it and below is frozen now. Who joins ends that until it is frozen, too.
+pub(crate) fn is_frozen<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<bool> {
+    Ok(parse(&file::read(sys, root, Path::new(""), STATE)?)? == State::Frozen)
+}
+
 /// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it. One that is most
 /// likely `frozen` is written to at once.
 pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path, frozen: bool) -> io::Result<bool> {

@@ -486,7 +486,9 @@ impl History {
         let Reap { reaper, spawned, .. } = &self.reaps[of];
         let (method, deadline) = (reaper.method, *spawned + reaper.deadline.unwrap_or_default());
         let caller = world.processes.iter().find(|process| process.pid == SELF);
-        if method == KillMethod::CgroupKill && caller.is_some_and(|p| world.targets_of(p).any(|t| t == of)) {
+        // Inside, or a moment ago.
+        let inside = |p: &kernel::Process| p.moved == world.step || world.targets_of(p).any(|t| t == of);
+        if method == KillMethod::CgroupKill && caller.is_some_and(inside) {
             return None;
         }
         let spared = |p: &&kernel::Process| {
