@@ -1343,7 +1343,7 @@ impl Sys for Sim {
         let (now, step, thawed_in) = (world.now, world.step, world.thawed_in);
         let loose = |p: &mut Process| {
             let frozen = p.is_frozen(0, now) || p.is_frozen(1, now);
-            p.life == Life::Alive && !frozen && p.moved < step && thawed_in < step
+            p.life == Life::Alive && !frozen && thawed_in < step
         };
         if world.process(ino).is_some_and(loose) {
             world.outrage(format!("kill: {ino}, pid {pid}, is not frozen"));
