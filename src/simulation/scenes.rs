@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, Features, Hand, MOUNTS, Nature, ROOTS, Sim, V2, World};
+use super::kernel::{CPU, FREEZER, Features, Hand, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::queue;
 use crate::cgroup::procs::{How, Listing, Unverified, Victims};
 use crate::cgroup::{Budget, Checks, Facts, Kernel, OwnCgroups};
@@ -223,6 +223,38 @@ fn a_late_cancel_is_not_for_another() {
     assert_eq!(entries.len(), 1, "cancelled by another's token");
     entries.wake(second, Input::Cancel, &register);
     assert_eq!(entries.len(), 0);
+}
+
+/// A member of the v2 group alone comes in the grace, is killed by `cgroup.kill` at its end, and is slow to die. Another
+/// hand removes the group: where the dying are hidden nothing tells of him then but that he was known before the kill.
+#[test]
+fn who_came_in_the_grace_is_waited_for() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let groups = [CPU, V2].map(|root| {
+        let slice = world.mkdir(root, "slice");
+        world.mkdir(slice, "t")
+    });
+    let elsewhere = world.processes[0].groups;
+    world.add_process([elsewhere[FREEZER], groups[0], elsewhere[V2]], Nature::default(), None);
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let register = |fd: &_, token, _| sim.register(fd, token);
+    let reaper = reaper(&["cpu", "unified"]).grace(Signal::TERM, Duration::from_millis(5));
+    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(&queue);
+    entries.admit(Spawn { reaper, target, completer }, &register);
+    let nature = Nature { hangs: true, ..Nature::default() };
+    let late = [elsewhere[FREEZER], elsewhere[CPU], groups[1]];
+    let late = sim.0.borrow_mut().add_process(late, nature, None);
+    run(&sim, &mut entries);
+    assert_eq!(sim.0.borrow_mut().process(late).expect("added").life, Life::Dying);
+    sim.0.borrow_mut().remove(groups[1]).expect("nobody is listed");
+    run(&sim, &mut entries);
+    assert!(handle.try_wait().is_none(), "he is not dead");
+    sim.0.borrow_mut().calm();
+    run(&sim, &mut entries);
+    assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
 }
 
 /// Who has left by the second list is none of those that `cgroup.kill` reaches: where the dying are hidden, he is
