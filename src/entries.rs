@@ -129,10 +129,12 @@ impl<S: Sys> Entries<S> {
     pub(crate) fn expire(&mut self, register: Register<'_, S>) -> bool {
         let now = u64::try_from(self.checks.sys.now().as_millis()).unwrap_or(u64::MAX);
         let before = self.metrics.timers;
+        let late = self.wheel.next().map_or(0, |tick| now.saturating_sub(tick));
+        let tick = Input::Tick { late: Time::from_millis(late) };
         for _ in 0..BATCH {
             let Some(key) = self.wheel.pop(now) else { break };
             self.metrics.timers += 1;
-            self.drive(key, Input::Tick, register);
+            self.drive(key, tick, register);
         }
         self.metrics.timers != before
     }

@@ -17,8 +17,8 @@
 //!    each time up to `max_wait`, and from `min_wait` again as soon as something changed.
 //!
 //! Between kills a few looks, 1, 2, 4, ... ms apart, cover for a notification that the kernel delays or
-//! loses. They follow only a kill that did something, so that a group that cannot die costs its safety
-//! tick and nothing else.
+//! loses, where it may. They follow only a kill that did something, so that a group that cannot die costs its
+//! safety tick and nothing else.
 
 use crate::outcome::{Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper, Signal};
@@ -60,8 +60,10 @@ pub(crate) enum Input {
     Start,
     /// The kernel said that something may have changed.
     Event,
-    /// The time given with [`Action::Wait`] has come.
-    Tick,
+    /// The time given with [`Action::Wait`] has come. The loop is this late with the one that it is most late with.
+    Tick {
+        late: Time,
+    },
     /// The turn given away with [`Action::Again`] has come round.
     Again,
     /// The caller wants no more of it.
@@ -106,6 +108,8 @@ pub(crate) struct Kill {
     pub(crate) failed: bool,
     /// The bound on one step's work was met: call again.
     pub(crate) more: bool,
+    /// When they die, that is notified of at once.
+    pub(crate) notified: bool,
 }
 
 /// Answer to [`Action::Freeze`].
@@ -334,7 +338,7 @@ impl Machine {
     /// answer only to the action just returned; not at all after [`Action::Finish`].
     pub(crate) fn step(&mut self, now: Time, input: Input) -> Action {
         match input {
-            Input::Start | Input::Event | Input::Tick | Input::Again => self.on_wake(now, input),
+            Input::Start | Input::Event | Input::Tick { .. } | Input::Again => self.on_wake(now, input),
             Input::Cancel => self.finish(End::Cancelled),
             Input::Looked(look) => self.on_look(now, look),
             Input::Killed(kill) => self.on_kill(now, kill),
@@ -345,8 +349,13 @@ impl Machine {
     }
 
     fn on_wake(&mut self, now: Time, input: Input) -> Action {
-        if input == Input::Tick {
+        if let Input::Tick { late } = input {
             self.burst = 0;
+            if self.killed_all() && late > self.wait && !self.excused {
+                // The loop was busy, and so are those that it killed: nothing is known of how they take it.
+                self.excused = true;
+                self.kill_at = Some(now.saturating_add(late.saturating_mul(4).min(self.max_wait)));
+            }
         }
         let frozen = self.frozen;
         match std::mem::replace(&mut self.resume, Resume::Look) {
@@ -420,13 +429,6 @@ impl Machine {
         if self.freezing.is_some() {
             return Action::Freeze;
         }
-        let late = self.kill_at.map_or(Time::ZERO, |at| now.saturating_sub(at));
-        if self.left_alone() && late > self.wait && !self.excused {
-            // The loop was busy, and so are those that it killed: nothing is known of how they take it.
-            self.excused = true;
-            self.kill_at = Some(now.saturating_add(late.saturating_mul(4).min(self.max_wait)));
-            return self.wait(now);
-        }
         if self.due(now) {
             // A round that nothing came of lengthens the next wait.
             if self.kill_at.is_some() && !(fresh || shrunk) {
@@ -492,7 +494,8 @@ impl Machine {
         self.freezing = None;
         self.excused = false;
         // After its first kill, and each that found somebody new, a group is about to change.
-        self.probe = (self.rounds == 1 || kill.signalled > 0).then_some(PROBE);
+        let changing = self.rounds == 1 || kill.signalled > 0;
+        self.probe = (changing && !kill.notified).then_some(PROBE);
         self.kill_at = Some(now.saturating_add(self.wait));
         // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them. Of those that have lasted
         // for long, few are newly frozen.
@@ -514,7 +517,7 @@ impl Machine {
             self.back_off(now);
         } else {
             self.grace = Grace::Sent(end);
-            self.probe = Some(PROBE);
+            self.probe = (!kill.notified).then_some(PROBE);
             self.kill_at = Some(now.saturating_add(self.wait));
         }
         self.freezing = None;
@@ -650,6 +653,11 @@ impl Machine {
         self.used == Some(UsedMethod::CgroupKill) && self.rounds < STUBBORN
     }
 
+    /// The same of any way to kill, as far as everybody got it.
+    fn killed_all(&self) -> bool {
+        self.left_alone() || !self.owed && (1..STUBBORN).contains(&self.rounds)
+    }
+
     /// Whether the wait for the next attempt is over.
     fn due(&self, now: Time) -> bool {
         self.kill_at.is_none_or(|at| now >= at)
@@ -722,6 +730,8 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const ZERO: Time = Time::from_millis(0);
+    const TICK: Input = Input::Tick { late: ZERO };
     const POPULATED: Look = Look::Populated { fresh: false, shrunk: false };
     const FRESH: Look = Look::Populated { fresh: true, shrunk: false };
     const EMPTY: Look = Look::Empty { replaced: false };
@@ -733,6 +743,7 @@ mod tests {
         unsafe_unfrozen: false,
         more: false,
         failed: false,
+        notified: false,
     };
 
     fn reaper() -> Reaper {
@@ -756,7 +767,7 @@ mod tests {
     impl Rig {
         fn new(reaper: &Reaper) -> Rig {
             Rig {
-                machine: Machine::new(reaper, Time::ZERO, true),
+                machine: Machine::new(reaper, ZERO, true),
                 now: Duration::ZERO,
                 look: POPULATED,
                 kill: KILLED,
@@ -794,7 +805,7 @@ mod tests {
         fn run(&mut self, until: Duration) -> Option<End> {
             let mut input = Input::Start;
             if !self.looks.is_empty() {
-                input = Input::Tick;
+                input = TICK;
             }
             loop {
                 match self.wake(input) {
@@ -802,7 +813,7 @@ mod tests {
                     Ok(next) if next > until => return None,
                     Ok(next) => {
                         self.now = self.now.max(next);
-                        input = Input::Tick;
+                        input = TICK;
                     }
                 }
             }
@@ -853,7 +864,7 @@ mod tests {
         rig.look = EMPTY;
         let before = rig.kills().len();
         rig.now = 5000 * MS;
-        assert_eq!(rig.wake(Input::Tick), Err(End::Done(Outcome::Removed)));
+        assert_eq!(rig.wake(TICK), Err(End::Done(Outcome::Removed)));
         assert_eq!(rig.kills().len(), before);
     }
 
@@ -866,7 +877,7 @@ mod tests {
             for _ in 0..200 {
                 let next = rig.wake(input).unwrap();
                 assert!(next > last || next == Time::from(Duration::MAX).into());
-                (last, rig.now, input) = (next, next, Input::Tick);
+                (last, rig.now, input) = (next, next, TICK);
             }
         }
     }
@@ -877,7 +888,7 @@ mod tests {
         rig.run(849 * MS);
         rig.look = Look::Populated { fresh: false, shrunk: true };
         rig.now = 850 * MS;
-        rig.wake(Input::Tick).unwrap();
+        rig.wake(TICK).unwrap();
         rig.look = POPULATED;
         rig.now = 860 * MS;
         rig.run(1100 * MS);
@@ -910,7 +921,7 @@ mod tests {
         // Each freeze is followed by its kill and its thaw.
         assert!(!rig.machine.froze());
         rig.now = 10 * MS;
-        rig.wake(Input::Tick).unwrap();
+        rig.wake(TICK).unwrap();
         rig.wake(Input::Event).unwrap();
         assert_eq!(rig.kills().len(), 3 + usize::from(BURST));
     }
@@ -961,7 +972,7 @@ mod tests {
         rig.now = 200 * MS;
         rig.run(200 * MS);
         rig.now = 1000 * MS;
-        rig.wake(Input::Tick).unwrap();
+        rig.wake(TICK).unwrap();
         assert_eq!(rig.kills().last(), Some(&1000));
     }
 
@@ -978,7 +989,7 @@ mod tests {
                 "cancel" => rig.wake(Input::Cancel),
                 "deadline" => {
                     rig.now = 50 * MS;
-                    rig.wake(Input::Tick)
+                    rig.wake(TICK)
                 }
                 "replaced" => {
                     rig.look = Look::Replaced;
@@ -1011,7 +1022,7 @@ mod tests {
         assert!(rig.wake(Input::Cancel).is_ok());
         rig.thaw = Thaw::Thawed;
         rig.now = next;
-        assert_eq!(rig.wake(Input::Tick), Err(End::Cancelled));
+        assert_eq!(rig.wake(TICK), Err(End::Cancelled));
         assert!(!rig.machine.froze());
     }
 
@@ -1032,7 +1043,7 @@ mod tests {
         assert_eq!(rig.run(60 * MS), None);
         assert!(rig.machine.froze() && rig.wake(Input::Cancel).is_ok());
         rig.thaw = Thaw::Thawed;
-        assert_eq!(rig.wake(Input::Tick), Err(End::TimedOut));
+        assert_eq!(rig.wake(TICK), Err(End::TimedOut));
     }
 
     #[test]
@@ -1107,11 +1118,11 @@ mod tests {
         let mut rig = Rig::new(&reaper());
         rig.kill.more = true;
         assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
-        assert_eq!(rig.wake(Input::Tick), Ok(Duration::ZERO));
+        assert_eq!(rig.wake(TICK), Ok(Duration::ZERO));
         assert_eq!(rig.looks.len(), 1);
         assert_eq!(rig.machine.rounds(), 0);
         rig.kill.more = false;
-        rig.wake(Input::Tick).unwrap();
+        rig.wake(TICK).unwrap();
         assert_eq!(rig.machine.rounds(), 1);
     }
 
@@ -1170,30 +1181,42 @@ mod tests {
         // Nor is it asked who they are, before that.
         let mut rig = Rig::new(&reaper());
         rig.kill.method = Some(UsedMethod::CgroupKill);
-        assert_eq!(rig.machine.step(Time::ZERO, Input::Start), Action::Look { list: true });
+        assert_eq!(rig.machine.step(ZERO, Input::Start), Action::Look { list: true });
         rig.wake(Input::Looked(POPULATED)).unwrap();
         assert_eq!(rig.machine.step(MS.into(), Input::Event), Action::Look { list: false });
     }
 
     #[test]
     fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
-        for (method, kills) in
-            [(UsedMethod::CgroupKill, vec![0, 410, 450]), (UsedMethod::Pidfd, vec![0, 90, 130, 290])]
-        {
+        let late = |late: u32| Input::Tick { late: (late * MS).into() };
+        for (method, failed, kills) in [
+            (UsedMethod::CgroupKill, false, vec![0, 446, 486]),
+            (UsedMethod::Pidfd, false, vec![0, 446, 486]),
+            // Some were not even signalled.
+            (UsedMethod::Pidfd, true, vec![0, 90, 130, 290]),
+        ] {
             let mut rig = Rig::new(&reaper());
-            rig.kill.method = Some(method);
+            rig.kill = Kill { method: Some(method), failed, ..KILLED };
             rig.wake(Input::Start).unwrap();
             rig.now = 90 * MS;
+            rig.now = rig.wake(late(89)).unwrap();
             rig.run(490 * MS);
             assert_eq!(rig.kills(), kills, "{method:?}");
         }
+        // Nor if it is late with others only.
+        let mut rig = Rig::new(&reaper());
+        rig.wake(Input::Start).unwrap();
+        rig.now = 5 * MS;
+        rig.now = rig.wake(late(20)).unwrap();
+        rig.run(100 * MS);
+        assert_eq!(rig.kills(), [0, 85]);
         // Once a round, however late it is each time.
         let mut rig = Rig::new(&reaper());
         rig.kill.method = Some(UsedMethod::CgroupKill);
         rig.wake(Input::Start).unwrap();
-        for at in [100, 600, 1000, 3000] {
+        for (at, by) in [(100, 90), (600, 140), (1000, 360), (3000, 560)] {
             rig.now = at * MS;
-            rig.wake(Input::Tick).unwrap();
+            rig.wake(late(by)).unwrap();
         }
         assert_eq!(rig.kills(), [0, 600, 3000]);
         // And for no longer than `max_wait`.
@@ -1201,8 +1224,27 @@ mod tests {
         rig.kill.method = Some(UsedMethod::CgroupKill);
         rig.wake(Input::Start).unwrap();
         rig.now = 100 * MS;
+        rig.now = rig.wake(late(90)).unwrap();
         rig.run(120 * MS);
         assert_eq!(rig.kills(), [0, 120]);
+        // Who comes meanwhile is killed at once.
+        let mut rig = Rig::new(&reaper());
+        rig.wake(Input::Start).unwrap();
+        rig.now = 100 * MS;
+        rig.look = FRESH;
+        rig.wake(late(90)).unwrap();
+        assert_eq!(rig.kills(), [0, 100]);
+    }
+
+    /// Where death is notified of at once, no look of one's own is due between the kills.
+    #[test]
+    fn looks_cover_for_late_notifications_only() {
+        for (notified, looks) in [(false, vec![0, 1, 3, 7, 10]), (true, vec![0, 10])] {
+            let mut rig = Rig::new(&reaper());
+            rig.kill.notified = notified;
+            rig.run(10 * MS);
+            assert_eq!(rig.looks, looks);
+        }
     }
 
     #[test]
@@ -1292,7 +1334,7 @@ mod tests {
         rig.wake(Input::Start).unwrap();
         assert!(!rig.machine.escalated());
         rig.now = 10 * MS;
-        rig.wake(Input::Tick).unwrap();
+        rig.wake(TICK).unwrap();
         assert_eq!((rig.machine.signalled(), rig.machine.rounds()), (6, 2));
         assert_eq!(rig.machine.used(), Some(UsedMethod::Pidfd));
     }

@@ -15,8 +15,6 @@ pub(crate) struct Time(
 );
 
 impl Time {
-    pub(crate) const ZERO: Time = Time::from_nanos(0);
-
     const fn from_nanos(nanos: u64) -> Time {
         Time(NonZeroU64::MIN.saturating_add(nanos))
     }
@@ -69,6 +67,8 @@ impl fmt::Debug for Time {
 mod tests {
     use super::*;
 
+    const ZERO: Time = Time::from_nanos(0);
+
     #[test]
     fn it_is_as_good_as_a_duration() {
         for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, u64::MAX - 1] {
@@ -78,10 +78,10 @@ mod tests {
         }
         assert_eq!(Time::from_millis(7), Time::from(Duration::from_millis(7)));
         let (one, two) = (Time::from_nanos(1), Time::from_nanos(2));
-        assert!(Time::ZERO < one && one < two);
+        assert!(ZERO < one && one < two);
         assert_eq!(one.saturating_add(one), two);
         assert_eq!(two.saturating_sub(one), one);
-        assert_eq!(one.saturating_sub(two), Time::ZERO);
+        assert_eq!(one.saturating_sub(two), ZERO);
         assert_eq!(one.saturating_mul(2), two);
     }
 

@@ -511,6 +511,9 @@ impl<S: Sys> Target<S> {
             self.victims.begin_again();
             self.hindered(Act::Kill, self.path().to_path_buf(), source);
         }
+        // v2's own notifications may be late.
+        let legacy = |tree: &Tree<S>| tree.version == Version::V1 || tree.end.is_some();
+        kill.notified = self.victims.are_watched() && self.trees.iter().all(legacy);
         kill
     }
 

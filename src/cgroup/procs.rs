@@ -270,6 +270,11 @@ impl<S: Sys> Victims<S> {
         self.watched = None;
     }
 
+    /// Whether the exit of some member wakes the reactor.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
     /// Gives up the descriptor that is held.
     pub(crate) fn let_go(&mut self) {
         self.watched = None;
