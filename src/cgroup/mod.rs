@@ -14,7 +14,7 @@
 //! group that outlives several kills is listed, and watched by the pidfd of a member as well.
 //!
 //! v1 has no notification: there it is the pidfd of the last member listed, one a reap whatever the number of
-//! members, and a list when that has exited.
+//! members, and a list when that has exited. It is never late, so that nothing is looked at in between.
 
 mod budget;
 mod elsewhere;
