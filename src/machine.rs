@@ -85,8 +85,9 @@ pub(crate) enum Look {
     /// All directories that are left are empty, and the processes signalled are dead. `replaced`: one that is
     /// not left has another in its place.
     Empty { replaced: bool },
-    /// Somebody lives. `fresh`: some were not there at the last kill; `shrunk`: some died since the last look.
-    Populated { fresh: bool, shrunk: bool },
+    /// Somebody lives. `fresh`: some were not there at the last kill; `shrunk`: some died since the last look;
+    /// `blind`: nothing will notify of what becomes of them.
+    Populated { fresh: bool, shrunk: bool, blind: bool },
     /// The kernel would not say; `denied` for want of rights.
     Unknown { denied: bool },
     /// The bound on one step's work was met: call again.
@@ -396,11 +397,14 @@ impl Machine {
                 self.back_off(now);
                 self.wait(now)
             }
-            Look::Populated { fresh, shrunk } => self.on_populated(now, fresh, shrunk),
+            Look::Populated { fresh, shrunk, blind } => self.on_populated(now, fresh, shrunk, blind),
         }
     }
 
-    fn on_populated(&mut self, now: Time, fresh: bool, shrunk: bool) -> Action {
+    fn on_populated(&mut self, now: Time, fresh: bool, shrunk: bool, blind: bool) -> Action {
+        if blind && (shrunk || self.excused) {
+            self.probe.get_or_insert(PROBE);
+        }
         if fresh || shrunk {
             self.wait = self.min_wait;
         }
@@ -653,9 +657,10 @@ impl Machine {
         self.used == Some(UsedMethod::CgroupKill) && self.rounds < STUBBORN
     }
 
-    /// The same of any way to kill, as far as everybody got it.
+    /// The same of any way to kill, as far as everybody got it and can die of it.
     fn killed_all(&self) -> bool {
-        self.left_alone() || !self.owed && (1..STUBBORN).contains(&self.rounds)
+        let undone = self.owed || self.froze || self.refusals > 0;
+        self.left_alone() || !undone && (1..STUBBORN).contains(&self.rounds)
     }
 
     /// Whether the wait for the next attempt is over.
@@ -690,7 +695,8 @@ impl Machine {
 
     /// Waits for an event, the next look, the next kill, the end of the grace, or the deadline.
     fn wait(&mut self, now: Time) -> Action {
-        let mut until = self.kill_at.unwrap_or(now);
+        // Not in the past, from where the loop would seem to be late.
+        let mut until = self.kill_at.map_or(now, |at| at.max(now));
         if let Grace::Pending(_, end) | Grace::Sent(end) = self.grace {
             if now < end {
                 until = until.min(end);
@@ -732,8 +738,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const ZERO: Time = Time::from_millis(0);
     const TICK: Input = Input::Tick { late: ZERO };
-    const POPULATED: Look = Look::Populated { fresh: false, shrunk: false };
-    const FRESH: Look = Look::Populated { fresh: true, shrunk: false };
+    const POPULATED: Look = Look::Populated { fresh: false, shrunk: false, blind: false };
+    const FRESH: Look = Look::Populated { fresh: true, shrunk: false, blind: false };
     const EMPTY: Look = Look::Empty { replaced: false };
     const TERM: Action = Action::Signal { signal: Signal::TERM, frozen: false };
     const KILLED: Kill = Kill {
@@ -886,7 +892,7 @@ mod tests {
     fn progress_starts_the_backoff_over() {
         let mut rig = Rig::new(&reaper());
         rig.run(849 * MS);
-        rig.look = Look::Populated { fresh: false, shrunk: true };
+        rig.look = Look::Populated { fresh: false, shrunk: true, blind: false };
         rig.now = 850 * MS;
         rig.wake(TICK).unwrap();
         rig.look = POPULATED;
@@ -1236,6 +1242,20 @@ mod tests {
         assert_eq!(rig.kills(), [0, 100]);
     }
 
+    /// Nobody is watched any more, for one of those that might be has just died as well.
+    #[test]
+    fn who_dies_unwatched_is_looked_for() {
+        let mut rig = Rig::new(&reaper());
+        rig.kill.notified = true;
+        rig.run(5 * MS);
+        rig.look = Look::Populated { fresh: false, shrunk: true, blind: true };
+        rig.now = 5 * MS;
+        rig.now = rig.wake(Input::Event).unwrap();
+        rig.look = Look::Populated { fresh: false, shrunk: false, blind: true };
+        rig.run(10 * MS);
+        assert_eq!(rig.looks, [0, 5, 6, 8, 10]);
+    }
+
     /// Where death is notified of at once, no look of one's own is due between the kills.
     #[test]
     fn looks_cover_for_late_notifications_only() {
@@ -1290,7 +1310,7 @@ mod tests {
         assert_eq!(rig.run(850 * MS), Some(End::Denied));
         let mut rig = Rig::new(&reaper());
         rig.kill.denied = true;
-        rig.look = Look::Populated { fresh: false, shrunk: true };
+        rig.look = Look::Populated { fresh: false, shrunk: true, blind: false };
         assert_eq!(rig.run(10_000 * MS), None);
     }
 
@@ -1299,7 +1319,7 @@ mod tests {
         let mut rig = Rig::new(&reaper());
         rig.run(1000 * MS);
         rig.now = 1000 * MS;
-        rig.look = Look::Populated { fresh: false, shrunk: true };
+        rig.look = Look::Populated { fresh: false, shrunk: true, blind: false };
         assert_eq!(rig.wake(Input::Event), Ok(1010 * MS));
     }
 

@@ -277,6 +277,8 @@ impl<S: Sys> Target<S> {
     /// tell whether there are any.
     pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>, list: bool) -> Look {
         kernel.metrics.looks += 1;
+        // The steps of one round have no look in between.
+        self.victims.begin_again();
         let seen = self.seen.take();
         let first = if std::mem::take(&mut self.first) { seen } else { None };
         let mut populated = false;
@@ -343,7 +345,7 @@ impl<S: Sys> Target<S> {
             // Where the dying are hidden, everybody has to be known before a kill.
             let enough = whole && !(passed_over && kernel.facts.hides_dying);
             self.seen = enough.then(|| Box::new(listing));
-            return Look::Populated { fresh, shrunk };
+            return Look::Populated { fresh, shrunk, blind: self.is_legacy() && !self.victims.are_watched() };
         }
         // Whoever was killed is dead by now.
         self.victims.forget();
@@ -512,9 +514,13 @@ impl<S: Sys> Target<S> {
             self.hindered(Act::Kill, self.path().to_path_buf(), source);
         }
         // v2's own notifications may be late.
-        let legacy = |tree: &Tree<S>| tree.version == Version::V1 || tree.end.is_some();
-        kill.notified = self.victims.are_watched() && self.trees.iter().all(legacy);
+        kill.notified = self.is_legacy() && self.victims.are_watched();
         kill
+    }
+
+    /// Whether all that is left of it is v1.
+    fn is_legacy(&self) -> bool {
+        self.trees.iter().all(|tree| tree.version == Version::V1 || tree.end.is_some())
     }
 
     /// Freezes the target, by the v1 freezer if it has one, or looks how far that is.
@@ -529,7 +535,12 @@ impl<S: Sys> Target<S> {
             }
         };
         // Of the caller's threads the guard below asks for the calling one; the list has their process for any of them.
-        if self.seen.as_ref().is_some_and(|seen| seen.contains(sys.caller().0)) {
+        let (caller, _) = sys.caller();
+        if self
+            .seen
+            .as_deref()
+            .map_or_else(|| self.listing(sys).contains(caller), |seen| seen.contains(caller))
+        {
             self.hindered(Act::Freeze, self.path().to_path_buf(), the_caller_inside());
             return Freeze::Unavailable;
         }
@@ -738,6 +749,8 @@ fn members<'a, S: Sys + 'a>(sys: &S, trees: impl IntoIterator<Item = &'a Tree<S>
 /// The members of the trees in the v1 freezer's hierarchy; an error if one may have joined that is not frozen.
 fn frozen_members<S: Sys>(sys: &S, trees: &[Tree<S>]) -> io::Result<Listing> {
     let freezers = || trees.iter().filter(|tree| tree.is_freezer() && tree.end.is_none());
+    let void =
+        || io::Error::new(io::ErrorKind::Interrupted, "thawed, joined by somebody, or removed in mid-freeze");
     let listing = members(sys, freezers())?;
     for tree in freezers() {
         let frozen = tree
@@ -746,11 +759,9 @@ fn frozen_members<S: Sys>(sys: &S, trees: &[Tree<S>]) -> io::Result<Listing> {
             .and_then(|dir| v1::is_frozen(sys, &dir).map_err(|error| lost(sys, tree, error)));
         match frozen {
             Ok(true) => {}
-            Ok(false) => {
-                let why = "thawed, or joined by somebody, in mid-freeze";
-                return Err(io::Error::new(io::ErrorKind::Interrupted, why));
-            }
-            Err(Lost::Gone | Lost::Replaced) => {}
+            Ok(false) => return Err(void()),
+            // For it to be removed they had to leave it.
+            Err(Lost::Gone | Lost::Replaced) => return Err(void()),
             Err(Lost::Unknown(error)) => return Err(error),
         }
     }

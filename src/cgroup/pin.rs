@@ -45,25 +45,18 @@ pub(crate) struct Mounts {
 const MOUNTS: usize = 64;
 
 impl Mounts {
-    /// As [`version`], asked once a mount where those can be told apart, for no mount changes its filesystem.
-    pub(crate) fn version<S: Sys>(
-        &mut self,
-        sys: &S,
-        fd: &S::Fd,
-        stat: &Stat,
-    ) -> io::Result<Option<Version>> {
+    /// Where mounts can be told apart; for none changes its filesystem.
+    pub(crate) fn version(&self, stat: &Stat) -> Option<Version> {
         let known = self.known.iter().find(|(mount, _)| stat.mount == Some(*mount));
-        if let Some((_, version)) = known {
-            return Ok(Some(*version));
+        known.map(|(_, version)| *version)
+    }
+
+    pub(crate) fn remember(&mut self, stat: &Stat, version: Version) {
+        let Some(mount) = stat.mount else { return };
+        if self.known.len() == MOUNTS {
+            self.known.clear();
         }
-        let version = version(sys, fd)?;
-        if let (Some(mount), Some(version)) = (stat.mount, version) {
-            if self.known.len() == MOUNTS {
-                self.known.clear();
-            }
-            self.known.push((mount, version));
-        }
-        Ok(version)
+        self.known.push((mount, version));
     }
 }
 

@@ -468,7 +468,8 @@ impl<S: Sys> Victims<S> {
     /// Whether this round may pass over the process of this pid, for SIGKILL was sent to it, or to one before it.
     fn needs_no_more(&self, pid: i32) -> bool {
         let doomed = |at: usize| self.signalled[at].signal == Some(Signal::KILL);
-        self.rounds + 1 < AGAIN && self.find(pid).is_ok_and(doomed)
+        // Whoever is listed again after he was not is another.
+        self.rounds + 1 < AGAIN && has(&self.known, pid) && self.find(pid).is_ok_and(doomed)
     }
 
     /// The same of everybody in a group that has somebody in it.

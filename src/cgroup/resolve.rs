@@ -150,9 +150,17 @@ fn pin<S: Sys>(checks: &Checks<S>, path: PathBuf, fd: S::Fd) -> Result<Tree<S>, 
     let stat = check_kind(sys, &fd, &path)?;
     let id = Id::of(&stat);
     let io = |source| Refusal::Io { path: path.clone(), source };
-    let version = lock(&checks.mounts).version(sys, &fd, &stat).map_err(io)?;
-    let Some(version) = version else {
-        return Err(Refusal::NotCgroup { path });
+    let known = lock(&checks.mounts).version(&stat);
+    let version = match known {
+        Some(version) => version,
+        // Not under the lock: some filesystems ask a server that may be gone.
+        None => match version(sys, &fd).map_err(io)? {
+            Some(version) => {
+                lock(&checks.mounts).remember(&stat, version);
+                version
+            }
+            None => return Err(Refusal::NotCgroup { path }),
+        },
     };
     if is_root(sys, &fd, &stat).map_err(io)? {
         return Err(Refusal::Root { path });
