@@ -27,8 +27,8 @@
 //!
 //! - A [`turn`](Reactor::turn) does the kernel's own work: one write to `cgroup.kill` takes it 30 to 60 µs a
 //!   process. Where that is too long for a loop, give the reactor a thread of its own.
-//! - A look at a v1 group, and the second one at a v2 group, reads a file for each group of the subtree, in one
-//!   turn.
+//! - A look at a v1 group, and at a v2 group that has outlived three kills, reads a file for each group of the
+//!   subtree, in one turn; from Linux 6.19 on also the first at a v2 group.
 //! - A v1 freezer group outside of the target that holds members of it frozen, and nobody else, is thawed:
 //!   SIGKILL would not reach them. One that holds others too is reported, and left alone.
 //! - Without pidfds (a seccomp filter) v1 needs the freezer, and v2 `cgroup.kill`.

@@ -19,7 +19,8 @@ pub struct Reaped {
     /// Processes that were sent a signal one by one. `cgroup.kill` signals inside the kernel, which
     /// does not say how many, so it adds nothing here.
     pub signalled: u64,
-    /// Attempts to kill: 1 for a group that died of the first.
+    /// Attempts to kill: 1 for a group that died of the first. Whoever had SIGKILL in one is only listed in most
+    /// of those that follow.
     pub rounds: u32,
     /// Time from the spawn to completion.
     pub elapsed: Duration,

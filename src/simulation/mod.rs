@@ -368,12 +368,15 @@ impl History {
 
     /// A reap that should be over by now.
     fn overdue(&self, now: Duration) -> Option<usize> {
-        let late = |reap: &Reap| {
+        let bound = |reap: &Reap| {
             let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
             let period = grace.map_or(Duration::ZERO, |(_, period)| period);
-            // Where there is nothing to kill with, some refusals are waited for.
-            let waits = if self.sim.0.borrow().features.pidfd { 2 } else { 6 };
-            let bound = *max_wait * waits + *freeze_timeout * 2 + period + 2000 * MS;
+            // Who froze a group is asked in a fourth of the rounds, and some refusals are waited for.
+            *max_wait * 6 + *freeze_timeout * 2 + period + 2000 * MS
+        };
+        // A victim may have been moved to where another reap has to see to it.
+        let bound = self.reaps.iter().map(bound).max().unwrap_or_default();
+        let late = |reap: &Reap| {
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
             // Where nothing fails a deadline is kept.
             let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());

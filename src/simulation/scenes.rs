@@ -13,7 +13,7 @@ use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::machine::{Input, Kill};
 use crate::metrics::Metrics;
-use crate::outcome::{Outcome, Reaped, Refusal};
+use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, Reaper, Signal};
 
 /// More system calls than a scene makes.
@@ -223,6 +223,40 @@ fn a_late_cancel_is_not_for_another() {
     assert_eq!(entries.len(), 1, "cancelled by another's token");
     entries.wake(second, Input::Cancel, &register);
     assert_eq!(entries.len(), 0);
+}
+
+/// The deadline comes while the first signal, which takes several steps, has reached some: SIGKILL begins with them.
+#[test]
+fn a_deadline_amid_the_first_signal_kills_everybody() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let group = world.mkdir(slice, "t");
+    let elsewhere = world.processes[0].groups;
+    for _ in 0..600 {
+        world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], Nature::default(), None);
+    }
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let register = |fd: &_, token, _| sim.register(fd, token);
+    let (grace, deadline) = (Duration::from_secs(50), Duration::from_secs(10));
+    let reaper = reaper(&["cpu"]).grace(Signal::TERM, grace).deadline(deadline);
+    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(&queue);
+    entries.admit(Spawn { reaper, target, completer }, &register);
+    let late = sim.0.borrow().now + deadline;
+    sim.0.borrow_mut().advance(late);
+    for _ in 0..4 {
+        assert!(!handle.is_complete());
+        entries.go_on(1, &register);
+        if handle.is_complete() {
+            break;
+        }
+    }
+    assert!(matches!(handle.try_wait(), Some(Err(ReapError::TimedOut { .. }))));
+    let world = sim.0.borrow();
+    let spared = world.processes.iter().filter(|p| p.groups[CPU] == group && !p.killed).count();
+    assert_eq!(spared, 0);
 }
 
 /// A member of the v2 group alone comes in the grace, is killed by `cgroup.kill` at its end, and is slow to die. Another
