@@ -356,6 +356,7 @@ impl Machine {
                 // The loop was busy, and so are those that it killed: nothing is known of how they take it.
                 self.excused = true;
                 self.kill_at = Some(now.saturating_add(late.saturating_mul(4).min(self.max_wait)));
+                self.probe = self.probe.map(|probe| probe.max(late));
             }
         }
         let frozen = self.frozen;
@@ -1209,6 +1210,13 @@ mod tests {
             rig.run(490 * MS);
             assert_eq!(rig.kills(), kills, "{method:?}");
         }
+        // Nor is it looked at every moment.
+        let mut rig = Rig::new(&reaper());
+        rig.wake(Input::Start).unwrap();
+        rig.now = 21 * MS;
+        rig.now = rig.wake(late(20)).unwrap();
+        rig.run(101 * MS);
+        assert_eq!(rig.looks, [0, 21, 41, 81, 101]);
         // Nor if it is late with others only.
         let mut rig = Rig::new(&reaper());
         rig.wake(Input::Start).unwrap();
