@@ -32,7 +32,7 @@ pub(crate) mod v2;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 pub(crate) use self::budget::Budget;
 use self::budget::Permit;
@@ -42,6 +42,7 @@ pub(crate) use self::own::OwnCgroups;
 use self::pin::{Lost, Version, is_denied, is_gone};
 use self::procs::{How, Listing, Unverified, Victims, Who};
 pub(crate) use self::resolve::Checks;
+use self::resolve::lock;
 use self::tree::{Removed, Tree, TreeEnd, descendants};
 use crate::machine::{End, Freeze, Kill, Look, Means, Removal, Thaw};
 use crate::metrics::Metrics;
@@ -117,13 +118,6 @@ impl Trouble {
     }
 }
 
-impl<S: Sys> Checks<S> {
-    /// Checks what `reaper` names, and pins it. Touches nothing.
-    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<Target<S>, Refusal> {
-        Target::resolve(self, reaper)
-    }
-}
-
 /// One target: its directories, and who was signalled in them.
 pub(crate) struct Target<S: Sys> {
     trees: Box<[Tree<S>]>,
@@ -145,11 +139,12 @@ pub(crate) struct Target<S: Sys> {
     trouble: Option<Box<Trouble>>,
 }
 
-impl<S: Sys> Target<S> {
-    fn resolve(checks: &Checks<S>, reaper: &Reaper) -> Result<Target<S>, Refusal> {
-        let sys = &checks.sys;
+impl<S: Sys> Checks<S> {
+    /// Checks what `reaper` names, and pins it. Touches nothing.
+    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<Target<S>, Refusal> {
+        let sys = &self.sys;
         reaper.check()?;
-        let trees = resolve::resolve(checks, &reaper.place)?;
+        let trees = resolve::resolve(self, &reaper.place)?;
         let missing = match &reaper.place {
             _ if !trees.is_empty() => Path::new(""),
             Place::Dir(path) => path,
@@ -174,10 +169,12 @@ impl<S: Sys> Target<S> {
         if !target.trees.is_empty() && !target.supports(sys, reaper.method) {
             return Err(Refusal::Unsupported { method: reaper.method, path: target.path().into() });
         }
-        target.check_members(sys, &checks.own)?;
+        target.check_members(sys, &self.own)?;
         Ok(target)
     }
+}
 
+impl<S: Sys> Target<S> {
     /// Refuses a v1 target that the caller is in. Each of its groups lists its process, also where a thread
     /// alone is in there; so the list that the first look needs anyway tells.
     fn check_members(&mut self, sys: &S, own: &Mutex<OwnCgroups<S>>) -> Result<(), Refusal> {
@@ -194,9 +191,8 @@ impl<S: Sys> Target<S> {
                     Ok(false)
                 }
                 Err(Lost::Unknown(_)) => {
-                    let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
                     whole = false;
-                    own.contains(sys, tree.pin.id)
+                    lock(own).contains(sys, tree.pin.id)
                 }
             };
             match own {
@@ -536,11 +532,11 @@ impl<S: Sys> Target<S> {
         };
         // Of the caller's threads the guard below asks for the calling one; the list has their process for any of them.
         let (caller, _) = sys.caller();
-        if self
-            .seen
-            .as_deref()
-            .map_or_else(|| self.listing(sys).contains(caller), |seen| seen.contains(caller))
-        {
+        let inside = match &self.seen {
+            Some(seen) => seen.contains(caller),
+            None => self.listing(sys).contains(caller),
+        };
+        if inside {
             self.hindered(Act::Freeze, self.path().to_path_buf(), the_caller_inside());
             return Freeze::Unavailable;
         }
@@ -759,9 +755,8 @@ fn frozen_members<S: Sys>(sys: &S, trees: &[Tree<S>]) -> io::Result<Listing> {
             .and_then(|dir| v1::is_frozen(sys, &dir).map_err(|error| lost(sys, tree, error)));
         match frozen {
             Ok(true) => {}
-            Ok(false) => return Err(void()),
             // For it to be removed they had to leave it.
-            Err(Lost::Gone | Lost::Replaced) => return Err(void()),
+            Ok(false) | Err(Lost::Gone | Lost::Replaced) => return Err(void()),
             Err(Lost::Unknown(error)) => return Err(error),
         }
     }
@@ -849,8 +844,8 @@ fn guard<S: Sys>(kernel: &Kernel<'_, S>, tree: &Tree<S>, guarded: bool) -> Resul
     if guarded {
         return Ok(());
     }
-    let mut own = kernel.own.lock().unwrap_or_else(PoisonError::into_inner);
-    match own.contains(kernel.sys, tree.pin.id) {
+    let own = lock(kernel.own).contains(kernel.sys, tree.pin.id);
+    match own {
         Ok(false) => Ok(()),
         Ok(true) => Err(Lost::Unknown(the_caller_inside())),
         Err(error) => Err(Lost::Unknown(error)),

@@ -259,7 +259,8 @@ impl<S: Sys> Victims<S> {
         self.signalled.binary_search_by_key(&pid, |victim| victim.pid)
     }
 
-    /// Has the next round begin with the first process, after one that failed.
+    /// Has the next signal begin with the first process: what it goes on with is a round that neither failed nor was
+    /// given up for a look.
     pub(crate) fn begin_again(&mut self) {
         self.handled = None;
     }

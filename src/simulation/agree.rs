@@ -352,15 +352,12 @@ fn features() -> Features {
     let own = i32::try_from(std::process::id()).expect("a pid");
     let kernel = Linux::default();
     let pidfd = kernel.pidfd_open(own).ok();
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     Features {
         pidfd: pidfd.is_some(),
         cgroup_kill: common::cgroup_kill().is_ok(),
         pidfs: pidfd.as_ref().is_some_and(|fd| kernel.filesystem(fd).is_ok_and(|kind| kind == 0x5049_4446)),
         info: pidfd.as_ref().is_some_and(|fd| kernel.cgroup_of(fd).is_ok()),
-        hides_dying: version >= (6, 19),
+        hides_dying: common::linux() >= (6, 19),
     }
 }
 
