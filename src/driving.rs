@@ -217,8 +217,8 @@
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
 //!
 //! What is *not* a breach: extra turns, turns from a timer of yours, turns that come late (the reaps take as
-//! much longer, and the next two attempts to kill wait up to four times that), spawning inside of the callback that calls `turn`, and handing the reactor to another thread
-//! between turns.
+//! much longer, and the next two attempts to kill wait up to four times that), spawning inside of the callback
+//! that calls `turn`, and handing the reactor to another thread between turns.
 
 #[allow(unused_imports, reason = "for links")]
 use crate::{Reactor, ReapHandle, Reaper, Remote};

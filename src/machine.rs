@@ -60,7 +60,8 @@ pub(crate) enum Input {
     Start,
     /// The kernel said that something may have changed.
     Event,
-    /// The time given with [`Action::Wait`] has come. The loop is this late with the one that it is most late with.
+    /// The time given with [`Action::Wait`] has come. `late`: by how much the loop is behind, with the first entry
+    /// whose time has come in this turn.
     Tick {
         late: Time,
     },
@@ -86,7 +87,7 @@ pub(crate) enum Look {
     /// not left has another in its place.
     Empty { replaced: bool },
     /// Somebody lives. `fresh`: some were not there at the last kill; `shrunk`: some died since the last look;
-    /// `blind`: nothing will notify of what becomes of them.
+    /// `blind`: nothing will notify of what becomes of them (v1, and none of them is watched).
     Populated { fresh: bool, shrunk: bool, blind: bool },
     /// The kernel would not say; `denied` for want of rights.
     Unknown { denied: bool },
@@ -244,7 +245,7 @@ pub(crate) struct Machine {
     /// that led there.
     kill_at: Option<Time>,
     wait: Time,
-    /// That wait was begun anew, for it came to its end too late to mean anything.
+    /// That wait was begun anew and longer, for the loop was late.
     excused: bool,
     /// Distance of the next look that is no kill.
     probe: Option<Time>,

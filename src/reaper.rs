@@ -144,8 +144,8 @@ impl Reaper {
     /// How long a group may take to freeze before it is killed as it is, thawed, and frozen again; and
     /// how long an ancestor may hold the target frozen before that is reported as
     /// [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). Default 10 s, from when it is
-    /// noticed: at once for a freeze inside of the target, for one outside at the fourth attempt to kill or, once
-    /// [`max_wait`](Reaper::max_wait) is reached, at every fourth.
+    /// noticed: at the first attempt to kill where the target is in the v1 freezer's hierarchy; elsewhere from the
+    /// fourth on or, once [`max_wait`](Reaper::max_wait) is reached, at every fourth.
     pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
         self.freeze_timeout = timeout;
         self

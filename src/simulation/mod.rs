@@ -3,7 +3,7 @@
 //!
 //! A history has a hostile phase, in which calls fail and other parties meddle, and a calm one, by the end of
 //! which every reap must be complete. `CGROUP_REAPER_HISTORIES=n` runs that many, `CGROUP_REAPER_SEED=s` the one
-//! of that seed, with its log.
+//! of that seed, with its log, and both together that many from that seed on.
 
 mod agree;
 mod kernel;

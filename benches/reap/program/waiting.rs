@@ -11,7 +11,8 @@ impl Bench<'_> {
     /// A process that traces the groups' members (PTRACE_O_TRACEEXIT) and does nothing about it holds up each
     /// one's exit: killed, listed, and there until it goes.
     pub(super) fn waiting(&mut self) -> io::Result<()> {
-        // The waits of ours and of the original have grown to their 10 s by 13.4 s.
+        // The waits of ours and of the original have grown to their 10 s by 13.4 s. Ours does more in every fourth
+        // round than in the others, hence four of them.
         let (count, settle, window) = match self.options.depth {
             Depth::Smoke => (10, 0.05, 0.05),
             Depth::Quick => (200, 2.0, 2.0),
