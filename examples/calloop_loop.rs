@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for handle in handles {
         let reaped = handle.wait()?;
-        println!("{} in {:?}, rounds: {}", reaped.outcome, reaped.elapsed, reaped.rounds);
+        println!("{} in {:?}, attempts: {}", reaped.outcome, reaped.elapsed, reaped.attempts);
         assert_eq!(reaped.outcome, Outcome::Removed);
     }
     Ok(())

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect();
     for waiter in waiters {
         let reaped = waiter.join().expect("no panic")??;
-        println!("{} in {:?}, rounds: {}", reaped.outcome, reaped.elapsed, reaped.rounds);
+        println!("{} in {:?}, attempts: {}", reaped.outcome, reaped.elapsed, reaped.attempts);
         assert_eq!(reaped.outcome, Outcome::Removed);
     }
 

@@ -30,7 +30,7 @@ async fn drive(reactor: Reactor) -> io::Result<()> {
 /// Any task with a `Remote` can reap; a handle is a future.
 async fn reap(remote: Remote, reaper: Reaper) -> Result<(), Box<dyn Error + Send + Sync>> {
     let reaped = remote.spawn_reaper(reaper)?.await?;
-    println!("{} in {:?}, rounds: {}", reaped.outcome, reaped.elapsed, reaped.rounds);
+    println!("{} in {:?}, attempts: {}", reaped.outcome, reaped.elapsed, reaped.attempts);
     assert_eq!(reaped.outcome, Outcome::Removed);
     Ok(())
 }

@@ -204,14 +204,14 @@ impl<S: Sys> Entries<S> {
         let effort = Effort {
             method: machine.used(),
             signalled: machine.signalled(),
-            rounds: machine.rounds(),
+            attempts: machine.attempts(),
             elapsed,
         };
-        log::info!("{}: {end:?} after {elapsed:?}, rounds: {}", target.path().display(), effort.rounds);
+        log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
         let result = match end {
             End::Done(outcome) => {
-                let Effort { method, signalled, rounds, elapsed } = effort;
-                Ok(Reaped { outcome, method, signalled, rounds, elapsed })
+                let Effort { method, signalled, attempts, elapsed } = effort;
+                Ok(Reaped { outcome, method, signalled, attempts, elapsed })
             }
             end => Err(target.error(sys, end, effort)),
         };

@@ -218,13 +218,13 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn reaped(rounds: u32) -> Result {
-        Ok(Reaped { outcome: Outcome::Removed, method: None, signalled: 0, rounds, elapsed: MS })
+    fn reaped(attempts: u32) -> Result {
+        Ok(Reaped { outcome: Outcome::Removed, method: None, signalled: 0, attempts, elapsed: MS })
     }
 
-    /// The rounds of [`reaped`].
-    fn rounds(result: Option<Result>) -> Option<u32> {
-        result.map(|result| result.unwrap().rounds)
+    /// The attempts of [`reaped`].
+    fn attempts(result: Option<Result>) -> Option<u32> {
+        result.map(|result| result.unwrap().attempts)
     }
 
     /// Counts wakes, and asks the handle while it is woken, which must not deadlock.
@@ -260,10 +260,10 @@ mod tests {
         completer.complete(reaped(3));
         for _ in 0..2 {
             assert!(handle.is_complete());
-            assert_eq!(rounds(handle.try_wait()), Some(1));
-            assert_eq!(rounds(Some(handle.wait())), Some(1));
-            assert_eq!(rounds(handle.wait_timeout(Duration::ZERO)), Some(1));
-            assert_eq!(rounds(handle.wait_timeout(Duration::MAX)), Some(1));
+            assert_eq!(attempts(handle.try_wait()), Some(1));
+            assert_eq!(attempts(Some(handle.wait())), Some(1));
+            assert_eq!(attempts(handle.wait_timeout(Duration::ZERO)), Some(1));
+            assert_eq!(attempts(handle.wait_timeout(Duration::MAX)), Some(1));
             let counter = counter(&handle);
             assert!(matches!(poll(&mut handle, &counter), Poll::Ready(Ok(_))));
         }
@@ -291,8 +291,8 @@ mod tests {
             let second = scope.spawn(|| handle.wait_timeout(Duration::from_secs(3600)));
             waiting(2);
             completer.complete(reaped(4));
-            assert_eq!(rounds(Some(first.join().unwrap())), Some(4));
-            assert_eq!(rounds(second.join().unwrap()), Some(4));
+            assert_eq!(attempts(Some(first.join().unwrap())), Some(4));
+            assert_eq!(attempts(second.join().unwrap()), Some(4));
         });
         assert_eq!(handle.slot.lock().waiting, 0);
     }

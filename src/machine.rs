@@ -268,7 +268,7 @@ pub(crate) struct Machine {
     /// That thaw has failed since then.
     unthawed: Option<Time>,
 
-    rounds: u32,
+    attempts: u32,
     signalled: u64,
     used: Option<UsedMethod>,
 }
@@ -305,7 +305,7 @@ impl Machine {
             held: None,
             ending: None,
             unthawed: None,
-            rounds: 0,
+            attempts: 0,
             signalled: 0,
             used: None,
         }
@@ -317,8 +317,8 @@ impl Machine {
     }
 
     /// Kill rounds so far.
-    pub(crate) fn rounds(&self) -> u32 {
-        self.rounds
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
     }
 
     /// The last method used.
@@ -462,7 +462,7 @@ impl Machine {
         match self.method {
             _ if self.froze => Means::Signals,
             // At a deadline there is no next.
-            KillMethod::Auto if self.rounds < STUBBORN && self.ending.is_none() => Means::Cheapest,
+            KillMethod::Auto if self.attempts < STUBBORN && self.ending.is_none() => Means::Cheapest,
             KillMethod::Auto => Means::Both,
             KillMethod::CgroupKill => Means::CgroupKill,
             KillMethod::Freezer | KillMethod::Pidfd => Means::Signals,
@@ -487,7 +487,7 @@ impl Machine {
         // there is more to do.
         let alone = kill.method == Some(UsedMethod::CgroupKill) && means != Means::Both;
         self.owed = kill.failed || kill.denied || alone;
-        self.rounds = self.rounds.saturating_add(1);
+        self.attempts = self.attempts.saturating_add(1);
         if kill.unsafe_unfrozen && !self.escalated && self.can_freeze {
             self.escalated = true;
             return Action::Freeze;
@@ -500,13 +500,13 @@ impl Machine {
         self.freezing = None;
         self.excused = false;
         // After its first kill, and each that found somebody new, a group is about to change.
-        let changing = self.rounds == 1 || kill.signalled > 0;
+        let changing = self.attempts == 1 || kill.signalled > 0;
         self.probe = (changing && !kill.notified).then_some(PROBE);
         self.kill_at = Some(now.saturating_add(self.wait));
         // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them. Of those that have lasted
         // for long, few are newly frozen.
-        let seldom = self.wait == self.max_wait && self.held.is_none() && self.rounds % SELDOM != 0;
-        Action::Thaw { v2: self.froze, elsewhere: self.rounds > STUBBORN && !seldom }
+        let seldom = self.wait == self.max_wait && self.held.is_none() && self.attempts % SELDOM != 0;
+        Action::Thaw { v2: self.froze, elsewhere: self.attempts > STUBBORN && !seldom }
     }
 
     /// The answer to the first, polite signal.
@@ -656,13 +656,13 @@ impl Machine {
 
     /// Whether everybody was killed by `cgroup.kill`, and nothing speaks against their dying of it so far.
     fn left_alone(&self) -> bool {
-        self.used == Some(UsedMethod::CgroupKill) && self.rounds < STUBBORN
+        self.used == Some(UsedMethod::CgroupKill) && self.attempts < STUBBORN
     }
 
     /// The same of any way to kill, as far as everybody got it and can die of it.
     fn killed_all(&self) -> bool {
         let undone = self.owed || self.froze || self.refusals > 0;
-        self.left_alone() || !undone && (1..STUBBORN).contains(&self.rounds)
+        self.left_alone() || !undone && (1..STUBBORN).contains(&self.attempts)
     }
 
     /// Whether the wait for the next attempt is over.
@@ -1128,10 +1128,10 @@ mod tests {
         assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
         assert_eq!(rig.wake(TICK), Ok(Duration::ZERO));
         assert_eq!(rig.looks.len(), 1);
-        assert_eq!(rig.machine.rounds(), 0);
+        assert_eq!(rig.machine.attempts(), 0);
         rig.kill.more = false;
         rig.wake(TICK).unwrap();
-        assert_eq!(rig.machine.rounds(), 1);
+        assert_eq!(rig.machine.attempts(), 1);
     }
 
     #[test]
@@ -1364,7 +1364,7 @@ mod tests {
         assert!(!rig.machine.escalated());
         rig.now = 10 * MS;
         rig.wake(TICK).unwrap();
-        assert_eq!((rig.machine.signalled(), rig.machine.rounds()), (6, 2));
+        assert_eq!((rig.machine.signalled(), rig.machine.attempts()), (6, 2));
         assert_eq!(rig.machine.used(), Some(UsedMethod::Pidfd));
     }
 

@@ -15,8 +15,8 @@ pub struct Metrics {
     pub events: u64,
     /// Timers that fired.
     pub timers: u64,
-    /// Looks at a target.
-    pub looks: u64,
+    /// Checks: reads of the state of a target.
+    pub checks: u64,
     /// Writes to `cgroup.kill`.
     pub cgroup_kills: u64,
     /// Signals sent to single processes.

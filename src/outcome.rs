@@ -21,7 +21,7 @@ pub struct Reaped {
     pub signalled: u64,
     /// Attempts to kill: 1 for a group that died of the first. Whoever had SIGKILL in one is only listed in most
     /// of those that follow.
-    pub rounds: u32,
+    pub attempts: u32,
     /// Time from the spawn to completion.
     pub elapsed: Duration,
 }
@@ -34,8 +34,8 @@ pub struct Effort {
     pub method: Option<UsedMethod>,
     /// As [`Reaped::signalled`].
     pub signalled: u64,
-    /// As [`Reaped::rounds`].
-    pub rounds: u32,
+    /// As [`Reaped::attempts`].
+    pub attempts: u32,
     /// As [`Reaped::elapsed`].
     pub elapsed: Duration,
 }
@@ -227,8 +227,8 @@ impl ReapError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Act {
-    /// To look who is there.
-    Look,
+    /// To read the state of the target: whether it has members, and which.
+    Check,
     /// To kill somebody.
     Kill,
     /// To freeze the target, which the method needs.
@@ -242,7 +242,7 @@ pub enum Act {
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Act::Look => "cannot be looked at",
+            Act::Check => "cannot be checked",
             Act::Kill => "cannot be killed",
             Act::Freeze => "cannot be frozen",
             Act::Thaw => "cannot be thawed",

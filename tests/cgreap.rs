@@ -203,7 +203,7 @@ fn reaps_v2_and_says_how() {
     assert!(lines[0].starts_with(&format!("{}: removed (nothing to kill, ", empty.display())), "{lines:?}");
     assert!(lines[0].ends_with(" ms)"), "{lines:?}");
     assert!(lines[1].starts_with(&format!("{}: removed (", full.display())), "{lines:?}");
-    assert!(lines[1].contains(" round, ") || lines[1].contains(" rounds, "), "{lines:?}");
+    assert!(lines[1].contains(" attempt, ") || lines[1].contains(" attempts, "), "{lines:?}");
     if cgroup_kill().is_ok() {
         assert!(lines[1].contains("(cgroup.kill, "), "{lines:?}");
     }
@@ -291,11 +291,11 @@ fn json_tells_of_a_reap() {
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     let object = &objects(&run.out)[&text(&dir)];
     let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["elapsed_us", "method", "outcome", "path", "rounds", "signalled"]);
+    assert_eq!(keys, ["attempts", "elapsed_us", "method", "outcome", "path", "signalled"]);
     assert_eq!(object["outcome"], "removed");
     assert_eq!(object["method"], "pidfd");
     assert_eq!(object["signalled"], 2);
-    assert!(object["rounds"].as_u64().unwrap() >= 1);
+    assert!(object["attempts"].as_u64().unwrap() >= 1);
     assert!(object["elapsed_us"].as_u64().unwrap() > 0);
 }
 

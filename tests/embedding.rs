@@ -624,7 +624,7 @@ fn extra_turns_are_no_ops() {
         // A kill when it was spawned, and no other; a look for each event and timer, and no other.
         let metrics = reactor.metrics();
         assert!(metrics.cgroup_kills + metrics.signals <= 2, "{metrics:?}");
-        assert!(metrics.looks <= 2 + metrics.events + metrics.timers, "{metrics:?}");
+        assert!(metrics.checks <= 2 + metrics.events + metrics.timers, "{metrics:?}");
         assert!(metrics.wakeups <= metrics.events + metrics.timers + 2, "{metrics:?}");
         stuck.release();
         reactor.run_until(&handle).expect("no error");

@@ -118,8 +118,8 @@ fn descriptors_exhausted_in_mid_run() {
                 .collect();
             drive(&mut reactor, "the kills", |_| targets.iter().all(|(_, _, stuck, _)| stuck.parked()));
             let hoard = Hoard::new();
-            let looks = reactor.metrics().looks;
-            drive(&mut reactor, "looks in vain", |metrics| metrics.looks > looks + 3 * targets.len() as u64);
+            let looks = reactor.metrics().checks;
+            drive(&mut reactor, "looks in vain", |metrics| metrics.checks > looks + 3 * targets.len() as u64);
             assert!(handles.iter().all(|handle| !handle.is_complete()), "complete while one lives");
             // They die now, unseen: the lists can't be read.
             for (_, _, stuck, _) in &targets {
@@ -275,7 +275,7 @@ fn no_room_for_queued_signals(world: &World) {
     // One that is queued, unlike the classic ones.
     let real_time = Signal::new(libc::SIGRTMIN()).expect("a signal");
     let reaped = reaped(reaper.grace(real_time, 2 * LIMIT));
-    assert_eq!((reaped.outcome, reaped.signalled, reaped.rounds), (Outcome::Removed, 1, 0));
+    assert_eq!((reaped.outcome, reaped.signalled, reaped.attempts), (Outcome::Removed, 1, 0));
     assert!(member.ended(TIMEOUT));
 }
 each!(isolated no_room_for_queued_signals needs Ok(()), on v2, freezer, cpu);
@@ -674,8 +674,8 @@ fn not_to_be_woken<T>(world: &World, hung: fn() -> T, stuck: impl Fn(&T, &[&Path
         assert!(!dirs.iter().any(|dir| frozen(dir)), "{method}: left frozen");
         let mut reactor = Reactor::new().expect("reactor");
         let handle = spawn(&mut reactor, reaper);
-        let looks = reactor.metrics().looks;
-        drive(&mut reactor, "some looks", |metrics| metrics.looks >= looks + 5);
+        let looks = reactor.metrics().checks;
+        drive(&mut reactor, "some looks", |metrics| metrics.checks >= looks + 5);
         assert!(!handle.is_complete(), "complete while one lives");
         drop(hung);
         assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
@@ -810,7 +810,7 @@ fn by(world: &World, methods: &[KillMethod], members: impl Fn(&Sandbox, &[&Path]
             }
             let reaped = reaped(reaper.method(method));
             assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
-            assert!(reaped.rounds >= 1);
+            assert!(reaped.attempts >= 1);
             assert_gone(&dirs);
             assert!(all.iter().all(|process| process.ended(TIMEOUT)), "{method}");
         }

@@ -29,7 +29,7 @@ fn refuse(reaper: Reaper) -> Refusal {
     };
     assert!(reactor.is_empty());
     let metrics = reactor.metrics();
-    assert_eq!((metrics.spawned, metrics.looks, metrics.descriptors), (0, 0, 0), "it was touched");
+    assert_eq!((metrics.spawned, metrics.checks, metrics.descriptors), (0, 0, 0), "it was touched");
     let refusal = error.refusal().clone();
     assert_eq!(error.to_string(), refusal.to_string());
     assert_eq!(format!("{:?}", error.refusal()), format!("{refusal:?}"));
@@ -943,7 +943,7 @@ fn a_subsystem_given_twice() {
         assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Pidfd)));
         assert_eq!(reaped.signalled, 1);
         // One directory is thawed once a round.
-        assert_eq!(reactor.metrics().thaws, u64::from(reaped.rounds));
+        assert_eq!(reactor.metrics().thaws, u64::from(reaped.attempts));
         assert!(!target.exists() && member.ended(TIMEOUT));
         canary.assert_alive();
     });

@@ -40,13 +40,13 @@ fn point_01_a_failed_read_is_not_empty() {
 
         // From here on every open says EMFILE. 3: what is open stays open.
         setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("setrlimit");
-        let looks = reactor.metrics().looks;
+        let looks = reactor.metrics().checks;
         let mut complete = false;
         for _ in 0..200 {
             reactor.turn(Some(Duration::from_millis(5))).expect("turn");
             complete |= handle.is_complete();
         }
-        let looks = reactor.metrics().looks - looks;
+        let looks = reactor.metrics().checks - looks;
         let fresh = reactor.spawn_reaper(reaper());
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
 
@@ -116,7 +116,7 @@ fn point_03_a_populated_child_is_not_empty() {
         let member = sandbox.sleeper(&[&child]);
         let reaped = reaped(Reaper::at(&dir));
         assert_eq!(reaped.outcome, Outcome::Removed);
-        assert!(reaped.rounds >= 1 && !dir.exists());
+        assert!(reaped.attempts >= 1 && !dir.exists());
         assert!(member.ended(TIMEOUT));
     }
 }
@@ -454,7 +454,7 @@ fn point_11_progress_resets_the_backoff() {
     // 1, 4, 16, 64, 256 ms, and then an hour.
     let reaper = Reaper::at(&dir).min_wait(Duration::from_millis(1)).max_wait(Duration::from_secs(3600));
     let handle = spawn(&mut reactor, reaper.without("events"));
-    drive(&mut reactor, "a long wait", |metrics| metrics.looks >= 8);
+    drive(&mut reactor, "a long wait", |metrics| metrics.checks >= 8);
     let others: Vec<Proc> = (0..2).map(|_| sandbox.sleeper(&[&dir])).collect();
     // The next tick finds them, and from then on the waits are short again.
     drive(&mut reactor, "the newcomers' end", |_| others.iter().all(|other| other.ended(Duration::ZERO)));
@@ -495,8 +495,8 @@ fn point_13_a_look_removes_nothing() {
     let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(20)));
     drive(&mut reactor, "the kill", |_| third.parked());
     assert!(second.ended(TIMEOUT), "the third is stuck, the second need not wait for that");
-    let looks = reactor.metrics().looks;
-    drive(&mut reactor, "looks", |metrics| metrics.looks >= looks + 5);
+    let looks = reactor.metrics().checks;
+    drive(&mut reactor, "looks", |metrics| metrics.checks >= looks + 5);
     assert!(dirs.iter().all(|dir| dir.exists()), "removed before all was dead");
     third.release();
     assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
@@ -588,7 +588,7 @@ fn point_16_v2_as_well() {
     assert_eq!(reaped.outcome, Outcome::Removed);
     if cgroup_kill().is_ok() {
         assert_eq!(reaped.method, Some(UsedMethod::CgroupKill));
-        assert!(reaped.rounds >= 1);
+        assert!(reaped.attempts >= 1);
     }
     assert!(members.ended(TIMEOUT) && !dir.exists());
     canary.assert_alive();
@@ -669,6 +669,6 @@ fn point_18_the_spawn_kills() {
         let method = if n % 2 == 0 { KillMethod::Auto } else { KillMethod::Pidfd };
         let handle = spawn(&mut reactor, Reaper::at(dir).method(method));
         assert!(members.ended(TIMEOUT), "nobody died of {method} before the first turn");
-        assert_eq!(finish(&mut reactor, &handle).expect("reaped").rounds, 1);
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").attempts, 1);
     }
 }

@@ -55,7 +55,7 @@ fn nobody(world: &World) {
     let (dirs, reaper) = world.target();
     let reaped = reaped(reaper);
     assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, None));
-    assert_eq!((reaped.signalled, reaped.rounds), (0, 0));
+    assert_eq!((reaped.signalled, reaped.attempts), (0, 0));
     assert_gone(&dirs);
 }
 
@@ -63,7 +63,7 @@ each!(nothing on v2, freezer, cpu, several);
 fn nothing(world: &World) {
     let reaped = reaped(world.reaper("never-made"));
     assert_eq!((reaped.outcome, reaped.method), (Outcome::AlreadyGone, None));
-    assert_eq!((reaped.signalled, reaped.rounds), (0, 0));
+    assert_eq!((reaped.signalled, reaped.attempts), (0, 0));
 }
 
 each!(nested_groups on v2, freezer, cpu, several);
@@ -143,7 +143,7 @@ fn another_pid_namespace(world: &World) {
     let reaped = reaped(reaper);
     assert_eq!(reaped.outcome, Outcome::Removed);
     // Its init may die of the first signal, and take the others along before they are signalled.
-    assert!(reaped.signalled <= 4 && reaped.rounds >= 1, "{reaped:?}");
+    assert!(reaped.signalled <= 4 && reaped.attempts >= 1, "{reaped:?}");
     assert_gone(&dirs);
     assert!(members.ended(TIMEOUT));
 }
@@ -376,7 +376,7 @@ fn storm(world: &World, method: KillMethod) -> Reaped {
     let storm = world.sandbox.fork_storm(60, &refs(&dirs));
     let reaped = reaped(reaper.method(method));
     assert_eq!(reaped.outcome, Outcome::Removed);
-    assert!(reaped.rounds >= 1);
+    assert!(reaped.attempts >= 1);
     assert_gone(&dirs);
     eventually("the end of the storm", || storm.tasks() == 0);
     reaped
@@ -413,7 +413,7 @@ fn refilled_while_reaped(world: &World) {
     stuck.release();
     let reaped = finish(&mut reactor, &handle).expect("reaped");
     assert_eq!(reaped.outcome, Outcome::Removed);
-    assert!(reaped.rounds >= 2, "{reaped:?}");
+    assert!(reaped.attempts >= 2, "{reaped:?}");
     assert_gone(&dirs);
 }
 
@@ -584,7 +584,7 @@ fn grace_is_enough(world: &World) {
     let member = world.sandbox.on_term(Duration::from_millis(30), &refs(&dirs));
     let reaped = reaped(reaper.grace(Signal::TERM, 2 * LIMIT));
     assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, None));
-    assert_eq!((reaped.signalled, reaped.rounds), (1, 0));
+    assert_eq!((reaped.signalled, reaped.attempts), (1, 0));
     assert_gone(&dirs);
     assert_eq!(member.wait(TIMEOUT).and_then(|status| status.code()), Some(0), "not by its own exit");
 }
@@ -602,7 +602,7 @@ fn grace_is_ignored(world: &World) {
     let by_cgroup_kill = world.by_cgroup_kill() && reaped.method == Some(UsedMethod::CgroupKill);
     assert!(by_cgroup_kill || reaped.method == Some(UsedMethod::Pidfd), "{reaped:?}");
     assert_eq!(reaped.signalled, 2);
-    assert!(reaped.rounds >= 1 && reaped.elapsed >= period, "{reaped:?}");
+    assert!(reaped.attempts >= 1 && reaped.elapsed >= period, "{reaped:?}");
     assert_gone(&dirs);
     assert_eq!(polite.wait(TIMEOUT).and_then(|status| status.code()), Some(0));
     assert_eq!(stubborn.wait(TIMEOUT).and_then(|status| status.signal()), Some(libc::SIGKILL));
@@ -615,7 +615,7 @@ fn grace_reaches_the_stopped(world: &World) {
     member.signal(libc::SIGSTOP);
     eventually("stopped", || member.state() == Some('T'));
     let reaped = reaped(reaper.grace(Signal::TERM, 2 * LIMIT));
-    assert_eq!((reaped.outcome, reaped.rounds), (Outcome::Removed, 0));
+    assert_eq!((reaped.outcome, reaped.attempts), (Outcome::Removed, 0));
     assert_gone(&dirs);
     assert_eq!(member.wait(TIMEOUT).and_then(|status| status.code()), Some(0), "not by its own exit");
 }
@@ -626,7 +626,7 @@ fn grace_reaches_the_frozen(world: &World) {
     let member = world.sandbox.on_term(Duration::ZERO, &refs(&dirs));
     world.freeze("target");
     let reaped = reaped(reaper.grace(Signal::TERM, 2 * LIMIT));
-    assert_eq!((reaped.outcome, reaped.rounds), (Outcome::Removed, 0));
+    assert_eq!((reaped.outcome, reaped.attempts), (Outcome::Removed, 0));
     assert_gone(&dirs);
     assert_eq!(member.wait(TIMEOUT).and_then(|status| status.code()), Some(0), "not by its own exit");
 }
@@ -732,7 +732,7 @@ fn by(world: &World, change: impl FnOnce(Reaper) -> Reaper) -> Reaped {
     let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
     let reaped = reaped(change(reaper));
     assert_eq!(reaped.outcome, Outcome::Removed);
-    assert!(reaped.rounds >= 1);
+    assert!(reaped.attempts >= 1);
     assert_gone(&dirs);
     assert!(members.ended(TIMEOUT) && child.ended(TIMEOUT));
     reaped
@@ -782,7 +782,7 @@ fn without_pidfd_v2() {
     require!(v2(), cgroup_kill());
     let world = World::new(test_name!(), Layout::V2);
     let reaped = by(&world, |reaper| reaper.without("pidfd"));
-    if reaped.rounds <= 2 {
+    if reaped.attempts <= 2 {
         assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
     }
 }
@@ -972,11 +972,11 @@ fn removed_by_another_before_all_are_dead() {
     let elsewhere = world.group("elsewhere");
     fs::write(elsewhere[0].join("cgroup.procs"), stuck.pid.to_string()).expect("move the dying");
     fs::remove_dir(&dirs[0]).expect("rmdir");
-    let ticks = reactor.metrics().looks;
+    let ticks = reactor.metrics().checks;
     for _ in 0..20 {
         reactor.turn(Some(Duration::from_millis(5))).expect("turn");
     }
-    assert!(reactor.metrics().looks > ticks || handle.is_complete());
+    assert!(reactor.metrics().checks > ticks || handle.is_complete());
     if pidfds_have_identity() {
         assert!(handle.try_wait().is_none(), "complete while one that was killed lives");
     }

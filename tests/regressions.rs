@@ -58,7 +58,7 @@ fn a_grace_ends_when_all_are_dead_also_without_notifications() {
     for dir in groups(&sandbox, "target") {
         let _polite = sandbox.sleeper(&[&dir]);
         let reaped = reap(Reaper::at(&dir).without("events").grace(Signal::TERM, LONG)).expect("reaped");
-        assert_eq!((reaped.outcome, reaped.rounds), (Outcome::Removed, 0));
+        assert_eq!((reaped.outcome, reaped.attempts), (Outcome::Removed, 0));
     }
 }
 
@@ -77,7 +77,7 @@ fn a_grace_signal_outlasts_a_want_of_descriptors() {
                 turn_for(&mut reactor, 5);
                 drop(hoard);
                 reactor.run_until(&handle).expect("turns");
-                assert_eq!(handle.wait().expect("reaped").rounds, 0);
+                assert_eq!(handle.wait().expect("reaped").attempts, 0);
                 assert!(polite.saw_term(TIMEOUT), "killed without having been asked");
             }
         })
@@ -91,7 +91,7 @@ fn without_pidfds_the_grace_signal_is_sent_to_the_frozen() {
     let dir = sandbox.v1("freezer", "target");
     let polite = sandbox.on_term(MS, &[&dir]);
     let reaped = reap(Reaper::at(&dir).without("pidfd").grace(Signal::TERM, LONG)).expect("reaped");
-    assert_eq!((reaped.outcome, reaped.rounds, reaped.signalled), (Outcome::Removed, 0, 1));
+    assert_eq!((reaped.outcome, reaped.attempts, reaped.signalled), (Outcome::Removed, 0, 1));
     assert!(polite.saw_term(TIMEOUT));
 }
 
@@ -274,7 +274,7 @@ fn a_refusal_is_borne_for_the_five_waits_that_are_promised() {
         });
         match result.join().expect("no panic") {
             Err(ReapError::Denied { act, path, effort, .. }) => {
-                assert_eq!((act, effort.rounds), (Act::Kill, 5));
+                assert_eq!((act, effort.attempts), (Act::Kill, 5));
                 assert_eq!(path, Path::new(&format!("/proc/{}", member.pid)));
                 assert!(effort.elapsed >= 850 * MS, "{effort:?}");
             }

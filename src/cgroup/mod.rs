@@ -272,7 +272,7 @@ impl<S: Sys> Target<S> {
     /// Takes a look at the whole target. Without `list` members are listed only where there is no other way to
     /// tell whether there are any.
     pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>, list: bool) -> Look {
-        kernel.metrics.looks += 1;
+        kernel.metrics.checks += 1;
         // The steps of one round have no look in between.
         self.victims.begin_again();
         let seen = self.seen.take();
@@ -332,7 +332,7 @@ impl<S: Sys> Target<S> {
         if let Some((path, source)) = unknown {
             let denied = is_denied(&source);
             log::debug!("{}: cannot be looked at: {source}", path.display());
-            self.hindered(Act::Look, path, source);
+            self.hindered(Act::Check, path, source);
             if !populated {
                 return Look::Unknown { denied };
             }

@@ -155,14 +155,14 @@ impl World {
         assert_eq!(reaped.outcome, Outcome::Removed);
         if !self.by_cgroup_kill() {
             assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Pidfd), n));
-        } else if reaped.rounds <= 2 {
+        } else if reaped.attempts <= 2 {
             assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
         } else {
             // On a slow machine some outlive the first `cgroup.kill`, and are signalled as well.
             assert!(matches!(reaped.method, Some(UsedMethod::CgroupKill | UsedMethod::Pidfd)), "{reaped:?}");
             assert!(reaped.signalled <= n, "{reaped:?}");
         }
-        assert!((1..1000).contains(&reaped.rounds), "{} rounds", reaped.rounds);
+        assert!((1..1000).contains(&reaped.attempts), "{} attempts", reaped.attempts);
     }
 }
 

@@ -140,14 +140,14 @@ fn footnotes(rows: &[Row<'_>]) {
             format!("{:.2}", (count(after) - count(before)) as f64 / samples.reaps.max(1) as f64)
         };
         println!(
-            "{}, a reap: {:.1} allocations, {} wake-ups, {} events, {} timers, {} looks, {} signals, \
+            "{}, a reap: {:.1} allocations, {} wake-ups, {} events, {} timers, {} checks, {} signals, \
              {} cgroup.kill, {} escalations  ",
             card.name,
             samples.allocations as f64 / samples.reaps.max(1) as f64,
             each(|metrics| metrics.wakeups),
             each(|metrics| metrics.events),
             each(|metrics| metrics.timers),
-            each(|metrics| metrics.looks),
+            each(|metrics| metrics.checks),
             each(|metrics| metrics.signals),
             each(|metrics| metrics.cgroup_kills),
             each(|metrics| metrics.escalations),

@@ -53,7 +53,7 @@ stderr nothing about single targets:
   method      what killed: \"cgroup.kill\", \"pidfd\", \"freezer\", \"unverified kill\", or null where
               nothing had to be killed
   signalled   processes signalled one by one (cgroup.kill does not tell how many it killed)
-  rounds      attempts to kill
+  attempts    attempts to kill
   elapsed_us  microseconds from the start of this target to its end
   error       instead of outcome: an object with
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",

@@ -611,7 +611,7 @@ fn row(fixture: &Fixture, end: Option<&End>) -> [String; 8] {
             if reaped.signalled > 0 {
                 row[5] = reaped.signalled.to_string();
             }
-            row[6] = reaped.rounds.to_string();
+            row[6] = reaped.attempts.to_string();
         }
         Err(failure) => row[3] = report::kind(failure).to_owned(),
     }

@@ -225,21 +225,21 @@ fn text(name: &Path, end: &End) -> String {
     match &end.result {
         Ok(reaped) if reaped.outcome == Outcome::AlreadyGone => format!("{name}: {}", reaped.outcome),
         Ok(reaped) => {
-            let how = how(reaped.method, reaped.signalled, reaped.rounds);
+            let how = how(reaped.method, reaped.signalled, reaped.attempts);
             format!("{name}: {} ({how}, {})", reaped.outcome, human(end.elapsed))
         }
         Err(failure) => named(&name, &failure.to_string()),
     }
 }
 
-fn how(method: Option<UsedMethod>, signalled: u64, rounds: u32) -> String {
+fn how(method: Option<UsedMethod>, signalled: u64, attempts: u32) -> String {
     let Some(method) = method else { return "nothing to kill".to_owned() };
     let signalled = match signalled {
         0 => String::new(),
         1 => "1 process signalled, ".to_owned(),
         n => format!("{n} processes signalled, "),
     };
-    format!("{method}, {signalled}{rounds} {}", if rounds == 1 { "round" } else { "rounds" })
+    format!("{method}, {signalled}{attempts} {}", if attempts == 1 { "attempt" } else { "attempts" })
 }
 
 /// The library's messages begin with the path they are about, which mostly is the name.
@@ -284,16 +284,16 @@ fn object(name: &Path, place: Option<&Where>, end: &End) -> Value {
         object.insert("subsystems".to_owned(), place.subsystems.iter().map(|path| lossy(path)).collect());
     }
     object.insert("elapsed_us".to_owned(), json!(end.elapsed.as_micros() as u64));
-    let (method, signalled, rounds) = match &end.result {
-        Ok(reaped) => (reaped.method, reaped.signalled, reaped.rounds),
+    let (method, signalled, attempts) = match &end.result {
+        Ok(reaped) => (reaped.method, reaped.signalled, reaped.attempts),
         Err(Failure::Reap(error)) => {
-            error.effort().map_or((None, 0, 0), |effort| (effort.method, effort.signalled, effort.rounds))
+            error.effort().map_or((None, 0, 0), |effort| (effort.method, effort.signalled, effort.attempts))
         }
         Err(Failure::Refused(_)) => (None, 0, 0),
     };
     object.insert("method".to_owned(), json!(method.map(|method| method.to_string())));
     object.insert("signalled".to_owned(), json!(signalled));
-    object.insert("rounds".to_owned(), json!(rounds));
+    object.insert("attempts".to_owned(), json!(attempts));
     match &end.result {
         Ok(reaped) => drop(object.insert("outcome".to_owned(), json!(outcome(reaped.outcome)))),
         Err(failure) => {
@@ -365,9 +365,9 @@ mod tests {
     #[test]
     fn how_it_was_done_is_told_without_embellishment() {
         assert_eq!(how(None, 0, 0), "nothing to kill");
-        assert_eq!(how(Some(UsedMethod::CgroupKill), 0, 1), "cgroup.kill, 1 round");
-        assert_eq!(how(Some(UsedMethod::Pidfd), 1, 2), "pidfd, 1 process signalled, 2 rounds");
-        assert_eq!(how(Some(UsedMethod::Freezer), 7, 1), "freezer, 7 processes signalled, 1 round");
+        assert_eq!(how(Some(UsedMethod::CgroupKill), 0, 1), "cgroup.kill, 1 attempt");
+        assert_eq!(how(Some(UsedMethod::Pidfd), 1, 2), "pidfd, 1 process signalled, 2 attempts");
+        assert_eq!(how(Some(UsedMethod::Freezer), 7, 1), "freezer, 7 processes signalled, 1 attempt");
     }
 
     #[test]
@@ -415,7 +415,7 @@ mod tests {
             serde_json::from_str::<Value>(&out).unwrap(),
             json!({
                 "path": "a\n", "root": "/r", "slice": "s", "subsystems": ["freezer"],
-                "elapsed_us": 1234, "method": null, "signalled": 0, "rounds": 0,
+                "elapsed_us": 1234, "method": null, "signalled": 0, "attempts": 0,
                 "error": { "kind": "cancelled", "message": "cancelled" },
             })
         );
