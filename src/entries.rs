@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::cgroup::{Checks, Facts, Kernel, Notice, Target, Watch};
 use crate::handle::Completer;
-use crate::machine::{Action, End, Input, Machine, Thaw};
+use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
 use crate::metrics::Metrics;
 use crate::outcome::{Effort, ReapError, Reaped};
 use crate::reaper::Reaper;
@@ -168,15 +168,14 @@ impl<S: Sys> Entries<S> {
             }
             log::trace!("{}: {input:?} -> {action:?}", target.path().display());
             input = match action {
-                Action::Look { list } => Input::Looked(target.look(&mut kernel, list)),
-                Action::Kill { means, frozen } => Input::Killed(target.kill(&mut kernel, means, frozen)),
-                Action::Signal { signal, frozen } => {
-                    Input::Killed(target.signal(&mut kernel, signal, frozen))
-                }
+                Action::Check(detail) => Input::Checked(target.check(&mut kernel, detail)),
+                Action::Kill(by) => Input::Killed(target.kill(&mut kernel, by)),
+                Action::Signal(signal, members) => Input::Killed(target.signal(&mut kernel, signal, members)),
                 Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
-                Action::Thaw { v2, elsewhere } => Input::Thawed(target.thaw(&mut kernel, v2, elsewhere)),
+                Action::Thaw(scope) => Input::Thawed(target.thaw(&mut kernel, scope)),
+                Action::ThawExternal => Input::Thawed(target.thaw_external(&mut kernel)),
                 Action::Remove => Input::Removed(target.remove(&mut kernel)),
-                Action::Again => {
+                Action::Yield => {
                     target.outdate();
                     self.wheel.cancel(key);
                     if !std::mem::replace(again, true) {
@@ -228,8 +227,8 @@ impl<S: Sys> Drop for Entries<S> {
         for mut entry in self.slab.drain() {
             if entry.machine.froze() {
                 // There is no later to try again in, save at once.
-                let mut thaws = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, true, false));
-                let thaw = thaws.find(|thaw| matches!(thaw, Thaw::Thawed | Thaw::HeldByAncestor));
+                let mut thaws = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, ThawScope::All));
+                let thaw = thaws.find(|thaw| matches!(thaw, Thawed::Thawed | Thawed::HeldFromOutside));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
         }

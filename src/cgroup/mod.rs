@@ -40,11 +40,14 @@ pub(crate) use self::facts::Facts;
 use self::own::Mount;
 pub(crate) use self::own::OwnCgroups;
 use self::pin::{Lost, Version, is_denied, is_gone};
-use self::procs::{How, Listing, Unverified, Victims, Who};
+use self::procs::{How, Kill, Listing, Unverified, Victims, Who};
 pub(crate) use self::resolve::Checks;
 use self::resolve::lock;
-use self::tree::{Removed, Tree, TreeEnd, descendants};
-use crate::machine::{End, Freeze, Kill, Look, Means, Removal, Thaw};
+use self::tree::{Progress, Tree, TreeEnd, descendants};
+use crate::machine::{
+    Attempt, Change, Checked, Detail, End, ExitNotice, Failure, Froze, KillBy, Members, Population, Reach,
+    Removed as Removal, ThawScope, Thawed,
+};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor, UsedMethod};
 use crate::reaper::{Faults, KillMethod, Place, Reaper, Signal};
@@ -271,7 +274,8 @@ impl<S: Sys> Target<S> {
 
     /// Takes a look at the whole target. Without `list` members are listed only where there is no other way to
     /// tell whether there are any.
-    pub(crate) fn look(&mut self, kernel: &mut Kernel<'_, S>, list: bool) -> Look {
+    pub(crate) fn check(&mut self, kernel: &mut Kernel<'_, S>, detail: Detail) -> Checked {
+        let list = detail == Detail::Members;
         kernel.metrics.checks += 1;
         // The steps of one round have no look in between.
         self.victims.begin_again();
@@ -325,7 +329,7 @@ impl<S: Sys> Target<S> {
         } else if !populated && unknown.is_none() && self.trees.iter().any(doubtful) {
             match self.victims.all_dead(kernel) {
                 Ok(Some(dead)) => populated |= !dead,
-                Ok(None) => return Look::More,
+                Ok(None) => return Checked::Unfinished,
                 Err(source) => unknown = Some((self.path().to_path_buf(), source)),
             }
         }
@@ -334,21 +338,22 @@ impl<S: Sys> Target<S> {
             log::debug!("{}: cannot be looked at: {source}", path.display());
             self.hindered(Act::Check, path, source);
             if !populated {
-                return Look::Unknown { denied };
+                return Checked::Unknown(if denied { Failure::Denied } else { Failure::Passing });
             }
         }
         if populated {
             // Where the dying are hidden, everybody has to be known before a kill.
             let enough = whole && !(passed_over && kernel.facts.hides_dying);
             self.seen = enough.then(|| Box::new(listing));
-            return Look::Populated { fresh, shrunk, blind: self.is_legacy() && !self.victims.are_watched() };
+            let notice = self.notice();
+            return Checked::Populated(Population { change: Change::new(fresh, shrunk), notice });
         }
         // Whoever was killed is dead by now.
         self.victims.forget();
         match self.end() {
-            Some(TreeEnd::Gone) => Look::Gone,
-            Some(TreeEnd::Replaced) => Look::Replaced,
-            None => Look::Empty { replaced: self.trees.iter().any(|t| t.end == Some(TreeEnd::Replaced)) },
+            Some(TreeEnd::Gone) => Checked::Gone,
+            Some(TreeEnd::Replaced) => Checked::Replaced,
+            None => Checked::Empty { replaced: self.trees.iter().any(|t| t.end == Some(TreeEnd::Replaced)) },
         }
     }
 
@@ -363,23 +368,50 @@ impl<S: Sys> Target<S> {
         Some(end)
     }
 
-    /// Sends SIGKILL to everybody.
-    pub(crate) fn kill(&mut self, kernel: &mut Kernel<'_, S>, means: Means, frozen: bool) -> Kill {
+    /// How the loop learns that the members exit.
+    fn notice(&self) -> ExitNotice {
+        match (self.is_legacy(), self.victims.are_watched()) {
+            (true, true) => ExitNotice::Prompt,
+            (true, false) => ExitNotice::None,
+            (false, _) => ExitNotice::Delayed,
+        }
+    }
+
+    /// Sends SIGKILL to every member.
+    pub(crate) fn kill(&mut self, kernel: &mut Kernel<'_, S>, by: KillBy) -> Attempt {
+        let kill = self.kill_by(kernel, by);
+        self.attempt(kill)
+    }
+
+    fn attempt(&self, kill: Kill) -> Attempt {
+        let reach = match kill {
+            Kill { more: true, .. } => Reach::Unfinished,
+            Kill { unsafe_unfrozen: true, .. } => Reach::Unsafe,
+            Kill { denied: true, .. } => Reach::Denied,
+            Kill { failed: true, .. } => Reach::Failed,
+            _ => Reach::All,
+        };
+        let notice = if kill.notified { ExitNotice::Prompt } else { ExitNotice::Delayed };
+        Attempt { signalled: kill.signalled, method: kill.method, reach, notice }
+    }
+
+    fn kill_by(&mut self, kernel: &mut Kernel<'_, S>, means: KillBy) -> Kill {
+        let frozen = means == KillBy::Signals(Members::Frozen);
         let mut kill = Kill::default();
-        let needless = means == Means::Both
+        let needless = means == KillBy::CgroupKillAndSignals
             && self.by_signals
             && self.seen.as_ref().is_some_and(|seen| self.victims.need_no_more(seen));
-        if means != Means::Signals && !needless {
+        if !matches!(means, KillBy::Signals(_)) && !needless {
             for index in 0..self.trees.len() {
                 if self.trees[index].version == Version::V2 && self.trees[index].end.is_none() {
                     self.cgroup_kill(kernel, index, means, &mut kill);
                 }
             }
             let legacy = self.trees.iter().any(|tree| tree.version == Version::V1 && tree.end.is_none());
-            if means == Means::Both {
+            if means == KillBy::CgroupKillAndSignals {
                 self.list_all();
             }
-            if means == Means::CgroupKill || !(legacy || self.by_signals) {
+            if means == KillBy::CgroupKill || !(legacy || self.by_signals) {
                 return kill;
             }
         }
@@ -392,7 +424,7 @@ impl<S: Sys> Target<S> {
         }
     }
 
-    fn cgroup_kill(&mut self, kernel: &mut Kernel<'_, S>, index: usize, means: Means, kill: &mut Kill) {
+    fn cgroup_kill(&mut self, kernel: &mut Kernel<'_, S>, index: usize, means: KillBy, kill: &mut Kill) {
         let sys = kernel.sys;
         let (trees, victims, seen) = (&self.trees, &mut self.victims, self.seen.as_deref());
         let tree = &trees[index];
@@ -428,7 +460,7 @@ impl<S: Sys> Target<S> {
         let unavailable =
             is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::EOPNOTSUPP);
         match lost(sys, tree, error) {
-            Lost::Unknown(error) if unavailable && means != Means::CgroupKill => {
+            Lost::Unknown(error) if unavailable && means != KillBy::CgroupKill => {
                 // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
                 // children may well be ours to kill.
                 if !self.by_signals {
@@ -470,8 +502,9 @@ impl<S: Sys> Target<S> {
     }
 
     /// Sends the signal to everybody, once.
-    pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal, frozen: bool) -> Kill {
-        self.signal_all(kernel, signal, frozen)
+    pub(crate) fn signal(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal, members: Members) -> Attempt {
+        let kill = self.signal_all(kernel, signal, members == Members::Frozen);
+        self.attempt(kill)
     }
 
     fn signal_all(&mut self, kernel: &mut Kernel<'_, S>, signal: Signal, frozen: bool) -> Kill {
@@ -520,14 +553,14 @@ impl<S: Sys> Target<S> {
     }
 
     /// Freezes the target, by the v1 freezer if it has one, or looks how far that is.
-    pub(crate) fn freeze(&mut self, kernel: &mut Kernel<'_, S>) -> Freeze {
+    pub(crate) fn freeze(&mut self, kernel: &mut Kernel<'_, S>) -> Froze {
         let sys = kernel.sys;
         let freezer = match self.find_freezer(sys) {
             Ok(freezer) => freezer,
             // A passing error: the timeout of the freeze bounds the tries.
             Err(error) => {
                 self.hindered(Act::Freeze, self.path().to_path_buf(), error);
-                return Freeze::Freezing;
+                return Froze::Freezing;
             }
         };
         // Of the caller's threads the guard below asks for the calling one; the list has their process for any of them.
@@ -538,9 +571,9 @@ impl<S: Sys> Target<S> {
         };
         if inside {
             self.hindered(Act::Freeze, self.path().to_path_buf(), the_caller_inside());
-            return Freeze::Unavailable;
+            return Froze::Unavailable;
         }
-        let mut result = Freeze::Unavailable;
+        let mut result = Froze::Unavailable;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             if !is_frozen_with(tree, freezer) {
                 continue;
@@ -562,12 +595,12 @@ impl<S: Sys> Target<S> {
                         log::debug!("{}: not frozen: {source}", path.display());
                         self.hindered(Act::Freeze, path, source);
                         // A passing error: the timeout of the freeze bounds the tries.
-                        return if unavailable { Freeze::Unavailable } else { Freeze::Freezing };
+                        return if unavailable { Froze::Unavailable } else { Froze::Freezing };
                     }
                 },
             };
             result = match (result, freeze) {
-                (Freeze::Freezing, _) | (_, Freeze::Freezing) => Freeze::Freezing,
+                (Froze::Freezing, _) | (_, Froze::Freezing) => Froze::Freezing,
                 _ => freeze,
             };
         }
@@ -586,33 +619,44 @@ impl<S: Sys> Target<S> {
         Ok(found)
     }
 
-    /// Thaws what is frozen inside the target, v2 only if asked for; with `elsewhere` also groups outside that
-    /// hold nobody but members of the target.
-    pub(crate) fn thaw(&mut self, kernel: &mut Kernel<'_, S>, v2: bool, elsewhere: bool) -> Thaw {
+    /// Thaws external freezes that hold no process but members of the target.
+    pub(crate) fn thaw_external(&mut self, kernel: &mut Kernel<'_, S>) -> Thawed {
         let sys = kernel.sys;
         if let Err(error) = self.find_freezer(sys) {
             let denied = is_denied(&error);
             self.hindered(Act::Thaw, self.path().to_path_buf(), error);
-            return if denied { Thaw::Denied } else { Thaw::Failed };
+            return if denied { Thawed::Denied } else { Thawed::Failed };
         }
-        let mut result = Thaw::Thawed;
-        if elsewhere {
-            let own = self.trees.iter().filter(|tree| tree.is_freezer()).map(|tree| tree.pin.path());
-            let own: Vec<&Path> = own.collect();
-            let listing;
-            let members = match &self.seen {
-                Some(seen) => seen,
-                None => {
-                    listing = self.listing(sys);
-                    &listing
-                }
-            };
-            match kernel.facts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
-                Ok(true) => {}
-                Ok(false) => result = Thaw::HeldByAncestor,
-                Err(error) => log::debug!("{}: {error}", self.path().display()),
+        let own = self.trees.iter().filter(|tree| tree.is_freezer()).map(|tree| tree.pin.path());
+        let own: Vec<&Path> = own.collect();
+        let listing;
+        let members = match &self.seen {
+            Some(seen) => seen,
+            None => {
+                listing = self.listing(sys);
+                &listing
+            }
+        };
+        match kernel.facts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
+            Ok(true) => Thawed::Thawed,
+            Ok(false) => Thawed::HeldFromOutside,
+            Err(error) => {
+                log::debug!("{}: {error}", self.path().display());
+                Thawed::Thawed
             }
         }
+    }
+
+    /// Thaws what is frozen inside the target.
+    pub(crate) fn thaw(&mut self, kernel: &mut Kernel<'_, S>, scope: ThawScope) -> Thawed {
+        let v2 = scope == ThawScope::All;
+        let sys = kernel.sys;
+        if let Err(error) = self.find_freezer(sys) {
+            let denied = is_denied(&error);
+            self.hindered(Act::Thaw, self.path().to_path_buf(), error);
+            return if denied { Thawed::Denied } else { Thawed::Failed };
+        }
+        let mut result = Thawed::Thawed;
         let mut trouble = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             if !(tree.is_freezer() || v2 && tree.version == Version::V2) {
@@ -620,14 +664,14 @@ impl<S: Sys> Target<S> {
             }
             kernel.metrics.thaws += 1;
             let thaw = match thaw_tree(sys, tree, v2) {
-                Ok(true) => Thaw::Thawed,
-                Ok(false) => Thaw::HeldByAncestor,
+                Ok(true) => Thawed::Thawed,
+                Ok(false) => Thawed::HeldFromOutside,
                 Err(lost) => match tree.lost(lost) {
-                    Ok(_) => Thaw::Thawed,
+                    Ok(_) => Thawed::Thawed,
                     Err(source) => {
                         let denied = is_denied(&source);
                         trouble = Some((tree.pin.path().to_path_buf(), source));
-                        if denied { Thaw::Denied } else { Thaw::Failed }
+                        if denied { Thawed::Denied } else { Thawed::Failed }
                     }
                 },
             };
@@ -646,8 +690,8 @@ impl<S: Sys> Target<S> {
         let mut result = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             let lost = match tree.remove(kernel.sys, &mut bound) {
-                Ok(Removed::All) => Lost::Gone,
-                Ok(Removed::More) => return Removal::More,
+                Ok(Progress::All) => Lost::Gone,
+                Ok(Progress::More) => return Removal::Unfinished,
                 Err(lost) => lost,
             };
             if let Err(source) = tree.lost(lost) {

@@ -8,7 +8,6 @@ use std::path::Path;
 use super::budget::Permit;
 use super::pin::{is_denied, is_gone};
 use super::{Kernel, Notice, Trouble, file, proc};
-use crate::machine::Kill;
 use crate::outcome::UsedMethod;
 use crate::reaper::Signal;
 use crate::sys::Sys;
@@ -19,6 +18,18 @@ const BATCH: usize = 512;
 /// In every so many rounds SIGKILL is sent also to those that have had it, which otherwise is for nothing. Another
 /// process may have come by the pid of one of them meanwhile, in the same group.
 const AGAIN: u8 = 4;
+
+/// What came of an attempt so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Kill {
+    pub(crate) signalled: u64,
+    pub(crate) method: Option<UsedMethod>,
+    pub(crate) denied: bool,
+    pub(crate) unsafe_unfrozen: bool,
+    pub(crate) failed: bool,
+    pub(crate) more: bool,
+    pub(crate) notified: bool,
+}
 
 /// Who is listed in some directories.
 #[derive(Debug, Default)]

@@ -36,7 +36,7 @@ pub(crate) enum TreeEnd {
 
 /// How far a removal came.
 #[derive(Debug)]
-pub(crate) enum Removed {
+pub(crate) enum Progress {
     All,
     /// The bound was met first.
     More,
@@ -93,7 +93,7 @@ impl<S: Sys> Tree<S> {
     ///
     /// Only for a tree that was seen empty: where a member lives, or is still dying, rmdir(2) says
     /// EBUSY, or on some kernels blocks until it is dead.
-    pub(crate) fn remove(&mut self, sys: &S, bound: &mut usize) -> Result<Removed, Lost> {
+    pub(crate) fn remove(&mut self, sys: &S, bound: &mut usize) -> Result<Progress, Lost> {
         if !is_leaf(&self.pin.still_there(sys)?) {
             let dir = self.pin.dir(sys)?;
             let mut left = match self.removing.take() {
@@ -104,7 +104,7 @@ impl<S: Sys> Tree<S> {
                 if *bound == 0 {
                     left.push(child);
                     self.removing = Some(left);
-                    return Ok(Removed::More);
+                    return Ok(Progress::More);
                 }
                 *bound -= 1;
                 match below(sys, &*dir, &child, |at, child| sys.rmdir(Some(at), child)) {
@@ -117,11 +117,11 @@ impl<S: Sys> Tree<S> {
             self.pin.still_there(sys)?;
         }
         if *bound == 0 {
-            return Ok(Removed::More);
+            return Ok(Progress::More);
         }
         *bound -= 1;
         match self.pin.rmdir(sys) {
-            Ok(()) | Err(Lost::Gone) => Ok(Removed::All),
+            Ok(()) | Err(Lost::Gone) => Ok(Progress::All),
             Err(lost) => Err(lost),
         }
     }

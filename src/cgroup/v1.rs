@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::file;
 use super::pin::is_gone;
-use crate::machine::Freeze;
+use crate::machine::Froze;
 use crate::sys::{Open, Sys};
 
 pub(crate) const STATE: &CStr = c"freezer.state";
@@ -32,7 +32,7 @@ fn parse(text: &[u8]) -> io::Result<State> {
 }
 
 /// Freezes the group and everything below it, or looks how far that is.
-pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
+pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     let control = file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)?;
     // Written again each time: another hand may have thawed it.
     file::write_open(sys, &control, b"FROZEN")?;
@@ -40,12 +40,12 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
     for read in 0..READS {
         // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
         match file::read_small(sys, &control, &mut buffer).and_then(parse) {
-            Ok(State::Frozen) => return Ok(Freeze::Frozen),
+            Ok(State::Frozen) => return Ok(Froze::Frozen),
             Ok(_) if read + 1 < READS => std::thread::yield_now(),
             _ => break,
         }
     }
-    Ok(Freeze::Freezing)
+    Ok(Froze::Freezing)
 }
 
 /// Whether everybody in it and below is frozen now. Who joins ends that until it is frozen, too.

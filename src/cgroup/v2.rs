@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::file;
 use super::pin::is_gone;
-use crate::machine::Freeze;
+use crate::machine::Froze;
 use crate::sys::Sys;
 
 pub(crate) const EVENTS: &CStr = c"cgroup.events";
@@ -48,12 +48,12 @@ pub(crate) fn kill<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> 
 }
 
 /// Freezes the subtree, or looks how far that is.
-pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Freeze> {
+pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     file::write(sys, root, Path::new(""), FREEZE, b"1")?;
     // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
     match events(sys, root) {
-        Ok(Events { frozen: true, .. }) => Ok(Freeze::Frozen),
-        _ => Ok(Freeze::Freezing),
+        Ok(Events { frozen: true, .. }) => Ok(Froze::Frozen),
+        _ => Ok(Froze::Freezing),
     }
 }
 

@@ -15,7 +15,7 @@ pub use self::anything::{accepted, reap};
 use crate::cgroup::own::{Mount, membership};
 use crate::cgroup::procs::Listing;
 use crate::cgroup::{proc, v1, v2};
-use crate::machine::Freeze;
+use crate::machine::Froze;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::sys::{Open, Stat, Sys};
@@ -198,7 +198,7 @@ pub fn events(text: &[u8]) {
     }
     let complete = populated.is_some() && frozen;
     let freeze = v2::freeze(&sys, &File::Any).unwrap();
-    assert_eq!(freeze, if complete { Freeze::Frozen } else { Freeze::Freezing });
+    assert_eq!(freeze, if complete { Froze::Frozen } else { Froze::Freezing });
     assert_eq!(*sys.written.borrow(), [b"1"]);
 }
 
@@ -216,7 +216,7 @@ pub fn freezer(text: &[u8]) {
     let word = text[..text.len().min(256)].trim_ascii_end();
     let sys = Text::new(text);
     let freeze = v1::freeze(&sys, &File::Any).unwrap();
-    assert_eq!(freeze, if word == b"FROZEN" { Freeze::Frozen } else { Freeze::Freezing });
+    assert_eq!(freeze, if word == b"FROZEN" { Froze::Frozen } else { Froze::Freezing });
     assert_eq!(*sys.written.borrow(), [b"FROZEN"]);
     for supposed in [false, true] {
         let sys = Text::new(text);

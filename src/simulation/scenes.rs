@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, Hand, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::queue;
+use crate::cgroup::procs::Kill;
 use crate::cgroup::procs::{How, Listing, Unverified, Victims};
 use crate::cgroup::{Budget, Checks, Facts, Kernel, OwnCgroups};
 use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
-use crate::machine::{Input, Kill};
+use crate::machine::Input;
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, Reaper, Signal};

@@ -1,0 +1,225 @@
+//! The vocabulary between a machine and the kernel's side: the actions that a machine asks for, and the answers.
+//!
+//! An answer says what the kernel's side found, never what to do about it.
+
+use crate::outcome::{Outcome, UsedMethod};
+use crate::reaper::Signal;
+use crate::time::Time;
+
+/// What the kernel's side or the loop is to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Read the state of the target. Answered by [`Checked`].
+    Check(Detail),
+    /// Send SIGKILL to every member. Answered by [`Attempt`].
+    Kill(KillBy),
+    /// Send this signal to every member once, and continue it so that it can act on the signal. Answered by
+    /// [`Attempt`].
+    Signal(Signal, Members),
+    /// Start a freeze, or read how far one has come. Answered by [`Froze`].
+    Freeze,
+    /// Undo the freezes inside the target. Answered by [`Thawed`].
+    Thaw(ThawScope),
+    /// Undo external freezes: those of v1 freezer cgroups outside the target that hold members of the target and no
+    /// other process. Answered by [`Thawed`].
+    ThawExternal,
+    /// Remove the directories, children first. Answered by [`Removed`].
+    Remove,
+    /// Nothing until a notification, or this time.
+    Wait(Time),
+    /// Nothing until other entries have had their turn.
+    Yield,
+    /// The reap is over; the machine is not to be called again.
+    Finish(End),
+}
+
+/// How much a check reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Whether the target has members; members are listed only where there is no other way to tell.
+    Populated,
+    /// The members too, so that the answer can say how they changed.
+    Members,
+}
+
+/// How one attempt sends SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KillBy {
+    /// `cgroup.kill` where it works, else signals.
+    Cheapest,
+    /// `cgroup.kill` where it works, and signals as well.
+    CgroupKillAndSignals,
+    /// `cgroup.kill` and nothing else.
+    CgroupKill,
+    /// Signals and nothing else.
+    Signals(Members),
+}
+
+/// Whether the members can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// They may run, fork and exit.
+    Running,
+    /// A freeze of ours is complete: they can neither fork nor exit until it is undone.
+    Frozen,
+}
+
+/// Which freezes inside the target are undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ThawScope {
+    /// Those of v1, which keep SIGKILL pending, by whichever party. A v2 freeze does not, and is left alone.
+    V1,
+    /// Those of v1 and v2.
+    All,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// No directory is left.
+    Gone,
+    /// A directory is gone, and another cgroup has its name.
+    Replaced,
+    /// All directories that are left are empty, and every signalled process has exited. `replaced`: one directory is
+    /// gone, and another cgroup has its name.
+    Empty { replaced: bool },
+    /// There are members, or signalled processes that have not exited.
+    Populated(Population),
+    /// The kernel did not answer.
+    Unknown(Failure),
+    /// The bound on one step's work was met first: check again after a yield.
+    Unfinished,
+}
+
+/// What is known of the members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Population {
+    /// Since the last attempt and the last check.
+    pub(crate) change: Change,
+    /// How the loop learns that they exit.
+    pub(crate) notice: ExitNotice,
+}
+
+/// How the members have changed, as far as they were listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// They have not, or were not listed.
+    None,
+    /// There are new members: some that joined since the last attempt.
+    Joined,
+    /// There are fewer than at the last check.
+    Fewer,
+    /// Both.
+    JoinedAndFewer,
+}
+
+impl Change {
+    pub(crate) fn new(joined: bool, fewer: bool) -> Change {
+        match (joined, fewer) {
+            (false, false) => Change::None,
+            (true, false) => Change::Joined,
+            (false, true) => Change::Fewer,
+            (true, true) => Change::JoinedAndFewer,
+        }
+    }
+
+    pub(crate) fn has_joined(self) -> bool {
+        matches!(self, Change::Joined | Change::JoinedAndFewer)
+    }
+
+    pub(crate) fn is_fewer(self) -> bool {
+        matches!(self, Change::Fewer | Change::JoinedAndFewer)
+    }
+}
+
+/// How the loop learns that members exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitNotice {
+    /// At once, by the pidfd of a member.
+    Prompt,
+    /// By `cgroup.events`, some 12 ms late where that changed just before.
+    Delayed,
+    /// Not at all: v1, and no pidfd is watched.
+    None,
+}
+
+/// Why something could not be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// For lack of rights, or of the facility that the caller insists on.
+    Denied,
+    /// By an error that may pass.
+    Passing,
+}
+
+/// What one step of an attempt to signal the members came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// Processes signalled for the first time.
+    pub(crate) signalled: u64,
+    /// What was used, if anything was.
+    pub(crate) method: Option<UsedMethod>,
+    pub(crate) reach: Reach,
+    /// How the loop learns that they exit.
+    pub(crate) notice: ExitNotice,
+}
+
+/// Whether an attempt reached every member. Of several answers the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reach {
+    /// It did.
+    All,
+    /// A passing error kept it from some.
+    Failed,
+    /// Some could not be signalled for lack of rights, or of the facility that the caller insists on.
+    Denied,
+    /// Some were not signalled because that is not provably safe unless they are frozen.
+    Unsafe,
+    /// The bound on one step's work was met: the same action again, after a yield, continues.
+    Unfinished,
+}
+
+/// How far a freeze has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Froze {
+    Frozen,
+    Freezing,
+    /// The target has no freezer, or may not be frozen.
+    Unavailable,
+}
+
+/// What a thaw came to. Of several directories the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Thawed {
+    Thawed,
+    /// What may be thawed is, but an ancestor's freeze, or an external one, still holds members.
+    HeldFromOutside,
+    /// It is frozen, and thawing it is denied.
+    Denied,
+    /// A passing error: try again.
+    Failed,
+}
+
+/// What a removal came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Removed,
+    /// A directory is gone, and another cgroup has its name.
+    Replaced,
+    /// EBUSY, or an error that may pass: check again later.
+    Busy,
+    Denied,
+    /// The bound on one step's work was met: the same action again, after a yield, continues.
+    Unfinished,
+}
+
+/// How a reap ended. The kernel's side knows the paths and the causes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Done(Outcome),
+    TimedOut,
+    Replaced,
+    Denied,
+    FrozenByAncestor,
+    Cancelled,
+}

@@ -1,0 +1,638 @@
+//! What the machine does, on a kernel of fixed answers and a clock that jumps from wake-up to wake-up.
+
+use std::time::Duration;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const ZERO: Time = Time::from_millis(0);
+const TICK: Input = Input::Tick { late: ZERO };
+const POPULATED: Checked = populated(Change::None, ExitNotice::Delayed);
+const FRESH: Checked = populated(Change::Joined, ExitNotice::Delayed);
+const EMPTY: Checked = Checked::Empty { replaced: false };
+const TERM: Action = Action::Signal(Signal::TERM, Members::Running);
+const KILLED: Attempt =
+    Attempt { signalled: 0, method: Some(UsedMethod::Pidfd), reach: Reach::All, notice: ExitNotice::Delayed };
+
+const fn populated(change: Change, notice: ExitNotice) -> Checked {
+    Checked::Populated(Population { change, notice })
+}
+
+fn reaper() -> Reaper {
+    Reaper::at("/x")
+}
+
+/// A kernel of fixed answers, and a clock that jumps from wake-up to wake-up.
+struct Rig {
+    machine: Machine,
+    now: Duration,
+    check: Checked,
+    kill: Attempt,
+    freeze: Froze,
+    thaw: Thawed,
+    external: Thawed,
+    removal: Removed,
+    /// What was done, save looks, and when.
+    done: Vec<(u128, Action)>,
+    checks: Vec<u128>,
+}
+
+impl Rig {
+    fn new(reaper: &Reaper) -> Rig {
+        Rig {
+            machine: Machine::new(reaper, ZERO, true),
+            now: Duration::ZERO,
+            check: POPULATED,
+            kill: KILLED,
+            freeze: Froze::Frozen,
+            thaw: Thawed::Thawed,
+            external: Thawed::Thawed,
+            removal: Removed::Removed,
+            done: Vec::new(),
+            checks: Vec::new(),
+        }
+    }
+
+    /// Feeds a wake-up and all answers; the time of the next timer, or the end.
+    fn wake(&mut self, mut input: Input) -> Result<Duration, End> {
+        for _ in 0..20 {
+            let action = self.machine.step(self.now.into(), input);
+            match action {
+                Action::Check(_) => self.checks.push(self.now.as_millis()),
+                _ => self.done.push((self.now.as_millis(), action)),
+            }
+            input = match action {
+                Action::Check(_) => Input::Checked(self.check),
+                Action::Kill(_) | Action::Signal(..) => Input::Killed(self.kill),
+                Action::Freeze => Input::Froze(self.freeze),
+                Action::Thaw(_) => Input::Thawed(self.thaw),
+                Action::ThawExternal => Input::Thawed(self.external),
+                Action::Remove => Input::Removed(self.removal),
+                Action::Wait(until) => return Ok(until.into()),
+                Action::Yield => return Ok(self.now),
+                Action::Finish(end) => return Err(end),
+            };
+        }
+        panic!("no end to the actions: {:?}", self.done);
+    }
+
+    /// Runs timers up to `until` of the clock.
+    fn run(&mut self, until: Duration) -> Option<End> {
+        let mut input = Input::Start;
+        if !self.checks.is_empty() {
+            input = TICK;
+        }
+        loop {
+            match self.wake(input) {
+                Err(end) => return Some(end),
+                Ok(next) if next > until => return None,
+                Ok(next) => {
+                    self.now = self.now.max(next);
+                    input = TICK;
+                }
+            }
+        }
+    }
+
+    fn times(&self, wanted: impl Fn(&Action) -> bool) -> Vec<u128> {
+        self.done.iter().filter(|(_, action)| wanted(action)).map(|(at, _)| *at).collect()
+    }
+
+    fn kills(&self) -> Vec<u128> {
+        self.times(|action| matches!(action, Action::Kill(_)))
+    }
+}
+
+#[test]
+fn a_group_that_never_dies_sees_the_original_waits() {
+    let mut rig = Rig::new(&reaper());
+    assert_eq!(rig.run(60_000 * MS), None);
+    assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 3410, 13410, 23410, 33410, 43410, 53410]);
+    // The extra looks belong to the first kill only; later every wake-up is a kill.
+    assert_eq!(rig.checks[..8], [0, 1, 3, 7, 10, 50, 210, 850]);
+    assert_eq!(rig.checks.len(), rig.kills().len() + 3);
+}
+
+/// Who is held keeps being asked about, so that the hold can time out.
+#[test]
+fn who_freezes_the_undying_is_asked_seldom() {
+    let asked = |thaw| {
+        let mut rig = Rig::new(&reaper().freeze_timeout(1000 * reaper().max_wait));
+        rig.thaw = thaw;
+        rig.run(110_000 * MS);
+        rig.times(|action| matches!(action, Action::ThawExternal))
+    };
+    // From 3 410 on, when the longest wait has come, in each fourth round only.
+    assert_eq!(asked(Thawed::Thawed), [210, 850, 23410, 63410, 103410]);
+    let held = asked(Thawed::HeldFromOutside);
+    assert_eq!(held[..6], [210, 850, 3410, 13410, 23410, 33410]);
+    assert_eq!(held.len(), 13);
+}
+
+#[test]
+fn a_kill_follows_a_look_that_found_somebody() {
+    let mut rig = Rig::new(&reaper());
+    rig.run(1000 * MS);
+    for kill in rig.kills() {
+        assert!(rig.checks.contains(&kill));
+    }
+    rig.check = EMPTY;
+    let before = rig.kills().len();
+    rig.now = 5000 * MS;
+    assert_eq!(rig.wake(TICK), Err(End::Done(Outcome::Removed)));
+    assert_eq!(rig.kills().len(), before);
+}
+
+#[test]
+fn waits_at_their_limits_neither_wrap_nor_spin() {
+    for (min, max) in [(MS, MS), (MS, Duration::MAX), (Duration::MAX, Duration::MAX)] {
+        let mut rig = Rig::new(&reaper().min_wait(min).max_wait(max).freeze_timeout(Duration::MAX));
+        let mut last = Duration::ZERO;
+        let mut input = Input::Start;
+        for _ in 0..200 {
+            let next = rig.wake(input).unwrap();
+            assert!(next > last || next == Time::from(Duration::MAX).into());
+            (last, rig.now, input) = (next, next, TICK);
+        }
+    }
+}
+
+#[test]
+fn progress_starts_the_backoff_over() {
+    let mut rig = Rig::new(&reaper());
+    rig.run(849 * MS);
+    rig.check = populated(Change::Fewer, ExitNotice::Delayed);
+    rig.now = 850 * MS;
+    rig.wake(TICK).unwrap();
+    rig.check = POPULATED;
+    rig.now = 860 * MS;
+    rig.run(1100 * MS);
+    assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 860, 900, 1060]);
+}
+
+#[test]
+fn events_do_not_kill_again_what_was_killed() {
+    let mut rig = Rig::new(&reaper());
+    rig.wake(Input::Start).unwrap();
+    for _ in 0..100 {
+        rig.wake(Input::Event).unwrap();
+    }
+    assert_eq!(rig.kills(), [0]);
+    assert_eq!(rig.checks.len(), 101);
+}
+
+#[test]
+fn newcomers_are_killed_at_once_and_then_frozen_but_not_without_end() {
+    let mut rig = Rig::new(&reaper());
+    rig.wake(Input::Start).unwrap();
+    rig.check = FRESH;
+    for _ in 0..100 {
+        rig.wake(Input::Event).unwrap();
+    }
+    assert_eq!(rig.kills().len(), 1 + usize::from(BURST));
+    assert!(rig.machine.escalated());
+    let freezes = rig.times(|action| *action == Action::Freeze);
+    assert_eq!(freezes.len(), rig.kills().len() - usize::from(STORM));
+    // Each freeze is followed by its kill and its thaw.
+    assert!(!rig.machine.froze());
+    rig.now = 10 * MS;
+    rig.wake(TICK).unwrap();
+    rig.wake(Input::Event).unwrap();
+    assert_eq!(rig.kills().len(), 3 + usize::from(BURST));
+}
+
+#[test]
+fn without_a_freezer_a_storm_is_signalled_on() {
+    let mut rig = Rig::new(&reaper());
+    rig.freeze = Froze::Unavailable;
+    rig.check = FRESH;
+    rig.wake(Input::Start).unwrap();
+    for _ in 0..6 {
+        rig.wake(Input::Event).unwrap();
+    }
+    assert_eq!(rig.kills().len(), 7);
+    assert_eq!(rig.times(|action| *action == Action::Freeze).len(), 1);
+}
+
+#[test]
+fn the_freezer_goes_freeze_kill_thaw_in_one_go() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    rig.wake(Input::Start).unwrap();
+    let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
+    assert_eq!(
+        actions[..3],
+        [Action::Freeze, Action::Kill(KillBy::Signals(Members::Frozen)), Action::Thaw(ThawScope::All)]
+    );
+    assert_eq!(rig.machine.used(), Some(UsedMethod::Freezer));
+    assert!(!rig.machine.froze());
+}
+
+#[test]
+fn a_freeze_that_hangs_is_killed_before_it_is_thawed_and_tried_again() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS));
+    rig.freeze = Froze::Freezing;
+    rig.run(99 * MS);
+    assert_eq!(rig.kills(), []);
+    assert!(rig.machine.froze());
+    rig.run(100 * MS);
+    assert_eq!(rig.kills(), [100]);
+    let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
+    assert_eq!(thaws, [100]);
+    assert!(!rig.machine.froze());
+    // Not a sum of waits, but the clock: a late wake-up counts in full.
+    rig.now = 200 * MS;
+    rig.run(200 * MS);
+    rig.now = 1000 * MS;
+    rig.wake(TICK).unwrap();
+    assert_eq!(rig.kills().last(), Some(&1000));
+}
+
+#[test]
+fn nothing_ends_while_it_is_frozen_by_us() {
+    for end in ["cancel", "deadline", "replaced", "gone"] {
+        let mut rig =
+            Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS).freeze_timeout(Duration::MAX));
+        rig.freeze = Froze::Freezing;
+        rig.wake(Input::Start).unwrap();
+        assert!(rig.machine.froze());
+        let result = match end {
+            "cancel" => rig.wake(Input::Cancel),
+            "deadline" => {
+                rig.now = 50 * MS;
+                rig.wake(TICK)
+            }
+            "replaced" => {
+                rig.check = Checked::Replaced;
+                rig.wake(Input::Event)
+            }
+            _ => {
+                rig.check = Checked::Gone;
+                rig.wake(Input::Event)
+            }
+        };
+        assert!(result.is_err());
+        assert!(!rig.machine.froze(), "{end}");
+        let last = rig.done.len() - 1;
+        assert!(matches!(rig.done[last - 1].1, Action::Thaw(_)), "{end}");
+        // The deadline still delivers SIGKILL, a cancel does not.
+        assert_eq!(rig.kills().len(), usize::from(end == "deadline"));
+    }
+}
+
+#[test]
+fn a_thaw_that_fails_for_a_moment_is_tried_again_before_the_end() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(Duration::MAX));
+    rig.freeze = Froze::Freezing;
+    rig.wake(Input::Start).unwrap();
+    rig.thaw = Thawed::Failed;
+    let next = rig.wake(Input::Cancel).unwrap();
+    assert!(next > rig.now && rig.machine.froze());
+    // An event or a second cancel changes nothing of that.
+    assert!(rig.wake(Input::Event).is_ok());
+    assert!(rig.wake(Input::Cancel).is_ok());
+    rig.thaw = Thawed::Thawed;
+    rig.now = next;
+    assert_eq!(rig.wake(TICK), Err(End::Cancelled));
+    assert!(!rig.machine.froze());
+}
+
+#[test]
+fn a_thaw_that_fails_for_good_does_not_put_off_the_end_for_good() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
+    rig.freeze = Froze::Freezing;
+    rig.thaw = Thawed::Failed;
+    assert_eq!(rig.run(9_000 * MS), None);
+    assert_eq!(rig.run(60_000 * MS), Some(End::TimedOut));
+    assert_eq!(rig.now, 10_050 * MS);
+}
+
+#[test]
+fn the_first_end_is_the_end() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
+    rig.thaw = Thawed::Failed;
+    assert_eq!(rig.run(60 * MS), None);
+    assert!(rig.machine.froze() && rig.wake(Input::Cancel).is_ok());
+    rig.thaw = Thawed::Thawed;
+    assert_eq!(rig.wake(TICK), Err(End::TimedOut));
+}
+
+#[test]
+fn an_ancestor_may_hold_it_for_the_freeze_timeout() {
+    let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
+    rig.thaw = Thawed::HeldFromOutside;
+    assert_eq!(rig.run(999 * MS), None);
+    assert_eq!(rig.run(60_000 * MS), Some(End::FrozenByAncestor));
+    let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
+    rig.thaw = Thawed::HeldFromOutside;
+    rig.run(999 * MS);
+    rig.thaw = Thawed::Thawed;
+    assert_eq!(rig.run(60_000 * MS), None);
+}
+
+#[test]
+fn an_error_is_never_empty_and_a_refusal_only_lasts_so_long() {
+    let mut rig = Rig::new(&reaper());
+    rig.check = Checked::Unknown(Failure::Passing);
+    assert_eq!(rig.run(120_000 * MS), None);
+    assert_eq!(rig.times(|action| *action == Action::Remove), []);
+    let mut rig = Rig::new(&reaper());
+    rig.check = Checked::Unknown(Failure::Denied);
+    assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+    assert_eq!(rig.checks, [0, 10, 50, 210, 850]);
+    let mut rig = Rig::new(&reaper());
+    rig.kill.reach = Reach::Denied;
+    assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+    let mut rig = Rig::new(&reaper());
+    rig.check = EMPTY;
+    rig.removal = Removed::Denied;
+    assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+}
+
+#[test]
+fn a_busy_directory_is_tried_again_by_timer() {
+    let mut rig = Rig::new(&reaper());
+    rig.check = EMPTY;
+    rig.removal = Removed::Busy;
+    assert_eq!(rig.run(900 * MS), None);
+    assert_eq!(rig.times(|action| *action == Action::Remove), [0, 1, 3, 7, 10, 50, 210, 850]);
+    assert_eq!(rig.kills(), []);
+}
+
+#[test]
+fn unsafe_signals_wait_for_a_freeze_or_are_refused() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
+    rig.wake(Input::Start).unwrap();
+    assert_eq!(rig.times(|action| *action == Action::Freeze), [0]);
+    let mut rig = Rig::new(&reaper());
+    rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
+    rig.freeze = Froze::Unavailable;
+    assert_eq!(rig.run(120_000 * MS), Some(End::Denied));
+}
+
+#[test]
+fn grace_first_and_sigkill_after_it() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
+    rig.run(99 * MS);
+    assert_eq!(rig.times(|action| *action == TERM), [0]);
+    assert_eq!(rig.kills(), []);
+    // So that the frozen can act on it.
+    assert_eq!(rig.times(|action| *action == Action::Thaw(ThawScope::All)), [0]);
+    rig.now = 100 * MS;
+    rig.run(300 * MS);
+    assert_eq!(rig.kills(), [100, 110, 150]);
+}
+
+#[test]
+fn a_bounded_step_goes_on_where_it_stopped() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill.reach = Reach::Unfinished;
+    assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
+    assert_eq!(rig.wake(TICK), Ok(Duration::ZERO));
+    assert_eq!(rig.checks.len(), 1);
+    assert_eq!(rig.machine.attempts(), 0);
+    rig.kill.reach = Reach::All;
+    rig.wake(TICK).unwrap();
+    assert_eq!(rig.machine.attempts(), 1);
+}
+
+#[test]
+fn the_deadline_is_kept_in_every_state() {
+    for (check, freeze, removal) in [
+        (POPULATED, Froze::Frozen, Removed::Busy),
+        (POPULATED, Froze::Freezing, Removed::Busy),
+        (POPULATED, Froze::Unavailable, Removed::Busy),
+        (FRESH, Froze::Freezing, Removed::Busy),
+        (Checked::Unknown(Failure::Passing), Froze::Frozen, Removed::Busy),
+        (EMPTY, Froze::Frozen, Removed::Busy),
+    ] {
+        for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
+            let mut rig = Rig::new(&reaper().method(method).deadline(100 * MS));
+            (rig.check, rig.freeze, rig.removal) = (check, freeze, removal);
+            assert_eq!(rig.run(100 * MS), Some(End::TimedOut), "{check:?} {freeze:?} {method}");
+            assert_eq!(rig.now, 100 * MS);
+        }
+    }
+}
+
+#[test]
+fn a_deadline_owes_sigkill_to_whom_the_grace_spared() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS).deadline(50 * MS));
+    assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+    assert_eq!((rig.now, rig.kills()), (50 * MS, vec![50]));
+    // Not again to those that have had it, by signals.
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+    assert_eq!(rig.kills(), [0, 10]);
+    // A `cgroup.kill` spares some.
+    let mut rig = Rig::new(&reaper().deadline(5 * MS));
+    rig.kill.method = Some(UsedMethod::CgroupKill);
+    assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+    assert_eq!(rig.kills(), [0, 5]);
+    assert_eq!(rig.times(|action| matches!(action, Action::Kill(KillBy::CgroupKillAndSignals))), [5]);
+    // Nor does it tell newcomers from those who were there.
+    let mut rig = Rig::new(&reaper().method(KillMethod::CgroupKill).deadline(5 * MS));
+    rig.kill.method = Some(UsedMethod::CgroupKill);
+    assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
+    assert_eq!(rig.kills(), [0, 5]);
+}
+
+#[test]
+fn what_cgroup_kill_killed_is_left_alone_until_it_is_stubborn() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill.method = Some(UsedMethod::CgroupKill);
+    rig.run(210 * MS);
+    let kill = |at, by| (at, Action::Kill(by));
+    let thaw = |at| (at, Action::Thaw(ThawScope::V1));
+    let early = [0, 10, 50].into_iter().flat_map(|at| [kill(at, KillBy::Cheapest), thaw(at)]);
+    let expected: Vec<_> = early
+        .chain([kill(210, KillBy::CgroupKillAndSignals), (210, Action::ThawExternal), thaw(210)])
+        .collect();
+    rig.done.retain(|(_, action)| !matches!(action, Action::Wait(_)));
+    assert_eq!(rig.done, expected);
+    // Nor is it asked who they are, before that.
+    let mut rig = Rig::new(&reaper());
+    rig.kill.method = Some(UsedMethod::CgroupKill);
+    assert_eq!(rig.machine.step(ZERO, Input::Start), Action::Check(Detail::Members));
+    rig.wake(Input::Checked(POPULATED)).unwrap();
+    assert_eq!(rig.machine.step(MS.into(), Input::Event), Action::Check(Detail::Populated));
+}
+
+#[test]
+fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
+    let late = |late: u32| Input::Tick { late: (late * MS).into() };
+    for (method, reach, kills) in [
+        (UsedMethod::CgroupKill, Reach::All, vec![0, 446, 486]),
+        (UsedMethod::Pidfd, Reach::All, vec![0, 446, 486]),
+        // Some were not even signalled.
+        (UsedMethod::Pidfd, Reach::Failed, vec![0, 90, 130, 290]),
+    ] {
+        let mut rig = Rig::new(&reaper());
+        rig.kill = Attempt { method: Some(method), reach, ..KILLED };
+        rig.wake(Input::Start).unwrap();
+        rig.now = 90 * MS;
+        rig.now = rig.wake(late(89)).unwrap();
+        rig.run(490 * MS);
+        assert_eq!(rig.kills(), kills, "{method:?}");
+    }
+    // Nor is it looked at every moment.
+    let mut rig = Rig::new(&reaper());
+    rig.wake(Input::Start).unwrap();
+    rig.now = 21 * MS;
+    rig.now = rig.wake(late(20)).unwrap();
+    rig.run(101 * MS);
+    assert_eq!(rig.checks, [0, 21, 41, 81, 101]);
+    // Nor if it is late with others only.
+    let mut rig = Rig::new(&reaper());
+    rig.wake(Input::Start).unwrap();
+    rig.now = 5 * MS;
+    rig.now = rig.wake(late(20)).unwrap();
+    rig.run(100 * MS);
+    assert_eq!(rig.kills(), [0, 85]);
+    // Once a round, however late it is each time.
+    let mut rig = Rig::new(&reaper());
+    rig.kill.method = Some(UsedMethod::CgroupKill);
+    rig.wake(Input::Start).unwrap();
+    for (at, by) in [(100, 90), (600, 140), (1000, 360), (3000, 560)] {
+        rig.now = at * MS;
+        rig.wake(late(by)).unwrap();
+    }
+    assert_eq!(rig.kills(), [0, 600, 3000]);
+    // And for no longer than `max_wait`.
+    let mut rig = Rig::new(&reaper().max_wait(20 * MS));
+    rig.kill.method = Some(UsedMethod::CgroupKill);
+    rig.wake(Input::Start).unwrap();
+    rig.now = 100 * MS;
+    rig.now = rig.wake(late(90)).unwrap();
+    rig.run(120 * MS);
+    assert_eq!(rig.kills(), [0, 120]);
+    // Who comes meanwhile is killed at once.
+    let mut rig = Rig::new(&reaper());
+    rig.wake(Input::Start).unwrap();
+    rig.now = 100 * MS;
+    rig.check = FRESH;
+    rig.wake(late(90)).unwrap();
+    assert_eq!(rig.kills(), [0, 100]);
+}
+
+/// Nobody is watched any more, for one of those that might be has just died as well.
+#[test]
+fn who_dies_unwatched_is_looked_for() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill.notice = ExitNotice::Prompt;
+    rig.run(5 * MS);
+    rig.check = populated(Change::Fewer, ExitNotice::None);
+    rig.now = 5 * MS;
+    rig.now = rig.wake(Input::Event).unwrap();
+    rig.check = populated(Change::None, ExitNotice::None);
+    rig.run(10 * MS);
+    assert_eq!(rig.checks, [0, 5, 6, 8, 10]);
+}
+
+/// Where death is notified of at once, no look of one's own is due between the kills.
+#[test]
+fn looks_cover_for_late_notifications_only() {
+    for (notice, checks) in [(ExitNotice::Delayed, vec![0, 1, 3, 7, 10]), (ExitNotice::Prompt, vec![0, 10])] {
+        let mut rig = Rig::new(&reaper());
+        rig.kill.notice = notice;
+        rig.run(10 * MS);
+        assert_eq!(rig.checks, checks);
+    }
+}
+
+#[test]
+fn a_first_signal_that_failed_is_sent_again_and_one_that_came_through_is_not() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
+    rig.kill = Attempt { reach: Reach::Failed, method: None, ..KILLED };
+    rig.run(9 * MS);
+    rig.kill = KILLED;
+    rig.now = 10 * MS;
+    rig.run(99 * MS);
+    assert_eq!(rig.times(|action| *action == TERM), [0, 10]);
+    assert_eq!(rig.kills(), []);
+}
+
+#[test]
+fn in_the_grace_it_looks_without_being_told() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 60_000 * MS));
+    rig.run(1000 * MS);
+    assert_eq!(rig.checks, [0, 1, 3, 7, 10, 50, 210, 850]);
+    assert_eq!(rig.kills(), []);
+}
+
+#[test]
+fn a_first_signal_that_is_unsafe_is_sent_to_the_frozen() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
+    rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
+    rig.wake(Input::Start).unwrap();
+    let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
+    let frozen = Action::Signal(Signal::TERM, Members::Frozen);
+    assert_eq!(actions[..4], [TERM, Action::Freeze, frozen, Action::Thaw(ThawScope::All)]);
+    assert!(!rig.machine.froze());
+}
+
+#[test]
+fn a_refusal_counts_once_a_wait_and_not_while_others_die() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill.reach = Reach::Denied;
+    rig.wake(Input::Start).unwrap();
+    for _ in 0..20 {
+        assert!(rig.wake(Input::Event).is_ok());
+    }
+    assert_eq!(rig.run(849 * MS), None);
+    assert_eq!(rig.run(850 * MS), Some(End::Denied));
+    let mut rig = Rig::new(&reaper());
+    rig.kill.reach = Reach::Denied;
+    rig.check = populated(Change::Fewer, ExitNotice::Delayed);
+    assert_eq!(rig.run(10_000 * MS), None);
+}
+
+#[test]
+fn who_takes_the_place_of_the_dead_does_not_wait_out_the_backoff() {
+    let mut rig = Rig::new(&reaper());
+    rig.run(1000 * MS);
+    rig.now = 1000 * MS;
+    rig.check = populated(Change::Fewer, ExitNotice::Delayed);
+    assert_eq!(rig.wake(Input::Event), Ok(1010 * MS));
+}
+
+#[test]
+fn the_worst_of_several_thaws_counts() {
+    assert!(Thawed::Thawed < Thawed::HeldFromOutside && Thawed::HeldFromOutside < Thawed::Denied);
+    assert!(Thawed::Denied < Thawed::Failed);
+}
+
+#[test]
+fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
+    let mut rig = Rig::new(&reaper().deadline(10 * MS));
+    rig.kill.reach = Reach::Unfinished;
+    assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
+    rig.now = 10 * MS;
+    // The look that finds the deadline passed, and part of the kill.
+    assert_eq!(rig.wake(Input::Again), Ok(rig.now));
+    assert_eq!((rig.checks.len(), rig.kills().len()), (2, 2));
+    assert_eq!(rig.wake(Input::Again), Ok(rig.now));
+    // An event in between is no reason to look, nor to leave it at that.
+    assert_eq!(rig.wake(Input::Event), Ok(rig.now));
+    assert_eq!((rig.checks.len(), rig.kills().len()), (2, 4));
+    rig.kill.reach = Reach::All;
+    assert_eq!(rig.wake(Input::Again), Err(End::TimedOut));
+    assert_eq!(rig.kills().len(), 5);
+}
+
+#[test]
+fn what_was_done_adds_up() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill.signalled = 3;
+    rig.wake(Input::Start).unwrap();
+    assert!(!rig.machine.escalated());
+    rig.now = 10 * MS;
+    rig.wake(TICK).unwrap();
+    assert_eq!((rig.machine.signalled(), rig.machine.attempts()), (6, 2));
+    assert_eq!(rig.machine.used(), Some(UsedMethod::Pidfd));
+}
+
+#[test]
+fn an_entry_is_small() {
+    assert!(size_of::<Machine>() <= 320, "{}", size_of::<Machine>());
+}
