@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{Effort, ReapError, Reaped};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
-use crate::time::Time;
+use crate::time::{Instant, Span};
 use crate::wheel::Wheel;
 
 /// Attempts to thaw a target whose reap is dropped.
@@ -44,7 +44,7 @@ struct Entry<S: Sys> {
     target: Target<S>,
     completer: Completer,
     generation: u32,
-    spawned: Time,
+    spawned: Instant,
     /// It is among those to go on in the next turn.
     again: bool,
 }
@@ -101,7 +101,7 @@ impl<S: Sys> Entries<S> {
             // Out of reach, but with 32-bit tokens.
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         }
-        let now = Time::from(self.checks.sys.now());
+        let now = Instant::after_start(self.checks.sys.now());
         self.generation = if self.generation as usize + 1 < KEY_MASK { self.generation + 1 } else { 1 };
         let generation = self.generation;
         let key = self.slab.insert(Entry {
@@ -114,7 +114,7 @@ impl<S: Sys> Entries<S> {
         });
         self.metrics.spawned += 1;
         let bound = self.slab[key].completer.bind(token(key, generation));
-        self.drive(key, if bound { Input::Start } else { Input::Cancel }, register);
+        self.drive(key, if bound { Input::Spawned } else { Input::Cancelled }, register);
     }
 
     /// Wakes the entry that a token was made for, if it is still there.
@@ -130,7 +130,7 @@ impl<S: Sys> Entries<S> {
         let now = u64::try_from(self.checks.sys.now().as_millis()).unwrap_or(u64::MAX);
         let before = self.metrics.timers;
         let late = self.wheel.next().map_or(0, |tick| now.saturating_sub(tick));
-        let tick = Input::Tick { late: Time::from_millis(late) };
+        let tick = Input::TimerFired { lag: Span::from_millis(late) };
         for _ in 0..BATCH {
             let Some(key) = self.wheel.pop(now) else { break };
             self.metrics.timers += 1;
@@ -146,7 +146,7 @@ impl<S: Sys> Entries<S> {
             if let Some(entry) = self.slab.get_mut(token & KEY_MASK) {
                 entry.again = false;
             }
-            self.wake(token, Input::Again, register);
+            self.wake(token, Input::Resumed, register);
         }
     }
 
@@ -159,10 +159,10 @@ impl<S: Sys> Entries<S> {
         let watch: Option<Watch<'_, S>> = if target.without_events() { None } else { Some(&watch) };
         let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, watch);
         let end = loop {
-            let now = Time::from(kernel.sys.now());
-            let escalated = machine.escalated();
+            let now = Instant::after_start(kernel.sys.now());
+            let escalated = machine.freezes_first();
             let action = machine.step(now, input);
-            if machine.escalated() && !escalated {
+            if machine.freezes_first() && !escalated {
                 kernel.metrics.escalations += 1;
                 log::info!("{}: does not shrink; freezing it", target.path().display());
             }
@@ -170,10 +170,12 @@ impl<S: Sys> Entries<S> {
             input = match action {
                 Action::Check(detail) => Input::Checked(target.check(&mut kernel, detail)),
                 Action::Kill(by) => Input::Killed(target.kill(&mut kernel, by)),
-                Action::Signal(signal, members) => Input::Killed(target.signal(&mut kernel, signal, members)),
+                Action::Signal(signal, members) => {
+                    Input::Signalled(target.signal(&mut kernel, signal, members))
+                }
                 Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
                 Action::Thaw(scope) => Input::Thawed(target.thaw(&mut kernel, scope)),
-                Action::ThawExternal => Input::Thawed(target.thaw_external(&mut kernel)),
+                Action::ThawExternal => Input::ThawedExternal(target.thaw_external(&mut kernel)),
                 Action::Remove => Input::Removed(target.remove(&mut kernel)),
                 Action::Yield => {
                     target.outdate();
@@ -198,7 +200,7 @@ impl<S: Sys> Entries<S> {
         self.wheel.cancel(key);
         let Entry { machine, mut target, completer, spawned, .. } = self.slab.remove(key);
         let sys = &self.checks.sys;
-        let elapsed = sys.now().saturating_sub(spawned.into());
+        let elapsed = sys.now().saturating_sub(spawned.since_start());
         self.metrics.completed += 1;
         let effort = Effort {
             method: machine.used(),
@@ -225,7 +227,7 @@ impl<S: Sys> Drop for Entries<S> {
     fn drop(&mut self) {
         let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, None);
         for mut entry in self.slab.drain() {
-            if entry.machine.froze() {
+            if entry.machine.has_frozen() {
                 // There is no later to try again in, save at once.
                 let mut thaws = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, ThawScope::All));
                 let thaw = thaws.find(|thaw| matches!(thaw, Thawed::Thawed | Thawed::HeldFromOutside));

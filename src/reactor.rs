@@ -176,7 +176,7 @@ impl Reactor {
                 WAKER => {}
                 Token(token) => {
                     self.entries.metrics.events += 1;
-                    self.entries.wake(token, Input::Event, &register(self.poll.registry()));
+                    self.entries.wake(token, Input::Notified, &register(self.poll.registry()));
                 }
             }
         }
@@ -284,7 +284,7 @@ impl Reactor {
                     self.admit(*spawn);
                 }
                 Some(Command::Cancel(token)) => {
-                    self.entries.wake(token, Input::Cancel, &register(self.poll.registry()));
+                    self.entries.wake(token, Input::Cancelled, &register(self.poll.registry()));
                 }
                 Some(Command::Stop) => self.stopped = true,
             }

@@ -1,65 +1,100 @@
-//! [`Time`]: a point in time, or a span of it, in eight bytes.
+//! [`Instant`] and [`Span`]: a point in time, and a length of it, in eight bytes each.
+//!
+//! A `Duration` takes twice the room, and each of thousands of entries has a dozen of them.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// Nanoseconds: of a span, or since an arbitrary start that is the same for every call. They end at 584 years,
-/// which stands for never.
+/// A number of nanoseconds. Ends at 584 years, which stands for never.
 ///
-/// A `Duration` takes twice the room, and each of thousands of entries has a dozen.
+/// Stored as one more, so that an `Option` of it takes no more room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time(
-    /// One more, so that an `Option` of it takes no more room.
-    NonZeroU64,
-);
+struct Nanos(NonZeroU64);
 
-impl Time {
-    const fn from_nanos(nanos: u64) -> Time {
-        Time(NonZeroU64::MIN.saturating_add(nanos))
+impl Nanos {
+    const fn new(nanos: u64) -> Nanos {
+        Nanos(NonZeroU64::MIN.saturating_add(nanos))
     }
 
-    pub(crate) const fn from_millis(millis: u64) -> Time {
-        Time::from_nanos(millis.saturating_mul(1_000_000))
-    }
-
-    fn nanos(self) -> u64 {
+    const fn get(self) -> u64 {
         self.0.get() - 1
     }
+}
 
-    /// Whole milliseconds, and another if there is more.
-    pub(crate) fn millis_rounded_up(self) -> u64 {
-        self.nanos().div_ceil(1_000_000)
-    }
-
-    pub(crate) fn saturating_add(self, span: Time) -> Time {
-        Time::from_nanos(self.nanos().saturating_add(span.nanos()))
-    }
-
-    pub(crate) fn saturating_sub(self, other: Time) -> Time {
-        Time::from_nanos(self.nanos().saturating_sub(other.nanos()))
-    }
-
-    pub(crate) fn saturating_mul(self, factor: u64) -> Time {
-        Time::from_nanos(self.nanos().saturating_mul(factor))
+impl From<Duration> for Nanos {
+    fn from(duration: Duration) -> Nanos {
+        Nanos::new(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
-impl From<Duration> for Time {
-    fn from(duration: Duration) -> Time {
-        Time::from_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+/// A length of time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span(Nanos);
+
+impl Span {
+    pub(crate) const ZERO: Span = Span::from_millis(0);
+
+    pub(crate) const fn from_millis(millis: u64) -> Span {
+        Span(Nanos::new(millis.saturating_mul(1_000_000)))
+    }
+
+    pub(crate) fn saturating_mul(self, factor: u64) -> Span {
+        Span(Nanos::new(self.0.get().saturating_mul(factor)))
     }
 }
 
-impl From<Time> for Duration {
-    fn from(time: Time) -> Duration {
-        Duration::from_nanos(time.nanos())
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Span {
+        Span(duration.into())
     }
 }
 
-impl fmt::Debug for Time {
+impl From<Span> for Duration {
+    fn from(span: Span) -> Duration {
+        Duration::from_nanos(span.0.get())
+    }
+}
+
+impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Duration::from(*self).fmt(f)
+    }
+}
+
+/// A point in time: so long after an arbitrary start, which is the same for every call.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(Nanos);
+
+impl Instant {
+    /// The instant that is so long after the start.
+    pub(crate) fn after_start(since: Duration) -> Instant {
+        Instant(since.into())
+    }
+
+    /// How long it is after the start.
+    pub(crate) fn since_start(self) -> Duration {
+        Duration::from_nanos(self.0.get())
+    }
+
+    /// Whole milliseconds since the start, and another if there is more.
+    pub(crate) fn millis_rounded_up(self) -> u64 {
+        self.0.get().div_ceil(1_000_000)
+    }
+
+    pub(crate) fn saturating_add(self, span: Span) -> Instant {
+        Instant(Nanos::new(self.0.get().saturating_add(span.0.get())))
+    }
+
+    /// How long it is after `earlier`; zero if it is not.
+    pub(crate) fn saturating_since(self, earlier: Instant) -> Span {
+        Span(Nanos::new(self.0.get().saturating_sub(earlier.0.get())))
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.since_start().fmt(f)
     }
 }
 
@@ -67,41 +102,45 @@ impl fmt::Debug for Time {
 mod tests {
     use super::*;
 
-    const ZERO: Time = Time::from_nanos(0);
-
-    #[test]
-    fn it_is_as_good_as_a_duration() {
-        for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, u64::MAX - 1] {
-            let duration = Duration::from_nanos(nanos);
-            assert_eq!(Duration::from(Time::from(duration)), duration);
-            assert_eq!(format!("{:?}", Time::from(duration)), format!("{duration:?}"));
-        }
-        assert_eq!(Time::from_millis(7), Time::from(Duration::from_millis(7)));
-        let (one, two) = (Time::from_nanos(1), Time::from_nanos(2));
-        assert!(ZERO < one && one < two);
-        assert_eq!(one.saturating_add(one), two);
-        assert_eq!(two.saturating_sub(one), one);
-        assert_eq!(one.saturating_sub(two), ZERO);
-        assert_eq!(one.saturating_mul(2), two);
+    fn nanos(nanos: u64) -> Duration {
+        Duration::from_nanos(nanos)
     }
 
     #[test]
-    fn it_rounds_up_to_milliseconds() {
-        let rounded = [0, 1, 999_999, 1_000_000, 1_000_001].map(|n| Time::from_nanos(n).millis_rounded_up());
+    fn they_hold_what_a_duration_holds() {
+        for duration in [0, 1, 999_999, 1_000_000, 1_000_001, u64::MAX - 1].map(nanos) {
+            assert_eq!(Duration::from(Span::from(duration)), duration);
+            assert_eq!(Instant::after_start(duration).since_start(), duration);
+            assert_eq!(format!("{:?}", Span::from(duration)), format!("{duration:?}"));
+            assert_eq!(format!("{:?}", Instant::after_start(duration)), format!("{duration:?}"));
+        }
+        assert_eq!(Span::from_millis(7), Span::from(Duration::from_millis(7)));
+        let (one, two) = (Instant::after_start(nanos(1)), Instant::after_start(nanos(2)));
+        assert!(one < two);
+        assert_eq!(one.saturating_add(nanos(1).into()), two);
+        assert_eq!(two.saturating_since(one), nanos(1).into());
+        assert_eq!(one.saturating_since(two), Span::ZERO);
+        assert_eq!(Span::from(nanos(1)).saturating_mul(2), nanos(2).into());
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_up() {
+        let rounded =
+            [0, 1, 999_999, 1_000_000, 1_000_001].map(|n| Instant::after_start(nanos(n)).millis_rounded_up());
         assert_eq!(rounded, [0, 1, 1, 1, 2]);
     }
 
     #[test]
-    fn it_ends_instead_of_wrapping() {
-        let never = Time::from(Duration::MAX);
-        assert_eq!(never, Time::from_millis(u64::MAX));
-        assert_eq!(never.saturating_add(never), never);
-        assert_eq!(never.saturating_mul(4), never);
-        assert!(never > Time::from(Duration::from_secs(500 * 365 * 24 * 60 * 60)));
+    fn they_end_instead_of_wrapping() {
+        let (ever, never) = (Span::from(Duration::MAX), Instant::after_start(Duration::MAX));
+        assert_eq!(ever, Span::from_millis(u64::MAX));
+        assert_eq!(never.saturating_add(ever), never);
+        assert_eq!(ever.saturating_mul(4), ever);
+        assert!(ever > Span::from(Duration::from_secs(500 * 365 * 24 * 60 * 60)));
     }
 
     #[test]
-    fn an_option_of_it_is_no_larger() {
-        assert_eq!(size_of::<Option<Time>>(), 8);
+    fn an_option_takes_no_more_room() {
+        assert_eq!((size_of::<Option<Span>>(), size_of::<Option<Instant>>()), (8, 8));
     }
 }

@@ -4,7 +4,37 @@
 
 use crate::outcome::{Outcome, UsedMethod};
 use crate::reaper::Signal;
-use crate::time::Time;
+use crate::time::{Instant, Span};
+
+/// What happened: a wake-up, or the answer to the action before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// The entry was spawned.
+    Spawned,
+    /// The kernel notified that the target may have changed.
+    Notified,
+    /// The time given with [`Action::Wait`] has come. `lag`: how far the loop is behind with its timers, the most
+    /// overdue one of this turn.
+    TimerFired { lag: Span },
+    /// The other entries have had their turn after an [`Action::Yield`].
+    Resumed,
+    /// The caller gives the reap up.
+    Cancelled,
+    /// Answer to [`Action::Check`].
+    Checked(Checked),
+    /// Answer to [`Action::Kill`].
+    Killed(Attempt),
+    /// Answer to [`Action::Signal`].
+    Signalled(Attempt),
+    /// Answer to [`Action::Freeze`].
+    Froze(Froze),
+    /// Answer to [`Action::ThawExternal`].
+    ThawedExternal(Thawed),
+    /// Answer to [`Action::Thaw`].
+    Thawed(Thawed),
+    /// Answer to [`Action::Remove`].
+    Removed(Removed),
+}
 
 /// What the kernel's side or the loop is to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +56,7 @@ pub(crate) enum Action {
     /// Remove the directories, children first. Answered by [`Removed`].
     Remove,
     /// Nothing until a notification, or this time.
-    Wait(Time),
+    Wait(Instant),
     /// Nothing until other entries have had their turn.
     Yield,
     /// The reap is over; the machine is not to be called again.
@@ -169,10 +199,10 @@ pub(crate) struct Attempt {
 pub(crate) enum Reach {
     /// It did.
     All,
-    /// A passing error kept it from some.
-    Failed,
     /// Some could not be signalled for lack of rights, or of the facility that the caller insists on.
     Denied,
+    /// A passing error kept it from some.
+    Failed,
     /// Some were not signalled because that is not provably safe unless they are frozen.
     Unsafe,
     /// The bound on one step's work was met: the same action again, after a yield, continues.

@@ -1,153 +1,147 @@
-//! The one-shot entry: what to do next about one target, given what was seen of it.
+//! [`Machine`]: what to do next about one target, given what was found out about it.
 //!
-//! Sans-IO: it knows no file, clock or socket. The reactor feeds it an [`Input`] and the time, carries
-//! out the [`Action`] that comes back, and feeds the answer in turn, until the action is [`Action::Wait`],
-//! [`Action::Yield`] or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
+//! Sans-IO: it knows no file, clock or socket. The entry feeds it an [`Input`] and the time, carries out the
+//! [`Action`] that comes back, and feeds the answer in turn, until the action is [`Action::Wait`], [`Action::Yield`]
+//! or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
 //!
-//! # The kill ladder
+//! # States
 //!
-//! 1. *Direct*: `cgroup.kill` where it works, else verified signals ([`Means`]). Processes never seen
-//!    before are signalled at once, without waiting for a timer. What outlives [`STUBBORN`] rounds of
-//!    `cgroup.kill` is signalled as well: it sends SIGKILL to the leader of each process, which wakes nobody
-//!    where the leader has exited and other threads live (`__cgroup_kill`, `complete_signal`).
-//! 2. *Frozen*, when [`STORM`] rounds in a row found new processes, when signals are unsafe without it,
-//!    or when the caller chose it: freeze, signal, thaw. A freeze that does not complete within
-//!    `freeze_timeout` is killed as it is, thawed and tried again.
-//! 3. *Backoff*, for groups that do not die of it: kill again after `min_wait`, then four times as long
-//!    each time up to `max_wait`, and from `min_wait` again as soon as something changed.
+//! ```text
+//!  spawn
+//!    |
+//!    v              the period ends           deadline, cancel, a refusal, Replaced
+//!  Grace ------------------------> Killing ------------------------> Ending --> Finish
+//!    |  \                          ^    |                            ^    a thaw of ours is outstanding,
+//!    |   `--------- no grace ------'    |                            |    or SIGKILL at the deadline
+//!    |                                  |                            |
+//!    `-- empty --> Remove --> Thaw ---->+--> Finish      Grace ------'
+//!                                       |
+//!                  new members <--------'  (a thaw failed, or the directory is busy: check again)
+//! ```
 //!
-//! Between kills a few looks, 1, 2, 4, ... ms apart, cover for a notification that the kernel delays or
-//! loses, where it may. They follow only a kill that did something, so that a group that cannot die costs its
-//! safety tick and nothing else.
+//! An attempt to kill, in [`Phase::Killing`], climbs the [`Ladder`]:
+//!
+//! 1. [`Ladder::Direct`]: `cgroup.kill` where it works, else verified signals ([`KillBy`]). Members never signalled
+//!    before are signalled at once, without waiting for a timer. What outlives [`STUBBORN`] attempts by `cgroup.kill`
+//!    is signalled as well: the kernel sends that SIGKILL to the leader of each process, which wakes no thread where
+//!    the leader has exited and other threads live (`__cgroup_kill`, `complete_signal`).
+//! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise,
+//!    or when the caller chose it: freeze, signal, thaw. A freeze that does not complete within `freeze_timeout` is
+//!    killed as it is, thawed and tried again. [`Ladder::DirectOnly`] is for targets that cannot be frozen.
+//!
+//! [`Freezer`] says how far a freeze of ours is, whatever the phase; nothing ends while one is not undone. [`Pace`]
+//! says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`, and from
+//! `min_wait` again as soon as the members changed; with a few checks between the first attempts.
+//!
+//! [`Machine::wait`] is the one place that says when a machine wants to be called next.
 
 mod action;
+mod freezer;
+mod pace;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::action::{
-    Action, Attempt, Change, Checked, Detail, End, ExitNotice, Failure, Froze, KillBy, Members, Population,
-    Reach, Removed, ThawScope, Thawed,
+    Action, Attempt, Change, Checked, Detail, End, ExitNotice, Failure, Froze, Input, KillBy, Members,
+    Population, Reach, Removed, ThawScope, Thawed,
 };
+use self::freezer::Freezer;
+use self::pace::Pace;
 use crate::outcome::{Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper, Signal};
-use crate::time::Time;
+use crate::time::{Instant, Span};
 
-/// Rounds in a row that found processes never signalled before, after which a group is frozen.
+/// Attempts in a row that found members never signalled before, after which a target is frozen first.
 const STORM: u8 = 3;
-
-/// Kills prompted by events before a timer must have fired in between: a group refilled without end
-/// may not take the loop for itself.
-const BURST: u8 = 8;
 
 /// Refusals in a row, each at the end of a wait, after which a reap ends as denied: some 850 ms at the default
 /// waits. Rights do change under a reap (a delegation being set up), but not for ever.
 const REFUSALS: u8 = 5;
 
-/// Rounds that a group outlives before more is done about it, at 0, 10 and 50 ms at the default waits: its members
-/// are signalled as well as killed by `cgroup.kill`, and a freeze outside of it is suspected. A healthy group is long
-/// dead by the next; only of a thousand that die at once some wait that long for a CPU, and to look into each of
-/// them would but hold them up.
+/// Attempts that a target outlives before more is done about it, at 0, 10 and 50 ms at the default waits: its members
+/// are signalled as well as killed by `cgroup.kill`, and external freezes are looked for. Most targets are dead by the
+/// next attempt; of a thousand that exit at once some wait that long for a CPU, and reading their lists would only
+/// delay them.
 const STUBBORN: u32 = 3;
 
-/// A group that outlives round after round at the longest wait is asked in one of so many who holds it frozen.
-const SELDOM: u32 = 4;
+/// At the slowest pace, one attempt in so many looks for external freezes.
+const EXTERNAL_EVERY: u32 = 4;
 
-/// The first of the looks that follow a kill, and of those at a freeze that is under way.
-const PROBE: Time = Time::from_millis(1);
+/// How long an end is put off for a thaw that fails. What fails for longer does not pass.
+const LAST_THAW: Span = Span::from_millis(10_000);
 
-/// How long the end of a reap is put off for a thaw that fails. What lasts longer than that does not pass.
-const LAST_THAW: Time = Time::from_millis(10_000);
-
-/// The longest time between two looks at a freeze that is under way, of whose progress nothing notifies.
-const FREEZE_PROBE: Time = Time::from_millis(100);
-
-/// What happened: a wake-up, or the answer to the action before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// The entry was spawned.
-    Start,
-    /// The kernel said that something may have changed.
-    Event,
-    /// The time given with [`Action::Wait`] has come. `late`: by how much the loop is behind, with the first entry
-    /// whose time has come in this turn.
-    Tick {
-        late: Time,
-    },
-    /// The turn given away with [`Action::Yield`] has come round.
-    Again,
-    /// The caller wants no more of it.
-    Cancel,
-    Checked(Checked),
-    /// Answer to [`Action::Kill`] and [`Action::Signal`].
-    Killed(Attempt),
-    Froze(Froze),
-    Thawed(Thawed),
-    Removed(Removed),
+enum Phase {
+    /// The members may end by themselves until then.
+    Grace { signal: GraceSignal, until: Instant },
+    /// SIGKILL is sent.
+    Killing,
+    /// How it ends is decided. A thaw of ours is outstanding, or SIGKILL at the deadline.
+    Ending(End),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Grace {
-    /// The first signal is to be sent, before this time.
-    Pending(Signal, Time),
-    /// It was, and SIGKILL follows at this time.
-    Sent(Time),
-    Over,
+enum GraceSignal {
+    ToSend(Signal),
+    Sent,
 }
 
-/// What a wake-up resumes.
+/// What an attempt begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Resume {
-    Look,
+enum Ladder {
+    /// With the kill. `storm`: attempts in a row that found new members.
+    Direct { storm: u8 },
+    /// With a freeze.
+    FreezeFirst,
+    /// With the kill, for the target cannot be frozen, or must not.
+    DirectOnly,
+}
+
+/// What the machine does with the next answer, or with the wake-up after a yield.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    /// Nothing is pending: a wake-up begins with a check.
+    Nothing,
+    /// The attempt to kill goes on.
     Kill,
+    /// The grace signal goes on.
     Signal(Signal),
-    Remove,
+    /// The removal goes on.
+    Removal,
+    /// The target's own thaw follows that of external freezes, which came to this.
+    ThawAfterExternal(Thawed),
+    /// The reap is done once the target is thawed.
+    ThawThenDone(Outcome),
+}
+
+/// Whether SIGKILL was sent to every member that was there at the last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sigkill {
+    /// No complete attempt has reached some.
+    Due,
+    Sent,
 }
 
 /// One target's state. Small: thousands wait at once.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    // What the caller chose.
-    min_wait: Time,
-    max_wait: Time,
-    freeze_timeout: Time,
-    deadline: Option<Time>,
+    freeze_timeout: Span,
+    deadline: Option<Instant>,
     method: KillMethod,
     keep_dir: bool,
-
-    // Where the reap stands.
-    /// There was something at the spawn.
+    /// Some directory was there at the spawn.
     found: bool,
-    resume: Resume,
-    grace: Grace,
-    /// Somebody may be there whom no complete round has killed.
-    owed: bool,
-    /// When the next kill is due whether or not anything is heard (in the grace, the next look), and the wait
-    /// that led there.
-    kill_at: Option<Time>,
-    wait: Time,
-    /// That wait was begun anew and longer, for the loop was late.
-    excused: bool,
-    /// Distance of the next look that is no kill.
-    probe: Option<Time>,
-    can_freeze: bool,
-    /// The second rung is in use.
-    escalated: bool,
-    storm: u8,
-    burst: u8,
+
+    phase: Phase,
+    pending: Pending,
+    ladder: Ladder,
+    freezer: Freezer,
+    pace: Pace,
+    sigkill: Sigkill,
+    /// Freezes that are not ours have held members since then.
+    held_since: Option<Instant>,
+    /// Refusals in a row.
     refusals: u8,
-    /// A freeze has been under way since then.
-    freezing: Option<Time>,
-    /// We froze it and have not thawed it.
-    froze: bool,
-    /// That freeze is complete.
-    frozen: bool,
-    /// It could not be thawed since then.
-    held: Option<Time>,
-    /// The end is known; only a thaw is outstanding.
-    ending: Option<End>,
-    /// That thaw has failed since then.
-    unthawed: Option<Time>,
-    /// The thaw of external freezes came before the target's own, and what it came to.
-    external: Option<Option<Thawed>>,
-    pending_thaw: ThawScope,
 
     attempts: u32,
     signalled: u64,
@@ -156,38 +150,31 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// `found` says whether the spawn found any directory.
-    pub(crate) fn new(reaper: &Reaper, now: Time, found: bool) -> Machine {
+    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool) -> Machine {
+        let after = |span: std::time::Duration| now.saturating_add(span.into());
         Machine {
-            min_wait: reaper.min_wait.into(),
-            max_wait: reaper.max_wait.into(),
             freeze_timeout: reaper.freeze_timeout.into(),
-            deadline: reaper.deadline.map(|deadline| now.saturating_add(deadline.into())),
+            deadline: reaper.deadline.map(after),
             method: reaper.method,
             keep_dir: reaper.keep_dir,
             found,
-            resume: Resume::Look,
-            grace: match reaper.grace {
-                Some((signal, period)) => Grace::Pending(signal, now.saturating_add(period.into())),
-                None => Grace::Over,
+            phase: match reaper.grace {
+                Some((signal, period)) => {
+                    Phase::Grace { signal: GraceSignal::ToSend(signal), until: after(period) }
+                }
+                None => Phase::Killing,
             },
-            owed: true,
-            kill_at: None,
-            wait: reaper.min_wait.into(),
-            excused: false,
-            probe: None,
-            can_freeze: matches!(reaper.method, KillMethod::Auto | KillMethod::Freezer),
-            escalated: reaper.method == KillMethod::Freezer,
-            storm: 0,
-            burst: 0,
+            pending: Pending::Nothing,
+            ladder: match reaper.method {
+                KillMethod::Auto => Ladder::Direct { storm: 0 },
+                KillMethod::Freezer => Ladder::FreezeFirst,
+                KillMethod::CgroupKill | KillMethod::Pidfd => Ladder::DirectOnly,
+            },
+            freezer: Freezer::Thawed,
+            pace: Pace::new(reaper.min_wait.into(), reaper.max_wait.into()),
+            sigkill: Sigkill::Due,
+            held_since: None,
             refusals: 0,
-            freezing: None,
-            froze: false,
-            frozen: false,
-            held: None,
-            ending: None,
-            unthawed: None,
-            external: None,
-            pending_thaw: ThawScope::All,
             attempts: 0,
             signalled: 0,
             used: None,
@@ -199,7 +186,7 @@ impl Machine {
         self.signalled
     }
 
-    /// Kill rounds so far.
+    /// Attempts to kill so far.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
@@ -209,435 +196,434 @@ impl Machine {
         self.used
     }
 
-    /// Whether a freeze of ours is to be undone. The reactor asks when it is dropped in mid-reap.
-    pub(crate) fn froze(&self) -> bool {
-        self.froze
+    /// Whether a freeze of ours is to be undone. The entry asks when it is dropped in mid-reap.
+    pub(crate) fn has_frozen(&self) -> bool {
+        self.freezer.is_ours()
     }
 
-    /// Whether the second rung of the ladder is in use.
-    pub(crate) fn escalated(&self) -> bool {
-        self.escalated
+    /// Whether attempts begin with a freeze.
+    pub(crate) fn freezes_first(&self) -> bool {
+        self.ladder == Ladder::FreezeFirst
     }
 
     /// The next thing to do. Call with a wake-up only after [`Action::Wait`] or [`Action::Yield`], and with an
     /// answer only to the action just returned; not at all after [`Action::Finish`].
-    pub(crate) fn step(&mut self, now: Time, input: Input) -> Action {
+    pub(crate) fn step(&mut self, now: Instant, input: Input) -> Action {
         match input {
-            Input::Start | Input::Event | Input::Tick { .. } | Input::Again => self.on_wake(now, input),
-            Input::Cancel => self.finish(End::Cancelled),
-            Input::Checked(checked) => self.on_look(now, checked),
-            Input::Killed(kill) => self.on_kill(now, kill),
-            Input::Froze(freeze) => self.on_freeze(now, freeze),
-            Input::Thawed(thaw) => self.on_thaw(now, thaw),
-            Input::Removed(removal) => self.on_removal(now, removal),
+            Input::Spawned | Input::Resumed => self.on_wake(now, false),
+            Input::Notified => self.on_wake(now, true),
+            Input::TimerFired { lag } => {
+                self.pace.timer_fired(now, lag, self.has_killed_all());
+                self.on_wake(now, false)
+            }
+            Input::Cancelled => self.end(End::Cancelled),
+            Input::Checked(checked) => self.on_checked(now, checked),
+            Input::Killed(attempt) => self.on_killed(now, attempt),
+            Input::Signalled(attempt) => self.on_signalled(now, attempt),
+            Input::Froze(froze) => self.on_froze(now, froze),
+            Input::ThawedExternal(thawed) => self.on_thawed_external(thawed),
+            Input::Thawed(thawed) => self.on_thawed(now, thawed),
+            Input::Removed(removed) => self.on_removed(now, removed),
         }
     }
 
-    fn on_wake(&mut self, now: Time, input: Input) -> Action {
-        if let Input::Tick { late } = input {
-            self.burst = 0;
-            if self.killed_all() && late > self.wait && !self.excused {
-                // The loop was busy, and so are those that it killed: nothing is known of how they take it.
-                self.excused = true;
-                self.kill_at = Some(now.saturating_add(late.saturating_mul(4).min(self.max_wait)));
-                self.probe = self.probe.map(|probe| probe.max(late));
-            }
+    fn on_wake(&mut self, now: Instant, notified: bool) -> Action {
+        let pending = self.take_pending();
+        if let Phase::Ending(end) = self.phase {
+            return if pending == Pending::Kill || end == End::TimedOut && self.sigkill == Sigkill::Due {
+                Action::Kill(self.kill_by())
+            } else {
+                Action::Thaw(ThawScope::All)
+            };
         }
-        let frozen = self.frozen;
-        match std::mem::replace(&mut self.resume, Resume::Look) {
-            resume if self.ending.is_some() && (resume == Resume::Kill || self.owes_kill()) => {
-                self.kill_action(frozen)
+        match pending {
+            Pending::Kill if !self.is_expired(now) => Action::Kill(self.kill_by()),
+            Pending::Signal(signal) if !self.is_expired(now) => {
+                Action::Signal(signal, self.freezer.members())
             }
-            _ if self.ending.is_some() => Action::Thaw(ThawScope::All),
-            // Between kills, a look that nothing prompted only asks whether it is over.
-            Resume::Look => {
-                let prompted = input == Input::Event || self.due(now);
-                {
-                    let list = prompted && !self.left_alone() || self.expired(now);
-                    Action::Check(if list { Detail::Members } else { Detail::Populated })
-                }
+            Pending::Removal if !self.is_expired(now) => Action::Remove,
+            Pending::Nothing if !self.is_expired(now) => {
+                // Between attempts, a check that no notification prompted only asks whether it is over.
+                let prompted = notified || self.pace.is_due(now);
+                let list = prompted && !self.is_left_to_cgroup_kill();
+                Action::Check(if list { Detail::Members } else { Detail::Populated })
             }
-            _ if self.expired(now) => Action::Check(Detail::Members),
-            Resume::Kill => self.kill_action(frozen),
-            Resume::Signal(signal) => Action::Signal(signal, members(frozen)),
-            Resume::Remove => Action::Remove,
+            _ => Action::Check(Detail::Members),
         }
     }
 
-    fn on_look(&mut self, now: Time, look: Checked) -> Action {
-        match look {
-            Checked::Gone if self.found => self.finish(End::Done(Outcome::Removed)),
-            Checked::Gone => self.finish(End::Done(Outcome::AlreadyGone)),
-            Checked::Replaced => self.finish(End::Replaced),
-            Checked::Empty { replaced: true } if self.keep_dir => self.finish(End::Replaced),
-            Checked::Empty { .. } if self.keep_dir => self.finish(End::Done(Outcome::Emptied)),
+    fn on_checked(&mut self, now: Instant, checked: Checked) -> Action {
+        match checked {
+            Checked::Gone if self.found => self.done(Outcome::Removed),
+            Checked::Gone => self.done(Outcome::AlreadyGone),
+            Checked::Replaced => self.end(End::Replaced),
+            Checked::Empty { replaced: true } if self.keep_dir => self.end(End::Replaced),
+            Checked::Empty { .. } if self.keep_dir => self.done(Outcome::Emptied),
             Checked::Empty { .. } => Action::Remove,
-            Checked::Populated(population) if self.expired(now) => {
-                self.owed |= population.change.has_joined();
-                self.finish(End::TimedOut)
+            Checked::Populated(population) if self.is_expired(now) => {
+                if population.change.has_joined() {
+                    self.sigkill = Sigkill::Due;
+                }
+                self.end(End::TimedOut)
             }
-            _ if self.expired(now) => self.finish(End::TimedOut),
+            _ if self.is_expired(now) => self.end(End::TimedOut),
             Checked::Unfinished => Action::Yield,
             Checked::Unknown(failure) => {
-                if self.due(now) && self.refused(failure == Failure::Denied) {
-                    return self.finish(End::Denied);
+                if self.pace.is_due(now) && self.count_refusal(failure == Failure::Denied) {
+                    return self.end(End::Denied);
                 }
-                self.back_off(now);
+                self.pace.back_off(now);
                 self.wait(now)
             }
-            Checked::Populated(Population { change, notice }) => {
-                self.on_populated(now, change.has_joined(), change.is_fewer(), notice == ExitNotice::None)
-            }
+            Checked::Populated(population) => self.on_populated(now, population),
         }
     }
 
-    fn on_populated(&mut self, now: Time, fresh: bool, shrunk: bool, blind: bool) -> Action {
-        if blind && (shrunk || self.excused) {
-            self.probe.get_or_insert(PROBE);
+    fn on_populated(&mut self, now: Instant, Population { change, notice }: Population) -> Action {
+        if notice == ExitNotice::None && (change.is_fewer() || self.pace.is_prolonged()) {
+            self.pace.probe();
         }
-        if fresh || shrunk {
-            self.wait = self.min_wait;
+        if change != Change::None {
+            self.pace.reset_wait();
         }
-        if shrunk {
+        if change.is_fewer() {
             self.refusals = 0;
-            // Who comes to take the place of the dead is not left alone for as long as the undying are.
-            self.kill_at = self.kill_at.map(|at| at.min(now.saturating_add(self.wait)));
+            self.pace.hasten(now);
         }
-        match self.grace {
-            Grace::Pending(_, end) | Grace::Sent(end) if now >= end => {
-                self.grace = Grace::Over;
-                self.wait = self.min_wait;
-                self.kill_at = None;
+        if let Phase::Grace { signal, until } = self.phase {
+            match signal {
+                _ if now >= until => {
+                    self.phase = Phase::Killing;
+                    self.pace.start();
+                }
+                GraceSignal::ToSend(_) if self.freezer.is_in_use() => return Action::Freeze,
+                GraceSignal::ToSend(signal) if self.pace.is_due(now) => {
+                    return Action::Signal(signal, self.freezer.members());
+                }
+                GraceSignal::ToSend(_) => return self.wait(now),
+                GraceSignal::Sent => {
+                    self.pace.back_off(now);
+                    return self.wait(now);
+                }
             }
-            Grace::Pending(..) if self.freezing.is_some() => return Action::Freeze,
-            Grace::Pending(signal, _) if self.due(now) => {
-                return Action::Signal(signal, members(self.frozen));
-            }
-            Grace::Sent(_) => {
-                self.back_off(now);
-                return self.wait(now);
-            }
-            Grace::Pending(..) => return self.wait(now),
-            Grace::Over => {}
         }
-        if self.freezing.is_some() {
+        if self.freezer.is_in_use() {
             return Action::Freeze;
         }
-        if self.due(now) {
-            // A round that nothing came of lengthens the next wait.
-            if self.kill_at.is_some() && !(fresh || shrunk) {
-                self.wait = self.longer();
-                self.storm = 0;
+        if self.pace.is_due(now) {
+            // An attempt that changed nothing lengthens the next wait.
+            if change == Change::None && self.pace.lengthen() {
+                self.ladder.reset_storm();
             }
-            return self.kill();
+            return self.attempt();
         }
-        if fresh && self.burst < BURST {
-            self.burst += 1;
-            self.storm = self.storm.saturating_add(1);
-            if self.storm >= STORM && self.can_freeze {
-                self.escalated = true;
-            }
-            return self.kill();
+        if change.has_joined() && self.pace.may_be_prompted() {
+            self.ladder.count_storm();
+            return self.attempt();
         }
         self.wait(now)
     }
 
-    fn kill(&mut self) -> Action {
-        if self.escalated { Action::Freeze } else { self.kill_action(false) }
+    /// Begins an attempt to kill.
+    fn attempt(&self) -> Action {
+        if self.ladder == Ladder::FreezeFirst { Action::Freeze } else { Action::Kill(self.kill_by()) }
     }
 
-    fn kill_action(&self, frozen: bool) -> Action {
-        Action::Kill(match self.method {
-            _ if self.froze => KillBy::Signals(members(frozen)),
-            // At a deadline there is no next.
-            KillMethod::Auto if self.attempts < STUBBORN && self.ending.is_none() => KillBy::Cheapest,
+    /// How SIGKILL is sent now.
+    fn kill_by(&self) -> KillBy {
+        let last = matches!(self.phase, Phase::Ending(_));
+        match self.method {
+            _ if self.freezer.is_ours() => KillBy::Signals(self.freezer.members()),
+            KillMethod::Auto if self.attempts < STUBBORN && !last => KillBy::Cheapest,
             KillMethod::Auto => KillBy::CgroupKillAndSignals,
             KillMethod::CgroupKill => KillBy::CgroupKill,
-            KillMethod::Freezer | KillMethod::Pidfd => KillBy::Signals(members(frozen)),
-        })
+            KillMethod::Freezer | KillMethod::Pidfd => KillBy::Signals(Members::Running),
+        }
     }
 
-    fn on_kill(&mut self, now: Time, kill: Attempt) -> Action {
-        self.signalled = self.signalled.saturating_add(kill.signalled);
-        let both = self.kill_action(self.frozen) == Action::Kill(KillBy::CgroupKillAndSignals);
-        if let Grace::Pending(signal, end) = self.grace {
-            return self.on_signal(now, kill, signal, end);
+    fn on_killed(&mut self, now: Instant, attempt: Attempt) -> Action {
+        let by = self.kill_by();
+        self.signalled = self.signalled.saturating_add(attempt.signalled);
+        if attempt.method.is_some() {
+            let frozen = self.freezer == Freezer::Frozen;
+            self.used = if frozen { Some(UsedMethod::Freezer) } else { attempt.method };
         }
-        if kill.method.is_some() {
-            self.used = if self.frozen { Some(UsedMethod::Freezer) } else { kill.method };
-        }
-        if kill.reach == Reach::Unfinished {
-            self.owed = true;
-            self.resume = Resume::Kill;
+        // `cgroup.kill` alone does not reach processes whose leader has exited, and does not tell members that joined
+        // after it: at a deadline there is more to do.
+        let partial = attempt.method == Some(UsedMethod::CgroupKill) && by != KillBy::CgroupKillAndSignals;
+        let all = attempt.reach == Reach::All && !partial;
+        self.sigkill = if all { Sigkill::Sent } else { Sigkill::Due };
+        if attempt.reach == Reach::Unfinished {
+            self.pending = Pending::Kill;
             return Action::Yield;
         }
-        // `cgroup.kill` alone spares those whose leader has exited, and leaves open who came after it: at a deadline
-        // there is more to do.
-        let alone = kill.method == Some(UsedMethod::CgroupKill) && !both;
-        let denied = kill.reach == Reach::Denied;
-        let unsafe_unfrozen = kill.reach == Reach::Unsafe;
-        self.owed = kill.reach == Reach::Failed || denied || alone;
         self.attempts = self.attempts.saturating_add(1);
-        if unsafe_unfrozen && !self.escalated && self.can_freeze {
-            self.escalated = true;
+        if attempt.reach == Reach::Unsafe && matches!(self.ladder, Ladder::Direct { .. }) {
+            self.ladder = Ladder::FreezeFirst;
             return Action::Freeze;
         }
         // Signals that are unsafe because a freeze did not complete may be safe in the next one.
-        let refused = denied || (unsafe_unfrozen && !self.escalated);
-        if self.refused(refused) && self.ending.is_none() {
-            return self.finish(End::Denied);
+        let refused = match attempt.reach {
+            Reach::Denied => true,
+            Reach::Unsafe => self.ladder != Ladder::FreezeFirst,
+            _ => false,
+        };
+        if self.count_refusal(refused) && !matches!(self.phase, Phase::Ending(_)) {
+            return self.end(End::Denied);
         }
-        self.freezing = None;
-        self.excused = false;
-        // After its first kill, and each that found somebody new, a group is about to change.
-        let changing = self.attempts == 1 || kill.signalled > 0;
-        self.probe = (changing && kill.notice != ExitNotice::Prompt).then_some(PROBE);
-        self.kill_at = Some(now.saturating_add(self.wait));
-        // v1-frozen tasks keep SIGKILL pending until they are thawed, whoever froze them. Of those that have lasted
-        // for long, few are newly frozen.
-        let seldom = self.wait == self.max_wait && self.held.is_none() && self.attempts % SELDOM != 0;
-        self.pending_thaw = if self.froze { ThawScope::All } else { ThawScope::V1 };
-        if self.attempts > STUBBORN && !seldom {
-            self.external = Some(None);
+        self.freezer.release();
+        // After the first attempt, and each that found new members, the target is about to change.
+        let changing = self.attempts == 1 || attempt.signalled > 0;
+        self.pace.set_probes(changing && attempt.notice != ExitNotice::Prompt);
+        self.pace.attempted(now);
+        // Tasks that v1 keeps frozen keep SIGKILL pending until they are thawed, by whichever party they were frozen.
+        // Few of those that have lasted for long are newly frozen.
+        let seldom = self.pace.is_slowest() && self.held_since.is_none();
+        if self.attempts > STUBBORN && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
             return Action::ThawExternal;
         }
-        Action::Thaw(self.pending_thaw)
+        self.thaw_for_sigkill()
     }
 
-    /// The answer to the first, polite signal.
-    fn on_signal(&mut self, now: Time, kill: Attempt, signal: Signal, end: Time) -> Action {
-        if kill.reach == Reach::Unfinished {
-            self.resume = Resume::Signal(signal);
-            return Action::Yield;
+    /// Undoes what keeps SIGKILL pending.
+    fn thaw_for_sigkill(&self) -> Action {
+        Action::Thaw(if self.freezer.is_ours() { ThawScope::All } else { ThawScope::V1 })
+    }
+
+    /// The answer to the grace signal.
+    fn on_signalled(&mut self, now: Instant, attempt: Attempt) -> Action {
+        self.signalled = self.signalled.saturating_add(attempt.signalled);
+        let Phase::Grace { signal: GraceSignal::ToSend(signal), until } = self.phase else {
+            return self.wait(now);
+        };
+        match attempt.reach {
+            Reach::Unfinished => {
+                self.pending = Pending::Signal(signal);
+                return Action::Yield;
+            }
+            Reach::Unsafe if self.freezer != Freezer::Frozen && self.ladder != Ladder::DirectOnly => {
+                return Action::Freeze;
+            }
+            // No process got it, or not every one: it is sent again.
+            Reach::Denied if attempt.method.is_none() => self.pace.back_off(now),
+            Reach::Failed => self.pace.back_off(now),
+            Reach::All | Reach::Denied | Reach::Unsafe => {
+                self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
+                self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
+                self.pace.attempted(now);
+            }
         }
-        if kill.reach == Reach::Unsafe && !self.frozen && self.can_freeze {
-            return Action::Freeze;
-        }
-        if kill.reach == Reach::Failed || (kill.reach == Reach::Denied && kill.method.is_none()) {
-            // Not heard by anybody, so not sent.
-            self.back_off(now);
-        } else {
-            self.grace = Grace::Sent(end);
-            self.probe = (kill.notice != ExitNotice::Prompt).then_some(PROBE);
-            self.kill_at = Some(now.saturating_add(self.wait));
-        }
-        self.freezing = None;
-        // So that the frozen can act on it.
+        self.freezer.release();
+        // So that frozen members can act on it.
         Action::Thaw(ThawScope::All)
     }
 
-    fn on_freeze(&mut self, now: Time, freeze: Froze) -> Action {
-        let since = *self.freezing.get_or_insert(now);
-        let timed_out = now.saturating_sub(since) >= self.freeze_timeout;
-        match (freeze, self.grace) {
-            (Froze::Frozen, grace) => {
-                self.froze = true;
-                self.frozen = true;
-                match grace {
-                    Grace::Pending(signal, _) => Action::Signal(signal, Members::Frozen),
-                    _ => Action::Kill(KillBy::Signals(Members::Frozen)),
+    fn on_froze(&mut self, now: Instant, froze: Froze) -> Action {
+        let since = self.freezer.freezing_since().unwrap_or(now);
+        let timed_out = now.saturating_since(since) >= self.freeze_timeout;
+        match (froze, self.phase) {
+            (Froze::Frozen, phase) => {
+                self.freezer = Freezer::Frozen;
+                match phase {
+                    Phase::Grace { signal: GraceSignal::ToSend(signal), .. } => {
+                        Action::Signal(signal, Members::Frozen)
+                    }
+                    _ => Action::Kill(self.kill_by()),
                 }
             }
-            (Froze::Freezing, Grace::Pending(_, end)) if timed_out => {
-                // There is no safe way to send it.
-                self.froze = true;
-                self.freezing = None;
-                self.grace = Grace::Sent(end);
-                Action::Thaw(ThawScope::All)
+            // At the deadline there is no time to wait for it.
+            (Froze::Freezing, Phase::Grace { .. } | Phase::Killing) if !timed_out => {
+                self.freezer.freezing(now);
+                self.wait(now)
             }
-            (Froze::Freezing, _) if timed_out => {
-                self.froze = true;
-                Action::Kill(KillBy::Signals(Members::Running))
+            (Froze::Freezing, Phase::Killing | Phase::Ending(_)) => {
+                self.freezer = Freezer::ThawDue { failing_since: None };
+                Action::Kill(self.kill_by())
             }
-            (Froze::Freezing, _) => {
-                self.froze = true;
-                let probe = self.probe.map_or(PROBE, |probe| probe.saturating_mul(2).min(FREEZE_PROBE));
-                self.probe = Some(probe);
-                let until = now.saturating_add(probe).min(since.saturating_add(self.freeze_timeout));
-                Action::Wait(self.deadline.map_or(until, |deadline| until.min(deadline)))
-            }
-            (Froze::Unavailable, Grace::Pending(_, end)) => {
-                self.freezing = None;
-                self.grace = Grace::Sent(end);
+            (Froze::Freezing | Froze::Unavailable, Phase::Grace { until, .. }) => {
+                // There is no safe way to send the signal.
+                if froze == Froze::Freezing {
+                    self.freezer = Freezer::ThawDue { failing_since: None };
+                }
+                self.freezer.release();
+                self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 Action::Thaw(ThawScope::All)
             }
             (Froze::Unavailable, _) => {
-                self.freezing = None;
+                self.freezer.release();
                 if self.method == KillMethod::Auto {
-                    // The first rung is all there is.
-                    self.can_freeze = false;
-                    self.escalated = false;
-                    return self.kill_action(false);
+                    self.ladder = Ladder::DirectOnly;
+                    return Action::Kill(self.kill_by());
                 }
-                if self.refused(true) {
-                    return self.finish(End::Denied);
+                if self.count_refusal(true) {
+                    return self.end(End::Denied);
                 }
-                self.back_off(now);
+                self.pace.back_off(now);
                 self.wait(now)
             }
         }
     }
 
-    fn on_thaw(&mut self, now: Time, thaw: Thawed) -> Action {
-        let thaw = match self.external {
-            Some(None) => {
-                self.external = Some(Some(thaw));
-                return Action::Thaw(self.pending_thaw);
-            }
-            Some(Some(external)) => thaw.max(external),
-            None => thaw,
-        };
-        self.external = None;
-        self.frozen = false;
-        if matches!(thaw, Thawed::Thawed | Thawed::HeldFromOutside) {
-            self.froze = false;
-        }
-        let failed = match thaw {
-            Thawed::Failed => true,
-            Thawed::Denied => self.ending.is_some() && !self.refused(true),
-            _ => false,
-        };
-        match (thaw, self.ending) {
-            (_, Some(end)) if failed => {
-                let since = *self.unthawed.get_or_insert(now);
-                if now.saturating_sub(since) >= LAST_THAW {
-                    return Action::Finish(end);
-                }
-                if matches!(end, End::Done(_)) {
-                    // By the next attempt somebody may have joined.
-                    self.ending = None;
-                }
-                return Action::Wait(now.saturating_add(self.min_wait));
-            }
-            (_, Some(end)) => return Action::Finish(end),
-            (Thawed::Thawed, None) => self.held = None,
-            (Thawed::Failed, None) => {}
-            (Thawed::HeldFromOutside | Thawed::Denied, None) => {
-                let since = *self.held.get_or_insert(now);
-                if now.saturating_sub(since) >= self.freeze_timeout {
-                    return self.finish(match thaw {
-                        Thawed::Denied => End::Denied,
-                        _ => End::FrozenByAncestor,
-                    });
-                }
-            }
-        }
-        self.wait(now)
+    fn on_thawed_external(&mut self, thawed: Thawed) -> Action {
+        self.pending = Pending::ThawAfterExternal(thawed);
+        self.thaw_for_sigkill()
     }
 
-    fn on_removal(&mut self, now: Time, removal: Removed) -> Action {
-        match removal {
-            Removed::Removed => return self.finish(End::Done(Outcome::Removed)),
-            Removed::Replaced => return self.finish(End::Replaced),
+    fn on_thawed(&mut self, now: Instant, thawed: Thawed) -> Action {
+        let pending = self.take_pending();
+        let failing_since = match thawed {
+            Thawed::Thawed | Thawed::HeldFromOutside => {
+                self.freezer = Freezer::Thawed;
+                None
+            }
+            Thawed::Denied | Thawed::Failed => self.freezer.thaw_failed(now),
+        };
+        let end = match (self.phase, pending) {
+            (Phase::Ending(end), _) => Some(end),
+            (_, Pending::ThawThenDone(outcome)) => Some(End::Done(outcome)),
+            _ => None,
+        };
+        if let Some(end) = end {
+            let Some(since) = failing_since else { return Action::Finish(end) };
+            let denied = thawed == Thawed::Denied && self.count_refusal(true);
+            if denied || now.saturating_since(since) >= LAST_THAW {
+                return Action::Finish(end);
+            }
+            self.pace.retry(now);
+            return self.wait(now);
+        }
+        let external = match pending {
+            Pending::ThawAfterExternal(external) => external,
+            _ => Thawed::Thawed,
+        };
+        let held = match thawed.max(external) {
+            Thawed::Thawed => {
+                self.held_since = None;
+                return self.wait(now);
+            }
+            Thawed::Failed => return self.wait(now),
+            Thawed::HeldFromOutside => End::FrozenByAncestor,
+            Thawed::Denied => End::Denied,
+        };
+        let since = *self.held_since.get_or_insert(now);
+        if now.saturating_since(since) >= self.freeze_timeout { self.end(held) } else { self.wait(now) }
+    }
+
+    fn on_removed(&mut self, now: Instant, removed: Removed) -> Action {
+        match removed {
+            Removed::Removed => return self.done(Outcome::Removed),
+            Removed::Replaced => return self.end(End::Replaced),
             Removed::Unfinished => {
-                self.resume = Resume::Remove;
+                self.pending = Pending::Removal;
                 return Action::Yield;
             }
             Removed::Busy => {
-                // A task on its last steps makes EBUSY for a moment; anything else lasts.
-                if self.probe.is_none() && self.kill_at.is_none_or(|at| now < at) {
-                    self.probe = Some(PROBE);
-                }
-                if self.froze && !self.expired(now) {
-                    // Whoever is in there unseen can't die before a thaw.
-                    self.back_off(now);
+                // A task in the last steps of its exit makes EBUSY for a moment; other causes last.
+                self.pace.probe_while_waiting(now);
+                if self.freezer.is_ours() && !self.is_expired(now) {
+                    // A frozen member that was not listed cannot exit before a thaw.
+                    self.pace.back_off(now);
                     return Action::Thaw(ThawScope::All);
                 }
             }
             Removed::Denied => {
-                self.probe = None;
-                if self.due(now) && self.refused(true) {
-                    return self.finish(End::Denied);
+                self.pace.set_probes(false);
+                if self.pace.is_due(now) && self.count_refusal(true) {
+                    return self.end(End::Denied);
                 }
             }
         }
-        if self.expired(now) {
-            return self.finish(End::TimedOut);
+        if self.is_expired(now) {
+            return self.end(End::TimedOut);
         }
-        self.back_off(now);
+        self.pace.back_off(now);
         self.wait(now)
     }
 
-    /// Whether everybody was killed by `cgroup.kill`, and nothing speaks against their dying of it so far.
-    fn left_alone(&self) -> bool {
+    /// Waits for a notification, the next attempt or probe, the end of the grace period, or the deadline.
+    fn wait(&mut self, now: Instant) -> Action {
+        let bound = match self.phase {
+            // A period that is over ends with the next check that finds members.
+            Phase::Grace { until, .. } if now < until => {
+                Some(self.deadline.map_or(until, |deadline| deadline.min(until)))
+            }
+            Phase::Grace { .. } | Phase::Killing => self.deadline,
+            Phase::Ending(_) => None,
+        };
+        let until = match self.freezer.next(now, self.freeze_timeout) {
+            Some(at) => bound.map_or(at, |bound| at.min(bound)),
+            None => self.pace.next(now, bound),
+        };
+        Action::Wait(until.max(now))
+    }
+
+    /// Ends the reap: the target is empty, and removed or kept.
+    fn done(&mut self, outcome: Outcome) -> Action {
+        if !self.freezer.is_ours() {
+            return Action::Finish(End::Done(outcome));
+        }
+        self.pending = Pending::ThawThenDone(outcome);
+        Action::Thaw(ThawScope::All)
+    }
+
+    /// Ends the reap otherwise. The first end counts.
+    fn end(&mut self, end: End) -> Action {
+        self.pending = Pending::Nothing;
+        let end = match self.phase {
+            Phase::Ending(first) => first,
+            _ => {
+                self.phase = Phase::Ending(end);
+                // Members that a grace period, a freeze or a bound kept from SIGKILL until the deadline get it now.
+                if end == End::TimedOut && (self.sigkill == Sigkill::Due || self.freezer.is_in_use()) {
+                    return Action::Kill(self.kill_by());
+                }
+                end
+            }
+        };
+        if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
+    }
+
+    /// Whether every member was killed by `cgroup.kill`, and may well die of it yet.
+    fn is_left_to_cgroup_kill(&self) -> bool {
         self.used == Some(UsedMethod::CgroupKill) && self.attempts < STUBBORN
     }
 
-    /// The same of any way to kill, as far as everybody got it and can die of it.
-    fn killed_all(&self) -> bool {
-        let undone = self.owed || self.froze || self.refusals > 0;
-        self.left_alone() || !undone && (1..STUBBORN).contains(&self.attempts)
+    /// Whether every member was sent SIGKILL, in whatever way, can act on it, and may well die of it yet.
+    fn has_killed_all(&self) -> bool {
+        let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && self.refusals == 0;
+        self.is_left_to_cgroup_kill() || killed && (1..STUBBORN).contains(&self.attempts)
     }
 
-    /// Whether the wait for the next attempt is over.
-    fn due(&self, now: Time) -> bool {
-        self.kill_at.is_none_or(|at| now >= at)
-    }
-
-    /// Whether the deadline came before a kill was complete.
-    fn owes_kill(&self) -> bool {
-        self.ending == Some(End::TimedOut) && self.owed
+    fn is_expired(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// Counts refusals in a row; true when they are too many.
-    fn refused(&mut self, refused: bool) -> bool {
+    fn count_refusal(&mut self, refused: bool) -> bool {
         self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
         self.refusals >= REFUSALS
     }
 
-    /// Schedules the next attempt after one that led nowhere.
-    fn back_off(&mut self, now: Time) {
-        match self.kill_at {
-            None => self.wait = self.min_wait,
-            Some(at) if now >= at => self.wait = self.longer(),
-            Some(_) => return,
-        }
-        self.kill_at = Some(now.saturating_add(self.wait));
+    fn take_pending(&mut self) -> Pending {
+        std::mem::replace(&mut self.pending, Pending::Nothing)
     }
+}
 
-    fn longer(&self) -> Time {
-        self.wait.saturating_mul(4).min(self.max_wait)
-    }
-
-    /// Waits for an event, the next look, the next kill, the end of the grace, or the deadline.
-    fn wait(&mut self, now: Time) -> Action {
-        // Not in the past, from where the loop would seem to be late.
-        let mut until = self.kill_at.map_or(now, |at| at.max(now));
-        if let Grace::Pending(_, end) | Grace::Sent(end) = self.grace {
-            if now < end {
-                until = until.min(end);
+impl Ladder {
+    /// An attempt found new members.
+    fn count_storm(&mut self) {
+        if let Ladder::Direct { storm } = self {
+            *storm += 1;
+            if *storm >= STORM {
+                *self = Ladder::FreezeFirst;
             }
         }
-        if let Some(probe) = self.probe {
-            let at = now.saturating_add(probe);
-            self.probe = (at < until).then_some(probe.saturating_mul(2));
-            until = until.min(at);
-        }
-        if let Some(deadline) = self.deadline {
-            until = until.min(deadline);
-        }
-        Action::Wait(until)
     }
 
-    fn expired(&self, now: Time) -> bool {
-        self.deadline.is_some_and(|deadline| now >= deadline)
-    }
-
-    fn finish(&mut self, end: End) -> Action {
-        let first = self.ending.is_none();
-        let end = *self.ending.get_or_insert(end);
-        // Whom a grace, a freeze or a bound kept from being killed until the deadline, gets it now.
-        if first && (self.owes_kill() || end == End::TimedOut && self.freezing.is_some()) {
-            self.grace = Grace::Over;
-            return self.kill_action(self.frozen);
+    /// An attempt found the same members as the one before.
+    fn reset_storm(&mut self) {
+        if let Ladder::Direct { storm } = self {
+            *storm = 0;
         }
-        if self.froze { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
     }
 }
-
-fn members(frozen: bool) -> Members {
-    if frozen { Members::Frozen } else { Members::Running }
-}
-
-#[cfg(test)]
-mod tests;

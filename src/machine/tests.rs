@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
-const ZERO: Time = Time::from_millis(0);
-const TICK: Input = Input::Tick { late: ZERO };
+const ZERO: Span = Span::ZERO;
+const TICK: Input = Input::TimerFired { lag: ZERO };
 const POPULATED: Checked = populated(Change::None, ExitNotice::Delayed);
 const FRESH: Checked = populated(Change::Joined, ExitNotice::Delayed);
 const EMPTY: Checked = Checked::Empty { replaced: false };
@@ -16,6 +16,10 @@ const KILLED: Attempt =
 
 const fn populated(change: Change, notice: ExitNotice) -> Checked {
     Checked::Populated(Population { change, notice })
+}
+
+fn at(since_start: Duration) -> Instant {
+    Instant::after_start(since_start)
 }
 
 fn reaper() -> Reaper {
@@ -40,7 +44,7 @@ struct Rig {
 impl Rig {
     fn new(reaper: &Reaper) -> Rig {
         Rig {
-            machine: Machine::new(reaper, ZERO, true),
+            machine: Machine::new(reaper, at(Duration::ZERO), true),
             now: Duration::ZERO,
             check: POPULATED,
             kill: KILLED,
@@ -56,19 +60,20 @@ impl Rig {
     /// Feeds a wake-up and all answers; the time of the next timer, or the end.
     fn wake(&mut self, mut input: Input) -> Result<Duration, End> {
         for _ in 0..20 {
-            let action = self.machine.step(self.now.into(), input);
+            let action = self.machine.step(at(self.now), input);
             match action {
                 Action::Check(_) => self.checks.push(self.now.as_millis()),
                 _ => self.done.push((self.now.as_millis(), action)),
             }
             input = match action {
                 Action::Check(_) => Input::Checked(self.check),
-                Action::Kill(_) | Action::Signal(..) => Input::Killed(self.kill),
+                Action::Kill(_) => Input::Killed(self.kill),
+                Action::Signal(..) => Input::Signalled(self.kill),
                 Action::Freeze => Input::Froze(self.freeze),
                 Action::Thaw(_) => Input::Thawed(self.thaw),
-                Action::ThawExternal => Input::Thawed(self.external),
+                Action::ThawExternal => Input::ThawedExternal(self.external),
                 Action::Remove => Input::Removed(self.removal),
-                Action::Wait(until) => return Ok(until.into()),
+                Action::Wait(until) => return Ok(until.since_start()),
                 Action::Yield => return Ok(self.now),
                 Action::Finish(end) => return Err(end),
             };
@@ -78,7 +83,7 @@ impl Rig {
 
     /// Runs timers up to `until` of the clock.
     fn run(&mut self, until: Duration) -> Option<End> {
-        let mut input = Input::Start;
+        let mut input = Input::Spawned;
         if !self.checks.is_empty() {
             input = TICK;
         }
@@ -148,10 +153,10 @@ fn waits_at_their_limits_neither_wrap_nor_spin() {
     for (min, max) in [(MS, MS), (MS, Duration::MAX), (Duration::MAX, Duration::MAX)] {
         let mut rig = Rig::new(&reaper().min_wait(min).max_wait(max).freeze_timeout(Duration::MAX));
         let mut last = Duration::ZERO;
-        let mut input = Input::Start;
+        let mut input = Input::Spawned;
         for _ in 0..200 {
             let next = rig.wake(input).unwrap();
-            assert!(next > last || next == Time::from(Duration::MAX).into());
+            assert!(next > last || next == at(Duration::MAX).since_start());
             (last, rig.now, input) = (next, next, TICK);
         }
     }
@@ -173,9 +178,9 @@ fn progress_starts_the_backoff_over() {
 #[test]
 fn events_do_not_kill_again_what_was_killed() {
     let mut rig = Rig::new(&reaper());
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     for _ in 0..100 {
-        rig.wake(Input::Event).unwrap();
+        rig.wake(Input::Notified).unwrap();
     }
     assert_eq!(rig.kills(), [0]);
     assert_eq!(rig.checks.len(), 101);
@@ -184,21 +189,21 @@ fn events_do_not_kill_again_what_was_killed() {
 #[test]
 fn newcomers_are_killed_at_once_and_then_frozen_but_not_without_end() {
     let mut rig = Rig::new(&reaper());
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     rig.check = FRESH;
     for _ in 0..100 {
-        rig.wake(Input::Event).unwrap();
+        rig.wake(Input::Notified).unwrap();
     }
-    assert_eq!(rig.kills().len(), 1 + usize::from(BURST));
-    assert!(rig.machine.escalated());
+    assert_eq!(rig.kills().len(), 1 + usize::from(pace::PROMPTED));
+    assert!(rig.machine.freezes_first());
     let freezes = rig.times(|action| *action == Action::Freeze);
     assert_eq!(freezes.len(), rig.kills().len() - usize::from(STORM));
     // Each freeze is followed by its kill and its thaw.
-    assert!(!rig.machine.froze());
+    assert!(!rig.machine.has_frozen());
     rig.now = 10 * MS;
     rig.wake(TICK).unwrap();
-    rig.wake(Input::Event).unwrap();
-    assert_eq!(rig.kills().len(), 3 + usize::from(BURST));
+    rig.wake(Input::Notified).unwrap();
+    assert_eq!(rig.kills().len(), 3 + usize::from(pace::PROMPTED));
 }
 
 #[test]
@@ -206,9 +211,9 @@ fn without_a_freezer_a_storm_is_signalled_on() {
     let mut rig = Rig::new(&reaper());
     rig.freeze = Froze::Unavailable;
     rig.check = FRESH;
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     for _ in 0..6 {
-        rig.wake(Input::Event).unwrap();
+        rig.wake(Input::Notified).unwrap();
     }
     assert_eq!(rig.kills().len(), 7);
     assert_eq!(rig.times(|action| *action == Action::Freeze).len(), 1);
@@ -217,14 +222,14 @@ fn without_a_freezer_a_storm_is_signalled_on() {
 #[test]
 fn the_freezer_goes_freeze_kill_thaw_in_one_go() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
     assert_eq!(
         actions[..3],
         [Action::Freeze, Action::Kill(KillBy::Signals(Members::Frozen)), Action::Thaw(ThawScope::All)]
     );
     assert_eq!(rig.machine.used(), Some(UsedMethod::Freezer));
-    assert!(!rig.machine.froze());
+    assert!(!rig.machine.has_frozen());
 }
 
 #[test]
@@ -233,12 +238,12 @@ fn a_freeze_that_hangs_is_killed_before_it_is_thawed_and_tried_again() {
     rig.freeze = Froze::Freezing;
     rig.run(99 * MS);
     assert_eq!(rig.kills(), []);
-    assert!(rig.machine.froze());
+    assert!(rig.machine.has_frozen());
     rig.run(100 * MS);
     assert_eq!(rig.kills(), [100]);
     let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
     assert_eq!(thaws, [100]);
-    assert!(!rig.machine.froze());
+    assert!(!rig.machine.has_frozen());
     // Not a sum of waits, but the clock: a late wake-up counts in full.
     rig.now = 200 * MS;
     rig.run(200 * MS);
@@ -253,25 +258,25 @@ fn nothing_ends_while_it_is_frozen_by_us() {
         let mut rig =
             Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS).freeze_timeout(Duration::MAX));
         rig.freeze = Froze::Freezing;
-        rig.wake(Input::Start).unwrap();
-        assert!(rig.machine.froze());
+        rig.wake(Input::Spawned).unwrap();
+        assert!(rig.machine.has_frozen());
         let result = match end {
-            "cancel" => rig.wake(Input::Cancel),
+            "cancel" => rig.wake(Input::Cancelled),
             "deadline" => {
                 rig.now = 50 * MS;
                 rig.wake(TICK)
             }
             "replaced" => {
                 rig.check = Checked::Replaced;
-                rig.wake(Input::Event)
+                rig.wake(Input::Notified)
             }
             _ => {
                 rig.check = Checked::Gone;
-                rig.wake(Input::Event)
+                rig.wake(Input::Notified)
             }
         };
         assert!(result.is_err());
-        assert!(!rig.machine.froze(), "{end}");
+        assert!(!rig.machine.has_frozen(), "{end}");
         let last = rig.done.len() - 1;
         assert!(matches!(rig.done[last - 1].1, Action::Thaw(_)), "{end}");
         // The deadline still delivers SIGKILL, a cancel does not.
@@ -283,17 +288,17 @@ fn nothing_ends_while_it_is_frozen_by_us() {
 fn a_thaw_that_fails_for_a_moment_is_tried_again_before_the_end() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(Duration::MAX));
     rig.freeze = Froze::Freezing;
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     rig.thaw = Thawed::Failed;
-    let next = rig.wake(Input::Cancel).unwrap();
-    assert!(next > rig.now && rig.machine.froze());
+    let next = rig.wake(Input::Cancelled).unwrap();
+    assert!(next > rig.now && rig.machine.has_frozen());
     // An event or a second cancel changes nothing of that.
-    assert!(rig.wake(Input::Event).is_ok());
-    assert!(rig.wake(Input::Cancel).is_ok());
+    assert!(rig.wake(Input::Notified).is_ok());
+    assert!(rig.wake(Input::Cancelled).is_ok());
     rig.thaw = Thawed::Thawed;
     rig.now = next;
     assert_eq!(rig.wake(TICK), Err(End::Cancelled));
-    assert!(!rig.machine.froze());
+    assert!(!rig.machine.has_frozen());
 }
 
 #[test]
@@ -311,7 +316,7 @@ fn the_first_end_is_the_end() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
     rig.thaw = Thawed::Failed;
     assert_eq!(rig.run(60 * MS), None);
-    assert!(rig.machine.froze() && rig.wake(Input::Cancel).is_ok());
+    assert!(rig.machine.has_frozen() && rig.wake(Input::Cancelled).is_ok());
     rig.thaw = Thawed::Thawed;
     assert_eq!(rig.wake(TICK), Err(End::TimedOut));
 }
@@ -362,7 +367,7 @@ fn a_busy_directory_is_tried_again_by_timer() {
 fn unsafe_signals_wait_for_a_freeze_or_are_refused() {
     let mut rig = Rig::new(&reaper());
     rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     assert_eq!(rig.times(|action| *action == Action::Freeze), [0]);
     let mut rig = Rig::new(&reaper());
     rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
@@ -387,7 +392,7 @@ fn grace_first_and_sigkill_after_it() {
 fn a_bounded_step_goes_on_where_it_stopped() {
     let mut rig = Rig::new(&reaper());
     rig.kill.reach = Reach::Unfinished;
-    assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
+    assert_eq!(rig.wake(Input::Spawned), Ok(Duration::ZERO));
     assert_eq!(rig.wake(TICK), Ok(Duration::ZERO));
     assert_eq!(rig.checks.len(), 1);
     assert_eq!(rig.machine.attempts(), 0);
@@ -453,14 +458,14 @@ fn what_cgroup_kill_killed_is_left_alone_until_it_is_stubborn() {
     // Nor is it asked who they are, before that.
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
-    assert_eq!(rig.machine.step(ZERO, Input::Start), Action::Check(Detail::Members));
+    assert_eq!(rig.machine.step(at(Duration::ZERO), Input::Spawned), Action::Check(Detail::Members));
     rig.wake(Input::Checked(POPULATED)).unwrap();
-    assert_eq!(rig.machine.step(MS.into(), Input::Event), Action::Check(Detail::Populated));
+    assert_eq!(rig.machine.step(at(MS), Input::Notified), Action::Check(Detail::Populated));
 }
 
 #[test]
 fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
-    let late = |late: u32| Input::Tick { late: (late * MS).into() };
+    let late = |late: u32| Input::TimerFired { lag: (late * MS).into() };
     for (method, reach, kills) in [
         (UsedMethod::CgroupKill, Reach::All, vec![0, 446, 486]),
         (UsedMethod::Pidfd, Reach::All, vec![0, 446, 486]),
@@ -469,7 +474,7 @@ fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
     ] {
         let mut rig = Rig::new(&reaper());
         rig.kill = Attempt { method: Some(method), reach, ..KILLED };
-        rig.wake(Input::Start).unwrap();
+        rig.wake(Input::Spawned).unwrap();
         rig.now = 90 * MS;
         rig.now = rig.wake(late(89)).unwrap();
         rig.run(490 * MS);
@@ -477,14 +482,14 @@ fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
     }
     // Nor is it looked at every moment.
     let mut rig = Rig::new(&reaper());
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     rig.now = 21 * MS;
     rig.now = rig.wake(late(20)).unwrap();
     rig.run(101 * MS);
     assert_eq!(rig.checks, [0, 21, 41, 81, 101]);
     // Nor if it is late with others only.
     let mut rig = Rig::new(&reaper());
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     rig.now = 5 * MS;
     rig.now = rig.wake(late(20)).unwrap();
     rig.run(100 * MS);
@@ -492,7 +497,7 @@ fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
     // Once a round, however late it is each time.
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     for (at, by) in [(100, 90), (600, 140), (1000, 360), (3000, 560)] {
         rig.now = at * MS;
         rig.wake(late(by)).unwrap();
@@ -501,14 +506,14 @@ fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
     // And for no longer than `max_wait`.
     let mut rig = Rig::new(&reaper().max_wait(20 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     rig.now = 100 * MS;
     rig.now = rig.wake(late(90)).unwrap();
     rig.run(120 * MS);
     assert_eq!(rig.kills(), [0, 120]);
     // Who comes meanwhile is killed at once.
     let mut rig = Rig::new(&reaper());
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     rig.now = 100 * MS;
     rig.check = FRESH;
     rig.wake(late(90)).unwrap();
@@ -523,7 +528,7 @@ fn who_dies_unwatched_is_looked_for() {
     rig.run(5 * MS);
     rig.check = populated(Change::Fewer, ExitNotice::None);
     rig.now = 5 * MS;
-    rig.now = rig.wake(Input::Event).unwrap();
+    rig.now = rig.wake(Input::Notified).unwrap();
     rig.check = populated(Change::None, ExitNotice::None);
     rig.run(10 * MS);
     assert_eq!(rig.checks, [0, 5, 6, 8, 10]);
@@ -564,20 +569,20 @@ fn in_the_grace_it_looks_without_being_told() {
 fn a_first_signal_that_is_unsafe_is_sent_to_the_frozen() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
     rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
     let frozen = Action::Signal(Signal::TERM, Members::Frozen);
     assert_eq!(actions[..4], [TERM, Action::Freeze, frozen, Action::Thaw(ThawScope::All)]);
-    assert!(!rig.machine.froze());
+    assert!(!rig.machine.has_frozen());
 }
 
 #[test]
 fn a_refusal_counts_once_a_wait_and_not_while_others_die() {
     let mut rig = Rig::new(&reaper());
     rig.kill.reach = Reach::Denied;
-    rig.wake(Input::Start).unwrap();
+    rig.wake(Input::Spawned).unwrap();
     for _ in 0..20 {
-        assert!(rig.wake(Input::Event).is_ok());
+        assert!(rig.wake(Input::Notified).is_ok());
     }
     assert_eq!(rig.run(849 * MS), None);
     assert_eq!(rig.run(850 * MS), Some(End::Denied));
@@ -593,7 +598,7 @@ fn who_takes_the_place_of_the_dead_does_not_wait_out_the_backoff() {
     rig.run(1000 * MS);
     rig.now = 1000 * MS;
     rig.check = populated(Change::Fewer, ExitNotice::Delayed);
-    assert_eq!(rig.wake(Input::Event), Ok(1010 * MS));
+    assert_eq!(rig.wake(Input::Notified), Ok(1010 * MS));
 }
 
 #[test]
@@ -606,17 +611,17 @@ fn the_worst_of_several_thaws_counts() {
 fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
     let mut rig = Rig::new(&reaper().deadline(10 * MS));
     rig.kill.reach = Reach::Unfinished;
-    assert_eq!(rig.wake(Input::Start), Ok(Duration::ZERO));
+    assert_eq!(rig.wake(Input::Spawned), Ok(Duration::ZERO));
     rig.now = 10 * MS;
     // The look that finds the deadline passed, and part of the kill.
-    assert_eq!(rig.wake(Input::Again), Ok(rig.now));
+    assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
     assert_eq!((rig.checks.len(), rig.kills().len()), (2, 2));
-    assert_eq!(rig.wake(Input::Again), Ok(rig.now));
+    assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
     // An event in between is no reason to look, nor to leave it at that.
-    assert_eq!(rig.wake(Input::Event), Ok(rig.now));
+    assert_eq!(rig.wake(Input::Notified), Ok(rig.now));
     assert_eq!((rig.checks.len(), rig.kills().len()), (2, 4));
     rig.kill.reach = Reach::All;
-    assert_eq!(rig.wake(Input::Again), Err(End::TimedOut));
+    assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
     assert_eq!(rig.kills().len(), 5);
 }
 
@@ -624,8 +629,8 @@ fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
 fn what_was_done_adds_up() {
     let mut rig = Rig::new(&reaper());
     rig.kill.signalled = 3;
-    rig.wake(Input::Start).unwrap();
-    assert!(!rig.machine.escalated());
+    rig.wake(Input::Spawned).unwrap();
+    assert!(!rig.machine.freezes_first());
     rig.now = 10 * MS;
     rig.wake(TICK).unwrap();
     assert_eq!((rig.machine.signalled(), rig.machine.attempts()), (6, 2));

@@ -448,11 +448,11 @@ pub fn reap(bytes: &[u8]) {
         match sys.draw() {
             drawn @ 192.. => {
                 let token = tokens.borrow().iter().rev().nth(usize::from(drawn) % 4).copied();
-                token.into_iter().for_each(|token| entries.wake(token, Input::Event, &register));
+                token.into_iter().for_each(|token| entries.wake(token, Input::Notified, &register));
             }
             191 => {
                 tokens.borrow().first().copied().into_iter().for_each(|token| {
-                    entries.wake(token, Input::Cancel, &register);
+                    entries.wake(token, Input::Cancelled, &register);
                 });
             }
             190 => break,

@@ -325,10 +325,10 @@ impl History {
         }
         drop(world);
         for token in tokens {
-            self.step(|entries, register| entries.wake(token, Input::Event, register));
+            self.step(|entries, register| entries.wake(token, Input::Notified, register));
         }
         while let Some(Command::Cancel(token)) = self.queue.pop() {
-            self.step(|entries, register| entries.wake(token, Input::Cancel, register));
+            self.step(|entries, register| entries.wake(token, Input::Cancelled, register));
         }
         self.step(|entries, register| _ = entries.expire(register));
         self.step(|entries, register| entries.go_on(again, register));

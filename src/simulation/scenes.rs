@@ -55,7 +55,7 @@ fn run(sim: &Sim, entries: &mut Entries<Sim>) {
         sim.0.borrow_mut().advance(next.unwrap_or_default());
         let tokens = sim.0.borrow_mut().take_notified();
         for token in tokens {
-            entries.wake(token, Input::Event, &register);
+            entries.wake(token, Input::Notified, &register);
         }
         entries.expire(&register);
     }
@@ -215,14 +215,14 @@ fn a_late_cancel_is_not_for_another() {
         let soon = sim.0.borrow().now + Duration::from_millis(1);
         sim.0.borrow_mut().advance(soon);
         let token = *tokens.borrow().last().expect("a watch");
-        entries.wake(token, Input::Event, &register);
+        entries.wake(token, Input::Notified, &register);
         assert_ne!(handle.is_complete(), hangs);
         token
     });
     assert_ne!(first, second);
-    entries.wake(first, Input::Cancel, &register);
+    entries.wake(first, Input::Cancelled, &register);
     assert_eq!(entries.len(), 1, "cancelled by another's token");
-    entries.wake(second, Input::Cancel, &register);
+    entries.wake(second, Input::Cancelled, &register);
     assert_eq!(entries.len(), 0);
 }
 

@@ -1,0 +1,86 @@
+//! [`Freezer`]: how far a freeze of ours is.
+
+use super::action::Members;
+use crate::time::{Instant, Span};
+
+/// The first check of a freeze that is under way, and the longest time between two: nothing notifies of its progress.
+const FIRST_PROBE: Span = Span::from_millis(1);
+const LAST_PROBE: Span = Span::from_millis(100);
+
+/// A freeze of ours. Freezes of other parties are not counted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freezer {
+    /// Nothing is frozen by us.
+    Thawed,
+    /// The freeze was begun, and is not complete. `probe`: the time to the next check of it.
+    Freezing { since: Instant, probe: Span },
+    /// Every member is frozen.
+    Frozen,
+    /// The freeze has done its work, or timed out, and is to be undone. `failing_since`: that has failed since then.
+    ThawDue { failing_since: Option<Instant> },
+}
+
+impl Freezer {
+    /// Whether there is a freeze of ours to be undone.
+    pub(super) fn is_ours(self) -> bool {
+        self != Freezer::Thawed
+    }
+
+    /// Whether a freeze is being begun, or has not been used yet.
+    pub(super) fn is_in_use(self) -> bool {
+        matches!(self, Freezer::Freezing { .. } | Freezer::Frozen)
+    }
+
+    /// Whether the members are known to be frozen by us.
+    pub(super) fn members(self) -> Members {
+        if self == Freezer::Frozen { Members::Frozen } else { Members::Running }
+    }
+
+    /// When the freeze under way began.
+    pub(super) fn freezing_since(self) -> Option<Instant> {
+        match self {
+            Freezer::Freezing { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// The freeze is not complete yet.
+    pub(super) fn freezing(&mut self, now: Instant) {
+        *self = match *self {
+            Freezer::Freezing { since, probe } => {
+                Freezer::Freezing { since, probe: probe.saturating_mul(2).min(LAST_PROBE) }
+            }
+            _ => Freezer::Freezing { since: now, probe: FIRST_PROBE },
+        };
+    }
+
+    /// The freeze has done its work, or is given up.
+    pub(super) fn release(&mut self) {
+        if self.is_in_use() {
+            *self = Freezer::ThawDue { failing_since: None };
+        }
+    }
+
+    /// A thaw failed; since when it does, if there is something of ours to thaw.
+    pub(super) fn thaw_failed(&mut self, now: Instant) -> Option<Instant> {
+        let since = match *self {
+            Freezer::Thawed => return None,
+            Freezer::ThawDue { failing_since: Some(since) } => since,
+            _ => now,
+        };
+        *self = Freezer::ThawDue { failing_since: Some(since) };
+        Some(since)
+    }
+
+    /// When the freeze under way is to be checked: no later than `timeout` after it began. One that has lasted longer
+    /// is checked at the next attempt.
+    pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
+        match self {
+            Freezer::Freezing { since, probe } => {
+                let end = since.saturating_add(timeout);
+                (now < end).then(|| now.saturating_add(probe).min(end))
+            }
+            _ => None,
+        }
+    }
+}
