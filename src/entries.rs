@@ -1,7 +1,7 @@
-//! The reaps under way: a slab of one-shot entries and the wheel of their timers.
+//! [`Entries`]: the reaps under way, a slab of one-shot entries and the wheel of their timers.
 //!
-//! It decides nothing: machines do. It carries wake-ups to them, their actions to the targets, and the
-//! results to the handles. What waits for the wake-ups is the reactor around it.
+//! It decides nothing: machines do. It carries wake-ups to them in the order of a [`Turn`], their actions to the
+//! targets, and the results to the handles. What waits for the wake-ups is the [`Host`] around it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,27 +9,39 @@ use std::io;
 use slab::Slab;
 
 use crate::cgroup::{Checks, Facts, Kernel, Notice, Target, Watch};
+use crate::entry_id::{EntryId, Generation};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
 use crate::metrics::Metrics;
 use crate::outcome::{Effort, ReapError, Reaped};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
-use crate::time::{Instant, Span};
+use crate::time::Instant;
+use crate::turn::Turn;
 use crate::wheel::Wheel;
 
 /// Attempts to thaw a target whose reap is dropped.
 const THAWS: usize = 3;
 
-/// Timers handled in one turn. What is left is due in the next.
-const BATCH: usize = 256;
+/// The loop around the entries: where their notifications and commands come from.
+pub(crate) trait Host<S: Sys> {
+    /// Has notifications of the descriptor come back as [`Entries::begin_turn`] of this id.
+    fn watch(&self, fd: &S::Fd, id: EntryId, notice: Notice) -> io::Result<()>;
 
-/// Bits of a token that are a slab key; the others are the entry's generation.
-const KEY_BITS: u32 = usize::BITS / 2;
-const KEY_MASK: usize = (1 << KEY_BITS) - 1;
+    /// The next command from another thread or a handle, if there is one.
+    fn next_command(&mut self) -> Option<Command<S>>;
 
-/// Has the descriptor's notifications come back as [`Entries::wake`] with the token.
-pub(crate) type Register<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, usize, Notice) -> io::Result<()>;
+    /// A command to stop has come.
+    fn stop(&mut self);
+}
+
+/// What other threads and handles ask for.
+pub(crate) enum Command<S: Sys> {
+    Spawn(Box<Spawn<S>>),
+    Cancel(EntryId),
+    /// Ends `Reactor::run`.
+    Stop,
+}
 
 /// A target that passed the checks, about to become an entry.
 pub(crate) struct Spawn<S: Sys> {
@@ -43,10 +55,10 @@ struct Entry<S: Sys> {
     machine: Machine,
     target: Target<S>,
     completer: Completer,
-    generation: u32,
+    id: EntryId,
     spawned: Instant,
-    /// It is among those to go on in the next turn.
-    again: bool,
+    /// It is in the queue of deferred entries.
+    deferred: bool,
 }
 
 pub(crate) struct Entries<S: Sys> {
@@ -54,10 +66,12 @@ pub(crate) struct Entries<S: Sys> {
     pub(crate) metrics: Metrics,
     slab: Slab<Entry<S>>,
     wheel: Wheel,
-    /// Of the last spawn. Neither 0 nor all ones, so that no token is 0, or one of the reactor's own.
-    generation: u32,
-    /// Tokens of entries whose step met its bound, and that go on in the next turn, after the others.
-    again: VecDeque<usize>,
+    /// The generation of the last entry.
+    generation: Generation,
+    /// Entries that yielded: they go on in the next turn, after all other work.
+    deferred: VecDeque<EntryId>,
+    /// The last turn met its bound on commands.
+    commands_left: bool,
     facts: Facts,
 }
 
@@ -69,8 +83,9 @@ impl<S: Sys> Entries<S> {
             metrics: Metrics::default(),
             slab: Slab::new(),
             wheel: Wheel::new(),
-            generation: 0,
-            again: VecDeque::new(),
+            generation: Generation::default(),
+            deferred: VecDeque::new(),
+            commands_left: false,
             facts,
         }
     }
@@ -84,78 +99,80 @@ impl<S: Sys> Entries<S> {
         self.wheel.next()
     }
 
-    /// How many are to go on in this turn, with [`Entries::go_on`], after the notifications and timers.
-    pub(crate) fn again(&self) -> usize {
-        self.again.len()
-    }
-
-    /// Whether some are to go on in the next turn.
-    pub(crate) fn must_go_on(&self) -> bool {
-        !self.again.is_empty()
+    /// Whether the next turn has work that no notification, timer or command tells of.
+    pub(crate) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty() || self.commands_left
     }
 
     /// Takes in a target, and starts on it.
-    pub(crate) fn admit(&mut self, spawn: Spawn<S>, register: Register<'_, S>) {
+    pub(crate) fn spawn(&mut self, spawn: Spawn<S>, host: &impl Host<S>) {
         let Spawn { reaper, target, completer } = spawn;
-        if self.slab.len() >= KEY_MASK {
-            // Out of reach, but with 32-bit tokens.
+        let Some(id) = self.generation.next(self.slab.vacant_key()) else {
+            // Out of reach, but with 32-bit ids.
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
-        }
+        };
         let now = Instant::after_start(self.checks.sys.now());
-        self.generation = if self.generation as usize + 1 < KEY_MASK { self.generation + 1 } else { 1 };
-        let generation = self.generation;
-        let key = self.slab.insert(Entry {
-            machine: Machine::new(&reaper, now, target.found()),
-            target,
-            completer,
-            generation,
-            spawned: now,
-            again: false,
-        });
+        let machine = Machine::new(&reaper, now, target.found());
+        let bound = completer.bind(id);
+        self.slab.insert(Entry { machine, target, completer, id, spawned: now, deferred: false });
         self.metrics.spawned += 1;
-        let bound = self.slab[key].completer.bind(token(key, generation));
-        self.drive(key, if bound { Input::Spawned } else { Input::Cancelled }, register);
+        self.drive(id.key(), if bound { Input::Spawned } else { Input::Cancelled }, host);
     }
 
-    /// Wakes the entry that a token was made for, if it is still there.
-    pub(crate) fn wake(&mut self, token: usize, input: Input, register: Register<'_, S>) {
-        let (key, generation) = (token & KEY_MASK, token >> KEY_BITS);
-        if self.slab.get(key).is_some_and(|entry| entry.generation as usize == generation) {
-            self.drive(key, input, register);
-        }
+    /// Begins a turn for these notifications. [`Entries::advance`] does its work.
+    pub(crate) fn begin_turn(&mut self, notified: VecDeque<EntryId>) -> Turn {
+        self.commands_left = false;
+        Turn::new(notified, self.deferred.len())
     }
 
-    /// Wakes those whose timers are due, as many as a turn may; whether there were any.
-    pub(crate) fn expire(&mut self, register: Register<'_, S>) -> bool {
-        let now = u64::try_from(self.checks.sys.now().as_millis()).unwrap_or(u64::MAX);
-        let before = self.metrics.timers;
-        let late = self.wheel.next().map_or(0, |tick| now.saturating_sub(tick));
-        let tick = Input::TimerFired { lag: Span::from_millis(late) };
-        for _ in 0..BATCH {
-            let Some(key) = self.wheel.pop(now) else { break };
-            self.metrics.timers += 1;
-            self.drive(key, tick, register);
-        }
-        self.metrics.timers != before
-    }
-
-    /// Wakes the first `count` of those that are to go on.
-    pub(crate) fn go_on(&mut self, count: usize, register: Register<'_, S>) {
-        for _ in 0..count {
-            let Some(token) = self.again.pop_front() else { return };
-            if let Some(entry) = self.slab.get_mut(token & KEY_MASK) {
-                entry.again = false;
+    /// Does the next piece of a turn's work; false once there is none.
+    pub(crate) fn advance(&mut self, turn: &mut Turn, host: &mut impl Host<S>) -> bool {
+        let sys = &self.checks.sys;
+        let now = || u64::try_from(sys.now().as_millis()).unwrap_or(u64::MAX);
+        if let Some(id) = turn.notification() {
+            self.metrics.events += 1;
+            self.wake(id, Input::Notified, host);
+        } else if let Some(command) = turn.command(|| host.next_command()) {
+            self.commands_left = turn.is_full_of_commands();
+            match command {
+                Command::Spawn(mut spawn) => {
+                    // What the checks found was true when they were made.
+                    spawn.target.outdate();
+                    self.spawn(*spawn, host);
+                }
+                Command::Cancel(id) => self.wake(id, Input::Cancelled, host),
+                Command::Stop => host.stop(),
             }
-            self.wake(token, Input::Resumed, register);
+        } else if let Some((key, lag)) = turn.timer(&mut self.wheel, now) {
+            self.metrics.timers += 1;
+            self.drive(key, Input::TimerFired { lag }, host);
+        } else if let Some(id) = turn.deferred(&mut self.deferred) {
+            if let Some(entry) = self.get_mut(id) {
+                entry.deferred = false;
+                self.drive(id.key(), Input::Resumed, host);
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// The entry that the id was given to, if it is still there.
+    fn get_mut(&mut self, id: EntryId) -> Option<&mut Entry<S>> {
+        self.slab.get_mut(id.key()).filter(|entry| entry.id == id)
+    }
+
+    fn wake(&mut self, id: EntryId, input: Input, host: &impl Host<S>) {
+        if self.get_mut(id).is_some() {
+            self.drive(id.key(), input, host);
         }
     }
 
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
-    fn drive(&mut self, key: usize, mut input: Input, register: Register<'_, S>) {
+    fn drive(&mut self, key: usize, mut input: Input, host: &impl Host<S>) {
         let Some(entry) = self.slab.get_mut(key) else { return };
-        let token = token(key, entry.generation);
-        let watch = |fd: &S::Fd, notice: Notice| register(fd, token, notice);
-        let Entry { machine, target, again, .. } = entry;
+        let Entry { machine, target, id, deferred, .. } = entry;
+        let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let watch: Option<Watch<'_, S>> = if target.without_events() { None } else { Some(&watch) };
         let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, watch);
         let end = loop {
@@ -180,8 +197,8 @@ impl<S: Sys> Entries<S> {
                 Action::Yield => {
                     target.outdate();
                     self.wheel.cancel(key);
-                    if !std::mem::replace(again, true) {
-                        self.again.push_back(token);
+                    if !std::mem::replace(deferred, true) {
+                        self.deferred.push_back(*id);
                     }
                     return;
                 }
@@ -216,7 +233,7 @@ impl<S: Sys> Entries<S> {
             }
             end => Err(target.error(sys, end, effort)),
         };
-        // Descriptors first, so that whoever hears of the completion finds them closed.
+        // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
         completer.complete(result);
     }
@@ -244,8 +261,4 @@ fn kernel<'a, S: Sys>(
     watch: Option<Watch<'a, S>>,
 ) -> Kernel<'a, S> {
     Kernel { sys: &checks.sys, own: &checks.own, budget: &checks.budget, metrics, watch, facts }
-}
-
-fn token(key: usize, generation: u32) -> usize {
-    (generation as usize) << KEY_BITS | key
 }

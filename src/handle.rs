@@ -5,14 +5,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::entries::Command;
+use crate::entry_id::EntryId;
 use crate::outcome::{ReapError, Reaped};
-use crate::remote::{Command, Queue};
+use crate::remote::Queue;
 
 type Result = std::result::Result<Reaped, ReapError>;
 
@@ -42,8 +43,8 @@ struct State {
     waker: Option<Waker>,
     /// Threads in [`ReapHandle::wait`]. A condition variable is notified by a system call, for nobody too.
     waiting: u32,
-    /// The entry's token, which is never 0, once it has one: a handle from a `Remote` exists before its entry.
-    token: Option<NonZeroUsize>,
+    /// The entry, once there is one: a handle from a `Remote` exists before its entry.
+    entry: Option<EntryId>,
     cancelled: bool,
 }
 
@@ -66,9 +67,9 @@ pub(crate) fn channel(queue: &Arc<Queue>) -> (Completer, ReapHandle) {
 
 impl Completer {
     /// Tells the handle where to send a cancel; false if it was cancelled before.
-    pub(crate) fn bind(&self, token: usize) -> bool {
+    pub(crate) fn bind(&self, entry: EntryId) -> bool {
         let mut state = self.slot.lock();
-        state.token = NonZeroUsize::new(token);
+        state.entry = Some(entry);
         !state.cancelled
     }
 
@@ -159,17 +160,17 @@ impl ReapHandle {
     /// next turn, with nothing left frozen, unless it was complete before. What was killed stays
     /// killed. May be called from any thread; further calls are no-ops.
     pub fn cancel(&self) {
-        let token = {
+        let entry = {
             let mut state = self.slot.lock();
             if state.cancelled || state.result.is_some() {
                 return;
             }
             state.cancelled = true;
-            state.token
+            state.entry
         };
-        if let Some(token) = token {
+        if let Some(entry) = entry {
             // A closed queue means a dropped reactor, which has completed the handle.
-            let _ = self.queue.push(Command::Cancel(token.get()));
+            let _ = self.queue.push(Command::Cancel(entry));
         }
     }
 }
@@ -217,6 +218,10 @@ mod tests {
     use crate::remote::tests::queue;
 
     const MS: Duration = Duration::from_millis(1);
+
+    fn id(token: usize) -> EntryId {
+        EntryId::from_token(token).unwrap()
+    }
 
     fn reaped(attempts: u32) -> Result {
         Ok(Reaped { outcome: Outcome::Removed, method: None, signalled: 0, attempts, elapsed: MS })
@@ -328,19 +333,19 @@ mod tests {
     fn a_cancel_goes_to_the_entry_once() {
         let (queue, _poll) = queue();
         let (completer, handle) = channel(&queue);
-        assert!(completer.bind(5));
+        assert!(completer.bind(id(5)));
         handle.cancel();
         handle.cancel();
-        assert!(matches!(queue.pop(), Some(Command::Cancel(5))));
+        assert!(matches!(queue.pop(), Some(Command::Cancel(entry)) if entry == id(5)));
         assert!(queue.pop().is_none());
         // Cancelled before there was an entry: that hears of it.
         let (completer, handle) = channel(&queue);
         handle.cancel();
         assert!(queue.pop().is_none());
-        assert!(!completer.bind(6));
+        assert!(!completer.bind(id(6)));
         // Too late.
         let (completer, handle) = channel(&queue);
-        assert!(completer.bind(7));
+        assert!(completer.bind(id(7)));
         completer.complete(reaped(1));
         handle.cancel();
         assert!(queue.pop().is_none());

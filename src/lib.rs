@@ -54,6 +54,7 @@ extern crate self as cgroup_reaper;
 mod common;
 pub mod driving;
 mod entries;
+mod entry_id;
 mod handle;
 mod machine;
 mod metrics;
@@ -68,6 +69,7 @@ mod remote;
 mod simulation;
 mod sys;
 mod time;
+mod turn;
 mod wheel;
 
 pub use blocking::{reap, reap_all};

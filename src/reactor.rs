@@ -2,6 +2,7 @@
 //! threads.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -16,20 +17,17 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::cgroup::{Budget, Checks, Notice};
-use crate::entries::{Entries, Spawn};
+use crate::entries::{Command, Entries, Host, Spawn};
+use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
-use crate::machine::Input;
 use crate::metrics::{Calls, Metrics};
 use crate::outcome::SpawnError;
 use crate::reaper::Reaper;
-use crate::remote::{Command, Queue, Remote};
+use crate::remote::{Queue, Remote};
 use crate::sys::{self, Linux, Sys};
 
 /// Notifications taken from the kernel in one turn.
 const EVENTS: usize = 256;
-
-/// Commands from other threads handled in one turn. What is left makes the descriptor readable at once.
-const BATCH: usize = 256;
 
 /// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
 /// with every value that a `Duration` can have.
@@ -75,15 +73,13 @@ const WAKER: Token = Token(usize::MAX - 1);
 pub struct Reactor {
     poll: Poll,
     events: Events,
-    /// Tokens of the turn under way.
-    woken: Vec<Token>,
+    /// Entries that the turn under way notifies.
+    notified: VecDeque<EntryId>,
     timer: TimerFd,
     /// The tick that the timer is set to.
     armed: Option<u64>,
     entries: Entries<Linux>,
     queue: Arc<Queue>,
-    /// Commands were left in the queue for the next turn.
-    backlog: bool,
     /// The last turn took as many notifications as it can, so the kernel may hold more of them.
     full: bool,
     stopped: bool,
@@ -110,12 +106,11 @@ impl Reactor {
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
-            woken: Vec::with_capacity(EVENTS),
+            notified: VecDeque::with_capacity(EVENTS),
             timer,
             armed: None,
             entries: Entries::new(Checks::new(Linux::default(), budget)),
             queue: Arc::new(Queue::new(waker)),
-            backlog: false,
             full: false,
             stopped: false,
             not_sync: PhantomData,
@@ -136,7 +131,10 @@ impl Reactor {
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(&self.queue);
-        self.admit(Spawn { reaper, target, completer });
+        self.entries.spawn(
+            Spawn { reaper, target, completer },
+            &Surroundings::of(&self.poll, &self.queue, &mut self.stopped),
+        );
         self.arm();
         Ok(handle)
     }
@@ -160,31 +158,28 @@ impl Reactor {
             Err(error) => return Err(error),
         }
         let completed = self.entries.metrics.completed;
-        let again = self.entries.again();
-        let mut worked = self.backlog || again > 0;
-
-        let mut woken = std::mem::take(&mut self.woken);
-        woken.extend(self.events.iter().map(|event| event.token()));
-        self.full = woken.len() >= EVENTS;
-        for token in woken.drain(..) {
-            worked = true;
-            match token {
-                // The timer is registered edge-triggered and set anew after each expiry: no need to
-                // read it.
+        let mut worked = self.entries.has_deferred();
+        let mut notified = std::mem::take(&mut self.notified);
+        let mut taken = 0;
+        for event in &self.events {
+            taken += 1;
+            match event.token() {
+                // The timer is registered edge-triggered and set anew after each expiry: no need to read it.
                 TIMER => self.armed = None,
-                // The queue itself says what there is.
+                // The queue of commands says what there is.
                 WAKER => {}
-                Token(token) => {
-                    self.entries.metrics.events += 1;
-                    self.entries.wake(token, Input::Notified, &register(self.poll.registry()));
-                }
+                Token(token) => notified.extend(EntryId::from_token(token)),
             }
         }
-        self.woken = woken;
+        worked |= taken > 0;
+        self.full = taken >= EVENTS;
 
-        self.obey();
-        worked |= self.entries.expire(&register(self.poll.registry()));
-        self.entries.go_on(again, &register(self.poll.registry()));
+        let mut turn = self.entries.begin_turn(notified);
+        let mut host = Surroundings::of(&self.poll, &self.queue, &mut self.stopped);
+        while self.entries.advance(&mut turn, &mut host) {
+            worked = true;
+        }
+        self.notified = turn.into_notified();
         if self.full {
             // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
             // loop that is edge-triggered. Setting the timer anew does.
@@ -238,7 +233,7 @@ impl Reactor {
     /// When the next timer is due: for loops that would rather pass a timeout than watch the descriptor
     /// for it. `None`: no timer. It changes with every `&mut self` call; ask again after each.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let left = if self.must_go_on() { Duration::ZERO } else { self.until(self.entries.next_tick()?) };
+        let left = if self.is_due_at_once() { Duration::ZERO } else { self.until(self.entries.next_tick()?) };
         Instant::now().checked_add(left)
     }
 
@@ -269,32 +264,9 @@ impl Reactor {
         }
     }
 
-    fn admit(&mut self, spawn: Spawn<Linux>) {
-        self.entries.admit(spawn, &register(self.poll.registry()));
-    }
-
-    /// Does what other threads asked for.
-    fn obey(&mut self) {
-        self.backlog = false;
-        for _ in 0..BATCH {
-            match self.queue.pop() {
-                None => return,
-                Some(Command::Spawn(mut spawn)) => {
-                    spawn.target.outdate();
-                    self.admit(*spawn);
-                }
-                Some(Command::Cancel(token)) => {
-                    self.entries.wake(token, Input::Cancelled, &register(self.poll.registry()));
-                }
-                Some(Command::Stop) => self.stopped = true,
-            }
-        }
-        self.backlog = !self.queue.is_empty();
-    }
-
     /// Sets the timer so that the descriptor's readiness covers whatever is pending.
     fn arm(&mut self) {
-        let next = if self.must_go_on() { Some(0) } else { self.entries.next_tick() };
+        let next = if self.is_due_at_once() { Some(0) } else { self.entries.next_tick() };
         let result = match (next, self.armed) {
             (None, None) => return,
             (None, Some(armed)) if self.until(armed) <= SOON => return,
@@ -322,8 +294,8 @@ impl Reactor {
     }
 
     /// Whether the next turn has something to do that no descriptor tells of.
-    fn must_go_on(&self) -> bool {
-        self.backlog || self.full || self.entries.must_go_on()
+    fn is_due_at_once(&self) -> bool {
+        self.full || self.entries.has_deferred()
     }
 
     /// How long it is until a tick of the entries' timers.
@@ -332,14 +304,35 @@ impl Reactor {
     }
 }
 
-/// Adds descriptors to the poll. They leave it when they are closed, epoll(7).
-fn register(registry: &Registry) -> impl Fn(&OwnedFd, usize, Notice) -> io::Result<()> {
-    move |fd, token, notice| {
+/// The reactor around the entries, while they work.
+struct Surroundings<'a> {
+    registry: &'a Registry,
+    queue: &'a Queue,
+    stopped: &'a mut bool,
+}
+
+impl<'a> Surroundings<'a> {
+    fn of(poll: &'a Poll, queue: &'a Queue, stopped: &'a mut bool) -> Surroundings<'a> {
+        Surroundings { registry: poll.registry(), queue, stopped }
+    }
+}
+
+impl Host<Linux> for Surroundings<'_> {
+    /// The descriptor leaves the poll when it is closed, epoll(7).
+    fn watch(&self, fd: &OwnedFd, id: EntryId, notice: Notice) -> io::Result<()> {
         let interest = match notice {
             Notice::Events => Interest::PRIORITY,
             Notice::Exit => Interest::READABLE,
         };
-        registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(token), interest)
+        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(id.token()), interest)
+    }
+
+    fn next_command(&mut self) -> Option<Command<Linux>> {
+        self.queue.pop()
+    }
+
+    fn stop(&mut self) {
+        *self.stopped = true;
     }
 }
 

@@ -5,18 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cgroup::Checks;
-use crate::entries::Spawn;
+use crate::entries::{Command, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
 use crate::reaper::Reaper;
 use crate::sys::Linux;
-
-/// What other threads ask of a reactor.
-pub(crate) enum Command {
-    Spawn(Box<Spawn<Linux>>),
-    Cancel(usize),
-    Stop,
-}
 
 /// Commands for a reactor, and the waker that tells it of them.
 pub(crate) struct Queue {
@@ -24,7 +17,7 @@ pub(crate) struct Queue {
 }
 
 struct Inner {
-    commands: VecDeque<Command>,
+    commands: VecDeque<Command<Linux>>,
     /// `None` once the reactor is gone, which closes the queue.
     waker: Option<mio::Waker>,
 }
@@ -39,7 +32,7 @@ impl Queue {
     }
 
     /// Hands the command back if the queue is closed.
-    pub(crate) fn push(&self, command: Command) -> Result<(), Command> {
+    pub(crate) fn push(&self, command: Command<Linux>) -> Result<(), Command<Linux>> {
         let mut inner = self.lock();
         let Some(waker) = &inner.waker else {
             return Err(command);
@@ -57,7 +50,7 @@ impl Queue {
     }
 
     /// The next command.
-    pub(crate) fn pop(&self) -> Option<Command> {
+    pub(crate) fn pop(&self) -> Option<Command<Linux>> {
         self.lock().commands.pop_front()
     }
 
@@ -66,7 +59,7 @@ impl Queue {
     }
 
     /// Refuses what comes later and hands out what is there.
-    pub(crate) fn close(&self) -> VecDeque<Command> {
+    pub(crate) fn close(&self) -> VecDeque<Command<Linux>> {
         let mut inner = self.lock();
         inner.waker = None;
         std::mem::take(&mut inner.commands)
@@ -129,12 +122,17 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::entry_id::EntryId;
 
     /// A queue, and the poll that it wakes.
     pub(crate) fn queue() -> (Arc<Queue>, mio::Poll) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
         (Arc::new(Queue::new(waker)), poll)
+    }
+
+    fn id(token: usize) -> EntryId {
+        EntryId::from_token(token).unwrap()
     }
 
     fn woken(poll: &mut mio::Poll) -> bool {
@@ -148,12 +146,12 @@ pub(crate) mod tests {
         let (queue, mut poll) = queue();
         assert!(queue.is_empty() && !woken(&mut poll));
         for token in 1..4 {
-            assert!(queue.push(Command::Cancel(token)).is_ok());
+            assert!(queue.push(Command::Cancel(id(token))).is_ok());
             assert_eq!(woken(&mut poll), token == 1);
         }
         assert!(!queue.is_empty());
         for token in 1..4 {
-            assert!(matches!(queue.pop(), Some(Command::Cancel(popped)) if popped == token));
+            assert!(matches!(queue.pop(), Some(Command::Cancel(popped)) if popped == id(token)));
         }
         assert!(queue.pop().is_none() && queue.is_empty());
         assert!(queue.push(Command::Stop).is_ok());
@@ -163,11 +161,11 @@ pub(crate) mod tests {
     #[test]
     fn a_closed_queue_hands_back_what_it_gets_and_what_it_has() {
         let (queue, _poll) = queue();
-        assert!(queue.push(Command::Cancel(1)).is_ok());
+        assert!(queue.push(Command::Cancel(id(1))).is_ok());
         assert!(!queue.is_closed());
-        assert!(matches!(queue.close().make_contiguous(), [Command::Cancel(1)]));
+        assert!(matches!(queue.close().make_contiguous(), [Command::Cancel(entry)] if *entry == id(1)));
         assert!(queue.is_closed() && queue.is_empty());
-        assert!(matches!(queue.push(Command::Cancel(2)), Err(Command::Cancel(2))));
+        assert!(matches!(queue.push(Command::Cancel(id(2))), Err(Command::Cancel(entry)) if entry == id(2)));
         assert!(queue.is_empty());
     }
 }

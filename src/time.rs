@@ -33,6 +33,7 @@ impl From<Duration> for Nanos {
 pub(crate) struct Span(Nanos);
 
 impl Span {
+    #[cfg(test)]
     pub(crate) const ZERO: Span = Span::from_millis(0);
 
     pub(crate) const fn from_millis(millis: u64) -> Span {

@@ -1,7 +1,7 @@
 //! A kernel that answers anything, and a whole reap on it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{CStr, OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::positive;
 use crate::cgroup::{Budget, Checks, Notice};
-use crate::entries::{Entries, Spawn};
+use crate::entries::{Command, Entries, Host, Spawn};
+use crate::entry_id::EntryId;
 use crate::handle;
-use crate::machine::Input;
 use crate::outcome::ReapError;
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
@@ -394,6 +394,27 @@ static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(|| {
     Arc::new(Queue::new(waker))
 });
 
+/// The loop around the reap.
+struct Around<'a> {
+    sys: &'a Anything,
+    watched: RefCell<Vec<EntryId>>,
+    command: Option<Command<Rc<Anything>>>,
+}
+
+impl Host<Rc<Anything>> for Around<'_> {
+    fn watch(&self, _: &File, id: EntryId, _: Notice) -> io::Result<()> {
+        self.sys.answer(libc::EINVAL)?;
+        self.watched.borrow_mut().push(id);
+        Ok(())
+    }
+
+    fn next_command(&mut self) -> Option<Command<Rc<Anything>>> {
+        self.command.take()
+    }
+
+    fn stop(&mut self) {}
+}
+
 /// A whole reap, whatever the kernel answers: nobody is signalled who was not listed after he was opened, nothing
 /// written or removed outside of the target, it completes once, in time once the kernel is consistent, and leaves
 /// no descriptor.
@@ -432,37 +453,27 @@ pub fn reap(bytes: &[u8]) {
     let mut entries = Entries::new(Checks::new(Rc::clone(&sys), budget));
     let Ok(target) = entries.checks.resolve(&reaper) else { return };
     let (completer, handle) = handle::channel(&QUEUE);
-    let tokens = RefCell::new(Vec::new());
-    let register = |_: &File, token: usize, _: Notice| {
-        sys.answer(libc::EINVAL)?;
-        tokens.borrow_mut().push(token);
-        Ok(())
-    };
-    entries.admit(Spawn { reaper, target, completer }, &register);
+    let mut around = Around { sys: &sys, watched: RefCell::default(), command: None };
+    entries.spawn(Spawn { reaper, target, completer }, &around);
     let mut quiet = 0;
     while !handle.is_complete() {
         assert_eq!(entries.len(), 1);
         quiet += u32::from(sys.is_exhausted());
         assert!(quiet < 100, "no end to it");
-        let again = entries.again();
+        let mut notified = VecDeque::new();
         match sys.draw() {
             drawn @ 192.. => {
-                let token = tokens.borrow().iter().rev().nth(usize::from(drawn) % 4).copied();
-                token.into_iter().for_each(|token| entries.wake(token, Input::Notified, &register));
+                notified.extend(around.watched.borrow().iter().rev().nth(usize::from(drawn) % 4).copied());
             }
-            191 => {
-                tokens.borrow().first().copied().into_iter().for_each(|token| {
-                    entries.wake(token, Input::Cancelled, &register);
-                });
-            }
+            191 => around.command = around.watched.borrow().first().copied().map(Command::Cancel),
             190 => break,
             _ => match entries.next_tick() {
                 Some(tick) => sys.now.set(sys.now.get().max(Duration::from_millis(tick))),
-                None => assert!(again > 0, "asleep for ever"),
+                None => assert!(entries.has_deferred(), "asleep for ever"),
             },
         }
-        entries.expire(&register);
-        entries.go_on(again, &register);
+        let mut turn = entries.begin_turn(notified);
+        while entries.advance(&mut turn, &mut around) {}
     }
     let result = handle.try_wait();
     drop(entries);

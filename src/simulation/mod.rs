@@ -11,8 +11,9 @@ mod others;
 mod scenes;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,13 +25,14 @@ use self::kernel::{
     CPU, FREEZER, Features, GroupId, Hand, Life, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
 };
 use self::others::{some_nature, some_time};
+use crate::cgroup::Notice;
 use crate::cgroup::{Budget, Checks};
-use crate::entries::{Entries, Register, Spawn};
+use crate::entries::{Command, Entries, Host, Spawn};
+use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
-use crate::machine::Input;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
-use crate::remote::{Command, Queue};
+use crate::remote::Queue;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -59,8 +61,42 @@ struct Reap {
     done: bool,
 }
 
+/// The loop around the entries.
+struct Around {
+    sim: Sim,
+    commands: VecDeque<Command<Sim>>,
+    /// Entries that asked for notifications, in order.
+    watched: RefCell<Vec<EntryId>>,
+}
+
+impl Around {
+    fn new(sim: &Sim) -> Around {
+        Around { sim: sim.clone(), commands: VecDeque::new(), watched: RefCell::default() }
+    }
+
+    /// A whole turn.
+    fn turn(&mut self, entries: &mut Entries<Sim>, tokens: Vec<usize>) {
+        let mut turn = entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token).collect());
+        while entries.advance(&mut turn, self) {}
+    }
+}
+
+impl Host<Sim> for Around {
+    fn watch(&self, fd: &kernel::Fd, id: EntryId, _: Notice) -> io::Result<()> {
+        self.watched.borrow_mut().push(id);
+        self.sim.register(fd, id.token())
+    }
+
+    fn next_command(&mut self) -> Option<Command<Sim>> {
+        self.commands.pop_front()
+    }
+
+    fn stop(&mut self) {}
+}
+
 struct History {
     sim: Sim,
+    around: Around,
     entries: Option<Entries<Sim>>,
     budget: Budget,
     queue: Arc<Queue>,
@@ -112,6 +148,7 @@ impl History {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let checks = Checks::new(sim.clone(), budget.clone());
         History {
+            around: Around::new(&sim),
             sim,
             entries: Some(Entries::new(checks)),
             budget,
@@ -137,16 +174,15 @@ impl History {
     }
 
     /// Lets the library do something, and checks what it did.
-    fn step(&mut self, act: impl FnOnce(&mut Entries<Sim>, Register<'_, Sim>)) {
+    fn step(&mut self, act: impl FnOnce(&mut Entries<Sim>, &mut Around)) {
         self.sim.0.borrow_mut().begin_step();
-        self.go_on(act);
+        self.continue_step(act);
     }
 
     /// The same in the step that is under way.
-    fn go_on(&mut self, act: impl FnOnce(&mut Entries<Sim>, Register<'_, Sim>)) {
+    fn continue_step(&mut self, act: impl FnOnce(&mut Entries<Sim>, &mut Around)) {
         let Some(entries) = &mut self.entries else { return };
-        let sim = self.sim.clone();
-        act(entries, &|fd, token, _notice| sim.register(fd, token));
+        act(entries, &mut self.around);
         let (spawned, completed) = (entries.metrics.spawned, entries.metrics.completed);
         for of in 0..self.reaps.len() {
             if let Some(result) = self.reaps[of].handle.as_ref().and_then(ReapHandle::try_wait) {
@@ -219,7 +255,7 @@ impl History {
     /// When there is something to do next.
     fn next(&self) -> Option<Duration> {
         let entries = self.entries.as_ref()?;
-        if entries.must_go_on() {
+        if entries.has_deferred() {
             return Some(self.now());
         }
         let spawns = self.reaps.iter().filter(|reap| !reap.is_spawned()).map(|reap| reap.spawn_at);
@@ -250,9 +286,8 @@ impl History {
             let reap = &mut self.reaps[of];
             if !reap.is_spawned() && now >= reap.spawn_at {
                 self.spawn(of);
-            } else if let Some((_, mut spawn)) = reap.queued.take_if(|(at, _)| now >= *at) {
-                spawn.target.outdate();
-                self.step(|entries, register| entries.admit(spawn, register));
+            } else if let Some((_, spawn)) = reap.queued.take_if(|(at, _)| now >= *at) {
+                self.around.commands.push_back(Command::Spawn(Box::new(spawn)));
             }
             let reap = &mut self.reaps[of];
             if reap.cancel_at.is_some_and(|at| now >= at) && !reap.done && !reap.cancelled {
@@ -293,7 +328,7 @@ impl History {
                 match reap.queued_for {
                     Some(wait) => reap.queued = Some((now + wait, spawn)),
                     // Its first step trusts the checks.
-                    None => self.go_on(|entries, register| entries.admit(spawn, register)),
+                    None => self.continue_step(|entries, around| entries.spawn(spawn, around)),
                 }
             }
             Err(refusal) => {
@@ -315,7 +350,6 @@ impl History {
 
     fn turn(&mut self) {
         let Some(entries) = &mut self.entries else { return };
-        let again = entries.again();
         let mut world = self.sim.0.borrow_mut();
         let mut tokens = world.take_notified();
         self.stale.extend(&tokens);
@@ -324,14 +358,14 @@ impl History {
             tokens.push(world.rng.usize(..));
         }
         drop(world);
-        for token in tokens {
-            self.step(|entries, register| entries.wake(token, Input::Notified, register));
+        while let Some(Command::Cancel(id)) = self.queue.pop() {
+            self.around.commands.push_back(Command::Cancel(id));
         }
-        while let Some(Command::Cancel(token)) = self.queue.pop() {
-            self.step(|entries, register| entries.wake(token, Input::Cancelled, register));
+        let mut turn = entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token).collect());
+        let mut more = true;
+        while more && self.problems.is_empty() {
+            self.step(|entries, around| more = entries.advance(&mut turn, around));
         }
-        self.step(|entries, register| _ = entries.expire(register));
-        self.step(|entries, register| entries.go_on(again, register));
     }
 
     /// The reactor is dropped in mid-run.

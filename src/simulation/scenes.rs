@@ -1,18 +1,19 @@
 //! Single scenes, each with one thing going wrong at each of its system calls in turn.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, Hand, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
-use super::queue;
+use super::{Around, queue};
 use crate::cgroup::procs::Kill;
 use crate::cgroup::procs::{How, Listing, Unverified, Victims};
 use crate::cgroup::{Budget, Checks, Facts, Kernel, OwnCgroups};
+use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
-use crate::machine::Input;
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, Reaper, Signal};
@@ -42,22 +43,19 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
     let reaper = reaper(&["cpu"]);
     let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.admit(Spawn { reaper, target, completer }, &|fd, token, _| sim.register(fd, token));
+    entries.spawn(Spawn { reaper, target, completer }, &Around::new(&sim));
     (sim, entries, handle)
 }
 
 /// Lets time pass, and the reaps go on.
 fn run(sim: &Sim, entries: &mut Entries<Sim>) {
-    let register = |fd: &_, token, _| sim.register(fd, token);
+    let mut around = Around::new(sim);
     for _ in 0..1000 {
         let next = entries.next_tick().map(Duration::from_millis);
         let next = next.into_iter().chain(sim.0.borrow().next_event()).min();
         sim.0.borrow_mut().advance(next.unwrap_or_default());
         let tokens = sim.0.borrow_mut().take_notified();
-        for token in tokens {
-            entries.wake(token, Input::Notified, &register);
-        }
-        entries.expire(&register);
+        around.turn(entries, tokens);
     }
 }
 
@@ -177,8 +175,8 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
         // A call of the spawn's own checks refuses it.
         let Ok(target) = entries.checks.resolve(&reaper) else { continue };
         let (completer, handle) = handle::channel(&queue);
-        let register = |fd: &_, token, _| sim.register(fd, token);
-        entries.admit(Spawn { reaper, target, completer }, &register);
+        let around = Around::new(&sim);
+        entries.spawn(Spawn { reaper, target, completer }, &around);
         run(&sim, &mut entries);
         match handle.try_wait() {
             Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 3, .. })) => {}
@@ -197,11 +195,7 @@ fn a_late_cancel_is_not_for_another() {
     let elsewhere = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let tokens = RefCell::new(Vec::new());
-    let register = |_: &_, token, _| {
-        tokens.borrow_mut().push(token);
-        Ok(())
-    };
+    let mut around = Around::new(&sim);
     let [first, second] = [false, true].map(|hangs| {
         let mut world = sim.0.borrow_mut();
         let group = world.mkdir(slice, "t");
@@ -211,19 +205,67 @@ fn a_late_cancel_is_not_for_another() {
         let reaper = reaper(&["cpu"]);
         let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
-        entries.admit(Spawn { reaper, target, completer }, &register);
+        entries.spawn(Spawn { reaper, target, completer }, &around);
         let soon = sim.0.borrow().now + Duration::from_millis(1);
         sim.0.borrow_mut().advance(soon);
-        let token = *tokens.borrow().last().expect("a watch");
-        entries.wake(token, Input::Notified, &register);
+        let id = *around.watched.borrow().last().expect("a watch");
+        around.turn(&mut entries, vec![id.token()]);
         assert_ne!(handle.is_complete(), hangs);
-        token
+        id
     });
     assert_ne!(first, second);
-    entries.wake(first, Input::Cancelled, &register);
+    around.commands.push_back(Command::Cancel(first));
+    around.turn(&mut entries, Vec::new());
     assert_eq!(entries.len(), 1, "cancelled by another's token");
-    entries.wake(second, Input::Cancelled, &register);
+    around.commands.push_back(Command::Cancel(second));
+    around.turn(&mut entries, Vec::new());
     assert_eq!(entries.len(), 0);
+}
+
+/// The id of a reap that is over is still queued as deferred: when its turn comes, it does not resume the reap
+/// that has its slab key now.
+#[test]
+fn a_stale_deferred_id_leaves_another_entry_alone() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let outside = world.processes[0].groups;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let mut around = Around::new(&sim);
+    // More members than one step signals, so that the spawn ends with a yield.
+    let spawn = |entries: &mut Entries<Sim>| {
+        let mut world = sim.0.borrow_mut();
+        let group = world.mkdir(slice, "t");
+        for _ in 0..600 {
+            world.add_process([outside[FREEZER], group, outside[V2]], Nature::default(), None);
+        }
+        drop(world);
+        let reaper = reaper(&["cpu"]);
+        let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+        let (completer, handle) = handle::channel(&queue);
+        entries.spawn(Spawn { reaper, target, completer }, &Around::new(&sim));
+        assert!(entries.has_deferred());
+        handle
+    };
+    let first = spawn(&mut entries);
+    first.cancel();
+    if let Some(command) = queue.pop() {
+        let Command::Cancel(id) = command else { panic!("a cancel") };
+        around.commands.push_back(Command::Cancel(id));
+    }
+    // In one turn the cancel comes before the deferred id, which is stale by then.
+    let mut turn = entries.begin_turn(VecDeque::new());
+    assert!(entries.advance(&mut turn, &mut around));
+    assert!(matches!(first.try_wait(), Some(Err(ReapError::Cancelled))));
+    let second = spawn(&mut entries);
+    while entries.advance(&mut turn, &mut around) {}
+    assert!(
+        entries.has_deferred(),
+        "the second reap was not resumed in the place of the first, and still is deferred"
+    );
+    run(&sim, &mut entries);
+    assert!(matches!(second.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{second:?}");
 }
 
 /// The deadline comes while the first signal, which takes several steps, has reached some: SIGKILL begins with them.
@@ -239,17 +281,17 @@ fn a_deadline_amid_the_first_signal_kills_everybody() {
     }
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let register = |fd: &_, token, _| sim.register(fd, token);
+    let mut around = Around::new(&sim);
     let (grace, deadline) = (Duration::from_secs(50), Duration::from_secs(10));
     let reaper = reaper(&["cpu"]).grace(Signal::TERM, grace).deadline(deadline);
     let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.admit(Spawn { reaper, target, completer }, &register);
+    entries.spawn(Spawn { reaper, target, completer }, &around);
     let late = sim.0.borrow().now + deadline;
     sim.0.borrow_mut().advance(late);
     for _ in 0..4 {
         assert!(!handle.is_complete());
-        entries.go_on(1, &register);
+        around.turn(&mut entries, Vec::new());
         if handle.is_complete() {
             break;
         }
@@ -274,11 +316,11 @@ fn who_came_in_the_grace_is_waited_for() {
     world.add_process([elsewhere[FREEZER], groups[0], elsewhere[V2]], Nature::default(), None);
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let register = |fd: &_, token, _| sim.register(fd, token);
+    let around = Around::new(&sim);
     let reaper = reaper(&["cpu", "unified"]).grace(Signal::TERM, Duration::from_millis(5));
     let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.admit(Spawn { reaper, target, completer }, &register);
+    entries.spawn(Spawn { reaper, target, completer }, &around);
     let nature = Nature { hangs: true, ..Nature::default() };
     let late = [elsewhere[FREEZER], elsewhere[CPU], groups[1]];
     let late = sim.0.borrow_mut().add_process(late, nature, None);
@@ -381,7 +423,7 @@ fn who_cannot_be_killed_is_watched() {
     let (sim, mut entries, handle) = spawn(world);
     let tick = Duration::from_millis(entries.next_tick().expect("it waits"));
     sim.0.borrow_mut().advance(tick);
-    entries.expire(&|fd, token, _| sim.register(fd, token));
+    Around::new(&sim).turn(&mut entries, Vec::new());
     sim.0.borrow_mut().recycle(member);
     assert!(!sim.0.borrow_mut().take_notified().is_empty());
     run(&sim, &mut entries);

@@ -1,0 +1,136 @@
+//! [`Turn`]: the order of one turn's work, and its bounds.
+//!
+//! 1. notifications from the kernel, as many as one poll returns;
+//! 2. commands from other threads and handles, up to [`COMMANDS`];
+//! 3. timers that are due, up to [`TIMERS`];
+//! 4. entries deferred before this turn, up to [`DEFERRED`].
+//!
+//! What is left over is for the next turn, which is due at once.
+
+use std::collections::VecDeque;
+
+use crate::entry_id::EntryId;
+use crate::time::Span;
+use crate::wheel::Wheel;
+
+/// Commands handled in one turn.
+const COMMANDS: usize = 256;
+
+/// Timers handled in one turn.
+const TIMERS: usize = 256;
+
+/// Deferred entries resumed in one turn.
+const DEFERRED: usize = 256;
+
+/// What is left to do of one turn.
+pub(crate) struct Turn {
+    notified: VecDeque<EntryId>,
+    commands: usize,
+    timers: usize,
+    deferred: usize,
+    /// The tick of the clock when the first timer was asked for, and how far the loop was behind with it then.
+    clock: Option<(u64, Span)>,
+}
+
+impl Turn {
+    /// A turn for these notifications, with so many entries deferred before it.
+    pub(crate) fn new(notified: VecDeque<EntryId>, deferred: usize) -> Turn {
+        Turn { notified, commands: COMMANDS, timers: TIMERS, deferred: deferred.min(DEFERRED), clock: None }
+    }
+
+    /// The empty queue of notifications, for its memory to be used again.
+    pub(crate) fn into_notified(self) -> VecDeque<EntryId> {
+        self.notified
+    }
+
+    pub(crate) fn notification(&mut self) -> Option<EntryId> {
+        self.notified.pop_front()
+    }
+
+    /// The next command, if the turn has room for one.
+    pub(crate) fn command<C>(&mut self, next: impl FnOnce() -> Option<C>) -> Option<C> {
+        if self.commands == 0 {
+            return None;
+        }
+        let command = next();
+        // Once there is none, the turn asks for no more.
+        self.commands = if command.is_some() { self.commands - 1 } else { 0 };
+        command
+    }
+
+    /// Whether the command just returned was the last that the turn has room for.
+    pub(crate) fn is_full_of_commands(&self) -> bool {
+        self.commands == 0
+    }
+
+    /// The key of an entry whose timer is due, and the event-loop lag. `now` is the clock's tick.
+    pub(crate) fn timer(&mut self, wheel: &mut Wheel, now: impl FnOnce() -> u64) -> Option<(usize, Span)> {
+        if self.timers == 0 {
+            return None;
+        }
+        let (now, lag) = *self.clock.get_or_insert_with(|| {
+            let now = now();
+            let lag = wheel.next().map_or(0, |tick| now.saturating_sub(tick));
+            (now, Span::from_millis(lag))
+        });
+        let due = wheel.pop(now);
+        self.timers = if due.is_some() { self.timers - 1 } else { 0 };
+        due.map(|key| (key, lag))
+    }
+
+    pub(crate) fn deferred(&mut self, queue: &mut VecDeque<EntryId>) -> Option<EntryId> {
+        if self.deferred == 0 {
+            return None;
+        }
+        self.deferred -= 1;
+        queue.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(token: usize) -> EntryId {
+        EntryId::from_token(token).unwrap()
+    }
+
+    /// What a turn hands out, where there is more of everything than it has room for.
+    #[test]
+    fn each_kind_of_work_has_a_bound_and_what_is_left_stays() {
+        let mut wheel = Wheel::new();
+        (0..TIMERS + 1).for_each(|key| wheel.schedule(key, 5));
+        let mut queue: VecDeque<EntryId> = (1..DEFERRED + 10).map(id).collect();
+        let mut turn = Turn::new([id(1), id(2)].into(), queue.len());
+        assert_eq!(
+            (turn.notification(), turn.notification(), turn.notification()),
+            (Some(id(1)), Some(id(2)), None)
+        );
+        let commands = std::iter::from_fn(|| turn.command(|| Some(()))).count();
+        assert_eq!((commands, turn.is_full_of_commands()), (COMMANDS, true));
+        let timers: Vec<_> = std::iter::from_fn(|| turn.timer(&mut wheel, || 8)).collect();
+        assert_eq!(timers.len(), TIMERS);
+        assert!(timers.iter().all(|(_, lag)| *lag == Span::from_millis(3)));
+        assert_eq!(wheel.next(), Some(5));
+        assert_eq!(std::iter::from_fn(|| turn.deferred(&mut queue)).count(), DEFERRED);
+        assert_eq!(queue.front(), Some(&id(DEFERRED + 1)));
+    }
+
+    /// An entry that yields in a turn is not resumed before the next.
+    #[test]
+    fn entries_deferred_in_a_turn_wait_for_the_next() {
+        let mut queue = VecDeque::from([id(1)]);
+        let mut turn = Turn::new(VecDeque::new(), queue.len());
+        queue.push_back(id(2));
+        assert_eq!((turn.deferred(&mut queue), turn.deferred(&mut queue)), (Some(id(1)), None));
+    }
+
+    /// The queue of commands, which takes a lock, is not asked again once it was empty.
+    #[test]
+    fn a_turn_asks_for_commands_until_there_is_none() {
+        let mut turn = Turn::new(VecDeque::new(), 0);
+        assert_eq!(turn.command(|| Some(7)), Some(7));
+        assert_eq!(turn.command(|| None::<i32>), None);
+        assert_eq!(turn.command(|| -> Option<i32> { panic!("asked again") }), None);
+    }
+}
