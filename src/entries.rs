@@ -247,7 +247,7 @@ impl<S: Sys> Drop for Entries<S> {
             if entry.machine.has_frozen() {
                 // There is no later to try again in, save at once.
                 let mut thaws = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, ThawScope::All));
-                let thaw = thaws.find(|thaw| matches!(thaw, Thawed::Thawed | Thawed::HeldFromOutside));
+                let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
         }

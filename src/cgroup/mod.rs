@@ -638,11 +638,11 @@ impl<S: Sys> Target<S> {
             }
         };
         match kernel.facts.freezer(sys).and_then(|mount| elsewhere::thaw(sys, mount, members, &own)) {
-            Ok(true) => Thawed::Thawed,
+            Ok(true) => Thawed::All,
             Ok(false) => Thawed::HeldFromOutside,
             Err(error) => {
                 log::debug!("{}: {error}", self.path().display());
-                Thawed::Thawed
+                Thawed::All
             }
         }
     }
@@ -656,7 +656,7 @@ impl<S: Sys> Target<S> {
             self.hindered(Act::Thaw, self.path().to_path_buf(), error);
             return if denied { Thawed::Denied } else { Thawed::Failed };
         }
-        let mut result = Thawed::Thawed;
+        let mut result = Thawed::All;
         let mut trouble = None;
         for tree in self.trees.iter_mut().filter(|tree| tree.end.is_none()) {
             if !(tree.is_freezer() || v2 && tree.version == Version::V2) {
@@ -664,10 +664,10 @@ impl<S: Sys> Target<S> {
             }
             kernel.metrics.thaws += 1;
             let thaw = match thaw_tree(sys, tree, v2) {
-                Ok(true) => Thawed::Thawed,
+                Ok(true) => Thawed::All,
                 Ok(false) => Thawed::HeldFromOutside,
                 Err(lost) => match tree.lost(lost) {
-                    Ok(_) => Thawed::Thawed,
+                    Ok(_) => Thawed::All,
                     Err(source) => {
                         let denied = is_denied(&source);
                         trouble = Some((tree.pin.path().to_path_buf(), source));
@@ -706,7 +706,7 @@ impl<S: Sys> Target<S> {
                 if denied { Removal::Denied } else { Removal::Busy }
             }
             (None, Some(TreeEnd::Replaced)) => Removal::Replaced,
-            (None, _) => Removal::Removed,
+            (None, _) => Removal::All,
         }
     }
 

@@ -221,7 +221,8 @@ pub(crate) enum Froze {
 /// What a thaw came to. Of several directories the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Thawed {
-    Thawed,
+    /// Nothing is frozen any more.
+    All,
     /// What may be thawed is, but an ancestor's freeze, or an external one, still holds members.
     HeldFromOutside,
     /// It is frozen, and thawing it is denied.
@@ -233,7 +234,8 @@ pub(crate) enum Thawed {
 /// What a removal came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removed {
-    Removed,
+    /// No directory is left.
+    All,
     /// A directory is gone, and another cgroup has its name.
     Replaced,
     /// EBUSY, or an error that may pass: check again later.

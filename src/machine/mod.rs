@@ -472,7 +472,7 @@ impl Machine {
     fn on_thawed(&mut self, now: Instant, thawed: Thawed) -> Action {
         let pending = self.take_pending();
         let failing_since = match thawed {
-            Thawed::Thawed | Thawed::HeldFromOutside => {
+            Thawed::All | Thawed::HeldFromOutside => {
                 self.freezer = Freezer::Thawed;
                 None
             }
@@ -494,10 +494,10 @@ impl Machine {
         }
         let external = match pending {
             Pending::ThawAfterExternal(external) => external,
-            _ => Thawed::Thawed,
+            _ => Thawed::All,
         };
         let held = match thawed.max(external) {
-            Thawed::Thawed => {
+            Thawed::All => {
                 self.held_since = None;
                 return self.wait(now);
             }
@@ -511,7 +511,7 @@ impl Machine {
 
     fn on_removed(&mut self, now: Instant, removed: Removed) -> Action {
         match removed {
-            Removed::Removed => return self.done(Outcome::Removed),
+            Removed::All => return self.done(Outcome::Removed),
             Removed::Replaced => return self.end(End::Replaced),
             Removed::Unfinished => {
                 self.pending = Pending::Removal;

@@ -49,9 +49,9 @@ impl Rig {
             check: POPULATED,
             kill: KILLED,
             freeze: Froze::Frozen,
-            thaw: Thawed::Thawed,
-            external: Thawed::Thawed,
-            removal: Removed::Removed,
+            thaw: Thawed::All,
+            external: Thawed::All,
+            removal: Removed::All,
             done: Vec::new(),
             checks: Vec::new(),
         }
@@ -128,7 +128,7 @@ fn who_freezes_the_undying_is_asked_seldom() {
         rig.times(|action| matches!(action, Action::ThawExternal))
     };
     // From 3 410 on, when the longest wait has come, in each fourth round only.
-    assert_eq!(asked(Thawed::Thawed), [210, 850, 23410, 63410, 103410]);
+    assert_eq!(asked(Thawed::All), [210, 850, 23410, 63410, 103410]);
     let held = asked(Thawed::HeldFromOutside);
     assert_eq!(held[..6], [210, 850, 3410, 13410, 23410, 33410]);
     assert_eq!(held.len(), 13);
@@ -295,7 +295,7 @@ fn a_thaw_that_fails_for_a_moment_is_tried_again_before_the_end() {
     // An event or a second cancel changes nothing of that.
     assert!(rig.wake(Input::Notified).is_ok());
     assert!(rig.wake(Input::Cancelled).is_ok());
-    rig.thaw = Thawed::Thawed;
+    rig.thaw = Thawed::All;
     rig.now = next;
     assert_eq!(rig.wake(TICK), Err(End::Cancelled));
     assert!(!rig.machine.has_frozen());
@@ -317,7 +317,7 @@ fn the_first_end_is_the_end() {
     rig.thaw = Thawed::Failed;
     assert_eq!(rig.run(60 * MS), None);
     assert!(rig.machine.has_frozen() && rig.wake(Input::Cancelled).is_ok());
-    rig.thaw = Thawed::Thawed;
+    rig.thaw = Thawed::All;
     assert_eq!(rig.wake(TICK), Err(End::TimedOut));
 }
 
@@ -330,7 +330,7 @@ fn an_ancestor_may_hold_it_for_the_freeze_timeout() {
     let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
     rig.thaw = Thawed::HeldFromOutside;
     rig.run(999 * MS);
-    rig.thaw = Thawed::Thawed;
+    rig.thaw = Thawed::All;
     assert_eq!(rig.run(60_000 * MS), None);
 }
 
@@ -603,7 +603,7 @@ fn who_takes_the_place_of_the_dead_does_not_wait_out_the_backoff() {
 
 #[test]
 fn the_worst_of_several_thaws_counts() {
-    assert!(Thawed::Thawed < Thawed::HeldFromOutside && Thawed::HeldFromOutside < Thawed::Denied);
+    assert!(Thawed::All < Thawed::HeldFromOutside && Thawed::HeldFromOutside < Thawed::Denied);
     assert!(Thawed::Denied < Thawed::Failed);
 }
 

@@ -1,0 +1,248 @@
+//! Why a reap failed: [`ReapError`].
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::Effort;
+use super::refusal::Refusal;
+#[allow(unused_imports, reason = "for links")]
+use crate::reaper::{KillMethod, Reaper};
+
+/// Why a reap ended without the target being dead and gone.
+///
+/// Nothing is left frozen by the library in any of these cases, save a freeze that the process lost
+/// the right to undo, or that the kernel for ten seconds would not let it undo.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReapError {
+    /// The deadline of [`Reaper::deadline`] passed. SIGKILL has been sent, also if a
+    /// [`grace`](Reaper::grace) would have lasted longer, and unless `source` says why it could not be:
+    /// survivors die as soon as whatever holds them lets go.
+    #[non_exhaustive]
+    TimedOut {
+        /// The first directory of the target.
+        path: PathBuf,
+        /// The members that are left, as far as /proc describes them; at most 64.
+        survivors: Vec<Survivor>,
+        /// The last error that kept the reap from going on, if one did.
+        source: Option<io::Error>,
+        /// What was done until then.
+        effort: Effort,
+    },
+    /// The directory that was spawned on is gone, and another cgroup has its name, which was not touched. The target
+    /// was removed by another party, before this library had seen it empty.
+    #[non_exhaustive]
+    Replaced {
+        /// The path that leads to another cgroup now.
+        path: PathBuf,
+        /// What was done until then.
+        effort: Effort,
+    },
+    /// Something that has to be done was refused in five attempts in a row, some 850 ms at the default waits, while no
+    /// member exited: for lack of rights (EACCES, EPERM, EROFS), of a kernel facility that the chosen
+    /// [`KillMethod`] insists on, or because the path does not lead to the directory any more (ESTALE: it was
+    /// renamed, or is hidden by a mount).
+    #[non_exhaustive]
+    Denied {
+        /// What was refused. [`Act::Remove`] means that every process is dead.
+        act: Act,
+        /// The file, directory or process (`/proc/PID`) that it was refused on.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+        /// What was done until then.
+        effort: Effort,
+    },
+    /// The target is held frozen from outside for longer than [`Reaper::freeze_timeout`]: by a v1 ancestor, or
+    /// by a v1 freezer cgroup that also holds others. SIGKILL has been sent; it takes effect when that is
+    /// thawed, which is its owner's to do.
+    #[non_exhaustive]
+    FrozenByAncestor {
+        /// The directory of the target that is held frozen.
+        path: PathBuf,
+        /// The cgroup whose freeze holds it, if that is to be seen.
+        frozen_by: Option<PathBuf>,
+        /// What was done until then.
+        effort: Effort,
+    },
+    /// [`ReapHandle::cancel`](crate::ReapHandle::cancel) was called.
+    Cancelled,
+    /// The `Reactor` was dropped first.
+    Disconnected,
+    /// The target was refused; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here.
+    Refused(Refusal),
+    /// The event loop itself failed; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so
+    /// here.
+    Reactor(io::Error),
+}
+
+impl fmt::Display for ReapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReapError::TimedOut { path, survivors, source, .. } => {
+                write!(f, "{}: not reaped in time", path.display())?;
+                if let Some(source) = source {
+                    write!(f, " ({source})")?;
+                }
+                for (i, survivor) in survivors.iter().enumerate() {
+                    write!(f, "{}{survivor}", if i == 0 { ": " } else { ", " })?;
+                }
+                Ok(())
+            }
+            ReapError::Replaced { path, .. } => {
+                write!(f, "{}: removed and made again by another party; left alone", path.display())
+            }
+            ReapError::Denied { act, path, source, .. } => {
+                match path.strip_prefix("/proc") {
+                    Ok(pid) => write!(f, "process {}", pid.display())?,
+                    Err(_) => write!(f, "{}", path.display())?,
+                }
+                write!(f, ": {act}: {source}")
+            }
+            ReapError::FrozenByAncestor { path, frozen_by, .. } => {
+                write!(f, "{}: held frozen by ", path.display())?;
+                match frozen_by {
+                    Some(dir) => write!(f, "{}", dir.display())?,
+                    None => f.write_str("an ancestor")?,
+                }
+                f.write_str(", and killed as soon as that is thawed")
+            }
+            ReapError::Cancelled => f.write_str("cancelled"),
+            ReapError::Disconnected => f.write_str("the reactor was dropped"),
+            ReapError::Refused(refusal) => refusal.fmt(f),
+            ReapError::Reactor(source) => write!(f, "the event loop failed: {source}"),
+        }
+    }
+}
+
+impl Error for ReapError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ReapError::TimedOut { source: Some(source), .. } | ReapError::Denied { source, .. } => {
+                Some(source)
+            }
+            ReapError::Refused(refusal) => refusal.source(),
+            ReapError::Reactor(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl ReapError {
+    /// What was done until then, where the reap was begun and not given up by the caller.
+    pub fn effort(&self) -> Option<Effort> {
+        match self {
+            ReapError::TimedOut { effort, .. }
+            | ReapError::Replaced { effort, .. }
+            | ReapError::Denied { effort, .. }
+            | ReapError::FrozenByAncestor { effort, .. } => Some(*effort),
+            _ => None,
+        }
+    }
+}
+
+/// What was refused, in [`ReapError::Denied`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Act {
+    /// To read the state of the target: whether it has members, and which.
+    Check,
+    /// To kill a process.
+    Kill,
+    /// To freeze the target, which the method needs.
+    Freeze,
+    /// To thaw it, without which its members cannot exit.
+    Thaw,
+    /// To remove a directory. Every process is dead.
+    Remove,
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Act::Check => "cannot be checked",
+            Act::Kill => "cannot be killed",
+            Act::Freeze => "cannot be frozen",
+            Act::Thaw => "cannot be thawed",
+            Act::Remove => "every process is dead, but the directory cannot be removed",
+        })
+    }
+}
+
+impl Clone for ReapError {
+    fn clone(&self) -> ReapError {
+        match self {
+            ReapError::TimedOut { path, survivors, source, effort } => ReapError::TimedOut {
+                path: path.clone(),
+                survivors: survivors.clone(),
+                source: source.as_ref().map(clone_io),
+                effort: *effort,
+            },
+            ReapError::Replaced { path, effort } => {
+                ReapError::Replaced { path: path.clone(), effort: *effort }
+            }
+            ReapError::Denied { act, path, source, effort } => {
+                ReapError::Denied { act: *act, path: path.clone(), source: clone_io(source), effort: *effort }
+            }
+            ReapError::FrozenByAncestor { path, frozen_by, effort } => ReapError::FrozenByAncestor {
+                path: path.clone(),
+                frozen_by: frozen_by.clone(),
+                effort: *effort,
+            },
+            ReapError::Cancelled => ReapError::Cancelled,
+            ReapError::Disconnected => ReapError::Disconnected,
+            ReapError::Refused(refusal) => ReapError::Refused(refusal.clone()),
+            ReapError::Reactor(source) => ReapError::Reactor(clone_io(source)),
+        }
+    }
+}
+
+pub(super) fn clone_io(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// A process that outlived a deadline, as /proc described it at that moment. What /proc did not say is
+/// empty: the process may have exited meanwhile, or be hidden from the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Survivor {
+    /// Its process id in the caller's pid namespace; 0 where it has none there.
+    pub pid: i32,
+    /// Its command name (`/proc/PID/comm`).
+    pub command: String,
+    /// Its state letter (`/proc/PID/stat`): `D` uninterruptible, `t` traced, `Z` zombie leader, ...
+    pub state: Option<char>,
+    /// The kernel function it sleeps in (`/proc/PID/wchan`).
+    pub wait_channel: String,
+    /// The v1 freezer cgroup that holds it frozen, if one does.
+    pub frozen_by: Option<PathBuf>,
+    /// Whether it is a kernel thread, which no signal kills.
+    pub kernel_thread: bool,
+}
+
+impl fmt::Display for Survivor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)?;
+        if !self.command.is_empty() {
+            write!(f, " {}", self.command)?;
+        }
+        if let Some(state) = self.state {
+            write!(f, " state {state}")?;
+        }
+        if !self.wait_channel.is_empty() && self.wait_channel != "0" {
+            write!(f, " in {}", self.wait_channel)?;
+        }
+        if let Some(path) = &self.frozen_by {
+            write!(f, " frozen by {}", path.display())?;
+        }
+        if self.kernel_thread {
+            f.write_str(" (kernel thread)")?;
+        }
+        Ok(())
+    }
+}

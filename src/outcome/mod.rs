@@ -1,0 +1,94 @@
+//! What a reap came to: [`Reaped`], [`ReapError`], and the refusals of a spawn. Plain values.
+
+mod error;
+mod refusal;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use self::error::{Act, ReapError, Survivor};
+pub use self::refusal::{Refusal, SpawnError};
+#[allow(unused_imports, reason = "for links")]
+use crate::reaper::Reaper;
+
+/// A finished reap: every process of the target is dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reaped {
+    /// What became of the target's directories.
+    pub outcome: Outcome,
+    /// The last way of killing that was used; `None` where nothing had to be killed.
+    pub method: Option<UsedMethod>,
+    /// Processes that were sent a signal one by one. `cgroup.kill` signals inside the kernel, which
+    /// does not say how many, so it adds nothing here.
+    pub signalled: u64,
+    /// Attempts to kill: 1 for a target that died of the first. Most of the later ones signal only members that had no
+    /// SIGKILL before.
+    pub attempts: u32,
+    /// Time from the spawn to completion.
+    pub elapsed: Duration,
+}
+
+/// What was done for a reap that ended otherwise; see [`Reaped`] for the fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Effort {
+    /// As [`Reaped::method`].
+    pub method: Option<UsedMethod>,
+    /// As [`Reaped::signalled`].
+    pub signalled: u64,
+    /// As [`Reaped::attempts`].
+    pub attempts: u32,
+    /// As [`Reaped::elapsed`].
+    pub elapsed: Duration,
+}
+
+/// What became of the target's directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// They were there at the spawn, every process is dead, and they have been removed: by this library or, in a race, by
+    /// the system's release agent or another party.
+    Removed,
+    /// They are empty and were left in place, as [`Reaper::keep_dir`] asked.
+    Emptied,
+    /// There was nothing at the spawn.
+    AlreadyGone,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outcome::Removed => "removed",
+            Outcome::Emptied => "emptied",
+            Outcome::AlreadyGone => "already gone",
+        })
+    }
+}
+
+/// How processes were killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UsedMethod {
+    /// A write to `cgroup.kill` (cgroup v2, Linux 5.14).
+    CgroupKill,
+    /// SIGKILL through pidfds whose membership in the target was verified after they were opened.
+    Pidfd,
+    /// Frozen first, then signalled, then thawed.
+    Freezer,
+    /// kill(2) on pids just read, unverified: only with
+    /// [`CgroupOptions::kill_without_freezer`](crate::CgroupOptions::kill_without_freezer) on a
+    /// kernel that refuses pidfds.
+    Unverified,
+}
+
+impl fmt::Display for UsedMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            UsedMethod::CgroupKill => "cgroup.kill",
+            UsedMethod::Pidfd => "pidfd",
+            UsedMethod::Freezer => "freezer",
+            UsedMethod::Unverified => "unverified kill",
+        })
+    }
+}
