@@ -1,22 +1,22 @@
-//! For callers without a loop: [`reap`] and [`reap_all`].
+//! [`reap`] and [`reap_all`]: for callers without an event loop.
 
 use crate::handle::ReapHandle;
 use crate::outcome::{ReapError, Reaped};
 use crate::reactor::Reactor;
 use crate::reaper::Reaper;
 
-/// Reaps one target, and returns when that is done.
+/// Reaps one target, and blocks until the reap is complete.
 ///
 /// # Errors
 ///
-/// The reap's own, [`ReapError::Refused`] for a target that is not to be reaped, and
-/// [`ReapError::Reactor`] if there is no descriptor left to make an event loop with.
+/// Those of the reap; [`ReapError::Refused`] for a target that is refused; [`ReapError::Reactor`] if no event loop
+/// can be made, for instance for lack of descriptors.
 pub fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
     reap_all([reaper]).pop().unwrap_or(Err(ReapError::Disconnected))
 }
 
-/// Reaps many targets at once, and returns when the last is done; the results are in the order of the
-/// targets. One that is refused or fails does not hold up the others.
+/// Reaps many targets at once, and blocks until every reap is complete. The results are in the order of the targets.
+/// A target that is refused, or a reap that fails, does not hold up the others.
 pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped, ReapError>> {
     let mut reactor = match Reactor::new() {
         Ok(reactor) => reactor,
@@ -32,7 +32,7 @@ pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped,
         })
         .collect();
     let failed = reactor.run_until_idle().err().map(ReapError::Reactor);
-    // What a failed loop left undone is disconnected by this, so that no wait below hangs.
+    // Reaps that a failed loop left undone are disconnected by this, so that no wait below blocks.
     drop(reactor);
     let result = |handle: ReapHandle| match (handle.wait(), &failed) {
         (Err(ReapError::Disconnected), Some(failed)) => Err(failed.clone()),

@@ -1,7 +1,7 @@
-//! Driving the reactor: the contract, each kind of loop, and what goes wrong without.
+//! How to drive a reactor: the contract, each kind of loop, and what happens when the contract is broken.
 //!
-//! A [`Reactor`] starts no thread and no timer behind your back: it works while one of its methods runs, and
-//! at no other time. Somebody has to call it, and this is when.
+//! A [`Reactor`] starts no thread: it works while one of its methods runs, and at no other time. This page says when to
+//! call it.
 //!
 //! # The contract
 //!
@@ -11,20 +11,18 @@
 //!
 //! In detail:
 //!
-//! - *The descriptor* is what [`AsFd`](std::os::fd::AsFd) and [`AsRawFd`](std::os::fd::AsRawFd) give: an
-//!   epoll instance, which can be watched like any other descriptor. Watch it for reading, level- or
-//!   edge-triggered, and never read from it. It stays the same for as long as the reactor lives.
-//! - *All pending work* is notifications from the kernel, timers, and what a [`Remote`] or a
-//!   [`cancel`](ReapHandle::cancel) of another thread asks for. So the loop needs no timeout on the reactor's
-//!   behalf, and no second source. A loop that would rather have a timeout than one more timer in the kernel
-//!   cannot save it; it may still use [`Reactor::next_deadline`] to plan, which changes with every
-//!   `&mut Reactor` method.
-//! - One turn for each wake-up is enough, edge-triggered ones that are acted on late included. A turn does a
-//!   bounded amount of work; what it leaves makes the descriptor readable anew, as a new edge.
-//! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, before the descriptor is watched as
-//!   well. A reap may be complete when it returns: ask the handle.
-//! - An idle reactor does not wake the loop, and one whose reaps all wait for processes that cannot die does
-//!   so only as often as [`Reaper::max_wait`] has it look again.
+//! - *The descriptor* is the one of [`AsFd`](std::os::fd::AsFd) and [`AsRawFd`](std::os::fd::AsRawFd): an epoll
+//!   instance, which can be watched like any other descriptor. Watch it for reading, level- or edge-triggered, and
+//!   never read from it. It stays the same as long as the reactor lives.
+//! - *All pending work* is notifications from the kernel, timers, and the commands of a [`Remote`] or of a
+//!   [`cancel`](ReapHandle::cancel) on another thread. So the loop needs neither a timeout nor a second source for the
+//!   reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every `&mut Reactor` method may change it.
+//! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn does a bounded amount of work;
+//!   what it defers makes the descriptor readable again, as a new edge.
+//! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. A reap
+//!   may be complete when it returns, which the descriptor does not show: ask the handle.
+//! - An idle reactor does not wake the loop. A reap that waits for processes which cannot exit wakes it once in
+//!   [`Reaper::max_wait`].
 //!
 //! # Which loop, which lines
 //!
@@ -40,17 +38,17 @@
 //! | async-io, smol | `Async::new(duplicate)` | `reactor.turn(ZERO)?` | `examples/async_io_loop.rs` |
 //! | calloop | `Generic::new(duplicate, READ, Level)` | `data.reactor.turn(ZERO)?` | `examples/calloop_loop.rs` |
 //!
-//! `ZERO` is `Some(Duration::ZERO)`. A `duplicate` is `reactor.as_fd().try_clone_to_owned()?`, for loops that
-//! lend out what they watch only shared, while a turn needs the reactor exclusively: it is readable when the
-//! original is. Drop it along with the reactor.
+//! `ZERO` is `Some(Duration::ZERO)`. A `duplicate` is `reactor.as_fd().try_clone_to_owned()?`. It is for loops that give
+//! only shared access to what they watch, while a turn needs `&mut Reactor`. It is readable when the original is; drop
+//! it when the reactor is dropped.
 //!
-//! The programs are whole, run in the tests on real cgroups, and meant to be copied. `examples/job_runner.rs`
-//! is a larger one, where signals, children and the reactor share a loop.
+//! The programs are complete, run in the tests on real cgroups, and meant to be copied. `examples/job_runner.rs` is a
+//! larger one, where signals, children and the reactor share a loop.
 //!
 //! ## A thread of its own
 //!
-//! For programs without a loop, and for loops that must not be held up: a turn does the kernel's own work of
-//! killing, 30 to 60 µs for each process of a group on `cgroup.kill`.
+//! For programs without a loop, and for loops that must not be held up: one write to `cgroup.kill` takes 30 to 60 µs
+//! for each process of the target, on the thread that makes the turn.
 //!
 //! ```no_run
 //! use std::thread;
@@ -205,20 +203,20 @@
 //!
 //! | What you do | What happens |
 //! |---|---|
-//! | Do not call `turn` when the descriptor is readable | Nothing moves. The first attempt to kill was made in the spawn, but nobody notices that the group is empty: no removal, no completion, no second attempt, no [`Reaper::deadline`]. A group under [`KillMethod::Freezer`](crate::KillMethod::Freezer) may stay frozen until the next turn, or the drop of the reactor. |
+//! | Do not call `turn` when the descriptor is readable | The first attempt to kill was made in the spawn, and nothing follows: no removal, no completion, no second attempt, no [`Reaper::deadline`]. A target under [`KillMethod::Freezer`](crate::KillMethod::Freezer) may stay frozen until the next turn, or until the reactor is dropped. |
 //! | The same, level-triggered | The loop spins: the descriptor stays readable. |
 //! | Watch the descriptor for writing | Never woken: it only becomes readable. |
-//! | Use only `next_deadline`, and do not watch the descriptor | Events and remotes are seen late, at the next timer, or never: an idle reactor has none. |
-//! | Keep an old answer of `next_deadline` | Late, or early for nothing: any `&mut Reactor` method changes it. |
+//! | Use only `next_deadline`, and do not watch the descriptor | Notifications and commands are handled at the next timer, or never: an idle reactor has no timer. |
+//! | Keep an old answer of `next_deadline` | The turn comes too late, or for nothing: any `&mut Reactor` method may change the answer. |
 //! | Call `turn(None)` inside of another loop | That loop stands still until the reactor has something to do. |
-//! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: nobody is left to reap. There, [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
-//! | tokio: leave out `clear_ready` | A busy loop: `readable` returns at once, again and again. |
-//! | Drop the reactor | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Those killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
+//! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: the reactor works only while one of its methods runs. Use [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
+//! | tokio: leave out `clear_ready` | A busy loop: `readable` always returns at once. |
+//! | Drop the reactor | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
 //!
-//! What is *not* a breach: extra turns, turns from a timer of yours, turns that come late (the reaps take as
-//! much longer, and the next two attempts to kill wait up to four times that), spawning inside of the callback
-//! that calls `turn`, and handing the reactor to another thread between turns.
+//! These do not break the contract: extra turns; turns from a timer of your own; turns that come late (the reaps take
+//! longer by as much, and the next two attempts to kill are up to four times as far apart); spawning inside the callback
+//! that calls `turn`; moving the reactor to another thread between turns.
 
 #[allow(unused_imports, reason = "for links")]
 use crate::{Reactor, ReapHandle, Reaper, Remote};

@@ -19,12 +19,12 @@ type Result = std::result::Result<Reaped, ReapError>;
 
 /// The result of one reap, now or later.
 ///
-/// It completes exactly once, and keeps the result: every way to ask gives the same answer, as often as
-/// asked. Dropping it detaches: the reap goes on. To stop one, [`cancel`](ReapHandle::cancel) it.
+/// It completes exactly once and keeps the result, so every method that asks for it gives the same answer each
+/// time. Dropping the handle detaches it: the reap goes on. [`cancel`](ReapHandle::cancel) stops a reap.
 ///
-/// Waiting ([`wait`](ReapHandle::wait), [`wait_timeout`](ReapHandle::wait_timeout), `.await` on a
-/// single-threaded executor that nothing else drives the reactor in) on the thread that drives the
-/// reactor is a deadlock: nobody is left to reap. There, call `Reactor::run_until`.
+/// Blocking ([`wait`](ReapHandle::wait), [`wait_timeout`](ReapHandle::wait_timeout)) on the thread that drives the
+/// reactor is a deadlock, because the reactor works only while one of its methods runs. On that thread, call
+/// [`Reactor::run_until`](crate::Reactor::run_until).
 #[must_use = "dropping the handle detaches the reap and loses its result"]
 pub struct ReapHandle {
     slot: Arc<Slot>,
@@ -41,7 +41,7 @@ pub(crate) struct Slot {
 struct State {
     result: Option<Box<Result>>,
     waker: Option<Waker>,
-    /// Threads in [`ReapHandle::wait`]. A condition variable is notified by a system call, for nobody too.
+    /// Threads in [`ReapHandle::wait`]. Notifying a condition variable takes a system call even if none waits.
     waiting: u32,
     /// The entry, once there is one: a handle from a `Remote` exists before its entry.
     entry: Option<EntryId>,
@@ -156,9 +156,9 @@ impl ReapHandle {
         Arc::ptr_eq(&self.queue, queue)
     }
 
-    /// Asks the reactor to stop this reap. It completes with [`ReapError::Cancelled`] on the reactor's
-    /// next turn, with nothing left frozen, unless it was complete before. What was killed stays
-    /// killed. May be called from any thread; further calls are no-ops.
+    /// Asks the reactor to stop this reap, from any thread. It completes with [`ReapError::Cancelled`] in the
+    /// reactor's next turn, with nothing left frozen, unless it is complete by then. Processes that were killed stay
+    /// killed. Further calls are no-ops.
     pub fn cancel(&self) {
         let entry = {
             let mut state = self.slot.lock();
@@ -194,7 +194,7 @@ impl Future for ReapHandle {
 }
 
 impl Drop for ReapHandle {
-    /// Detaches. The waker goes with the handle: a reap may outlive by far the task that awaited it.
+    /// Detaches. The waker is dropped with the handle: a reap may outlive the task that awaited it by far.
     fn drop(&mut self) {
         let waker = self.slot.lock().waker.take();
         drop(waker);

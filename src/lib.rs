@@ -1,7 +1,9 @@
-//! Kills everything in a Linux cgroup, waits until it is truly empty, removes it, and tells how that
-//! went: thousands at once, from one thread, in whatever event loop the caller has.
+//! Kills everything in a Linux cgroup, waits until it is truly empty, removes it, and reports how that went: thousands
+//! at once, from one thread, in whatever event loop the caller has.
 //!
-//! Without a loop, [`reap`] and [`reap_all`] block until it is done:
+//! ("Reap" here means all of that. What Unix calls reaping, wait(2) for a child, stays with the parent of each process.)
+//!
+//! Without an event loop, [`reap`] and [`reap_all`] block until it is done:
 //!
 //! ```no_run
 //! use cgroup_reaper::{Outcome, Reaper, reap};
@@ -11,37 +13,52 @@
 //! # Ok::<(), cgroup_reaper::ReapError>(())
 //! ```
 //!
-//! With one, a [`Reactor`] is a single file descriptor in it; [`driving`] says how. Other threads spawn
-//! through a [`Remote`]. A [`ReapHandle`] blocks, polls, or is awaited.
+//! In an event loop, a [`Reactor`] is one descriptor. Watch it for reading, and call [`turn`](Reactor::turn) when it is
+//! readable:
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! use std::time::Duration;
+//! use cgroup_reaper::{Reactor, Reaper, Signal};
+//! use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut reactor = Reactor::new()?;
+//! let reaper = Reaper::at("/sys/fs/cgroup/batch/task-42")
+//!     .grace(Signal::TERM, Duration::from_secs(5))
+//!     .deadline(Duration::from_secs(60));
+//! let handle = reactor.spawn_reaper(reaper)?;
+//! while !handle.is_complete() {
+//!     // Your loop: it may watch other descriptors beside this one.
+//!     poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+//!     reactor.turn(Some(Duration::ZERO))?;
+//! }
+//! println!("{:?}", handle.try_wait());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Guides
+//!
+//! - [`driving`]: how to drive a reactor from poll(2), epoll, mio, tokio, async-io, calloop, or a thread of its own.
+//! - [`limitations`]: all limits, in one place.
+//!
+//! # Requirements
+//!
+//! - **Kernel**: Linux 5.4 and later; cgroup v1, v2, and both side by side.
+//! - **Rights**: root, or write access to the target's interface files and to the directory above it, as a delegated
+//!   subtree has. [`Refusal`] and [`ReapError::Denied`] name what is missing.
+//! - **Cargo features**: none. The tool `cgreap` is a package of its own.
+//! - **Rust**: 1.85.
 //!
 //! # Anatomy
 //!
-//! A [`Reactor`] is a poll, a slab of one-shot entries, and a timing wheel. A [`Reaper`] says what to reap and
-//! how; [`Reactor::spawn_reaper`] checks it, pins its directories by inode, looks, and kills at once. From
-//! then on the entry is a state machine that knows no file, clock or socket: it is told what a look at the
-//! target found, and answers what to do next and when to look again. What wakes it is the kernel
-//! (`cgroup.events` on v2, the pidfd of a member on v1); the timer is a safety net. When every directory is
-//! empty or gone, the entry completes its [`ReapHandle`] and is no more.
-//!
-//! # Limitations
-//!
-//! - A [`turn`](Reactor::turn) does the kernel's own work: one write to `cgroup.kill` takes it 30 to 60 µs a
-//!   process. Where that is too long for a loop, give the reactor a thread of its own.
-//! - A look at a v1 group, and at a v2 group that has outlived three kills, reads a file for each group of the
-//!   subtree, in one turn; from Linux 6.19 on also the first at a v2 group.
-//! - A v1 freezer group outside of the target that holds members of it frozen, and nobody else, is thawed:
-//!   SIGKILL would not reach them. One that holds others too is reported, and left alone.
-//! - Without pidfds (a seccomp filter) v1 needs the freezer, and v2 `cgroup.kill`.
-//! - On v1, Linux 6.19 and later hide a dying process from the lists; of those that were signalled the
-//!   library knows when they are dead, of those that die by themselves it does not. On 6.19.14 to 7.0.7
-//!   rmdir(2) may then block until they are.
-//! - On v1, members outside of the caller's pid namespace are not listed: their group looks empty, though it
-//!   can't be removed, and with [`Reaper::keep_dir`] is reported so.
-//! - rmdir(2) goes by name. Identity is checked directly before it, and a group with members is never
-//!   removed; an empty newcomer of the same name can be lost in the microsecond between.
-//! - SIGKILL of the embedding process in mid-freeze leaves the group frozen; reaping it again recovers it.
-//! - A reactor is not to be used by a forked child.
-//! - A process whose single thread is in a threaded cgroup is killed whole, for threads can't be killed.
+//! A [`Reactor`] is a poll, a slab of one-shot entries, and a timing wheel. A [`Reaper`] says what to reap and how.
+//! [`Reactor::spawn_reaper`] checks the target, notes its identity, and makes the first attempt to kill. From then on the
+//! entry is a state machine that knows no file, clock or socket: it is told what a check of the target found, and answers
+//! what to do next and when to check again. The kernel wakes it (`cgroup.events` on v2, the pidfd of a member on v1); a
+//! timer covers notifications that the kernel delays or loses. When every directory of the target is empty and removed,
+//! the entry completes its [`ReapHandle`] and is dropped.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod blocking;
@@ -56,6 +73,8 @@ pub mod driving;
 mod entries;
 mod entry_id;
 mod handle;
+#[doc = include_str!("limitations.md")]
+pub mod limitations {}
 mod machine;
 mod metrics;
 mod outcome;

@@ -1,7 +1,6 @@
-//! [`Metrics`]: what a reactor did, counted.
+//! [`Metrics`]: counters of a reactor.
 
-/// What a reactor did since it was made, and what it holds now. Counts only grow, save for those that
-/// say "now".
+/// Counters of what a reactor has done since it was made. They only grow, except those that say "now".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
@@ -9,9 +8,9 @@ pub struct Metrics {
     pub spawned: u64,
     /// Reaps completed, whatever the outcome.
     pub completed: u64,
-    /// Calls of `turn` that found something to do.
+    /// Calls of `turn` that did some work.
     pub wakeups: u64,
-    /// Notifications from the kernel: a change of `cgroup.events`, or a member's exit.
+    /// Notifications from the kernel: `cgroup.events` changed, or a member exited.
     pub events: u64,
     /// Timers that fired.
     pub timers: u64,
@@ -27,13 +26,13 @@ pub struct Metrics {
     pub thaws: u64,
     /// Steps that remove directories.
     pub removals: u64,
-    /// Reaps that went from killing directly to freezing first.
+    /// Reaps that went over to freezing the target before each attempt to kill.
     pub escalations: u64,
-    /// Watches that the kernel or the descriptor budget refused; such a reap goes by timer.
+    /// Watches refused by the kernel or the descriptor budget. Such a reap checks by timer.
     pub unwatched: u64,
     /// Descriptors that reaps hold now.
     pub descriptors: u64,
-    /// System calls made for all of that.
+    /// System calls made for all of this.
     pub calls: Calls,
 }
 

@@ -33,8 +33,8 @@ const EVENTS: usize = 256;
 /// with every value that a `Duration` can have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A timer that nobody needs any more is left to fire if it is about to: the next reap may well do with it, and to
-/// unset it would delay the completion that made it needless.
+/// A timer that is no longer needed is left to fire if it fires this soon: the next reap may use it, and unsetting it
+/// would delay the completion that made it needless.
 const SOON: Duration = Duration::from_millis(10);
 
 const TIMER: Token = Token(usize::MAX);
@@ -42,15 +42,15 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// A single-threaded event loop that reaps cgroups.
 ///
-/// No thread and no global state: whoever calls its methods does the work. `Send`, but not `Sync`; other
-/// threads reach it through a [`Remote`].
+/// It starts no thread: it works while one of its methods runs. `Send`, but not `Sync`; other threads reach it through
+/// a [`Remote`].
 ///
 /// # Driving it
 ///
-/// In a loop of its own: [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle),
-/// [`run_until`](Reactor::run_until). In a loop that you have: the reactor is one descriptor ([`AsFd`]).
-/// *When it is readable, call `turn(Some(Duration::ZERO))`; extra calls are no-ops; after any
-/// `&mut self` method returns, its readiness covers all pending work, timers included.*
+/// On its own: [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle), [`run_until`](Reactor::run_until).
+/// In another event loop: the reactor is one descriptor ([`AsFd`]). When it is readable, call
+/// `turn(Some(Duration::ZERO))`. Extra calls are no-ops. After any `&mut self` method returns, its readiness covers all
+/// pending work, timers included. [`driving`](crate::driving) has the details, for each kind of loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -87,13 +87,15 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Makes a reactor. It holds three descriptors: an epoll, a timerfd and an eventfd; from the first spawn on
-    /// up to four more, by which it knows the caller's own cgroups; and those that reaps under way need, see
-    /// [`Metrics::descriptors`]. It is not to be used by a forked child.
+    /// Makes a reactor.
+    ///
+    /// It holds three descriptors (epoll, timerfd, eventfd), from the first spawn on a few more that tell the caller's
+    /// own cgroups and address targets, and those that reaps under way need, see [`Metrics::descriptors`]. A forked
+    /// child must not use it.
     ///
     /// # Errors
     ///
-    /// What epoll_create1(2), timerfd_create(2) and eventfd(2) say, out of descriptors above all.
+    /// Those of epoll_create1(2), timerfd_create(2) and eventfd(2), mostly for lack of descriptors.
     pub fn new() -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
@@ -117,14 +119,14 @@ impl Reactor {
         })
     }
 
-    /// Starts a reap: checks the target, pins it, looks at it, and makes the first attempt to kill, all
-    /// before it returns. The rest is done by [`turn`](Reactor::turn).
+    /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made.
+    /// The rest is done by [`turn`](Reactor::turn). The reap may be complete when this returns.
     ///
     /// # Errors
     ///
-    /// A target that is unsafe or makes no sense is refused, see [`Refusal`](crate::Refusal); nothing
-    /// was touched then, and the error hands the [`Reaper`] back. A target that is not there is no
-    /// error: it completes as [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
+    /// A target that is unsafe or no cgroup is refused, see [`Refusal`](crate::Refusal). Nothing was touched then, and
+    /// the error hands the [`Reaper`] back. A target that does not exist is no error: its reap completes as
+    /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
         let target = match self.entries.checks.resolve(&reaper) {
             Ok(target) => target,
@@ -139,16 +141,18 @@ impl Reactor {
         Ok(handle)
     }
 
-    /// One round: waits up to `max_wait` (`None`: as long as it takes) for something to do, does it, and
-    /// returns how many reaps were completed.
+    /// Waits up to `max_wait` for something to do (`None`: without limit), does it, and returns how many reaps
+    /// completed.
     ///
-    /// It may return before `max_wait` with 0, for instance on a signal: an interrupted wait is no
-    /// error. An extra call with zero is a no-op. With `None` on a reactor without reaps it sleeps
-    /// until a [`Remote`] asks for something.
+    /// It works in this order: notifications from the kernel, commands from other threads, timers that are due, and
+    /// work that the last turn deferred. Each is bounded; what is left makes the descriptor readable again.
+    ///
+    /// It may return 0 before `max_wait`, for instance on a signal: an interrupted wait is no error. An extra call with
+    /// zero is a no-op. With `None`, on a reactor without reaps, it sleeps until a [`Remote`] is used.
     ///
     /// # Errors
     ///
-    /// What epoll_wait(2) says, EINTR apart. The reaps are unharmed.
+    /// Those of epoll_wait(2), except EINTR. The reaps are not affected; call again.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<usize> {
         let timeout = max_wait.map(|wait| wait.min(LONGEST));
         self.entries.metrics.calls.epoll_wait += 1;
@@ -191,7 +195,7 @@ impl Reactor {
         Ok((metrics.completed - completed) as usize)
     }
 
-    /// Runs until [`Remote::stop`]; not at all if a stop has come since the last run.
+    /// Runs until [`Remote::stop`] is called. If it was called since the last run, this returns at once.
     ///
     /// # Errors
     ///
@@ -203,7 +207,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs until no reap is left, those in the queue from a [`Remote`] included.
+    /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it.
     ///
     /// # Errors
     ///
@@ -215,7 +219,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs until the reap of `handle` is complete. On the reactor's own thread, the way to wait for one.
+    /// Runs until the reap of `handle` is complete. On the thread that drives the reactor, this is the way to wait for
+    /// one. [`Remote::stop`] does not end it.
     ///
     /// # Errors
     ///
@@ -230,29 +235,29 @@ impl Reactor {
         Ok(())
     }
 
-    /// When the next timer is due: for loops that would rather pass a timeout than watch the descriptor
-    /// for it. `None`: no timer. It changes with every `&mut self` call; ask again after each.
+    /// Returns when the next timer is due; `None` if there is none. For loops that plan ahead: the descriptor covers
+    /// timers by itself. Every `&mut self` method may change it.
     pub fn next_deadline(&self) -> Option<Instant> {
         let left = if self.is_due_at_once() { Duration::ZERO } else { self.until(self.entries.next_tick()?) };
         Instant::now().checked_add(left)
     }
 
-    /// A front for other threads.
+    /// Returns a [`Remote`], by which other threads spawn reaps on this reactor.
     pub fn remote(&self) -> Remote {
         Remote { queue: Arc::clone(&self.queue), checks: self.entries.checks.clone() }
     }
 
-    /// Reaps under way.
+    /// Returns the number of reaps under way.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none is.
+    /// Returns whether no reap is under way.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What was done so far.
+    /// Returns the counters of what was done so far.
     pub fn metrics(&self) -> Metrics {
         let Checks { sys, budget, .. } = &self.entries.checks;
         let metrics = self.entries.metrics.clone();
@@ -337,7 +342,7 @@ impl Host<Linux> for Surroundings<'_> {
 }
 
 impl AsFd for Reactor {
-    /// Readable when there is something to do: then call `turn(Some(Duration::ZERO))`.
+    /// Returns the descriptor that is readable when there is something to do. Call `turn(Some(Duration::ZERO))` then.
     fn as_fd(&self) -> BorrowedFd<'_> {
         sys::as_fd(&self.poll)
     }
@@ -350,8 +355,8 @@ impl AsRawFd for Reactor {
 }
 
 impl Drop for Reactor {
-    /// Completes what is left as [`ReapError::Disconnected`](crate::ReapError::Disconnected), those in the
-    /// queue here, those under way with their entries. Nothing is left frozen.
+    /// Completes the reaps that are left as [`ReapError::Disconnected`](crate::ReapError::Disconnected): those in the
+    /// queue here, those under way when the entries are dropped. Nothing is left frozen.
     fn drop(&mut self) {
         drop(self.queue.close());
     }

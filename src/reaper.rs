@@ -1,6 +1,6 @@
 //! What to reap, and how: [`Reaper`], [`CgroupOptions`], [`KillMethod`], [`Signal`].
 //!
-//! Plain values. Nothing here looks at the system; a spawn does, and refuses what is unsafe.
+//! Plain values. Nothing here reads from the system; a spawn does, and refuses what is unsafe.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -59,10 +59,10 @@ impl CgroupOptions {
         self
     }
 
-    /// Whether pids just read may be signalled with kill(2), unverified, where the kernel has no pidfds
-    /// and the target is not in the v1 freezer. A process that takes over a pid in between is then killed in
-    /// error, which is why the default is `false`. With pidfds (Linux 5.3) it changes nothing:
-    /// signals are verified and need no freezer.
+    /// Whether pids that were just read may be signalled with kill(2), unverified, where the kernel has no pidfds
+    /// and the target is not in the v1 freezer. Default: `false`, because a process that gets one of these pids in
+    /// between is killed instead. With pidfds (Linux 5.3) it changes nothing: signals are verified, and need no
+    /// freezer.
     pub fn kill_without_freezer(mut self, yes: bool) -> CgroupOptions {
         self.kill_without_freezer = yes;
         self
@@ -76,9 +76,9 @@ pub(crate) enum Place {
     Named { options: CgroupOptions, name: PathBuf },
 }
 
-/// What to reap, and how: a builder that `Reactor::spawn_reaper` consumes.
+/// What to reap, and how: a builder that [`Reactor::spawn_reaper`](crate::Reactor::spawn_reaper) consumes.
 ///
-/// Nothing is looked at or touched before the spawn.
+/// Nothing is read or touched before the spawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a reaper does nothing before it is spawned"]
 pub struct Reaper {
@@ -127,46 +127,51 @@ impl Reaper {
         }
     }
 
-    /// How long to wait after a kill for the group to die before the next one; default 10 ms. It grows
-    /// fourfold each time nothing changed, up to [`Reaper::max_wait`], and starts over when something
-    /// did. Only groups that do not die see it: the kernel tells of the others.
+    /// How long to wait after the first attempt to kill before the next one. Default: 10 ms. The wait grows fourfold
+    /// after each attempt that changed nothing, up to [`Reaper::max_wait`], and starts over when members joined or
+    /// exited. It does not delay a target whose members exit: the kernel notifies of that.
+    ///
+    /// At least 1 ms, and no more than `max_wait`; else the spawn is refused.
     pub fn min_wait(mut self, wait: Duration) -> Reaper {
         self.min_wait = wait;
         self
     }
 
-    /// The longest wait between two attempts; default 10 s.
+    /// The longest wait between two attempts. Default: 10 s.
     pub fn max_wait(mut self, wait: Duration) -> Reaper {
         self.max_wait = wait;
         self
     }
 
-    /// How long a group may take to freeze before it is killed as it is, thawed, and frozen again; and
-    /// how long an ancestor may hold the target frozen before that is reported as
-    /// [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). Default 10 s, from when it is
-    /// noticed: at the first attempt to kill where the target is in the v1 freezer's hierarchy; elsewhere from the
-    /// fourth on or, once [`max_wait`](Reaper::max_wait) is reached, at every fourth.
+    /// Bounds two waits. Default: 10 s.
+    ///
+    /// - A freeze of the target that has not completed after this long is given up: the members are killed as they
+    ///   are, the target is thawed, and frozen again in the next attempt.
+    /// - A freeze from outside that has held the target for this long is reported as
+    ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). It is noticed in the first attempt where
+    ///   the target is in the v1 freezer's hierarchy; elsewhere from the fourth attempt on, and at the longest wait in
+    ///   every fourth.
     pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
         self.freeze_timeout = timeout;
         self
     }
 
-    /// Sends `signal` to every process first, stopped and frozen ones included, and SIGKILL only to
-    /// what is left after `period`. Default: SIGKILL at once.
+    /// Sends `signal` to every member first, and SIGKILL after `period` to those that are left. Stopped members are
+    /// continued and frozen ones thawed, so that they can act on the signal. Default: SIGKILL at once.
     pub fn grace(mut self, signal: Signal, period: Duration) -> Reaper {
         self.grace = Some((signal, period));
         self
     }
 
-    /// Gives up after this long, counted from the spawn, with
-    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). Default: never, for a process in
-    /// uninterruptible sleep dies when it wakes, and only then is the group gone.
+    /// Ends the reap after this long, counted from the spawn, with
+    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). Default: none. A process in uninterruptible sleep is then
+    /// waited for until it wakes and exits.
     pub fn deadline(mut self, deadline: Duration) -> Reaper {
         self.deadline = Some(deadline);
         self
     }
 
-    /// How to kill; default [`KillMethod::Auto`].
+    /// How to kill. Default: [`KillMethod::Auto`].
     pub fn method(mut self, method: KillMethod) -> Reaper {
         self.method = method;
         self
@@ -190,7 +195,7 @@ impl Reaper {
         self
     }
 
-    /// The checks that need no look at the system.
+    /// The checks that read nothing from the system.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         if self.min_wait < Duration::from_millis(1) || self.min_wait > self.max_wait {
             return Err(Refusal::InvalidWait { min_wait: self.min_wait, max_wait: self.max_wait });
@@ -203,13 +208,13 @@ impl Reaper {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KillMethod {
-    /// The cheapest safe way first, and up from there: `cgroup.kill` where the kernel has it and
-    /// allows it, else, and for what outlives it, verified pidfds; a group that keeps forking faster than it
-    /// is signalled is frozen for it.
+    /// The cheapest safe way first: `cgroup.kill` where the kernel has it and allows it. Verified pidfds where it
+    /// does not, and for processes that outlive `cgroup.kill`. A target that forks faster than it is signalled is
+    /// frozen, signalled and thawed.
     #[default]
     Auto,
-    /// Only `cgroup.kill` (cgroup v2, Linux 5.14). It does not kill a process whose leader thread has exited
-    /// while others live, which [`KillMethod::Auto`] signals then.
+    /// Only `cgroup.kill` (cgroup v2, Linux 5.14). On most kernels it does not kill a process whose main thread has
+    /// exited while other threads live; [`KillMethod::Auto`] signals such a process.
     CgroupKill,
     /// Freeze, kill, thaw: `freezer.state` on v1, `cgroup.freeze` on v2.
     Freezer,
@@ -265,11 +270,11 @@ impl Signal {
     pub const INT: Signal = Signal(libc::SIGINT as u8);
     /// Quit from the keyboard.
     pub const QUIT: Signal = Signal(libc::SIGQUIT as u8);
-    /// The end of the process, at any cost to it.
+    /// Kill: cannot be caught or ignored.
     pub const KILL: Signal = Signal(libc::SIGKILL as u8);
     /// Power failure: lxc's request to an init to shut down.
     pub const PWR: Signal = Signal(libc::SIGPWR as u8);
-    /// The polite request to end.
+    /// Termination request.
     pub const TERM: Signal = Signal(libc::SIGTERM as u8);
     /// User-defined.
     pub const USR1: Signal = Signal(libc::SIGUSR1 as u8);

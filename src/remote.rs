@@ -1,4 +1,4 @@
-//! [`Remote`]: a reactor's front for other threads, and the queue behind it.
+//! [`Remote`]: spawns from other threads, and the queue of commands behind it.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,7 +37,7 @@ impl Queue {
         let Some(waker) = &inner.waker else {
             return Err(command);
         };
-        // One wake for a non-empty queue: whoever made it so has sent it.
+        // A queue that is not empty has had its wake from the push that made it so.
         if inner.commands.is_empty() {
             if let Err(error) = waker.wake() {
                 // An eventfd that is ours and non-blocking has no way to fail; should it, the command is seen
@@ -70,9 +70,9 @@ impl Queue {
     }
 }
 
-/// A reactor's front for other threads: `Clone + Send + Sync`.
+/// Spawns reaps on a reactor from other threads. `Clone`, `Send` and `Sync`.
 ///
-/// Made by `Reactor::remote`. It does not keep the reactor alive.
+/// Made by [`Reactor::remote`](crate::Reactor::remote). It does not keep the reactor alive.
 #[derive(Clone)]
 pub struct Remote {
     pub(crate) queue: Arc<Queue>,
@@ -80,14 +80,15 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Hands a reap to the reactor, which starts on it in its next turn.
+    /// Hands a reap to the reactor, which starts it in its next turn.
     ///
-    /// The checks are made, and the target's directories pinned, here and now, on the calling thread.
+    /// The checks are made on the calling thread, before this returns: from then on the target is the cgroup that the
+    /// path led to.
     ///
     /// # Errors
     ///
-    /// As `Reactor::spawn_reaper`, and [`Refusal::Disconnected`] if the reactor is gone. The error hands
-    /// the [`Reaper`] back.
+    /// As [`Reactor::spawn_reaper`](crate::Reactor::spawn_reaper), and [`Refusal::Disconnected`] if the reactor was
+    /// dropped. The error hands the [`Reaper`] back.
     pub fn spawn_reaper(&self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
         if self.queue.is_closed() {
             return Err(SpawnError::new(reaper, Refusal::Disconnected));
@@ -104,8 +105,8 @@ impl Remote {
         }
     }
 
-    /// Makes `Reactor::run` return, or return at once where it is called next: a stop that comes before the run
-    /// is not lost. Without effect on a reactor that is gone. Reaps stay as they are.
+    /// Makes [`Reactor::run`](crate::Reactor::run) return. If it is not running, its next call returns at once. Reaps
+    /// under way are not affected; after the reactor was dropped this is a no-op.
     pub fn stop(&self) {
         let _ = self.queue.push(Command::Stop);
     }

@@ -10,16 +10,16 @@ use super::refusal::Refusal;
 #[allow(unused_imports, reason = "for links")]
 use crate::reaper::{KillMethod, Reaper};
 
-/// Why a reap ended without the target being dead and gone.
+/// Why a reap ended before the target was empty and removed.
 ///
-/// Nothing is left frozen by the library in any of these cases, save a freeze that the process lost
-/// the right to undo, or that the kernel for ten seconds would not let it undo.
+/// In none of these cases does the library leave anything frozen, with one exception: a freeze that it may no longer
+/// undo, or that the kernel did not let it undo for ten seconds.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReapError {
-    /// The deadline of [`Reaper::deadline`] passed. SIGKILL has been sent, also if a
-    /// [`grace`](Reaper::grace) would have lasted longer, and unless `source` says why it could not be:
-    /// survivors die as soon as whatever holds them lets go.
+    /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`grace`](Reaper::grace)
+    /// period would have lasted longer, unless `source` says why it could not be sent. The survivors exit as soon as
+    /// what holds them, such as uninterruptible sleep or a tracer, ends.
     #[non_exhaustive]
     TimedOut {
         /// The first directory of the target.
@@ -41,9 +41,9 @@ pub enum ReapError {
         effort: Effort,
     },
     /// Something that has to be done was refused in five attempts in a row, some 850 ms at the default waits, while no
-    /// member exited: for lack of rights (EACCES, EPERM, EROFS), of a kernel facility that the chosen
-    /// [`KillMethod`] insists on, or because the path does not lead to the directory any more (ESTALE: it was
-    /// renamed, or is hidden by a mount).
+    /// member exited: for lack of rights (EACCES, EPERM, EROFS), or of a kernel facility that the chosen [`KillMethod`]
+    /// insists on. ESTALE: the target is addressed by its path (see [`crate::limitations`]), which does not lead to it
+    /// any more, because it was renamed or a mount hides it.
     #[non_exhaustive]
     Denied {
         /// What was refused. [`Act::Remove`] means that every process is dead.
@@ -55,14 +55,14 @@ pub enum ReapError {
         /// What was done until then.
         effort: Effort,
     },
-    /// The target is held frozen from outside for longer than [`Reaper::freeze_timeout`]: by a v1 ancestor, or
-    /// by a v1 freezer cgroup that also holds others. SIGKILL has been sent; it takes effect when that is
-    /// thawed, which is its owner's to do.
+    /// A freeze outside the target has held its members for longer than [`Reaper::freeze_timeout`]: that of a v1
+    /// ancestor, or of a v1 freezer cgroup that also holds other processes. SIGKILL has been sent. It takes effect when
+    /// the owner of that cgroup thaws it.
     #[non_exhaustive]
     FrozenByAncestor {
         /// The directory of the target that is held frozen.
         path: PathBuf,
-        /// The cgroup whose freeze holds it, if that is to be seen.
+        /// The cgroup whose freeze holds it, if that is known.
         frozen_by: Option<PathBuf>,
         /// What was done until then.
         effort: Effort,
@@ -92,7 +92,7 @@ impl fmt::Display for ReapError {
                 Ok(())
             }
             ReapError::Replaced { path, .. } => {
-                write!(f, "{}: removed and made again by another party; left alone", path.display())
+                write!(f, "{}: another cgroup has this name now; it was not touched", path.display())
             }
             ReapError::Denied { act, path, source, .. } => {
                 match path.strip_prefix("/proc") {
@@ -107,7 +107,7 @@ impl fmt::Display for ReapError {
                     Some(dir) => write!(f, "{}", dir.display())?,
                     None => f.write_str("an ancestor")?,
                 }
-                f.write_str(", and killed as soon as that is thawed")
+                f.write_str("; its members exit when that is thawed")
             }
             ReapError::Cancelled => f.write_str("cancelled"),
             ReapError::Disconnected => f.write_str("the reactor was dropped"),
@@ -131,7 +131,7 @@ impl Error for ReapError {
 }
 
 impl ReapError {
-    /// What was done until then, where the reap was begun and not given up by the caller.
+    /// What was done until then; `None` where the reap was not begun, cancelled, or disconnected.
     pub fn effort(&self) -> Option<Effort> {
         match self {
             ReapError::TimedOut { effort, .. }
@@ -143,7 +143,7 @@ impl ReapError {
     }
 }
 
-/// What was refused, in [`ReapError::Denied`].
+/// What was refused in [`ReapError::Denied`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Act {

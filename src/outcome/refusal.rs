@@ -52,7 +52,7 @@ impl Error for SpawnError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The target is the root of a hierarchy (or of what is mounted of it).
+    /// The target is the root of a hierarchy, of a cgroup namespace, or of a mount.
     Root {
         /// The root.
         path: PathBuf,
@@ -101,11 +101,11 @@ pub enum Refusal {
         /// As given.
         max_wait: Duration,
     },
-    /// The reactor was dropped; only a spawn through a `Remote` meets this.
+    /// The reactor was dropped. Only [`Remote::spawn_reaper`](crate::Remote::spawn_reaper) says so.
     Disconnected,
-    /// The kernel would not let the checks be made.
+    /// A check could not be made.
     Io {
-        /// What was looked at.
+        /// The file or directory that could not be read.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
