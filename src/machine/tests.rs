@@ -36,7 +36,7 @@ struct Rig {
     thaw: Thawed,
     external: Thawed,
     removal: Removed,
-    /// What was done, save looks, and when.
+    /// The actions except checks, and when.
     done: Vec<(u128, Action)>,
     checks: Vec<u128>,
 }
@@ -109,25 +109,25 @@ impl Rig {
 }
 
 #[test]
-fn a_group_that_never_dies_sees_the_original_waits() {
+fn a_target_that_never_dies_sees_the_original_waits() {
     let mut rig = Rig::new(&reaper());
     assert_eq!(rig.run(60_000 * MS), None);
     assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 3410, 13410, 23410, 33410, 43410, 53410]);
-    // The extra looks belong to the first kill only; later every wake-up is a kill.
+    // Probes follow the first attempt only; later every wake-up is an attempt.
     assert_eq!(rig.checks[..8], [0, 1, 3, 7, 10, 50, 210, 850]);
     assert_eq!(rig.checks.len(), rig.kills().len() + 3);
 }
 
-/// Who is held keeps being asked about, so that the hold can time out.
+/// A target that is held from outside is asked about in every attempt, so that the hold can time out.
 #[test]
-fn who_freezes_the_undying_is_asked_seldom() {
+fn external_freezes_are_looked_for_seldom_at_the_slowest_pace() {
     let asked = |thaw| {
         let mut rig = Rig::new(&reaper().freeze_timeout(1000 * reaper().max_wait));
         rig.thaw = thaw;
         rig.run(110_000 * MS);
         rig.times(|action| matches!(action, Action::ThawExternal))
     };
-    // From 3 410 on, when the longest wait has come, in each fourth round only.
+    // From 3 410 on, at the longest wait, in each fourth attempt only.
     assert_eq!(asked(Thawed::All), [210, 850, 23410, 63410, 103410]);
     let held = asked(Thawed::HeldFromOutside);
     assert_eq!(held[..6], [210, 850, 3410, 13410, 23410, 33410]);
@@ -135,7 +135,7 @@ fn who_freezes_the_undying_is_asked_seldom() {
 }
 
 #[test]
-fn a_kill_follows_a_look_that_found_somebody() {
+fn an_attempt_follows_a_check_that_found_members() {
     let mut rig = Rig::new(&reaper());
     rig.run(1000 * MS);
     for kill in rig.kills() {
@@ -163,7 +163,7 @@ fn waits_at_their_limits_neither_wrap_nor_spin() {
 }
 
 #[test]
-fn progress_starts_the_backoff_over() {
+fn exits_start_the_backoff_over() {
     let mut rig = Rig::new(&reaper());
     rig.run(849 * MS);
     rig.check = populated(Change::Fewer, ExitNotice::Delayed);
@@ -176,7 +176,7 @@ fn progress_starts_the_backoff_over() {
 }
 
 #[test]
-fn events_do_not_kill_again_what_was_killed() {
+fn notifications_do_not_prompt_another_attempt_by_themselves() {
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     for _ in 0..100 {
@@ -187,7 +187,7 @@ fn events_do_not_kill_again_what_was_killed() {
 }
 
 #[test]
-fn newcomers_are_killed_at_once_and_then_frozen_but_not_without_end() {
+fn new_members_are_killed_at_once_and_then_frozen_but_not_without_end() {
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     rig.check = FRESH;
@@ -207,7 +207,7 @@ fn newcomers_are_killed_at_once_and_then_frozen_but_not_without_end() {
 }
 
 #[test]
-fn without_a_freezer_a_storm_is_signalled_on() {
+fn without_a_freezer_a_fork_storm_is_signalled_again() {
     let mut rig = Rig::new(&reaper());
     rig.freeze = Froze::Unavailable;
     rig.check = FRESH;
@@ -220,7 +220,7 @@ fn without_a_freezer_a_storm_is_signalled_on() {
 }
 
 #[test]
-fn the_freezer_goes_freeze_kill_thaw_in_one_go() {
+fn a_freezer_attempt_freezes_kills_and_thaws_in_one_chain() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
     rig.wake(Input::Spawned).unwrap();
     let actions: Vec<Action> = rig.done.iter().map(|(_, action)| *action).collect();
@@ -233,7 +233,7 @@ fn the_freezer_goes_freeze_kill_thaw_in_one_go() {
 }
 
 #[test]
-fn a_freeze_that_hangs_is_killed_before_it_is_thawed_and_tried_again() {
+fn a_freeze_that_times_out_is_killed_thawed_and_tried_again() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS));
     rig.freeze = Froze::Freezing;
     rig.run(99 * MS);
@@ -244,7 +244,7 @@ fn a_freeze_that_hangs_is_killed_before_it_is_thawed_and_tried_again() {
     let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
     assert_eq!(thaws, [100]);
     assert!(!rig.machine.has_frozen());
-    // Not a sum of waits, but the clock: a late wake-up counts in full.
+    // By the clock, not by a sum of waits: event-loop lag counts in full.
     rig.now = 200 * MS;
     rig.run(200 * MS);
     rig.now = 1000 * MS;
@@ -285,14 +285,14 @@ fn nothing_ends_while_it_is_frozen_by_us() {
 }
 
 #[test]
-fn a_thaw_that_fails_for_a_moment_is_tried_again_before_the_end() {
+fn a_failed_thaw_is_retried_before_the_end() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(Duration::MAX));
     rig.freeze = Froze::Freezing;
     rig.wake(Input::Spawned).unwrap();
     rig.thaw = Thawed::Failed;
     let next = rig.wake(Input::Cancelled).unwrap();
     assert!(next > rig.now && rig.machine.has_frozen());
-    // An event or a second cancel changes nothing of that.
+    // A notification or a second cancel changes nothing of that.
     assert!(rig.wake(Input::Notified).is_ok());
     assert!(rig.wake(Input::Cancelled).is_ok());
     rig.thaw = Thawed::All;
@@ -302,7 +302,7 @@ fn a_thaw_that_fails_for_a_moment_is_tried_again_before_the_end() {
 }
 
 #[test]
-fn a_thaw_that_fails_for_good_does_not_put_off_the_end_for_good() {
+fn a_thaw_that_keeps_failing_delays_the_end_by_ten_seconds() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
     rig.freeze = Froze::Freezing;
     rig.thaw = Thawed::Failed;
@@ -322,7 +322,7 @@ fn the_first_end_is_the_end() {
 }
 
 #[test]
-fn an_ancestor_may_hold_it_for_the_freeze_timeout() {
+fn an_ancestor_may_hold_the_target_for_the_freeze_timeout() {
     let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
     rig.thaw = Thawed::HeldFromOutside;
     assert_eq!(rig.run(999 * MS), None);
@@ -335,7 +335,7 @@ fn an_ancestor_may_hold_it_for_the_freeze_timeout() {
 }
 
 #[test]
-fn an_error_is_never_empty_and_a_refusal_only_lasts_so_long() {
+fn an_error_is_never_empty_and_refusals_end_the_reap() {
     let mut rig = Rig::new(&reaper());
     rig.check = Checked::Unknown(Failure::Passing);
     assert_eq!(rig.run(120_000 * MS), None);
@@ -376,12 +376,12 @@ fn unsafe_signals_wait_for_a_freeze_or_are_refused() {
 }
 
 #[test]
-fn grace_first_and_sigkill_after_it() {
+fn the_grace_signal_comes_first_and_sigkill_after_the_period() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
     rig.run(99 * MS);
     assert_eq!(rig.times(|action| *action == TERM), [0]);
     assert_eq!(rig.kills(), []);
-    // So that the frozen can act on it.
+    // So that frozen members can act on it.
     assert_eq!(rig.times(|action| *action == Action::Thaw(ThawScope::All)), [0]);
     rig.now = 100 * MS;
     rig.run(300 * MS);
@@ -389,7 +389,7 @@ fn grace_first_and_sigkill_after_it() {
 }
 
 #[test]
-fn a_bounded_step_goes_on_where_it_stopped() {
+fn an_unfinished_attempt_continues_after_a_yield() {
     let mut rig = Rig::new(&reaper());
     rig.kill.reach = Reach::Unfinished;
     assert_eq!(rig.wake(Input::Spawned), Ok(Duration::ZERO));
@@ -421,21 +421,21 @@ fn the_deadline_is_kept_in_every_state() {
 }
 
 #[test]
-fn a_deadline_owes_sigkill_to_whom_the_grace_spared() {
+fn sigkill_is_sent_at_the_deadline_to_members_that_had_none() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS).deadline(50 * MS));
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
     assert_eq!((rig.now, rig.kills()), (50 * MS, vec![50]));
-    // Not again to those that have had it, by signals.
+    // Not again after a complete attempt by signals.
     let mut rig = Rig::new(&reaper().deadline(50 * MS));
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
     assert_eq!(rig.kills(), [0, 10]);
-    // A `cgroup.kill` spares some.
+    // `cgroup.kill` alone does not reach all.
     let mut rig = Rig::new(&reaper().deadline(5 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
     assert_eq!(rig.kills(), [0, 5]);
     assert_eq!(rig.times(|action| matches!(action, Action::Kill(KillBy::CgroupKillAndSignals))), [5]);
-    // Nor does it tell newcomers from those who were there.
+    // Nor does it tell which members joined after it.
     let mut rig = Rig::new(&reaper().method(KillMethod::CgroupKill).deadline(5 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
@@ -443,7 +443,7 @@ fn a_deadline_owes_sigkill_to_whom_the_grace_spared() {
 }
 
 #[test]
-fn what_cgroup_kill_killed_is_left_alone_until_it_is_stubborn() {
+fn members_killed_by_cgroup_kill_are_not_listed_before_the_fourth_attempt() {
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
     rig.run(210 * MS);
@@ -455,7 +455,7 @@ fn what_cgroup_kill_killed_is_left_alone_until_it_is_stubborn() {
         .collect();
     rig.done.retain(|(_, action)| !matches!(action, Action::Wait(_)));
     assert_eq!(rig.done, expected);
-    // Nor is it asked who they are, before that.
+    // Nor are they listed before that.
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.machine.step(at(Duration::ZERO), Input::Spawned), Action::Check(Detail::Members));
@@ -464,43 +464,43 @@ fn what_cgroup_kill_killed_is_left_alone_until_it_is_stubborn() {
 }
 
 #[test]
-fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
-    let late = |late: u32| Input::TimerFired { lag: (late * MS).into() };
+fn event_loop_lag_is_not_taken_for_members_that_do_not_exit() {
+    let lag = |lag: u32| Input::TimerFired { lag: (lag * MS).into() };
     for (method, reach, kills) in [
         (UsedMethod::CgroupKill, Reach::All, vec![0, 446, 486]),
         (UsedMethod::Pidfd, Reach::All, vec![0, 446, 486]),
-        // Some were not even signalled.
+        // Some members were not signalled.
         (UsedMethod::Pidfd, Reach::Failed, vec![0, 90, 130, 290]),
     ] {
         let mut rig = Rig::new(&reaper());
         rig.kill = Attempt { method: Some(method), reach, ..KILLED };
         rig.wake(Input::Spawned).unwrap();
         rig.now = 90 * MS;
-        rig.now = rig.wake(late(89)).unwrap();
+        rig.now = rig.wake(lag(89)).unwrap();
         rig.run(490 * MS);
         assert_eq!(rig.kills(), kills, "{method:?}");
     }
-    // Nor is it looked at every moment.
+    // Nor are the probes as close.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     rig.now = 21 * MS;
-    rig.now = rig.wake(late(20)).unwrap();
+    rig.now = rig.wake(lag(20)).unwrap();
     rig.run(101 * MS);
     assert_eq!(rig.checks, [0, 21, 41, 81, 101]);
-    // Nor if it is late with others only.
+    // Nor if the loop lags with other entries only.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     rig.now = 5 * MS;
-    rig.now = rig.wake(late(20)).unwrap();
+    rig.now = rig.wake(lag(20)).unwrap();
     rig.run(100 * MS);
     assert_eq!(rig.kills(), [0, 85]);
-    // Once a round, however late it is each time.
+    // Once an attempt, however much it lags each time.
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
     rig.wake(Input::Spawned).unwrap();
     for (at, by) in [(100, 90), (600, 140), (1000, 360), (3000, 560)] {
         rig.now = at * MS;
-        rig.wake(late(by)).unwrap();
+        rig.wake(lag(by)).unwrap();
     }
     assert_eq!(rig.kills(), [0, 600, 3000]);
     // And for no longer than `max_wait`.
@@ -508,21 +508,21 @@ fn a_loop_that_is_late_is_not_taken_for_a_group_that_does_not_die() {
     rig.kill.method = Some(UsedMethod::CgroupKill);
     rig.wake(Input::Spawned).unwrap();
     rig.now = 100 * MS;
-    rig.now = rig.wake(late(90)).unwrap();
+    rig.now = rig.wake(lag(90)).unwrap();
     rig.run(120 * MS);
     assert_eq!(rig.kills(), [0, 120]);
-    // Who comes meanwhile is killed at once.
+    // New members are killed at once.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     rig.now = 100 * MS;
     rig.check = FRESH;
-    rig.wake(late(90)).unwrap();
+    rig.wake(lag(90)).unwrap();
     assert_eq!(rig.kills(), [0, 100]);
 }
 
-/// Nobody is watched any more, for one of those that might be has just died as well.
+/// No pidfd is watched any more: the member that might have been exited as well.
 #[test]
-fn who_dies_unwatched_is_looked_for() {
+fn exits_that_nothing_notifies_of_are_probed_for() {
     let mut rig = Rig::new(&reaper());
     rig.kill.notice = ExitNotice::Prompt;
     rig.run(5 * MS);
@@ -534,9 +534,9 @@ fn who_dies_unwatched_is_looked_for() {
     assert_eq!(rig.checks, [0, 5, 6, 8, 10]);
 }
 
-/// Where death is notified of at once, no look of one's own is due between the kills.
+/// Where exits are notified at once, no probe is due between the attempts.
 #[test]
-fn looks_cover_for_late_notifications_only() {
+fn probes_cover_for_delayed_notifications_only() {
     for (notice, checks) in [(ExitNotice::Delayed, vec![0, 1, 3, 7, 10]), (ExitNotice::Prompt, vec![0, 10])] {
         let mut rig = Rig::new(&reaper());
         rig.kill.notice = notice;
@@ -546,7 +546,7 @@ fn looks_cover_for_late_notifications_only() {
 }
 
 #[test]
-fn a_first_signal_that_failed_is_sent_again_and_one_that_came_through_is_not() {
+fn a_grace_signal_that_failed_is_sent_again_and_one_that_arrived_is_not() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
     rig.kill = Attempt { reach: Reach::Failed, method: None, ..KILLED };
     rig.run(9 * MS);
@@ -558,7 +558,7 @@ fn a_first_signal_that_failed_is_sent_again_and_one_that_came_through_is_not() {
 }
 
 #[test]
-fn in_the_grace_it_looks_without_being_told() {
+fn checks_go_on_in_the_grace_period_without_notifications() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 60_000 * MS));
     rig.run(1000 * MS);
     assert_eq!(rig.checks, [0, 1, 3, 7, 10, 50, 210, 850]);
@@ -566,7 +566,7 @@ fn in_the_grace_it_looks_without_being_told() {
 }
 
 #[test]
-fn a_first_signal_that_is_unsafe_is_sent_to_the_frozen() {
+fn a_grace_signal_that_is_unsafe_is_sent_to_frozen_members() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS));
     rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
     rig.wake(Input::Spawned).unwrap();
@@ -577,7 +577,7 @@ fn a_first_signal_that_is_unsafe_is_sent_to_the_frozen() {
 }
 
 #[test]
-fn a_refusal_counts_once_a_wait_and_not_while_others_die() {
+fn a_refusal_counts_once_a_wait_and_not_while_members_exit() {
     let mut rig = Rig::new(&reaper());
     rig.kill.reach = Reach::Denied;
     rig.wake(Input::Spawned).unwrap();
@@ -593,7 +593,7 @@ fn a_refusal_counts_once_a_wait_and_not_while_others_die() {
 }
 
 #[test]
-fn who_takes_the_place_of_the_dead_does_not_wait_out_the_backoff() {
+fn members_in_the_place_of_exited_ones_do_not_wait_out_the_backoff() {
     let mut rig = Rig::new(&reaper());
     rig.run(1000 * MS);
     rig.now = 1000 * MS;
@@ -608,16 +608,16 @@ fn the_worst_of_several_thaws_counts() {
 }
 
 #[test]
-fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
+fn an_attempt_that_the_deadline_interrupts_is_completed() {
     let mut rig = Rig::new(&reaper().deadline(10 * MS));
     rig.kill.reach = Reach::Unfinished;
     assert_eq!(rig.wake(Input::Spawned), Ok(Duration::ZERO));
     rig.now = 10 * MS;
-    // The look that finds the deadline passed, and part of the kill.
+    // The check that finds the deadline passed, and part of the attempt.
     assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
     assert_eq!((rig.checks.len(), rig.kills().len()), (2, 2));
     assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
-    // An event in between is no reason to look, nor to leave it at that.
+    // A notification in between prompts no check, and does not end the attempt.
     assert_eq!(rig.wake(Input::Notified), Ok(rig.now));
     assert_eq!((rig.checks.len(), rig.kills().len()), (2, 4));
     rig.kill.reach = Reach::All;
@@ -626,7 +626,7 @@ fn a_kill_that_the_deadline_comes_upon_is_brought_to_its_end() {
 }
 
 #[test]
-fn what_was_done_adds_up() {
+fn the_effort_adds_up() {
     let mut rig = Rig::new(&reaper());
     rig.kill.signalled = 3;
     rig.wake(Input::Spawned).unwrap();
