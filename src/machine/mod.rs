@@ -7,17 +7,28 @@
 //! # States
 //!
 //! ```text
-//!  spawn
-//!    |
-//!    v              the period ends           deadline, cancel, a refusal, Replaced
-//!  Grace ------------------------> Killing ------------------------> Ending --> Finish
-//!    |  \                          ^    |                            ^    a thaw of ours is outstanding,
-//!    |   `--------- no grace ------'    |                            |    or SIGKILL at the deadline
-//!    |                                  |                            |
-//!    `-- empty --> Remove --> Thaw ---->+--> Finish      Grace ------'
-//!                                       |
-//!                  new members <--------'  (a thaw failed, or the directory is busy: check again)
+//!   spawn, with a grace period          spawn
+//!            |                            |
+//!            v                            v
+//!      Phase::Grace --- period over --> Phase::Killing
+//!            |                            |     ^
+//!            |  deadline, cancel,         |     | thaw failed
+//!            +- Replaced, refused --------+     | directory busy, new members
+//!            |        |                   |     |
+//!            |        v                   v     |
+//!            |  Phase::Ending           target empty: Action::Remove, then a thaw if we froze it
+//!            |        |                   |     ^
+//!            |        |                   |     |
+//!            +--------|-- target empty ---|-----+
+//!                     |                   |
+//!                     | SIGKILL at a deadline, then a thaw if we froze it
+//!                     v                   v
+//!             Finish(TimedOut, ...)   Finish(Done)
 //! ```
+//!
+//! In `Grace` and `Killing` each wake-up begins with a check ([`Machine::on_wake`]), and what that found decides
+//! ([`Machine::on_checked`]). In `Ending` no check is made any more. A wake-up that continues what a yield interrupted
+//! ([`Pending`]) does so in every phase.
 //!
 //! An attempt to kill, in [`Phase::Killing`], climbs the [`Ladder`]:
 //!
