@@ -173,8 +173,7 @@ impl<S: Sys> Entries<S> {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, .. } = entry;
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
-        let watch: Option<Watch<'_, S>> = if target.without_events() { None } else { Some(&watch) };
-        let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, watch);
+        let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, Some(&watch));
         let end = loop {
             let now = Instant::after_start(kernel.sys.now());
             let escalated = machine.freezes_first();

@@ -72,6 +72,7 @@ mod common;
 pub mod driving;
 mod entries;
 mod entry_id;
+mod facility;
 mod handle;
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}
@@ -92,6 +93,8 @@ mod turn;
 mod wheel;
 
 pub use blocking::{reap, reap_all};
+#[doc(hidden)]
+pub use facility::Facility;
 pub use handle::ReapHandle;
 pub use metrics::{Calls, Metrics};
 pub use outcome::{Act, Effort, Outcome, ReapError, Reaped, Refusal, SpawnError, Survivor, UsedMethod};

@@ -19,6 +19,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use crate::cgroup::{Budget, Checks, Notice};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
+use crate::facility::Facility;
 use crate::handle::{self, ReapHandle};
 use crate::metrics::{Calls, Metrics};
 use crate::outcome::SpawnError;
@@ -82,6 +83,8 @@ pub struct Reactor {
     queue: Arc<Queue>,
     /// The last turn took as many notifications as it can, so the kernel may hold more of them.
     full: bool,
+    /// Facilities that the kernel is to be without, in tests.
+    absent: &'static [Facility],
     stopped: bool,
     not_sync: PhantomData<Cell<()>>,
 }
@@ -97,6 +100,12 @@ impl Reactor {
     ///
     /// Those of epoll_create1(2), timerfd_create(2) and eventfd(2), mostly for lack of descriptors.
     pub fn new() -> io::Result<Reactor> {
+        Reactor::without(&[])
+    }
+
+    /// Makes a reactor to which the kernel seems to lack these facilities. For this crate's own tests.
+    #[doc(hidden)]
+    pub fn without(absent: &'static [Facility]) -> io::Result<Reactor> {
         let poll = Poll::new()?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
@@ -111,9 +120,10 @@ impl Reactor {
             notified: VecDeque::with_capacity(EVENTS),
             timer,
             armed: None,
-            entries: Entries::new(Checks::new(Linux::default(), budget)),
+            entries: Entries::new(Checks::new(Linux::without(absent), budget)),
             queue: Arc::new(Queue::new(waker)),
             full: false,
+            absent,
             stopped: false,
             not_sync: PhantomData,
         })
@@ -135,7 +145,7 @@ impl Reactor {
         let (completer, handle) = handle::channel(&self.queue);
         self.entries.spawn(
             Spawn { reaper, target, completer },
-            &Surroundings::of(&self.poll, &self.queue, &mut self.stopped),
+            &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),
         );
         self.arm();
         Ok(handle)
@@ -179,7 +189,7 @@ impl Reactor {
         self.full = taken >= EVENTS;
 
         let mut turn = self.entries.begin_turn(notified);
-        let mut host = Surroundings::of(&self.poll, &self.queue, &mut self.stopped);
+        let mut host = Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped);
         while self.entries.advance(&mut turn, &mut host) {
             worked = true;
         }
@@ -312,19 +322,26 @@ impl Reactor {
 /// The reactor around the entries, while they work.
 struct Surroundings<'a> {
     registry: &'a Registry,
+    absent: &'static [Facility],
     queue: &'a Queue,
     stopped: &'a mut bool,
 }
 
 impl<'a> Surroundings<'a> {
-    fn of(poll: &'a Poll, queue: &'a Queue, stopped: &'a mut bool) -> Surroundings<'a> {
-        Surroundings { registry: poll.registry(), queue, stopped }
+    fn of(
+        poll: &'a Poll,
+        absent: &'static [Facility],
+        queue: &'a Queue,
+        stopped: &'a mut bool,
+    ) -> Surroundings<'a> {
+        Surroundings { registry: poll.registry(), absent, queue, stopped }
     }
 }
 
 impl Host<Linux> for Surroundings<'_> {
     /// The descriptor leaves the poll when it is closed, epoll(7).
     fn watch(&self, fd: &OwnedFd, id: EntryId, notice: Notice) -> io::Result<()> {
+        Facility::Watches.check(self.absent)?;
         let interest = match notice {
             Notice::Events => Interest::PRIORITY,
             Notice::Exit => Interest::READABLE,

@@ -90,15 +90,6 @@ pub struct Reaper {
     pub(crate) deadline: Option<Duration>,
     pub(crate) method: KillMethod,
     pub(crate) keep_dir: bool,
-    pub(crate) faults: Faults,
-}
-
-/// Kernel facilities that a test does without.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Faults {
-    pub(crate) no_cgroup_kill: bool,
-    pub(crate) no_pidfd: bool,
-    pub(crate) no_events: bool,
 }
 
 impl Reaper {
@@ -123,7 +114,6 @@ impl Reaper {
             deadline: None,
             method: KillMethod::Auto,
             keep_dir: false,
-            faults: Faults::default(),
         }
     }
 
@@ -180,18 +170,6 @@ impl Reaper {
     /// Kills and waits, but leaves the directories.
     pub fn keep_dir(mut self) -> Reaper {
         self.keep_dir = true;
-        self
-    }
-
-    /// Pretends that the kernel lacks facilities, by name. For this crate's own tests.
-    #[doc(hidden)]
-    pub fn without(mut self, facility: &str) -> Reaper {
-        match facility {
-            "cgroup.kill" => self.faults.no_cgroup_kill = true,
-            "pidfd" => self.faults.no_pidfd = true,
-            "events" => self.faults.no_events = true,
-            _ => panic!("no such facility: {facility}"),
-        }
         self
     }
 

@@ -24,6 +24,7 @@ use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, gettid, unlinkat, write};
 
+use crate::facility::Facility;
 use crate::metrics::Calls;
 
 /// A kernel. Errors are those of errno(3), nothing is retried here.
@@ -119,6 +120,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Linux {
     counts: Arc<Counts>,
+    /// Facilities that it is to be without, in tests.
+    absent: &'static [Facility],
 }
 
 #[derive(Debug, Default)]
@@ -141,6 +144,11 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Linux {
+    /// A kernel without these facilities.
+    pub(crate) fn without(absent: &'static [Facility]) -> Linux {
+        Linux { absent, ..Linux::default() }
+    }
+
     /// What was asked so far; of the loop itself, nothing.
     pub(crate) fn calls(&self) -> Calls {
         let counts = &self.counts;
@@ -218,6 +226,7 @@ impl Sys for Linux {
 
     fn open(&self, at: Option<&OwnedFd>, path: &CStr, how: Open) -> io::Result<OwnedFd> {
         count(&self.counts.open);
+        Facility::check_file(self.absent, path)?;
         let flags = match how {
             Open::Place => OFlag::O_PATH | OFlag::O_NOFOLLOW,
             Open::Directory => OFlag::O_PATH | OFlag::O_DIRECTORY,
@@ -244,6 +253,7 @@ impl Sys for Linux {
 
     fn stat(&self, at: Option<&OwnedFd>, path: &CStr) -> io::Result<Stat> {
         count(&self.counts.stat);
+        Facility::check_file(self.absent, path)?;
         const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
         let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
         let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK | STATX_MNT_ID_UNIQUE;
@@ -303,11 +313,13 @@ impl Sys for Linux {
     /// `pid` must be positive: the kernel refuses others with EINVAL, and so does this.
     fn pidfd_open(&self, pid: i32) -> io::Result<OwnedFd> {
         count(&self.counts.pidfd_open);
+        Facility::Pidfds.check(self.absent)?;
         pidfd_open(pid, 0)
     }
 
     fn pidfd_of_thread(&self, tid: i32) -> io::Result<OwnedFd> {
         count(&self.counts.pidfd_open);
+        Facility::Pidfds.check(self.absent)?;
         pidfd_open(tid, libc::PIDFD_THREAD)
     }
 

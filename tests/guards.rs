@@ -16,13 +16,27 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use cgroup_reaper::{CgroupOptions, KillMethod, Outcome, Reactor, ReapError, Reaper, Refusal, UsedMethod};
+use cgroup_reaper::{
+    CgroupOptions, Facility, KillMethod, Outcome, Reactor, ReapError, Reaper, Refusal, UsedMethod,
+};
 use common::*;
 
 /// Spawns what shall be refused: why it was. Checks what holds for every refusal.
 #[track_caller]
 fn refuse(reaper: Reaper) -> Refusal {
-    let mut reactor = Reactor::new().expect("reactor");
+    let refusal = refuse_without(&[], reaper.clone());
+    // The same without a reactor of one's own.
+    match cgroup_reaper::reap(reaper) {
+        Err(ReapError::Refused(again)) => assert_eq!(again.to_string(), refusal.to_string()),
+        other => panic!("{other:?}"),
+    }
+    refusal
+}
+
+/// The same by a reactor alone, where the kernel lacks facilities.
+#[track_caller]
+fn refuse_without(absent: &'static [Facility], reaper: Reaper) -> Refusal {
+    let mut reactor = Reactor::without(absent).expect("reactor");
     let error = match reactor.spawn_reaper(reaper.clone()) {
         Err(error) => error,
         Ok(handle) => panic!("not refused: {reaper:?}: {handle:?}"),
@@ -34,11 +48,6 @@ fn refuse(reaper: Reaper) -> Refusal {
     assert_eq!(error.to_string(), refusal.to_string());
     assert_eq!(format!("{:?}", error.refusal()), format!("{refusal:?}"));
     assert_eq!(error.into_reaper(), reaper, "not the same reaper");
-    // The same without a reactor of one's own.
-    match cgroup_reaper::reap(reaper) {
-        Err(ReapError::Refused(again)) => assert_eq!(again.to_string(), refusal.to_string()),
-        other => panic!("{other:?}"),
-    }
     refusal
 }
 
@@ -889,13 +898,11 @@ fn cgroup_kill_on_a_kernel_without() {
         let sandbox = Sandbox::new(test_name!());
         let dir = sandbox.v2("target");
         let canary = sandbox.canary(&[&dir]);
-        refused!(
-            Reaper::at(&dir).method(KillMethod::CgroupKill).without("cgroup.kill"),
-            Refusal::Unsupported { method: KillMethod::CgroupKill, .. },
-            text(&dir),
-            "cgroup-kill",
-            "not available"
-        );
+        let reaper = Reaper::at(&dir).method(KillMethod::CgroupKill);
+        let refusal = refuse_without(&[Facility::CgroupKill], reaper);
+        let unsupported = matches!(refusal, Refusal::Unsupported { method: KillMethod::CgroupKill, .. });
+        assert!(unsupported, "{refusal:?}");
+        says(&refusal, &[text(&dir), "cgroup-kill", "not available"]);
         canary.assert_alive();
     });
 }

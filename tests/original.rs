@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, UsedMethod};
+use cgroup_reaper::{
+    Facility, KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, UsedMethod,
+};
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -32,10 +34,10 @@ fn point_01_a_failed_read_is_not_empty() {
         let dir = any_group(&sandbox, "target");
         let stuck = sandbox.trace_exit(&[&dir]);
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-        let mut reactor = Reactor::new().expect("reactor");
+        let mut reactor = Reactor::without(&[Facility::Watches]).expect("reactor");
         let reaper =
             || Reaper::at(&dir).min_wait(Duration::from_millis(1)).max_wait(Duration::from_millis(5));
-        let handle = spawn(&mut reactor, reaper().without("events"));
+        let handle = spawn(&mut reactor, reaper());
         drive(&mut reactor, "the kill", |_| stuck.parked());
 
         // From here on every open says EMFILE. 3: what is open stays open.
@@ -450,10 +452,10 @@ fn point_11_progress_resets_the_backoff() {
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v1("cpu", "target");
     let stuck = sandbox.trace_exit(&[&dir]);
-    let mut reactor = Reactor::new().expect("reactor");
+    let mut reactor = Reactor::without(&[Facility::Watches]).expect("reactor");
     // 1, 4, 16, 64, 256 ms, and then an hour.
     let reaper = Reaper::at(&dir).min_wait(Duration::from_millis(1)).max_wait(Duration::from_secs(3600));
-    let handle = spawn(&mut reactor, reaper.without("events"));
+    let handle = spawn(&mut reactor, reaper);
     drive(&mut reactor, "a long wait", |metrics| metrics.checks >= 8);
     let others: Vec<Proc> = (0..2).map(|_| sandbox.sleeper(&[&dir])).collect();
     // The next tick finds them, and from then on the waits are short again.
@@ -623,30 +625,38 @@ fn point_17_a_stuck_group_is_not_loud() {
         log::set_logger(&LOUD).expect("the only logger");
         log::set_max_level(log::LevelFilter::Trace);
         let sandbox = Sandbox::new(test_name!());
-        let mut reactor = Reactor::new().expect("reactor");
-        let mut stuck = Vec::new();
         let mut targets: Vec<(PathBuf, Reaper)> = Vec::new();
         for method in [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer] {
             let dir = any_group(&sandbox, &format!("target-{method}"));
             targets.push((dir.clone(), Reaper::at(dir).method(method)));
         }
+        let mut reactors = vec![(Reactor::new().expect("reactor"), targets)];
         if v2().is_ok() {
             let dir = sandbox.v2("target-without");
-            targets.push((dir.clone(), Reaper::at(dir).without("cgroup.kill")));
+            let reactor = Reactor::without(&[Facility::CgroupKill]).expect("reactor");
+            reactors.push((reactor, vec![(dir.clone(), Reaper::at(dir))]));
         }
-        for (dir, reaper) in targets {
-            let members: Vec<TraceExit> = (0..3).map(|_| sandbox.trace_exit(&[&dir])).collect();
-            let reaper = reaper.min_wait(Duration::from_millis(1)).max_wait(Duration::from_millis(5));
-            stuck.push((spawn(&mut reactor, reaper), members));
+        let mut loops = Vec::new();
+        for (mut reactor, targets) in reactors {
+            let mut stuck = Vec::new();
+            for (dir, reaper) in targets {
+                let members: Vec<TraceExit> = (0..3).map(|_| sandbox.trace_exit(&[&dir])).collect();
+                let reaper = reaper.min_wait(Duration::from_millis(1)).max_wait(Duration::from_millis(5));
+                stuck.push((spawn(&mut reactor, reaper), members));
+            }
+            drive(&mut reactor, "many ticks", |metrics| metrics.timers >= 120);
+            loops.push((reactor, stuck));
         }
-        drive(&mut reactor, "many ticks", |metrics| metrics.timers >= 120);
         // Not even at INFO, which tells of changes: one for each reap.
+        let reaps = loops.iter().map(|(_, stuck)| stuck.len()).sum();
         let loud = LOUD.0.load(Ordering::Relaxed);
-        assert!(loud <= stuck.len(), "{loud} records");
-        for (handle, members) in &stuck {
-            assert!(handle.try_wait().is_none());
-            members.iter().for_each(TraceExit::release);
-            assert_eq!(finish(&mut reactor, handle).expect("reaped").outcome, Outcome::Removed);
+        assert!(loud <= reaps, "{loud} records");
+        for (reactor, stuck) in &mut loops {
+            for (handle, members) in stuck {
+                assert!(handle.try_wait().is_none());
+                members.iter().for_each(TraceExit::release);
+                assert_eq!(finish(reactor, handle).expect("reaped").outcome, Outcome::Removed);
+            }
         }
     });
 }

@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{
-    Act, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal, UsedMethod,
+    Act, Facility, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal,
+    UsedMethod,
 };
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -727,10 +728,19 @@ fn one_of_several_replaced() {
 
 /// Reaps three sleepers, one of them in a child group, by a changed reaper.
 fn by(world: &World, change: impl FnOnce(Reaper) -> Reaper) -> Reaped {
+    reap_target(world, &[], change)
+}
+
+/// The same where the kernel lacks facilities.
+fn without(world: &World, absent: &'static [Facility]) -> Reaped {
+    reap_target(world, absent, |reaper| reaper)
+}
+
+fn reap_target(world: &World, absent: &'static [Facility], change: impl FnOnce(Reaper) -> Reaper) -> Reaped {
     let (dirs, reaper) = world.target();
     let members = world.sandbox.sleepers(2, &refs(&dirs));
     let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
-    let reaped = reaped(change(reaper));
+    let reaped = reaped_without(absent, change(reaper));
     assert_eq!(reaped.outcome, Outcome::Removed);
     assert!(reaped.attempts >= 1);
     assert_gone(&dirs);
@@ -773,7 +783,7 @@ fn frozen_beforehand_by_each_method(world: &World) {
 
 each!(without_cgroup_kill on v2, freezer, cpu, several);
 fn without_cgroup_kill(world: &World) {
-    let reaped = by(world, |reaper| reaper.without("cgroup.kill"));
+    let reaped = without(world, &[Facility::CgroupKill]);
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Pidfd), 3));
 }
 
@@ -781,7 +791,7 @@ fn without_cgroup_kill(world: &World) {
 fn without_pidfd_v2() {
     require!(v2(), cgroup_kill());
     let world = World::new(test_name!(), Layout::V2);
-    let reaped = by(&world, |reaper| reaper.without("pidfd"));
+    let reaped = without(&world, &[Facility::Pidfds]);
     if reaped.attempts <= 2 {
         assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
     }
@@ -789,7 +799,7 @@ fn without_pidfd_v2() {
 
 each!(without_pidfd on freezer, several);
 fn without_pidfd(world: &World) {
-    let reaped = by(world, |reaper| reaper.without("pidfd"));
+    let reaped = without(world, &[Facility::Pidfds]);
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
 }
 
@@ -800,7 +810,8 @@ fn without_cgroup_kill_and_pidfd_v2_is_not_signalled() {
     let world = World::new(test_name!(), Layout::V2);
     let (dirs, reaper) = world.target();
     let member = world.sandbox.sleeper(&refs(&dirs));
-    match reap(reaper.without("cgroup.kill").without("pidfd").max_wait(Duration::from_millis(20))) {
+    let absent = &[Facility::CgroupKill, Facility::Pidfds];
+    match reap_without(absent, reaper.max_wait(Duration::from_millis(20))) {
         Err(ReapError::Denied { act: Act::Kill, .. }) => assert!(member.alive()),
         other => panic!("{other:?}"),
     }
@@ -808,19 +819,19 @@ fn without_cgroup_kill_and_pidfd_v2_is_not_signalled() {
 
 each!(without_cgroup_kill_and_pidfd on freezer, several);
 fn without_cgroup_kill_and_pidfd(world: &World) {
-    let reaped = by(world, |reaper| reaper.without("cgroup.kill").without("pidfd"));
+    let reaped = without(world, &[Facility::CgroupKill, Facility::Pidfds]);
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
 }
 
 each!(without_events on v2, freezer, cpu, several);
 fn without_events(world: &World) {
-    let reaped = by(world, |reaper| reaper.without("events"));
+    let reaped = without(world, &[Facility::Watches]);
     world.check(&reaped, 3);
 }
 
 each!(without_anything on freezer, several);
 fn without_anything(world: &World) {
-    let reaped = by(world, |reaper| reaper.without("cgroup.kill").without("pidfd").without("events"));
+    let reaped = without(world, &[Facility::CgroupKill, Facility::Pidfds, Facility::Watches]);
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
 }
 
@@ -830,15 +841,15 @@ fn nothing_safe_to_kill_with(world: &World) {
     let member = world.sandbox.sleeper(&refs(&dirs));
     let reaper = |unverified: bool| {
         let options = options(&world.sandbox, &["cpu"]).kill_without_freezer(unverified);
-        Reaper::new(options, "target").without("pidfd").max_wait(Duration::from_millis(20))
+        Reaper::new(options, "target").max_wait(Duration::from_millis(20))
     };
-    match reap(reaper(false)) {
+    match reap_without(&[Facility::Pidfds], reaper(false)) {
         Err(ReapError::Denied { .. }) => {}
         other => panic!("{other:?}"),
     }
     assert!(member.alive() && dirs[0].exists());
     // As the caller asks for it.
-    let reaped = reaped(reaper(true));
+    let reaped = reaped_without(&[Facility::Pidfds], reaper(true));
     assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Unverified)));
     assert_eq!(reaped.signalled, 1);
     assert_gone(&dirs);
@@ -852,7 +863,7 @@ fn nothing_safe_to_kill_with_beside_the_freezer() {
     let world = World::new(test_name!(), Layout::Several);
     let (dirs, reaper) = world.target();
     let member = world.sandbox.sleeper(&[&dirs[1]]);
-    match reap(reaper.without("pidfd").max_wait(Duration::from_millis(20))) {
+    match reap_without(&[Facility::Pidfds], reaper.max_wait(Duration::from_millis(20))) {
         Err(ReapError::Denied { .. }) => {}
         other => panic!("{other:?}"),
     }

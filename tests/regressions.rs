@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cgroup_reaper::{Act, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal};
+use cgroup_reaper::{Act, Facility, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal};
 use common::*;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
@@ -57,7 +57,7 @@ fn a_grace_ends_when_all_are_dead_also_without_notifications() {
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
         let _polite = sandbox.sleeper(&[&dir]);
-        let reaped = reap(Reaper::at(&dir).without("events").grace(Signal::TERM, LONG)).expect("reaped");
+        let reaped = reaped_without(&[Facility::Watches], Reaper::at(&dir).grace(Signal::TERM, LONG));
         assert_eq!((reaped.outcome, reaped.attempts), (Outcome::Removed, 0));
     }
 }
@@ -90,7 +90,7 @@ fn without_pidfds_the_grace_signal_is_sent_to_the_frozen() {
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v1("freezer", "target");
     let polite = sandbox.on_term(MS, &[&dir]);
-    let reaped = reap(Reaper::at(&dir).without("pidfd").grace(Signal::TERM, LONG)).expect("reaped");
+    let reaped = reaped_without(&[Facility::Pidfds], Reaper::at(&dir).grace(Signal::TERM, LONG));
     assert_eq!((reaped.outcome, reaped.attempts, reaped.signalled), (Outcome::Removed, 0, 1));
     assert!(polite.saw_term(TIMEOUT));
 }

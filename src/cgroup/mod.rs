@@ -50,7 +50,7 @@ use crate::machine::{
 };
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor, UsedMethod};
-use crate::reaper::{Faults, KillMethod, Place, Reaper, Signal};
+use crate::reaper::{KillMethod, Place, Reaper, Signal};
 use crate::sys::{Open, Sys};
 
 /// Directories removed in one step. Each costs the kernel 20 to 50 microseconds.
@@ -136,7 +136,6 @@ pub(crate) struct Target<S: Sys> {
     /// `cgroup.kill` was written.
     killed: bool,
     kill_without_freezer: bool,
-    faults: Faults,
     /// What the caller named, where nothing of it is there.
     missing: Box<Path>,
     trouble: Option<Box<Trouble>>,
@@ -166,7 +165,6 @@ impl<S: Sys> Checks<S> {
                 Place::Dir(_) => false,
                 Place::Named { options, .. } => options.kill_without_freezer,
             },
-            faults: reaper.faults,
             trouble: None,
         };
         if !target.trees.is_empty() && !target.supports(sys, reaper.method) {
@@ -217,9 +215,7 @@ impl<S: Sys> Target<S> {
         match method {
             KillMethod::Auto | KillMethod::Pidfd => true,
             // It kills in its own hierarchy only: where there are others it can't do the job alone.
-            KillMethod::CgroupKill => {
-                !self.faults.no_cgroup_kill && self.trees.iter().all(|tree| v2(&tree) && has(tree, v2::KILL))
-            }
+            KillMethod::CgroupKill => self.trees.iter().all(|tree| v2(&tree) && has(tree, v2::KILL)),
             KillMethod::Freezer => self.trees.iter_mut().any(|tree| {
                 tree.has_freezer(sys).unwrap_or(false)
                     || (tree.version == Version::V2 && has(tree, v2::FREEZE))
@@ -230,11 +226,6 @@ impl<S: Sys> Target<S> {
     /// The first directory, or what the caller named where there was none.
     pub(crate) fn path(&self) -> &Path {
         self.trees.first().map_or(&self.missing, |tree| tree.pin.path())
-    }
-
-    /// Whether it is to do without notifications.
-    pub(crate) fn without_events(&self) -> bool {
-        self.faults.no_events
     }
 
     /// Whether there was anything at the spawn.
@@ -443,7 +434,6 @@ impl<S: Sys> Target<S> {
             victims.identify_all(kernel, before, || members(sys, trees)).map_err(Lost::Unknown)
         });
         let written = match prepared {
-            Ok(()) if self.faults.no_cgroup_kill => Err(io::Error::from_raw_os_error(libc::ENOENT)),
             Ok(()) => match tree.pin.dir(sys) {
                 Ok(dir) => v2::kill(sys, &dir, Path::new("")),
                 Err(lost) => return self.cgroup_kill_failed(index, lost, kill),
@@ -518,7 +508,6 @@ impl<S: Sys> Target<S> {
                 Unverified::Nobody
             },
             frozen,
-            no_pidfd: self.faults.no_pidfd,
         };
         let (sys, trees) = (kernel.sys, &self.trees);
         let list = |who| match who {

@@ -357,12 +357,7 @@ impl<S: Sys> Victims<S> {
                     Some(Trouble::of_process(pid, io::Error::other("the caller itself moved in here")));
                 continue;
             }
-            let result = if how.no_pidfd {
-                Err(io::Error::from_raw_os_error(libc::ENOSYS))
-            } else {
-                kernel.sys.pidfd_open(pid)
-            };
-            match result {
+            match kernel.sys.pidfd_open(pid) {
                 Ok(fd) => opened.push((pid, fd)),
                 Err(error) if is_unreachable(&error) => {}
                 Err(error) => match error.raw_os_error() {
@@ -553,8 +548,6 @@ pub(crate) struct How {
     pub(crate) unverified: Unverified,
     /// The target is frozen by us.
     pub(crate) frozen: bool,
-    /// Do as if the kernel had no pidfds.
-    pub(crate) no_pidfd: bool,
 }
 
 #[cfg(test)]

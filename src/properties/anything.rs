@@ -15,6 +15,7 @@ use super::positive;
 use crate::cgroup::{Budget, Checks, Notice};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
+use crate::facility::Facility;
 use crate::handle;
 use crate::outcome::ReapError;
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
@@ -59,6 +60,8 @@ struct Anything {
     occupied: RefCell<HashMap<PathBuf, bool>>,
     /// May signal unverified pids.
     unverified: bool,
+    /// Facilities that it lacks.
+    absent: Vec<Facility>,
     open: Rc<Cell<usize>>,
 }
 
@@ -107,6 +110,7 @@ impl Anything {
             frozen: RefCell::default(),
             occupied: RefCell::default(),
             unverified,
+            absent: Vec::new(),
             open: Rc::default(),
         }
     }
@@ -246,6 +250,7 @@ impl Sys for Rc<Anything> {
 
     fn open(&self, at: Option<&File>, path: &CStr, how: Open) -> io::Result<File> {
         self.answer(libc::ENOENT)?;
+        Facility::check_file(&self.absent, path)?;
         let path = Anything::at(at, path);
         let text = if how == Open::Place || how == Open::Directory { Vec::new() } else { self.text(&path) };
         Ok(self.file(What::Path { path, text }))
@@ -293,6 +298,7 @@ impl Sys for Rc<Anything> {
 
     fn stat(&self, at: Option<&File>, path: &CStr) -> io::Result<Stat> {
         self.answer(libc::ENOENT)?;
+        Facility::check_file(&self.absent, path)?;
         let mut hasher = DefaultHasher::new();
         let dev = match at.map(|file| &file.what) {
             Some(What::Pidfd { pid, .. }) => {
@@ -345,12 +351,14 @@ impl Sys for Rc<Anything> {
 
     fn pidfd_open(&self, pid: i32) -> io::Result<File> {
         assert!(self.named.borrow().contains_key(&pid) && pid > 0, "{pid} opened, which nobody named");
+        Facility::Pidfds.check(&self.absent)?;
         self.answer(libc::ESRCH)?;
         Ok(self.file(What::Pidfd { pid, at: self.clock.get() }))
     }
 
     fn pidfd_of_thread(&self, tid: i32) -> io::Result<File> {
         assert_eq!(tid, CALLER);
+        Facility::Pidfds.check(&self.absent)?;
         self.answer(libc::ENOENT)?;
         Ok(self.file(What::Pidfd { pid: tid, at: self.clock.get() }))
     }
@@ -403,6 +411,7 @@ struct Around<'a> {
 
 impl Host<Rc<Anything>> for Around<'_> {
     fn watch(&self, _: &File, id: EntryId, _: Notice) -> io::Result<()> {
+        Facility::Watches.check(&self.sys.absent)?;
         self.sys.answer(libc::EINVAL)?;
         self.watched.borrow_mut().push(id);
         Ok(())
@@ -432,11 +441,9 @@ pub fn reap(bytes: &[u8]) {
     let unverified = unverified && how % 3 == 2;
     let methods = [KillMethod::Auto, KillMethod::CgroupKill, KillMethod::Freezer, KillMethod::Pidfd];
     let mut reaper = reaper.method(methods[usize::from(also % 4)]);
-    for (bit, facility) in [(0x04, "cgroup.kill"), (0x08, "pidfd"), (0x10, "events")] {
-        if also & bit != 0 {
-            reaper = reaper.without(facility);
-        }
-    }
+    let facilities = [(0x04, Facility::CgroupKill), (0x08, Facility::Pidfds), (0x10, Facility::Watches)];
+    let absent =
+        facilities.iter().filter(|(bit, _)| also & bit != 0).map(|(_, facility)| *facility).collect();
     if also & 0x20 != 0 {
         reaper = reaper.grace(Signal::TERM, Duration::from_millis(50));
     }
@@ -447,7 +454,7 @@ pub fn reap(bytes: &[u8]) {
         reaper = reaper.keep_dir();
     }
 
-    let sys = Rc::new(Anything::new(bytes.to_vec(), unverified));
+    let sys = Rc::new(Anything { absent, ..Anything::new(bytes.to_vec(), unverified) });
     let open = Rc::clone(&sys.open);
     let budget = Budget::new(usize::from(sys.draw()));
     let mut entries = Entries::new(Checks::new(Rc::clone(&sys), budget));

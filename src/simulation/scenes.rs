@@ -398,7 +398,7 @@ fn who_comes_after_a_kill_of_both_kinds_is_new() {
         facts: &mut facts,
     };
     let listing = |pids: &[i32]| Listing { pids: pids.to_vec(), strangers: 0 };
-    let how = How { signal: Signal::KILL, unverified: Unverified::Nobody, frozen: false, no_pidfd: false };
+    let how = How { signal: Signal::KILL, unverified: Unverified::Nobody, frozen: false };
     let mut victims = Victims::new();
     victims.killed_all(None);
     let there = listing(&[member]);

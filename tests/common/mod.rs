@@ -68,7 +68,7 @@ pub use sys::set_user;
 pub(crate) use world::each;
 pub use world::{
     LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,
-    finish, make, options, reap, reaped, refs, spawn, v2_freeze,
+    finish, make, options, reap, reap_without, reaped, reaped_without, refs, spawn, v2_freeze,
 };
 
 /// The name of the enclosing test as libtest knows it, thus fit for `--exact`. Needs `mod common` at the

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{
-    CgroupOptions, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, UsedMethod,
+    CgroupOptions, Facility, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, UsedMethod,
 };
 
 use super::fixtures::Canary;
@@ -224,7 +224,13 @@ pub fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> ReapResult {
 
 #[track_caller]
 pub fn reap(reaper: Reaper) -> ReapResult {
-    let mut reactor = Reactor::new().expect("reactor");
+    reap_without(&[], reaper)
+}
+
+/// Reaps where the kernel lacks facilities.
+#[track_caller]
+pub fn reap_without(absent: &'static [Facility], reaper: Reaper) -> ReapResult {
+    let mut reactor = Reactor::without(absent).expect("reactor");
     let handle = spawn(&mut reactor, reaper);
     let result = finish(&mut reactor, &handle);
     assert!(reactor.is_empty());
@@ -234,7 +240,12 @@ pub fn reap(reaper: Reaper) -> ReapResult {
 
 #[track_caller]
 pub fn reaped(reaper: Reaper) -> Reaped {
-    reap(reaper).unwrap_or_else(|error| panic!("{error}"))
+    reaped_without(&[], reaper)
+}
+
+#[track_caller]
+pub fn reaped_without(absent: &'static [Facility], reaper: Reaper) -> Reaped {
+    reap_without(absent, reaper).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Need: some hierarchy that a [`World`] of [`any_layout`] works in.
