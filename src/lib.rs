@@ -81,11 +81,13 @@ mod metrics;
 mod outcome;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
+#[path = "../tests/properties/mod.rs"]
 pub mod properties;
 mod reactor;
 mod reaper;
 mod remote;
 #[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
 mod simulation;
 mod sys;
 mod time;
