@@ -79,9 +79,9 @@ fn the_declared_rust_version_covers_the_dependencies() {
         let text = package(id)["rust_version"].as_str().unwrap_or("1.0");
         text.split('.').chain(["0"]).take(2).map(|part| part.parse().unwrap()).collect()
     };
-    let root = metadata["resolve"]["root"].as_str().unwrap();
-    let ours = version(root);
-    let mut todo = vec![root.to_owned()];
+    let ours = version(metadata["resolve"]["root"].as_str().unwrap());
+    let members = metadata["workspace_members"].as_array().unwrap();
+    let mut todo: Vec<_> = members.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     let mut seen = Vec::new();
     while let Some(id) = todo.pop() {
         assert!(version(&id) <= ours, "{} needs Rust {:?}, declared is {ours:?}", id, version(&id));

@@ -2,17 +2,17 @@
 #![no_main]
 #![allow(dead_code)]
 
-#[path = "../../src/bin/cgreap/args.rs"]
+#[path = "../../cgreap/src/args.rs"]
 mod args;
-#[path = "../../src/bin/cgreap/demo.rs"]
+#[path = "../../cgreap/src/demo.rs"]
 mod demo;
-#[path = "../../src/bin/cgreap/duration.rs"]
+#[path = "../../cgreap/src/duration.rs"]
 mod duration;
-#[path = "../../src/bin/cgreap/reap.rs"]
+#[path = "../../cgreap/src/reap.rs"]
 mod reap;
-#[path = "../../src/bin/cgreap/report.rs"]
+#[path = "../../cgreap/src/report.rs"]
 mod report;
-#[path = "../../src/bin/cgreap/victim.rs"]
+#[path = "../../cgreap/src/victim.rs"]
 mod victim;
 
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! The program `cgreap` as built, on real cgroups.
-#![cfg(feature = "cli")]
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
