@@ -1,6 +1,7 @@
 //! [`Instant`] and [`Span`]: a point in time, and a length of it, in eight bytes each.
 //!
 //! A `Duration` takes twice the room, and each of thousands of entries has a dozen of them.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
 use std::num::NonZeroU64;

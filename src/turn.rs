@@ -6,6 +6,7 @@
 //! 4. entries deferred before this turn, up to [`DEFERRED`].
 //!
 //! What is left over is for the next turn, which is due at once.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::VecDeque;
 

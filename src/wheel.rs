@@ -21,6 +21,7 @@
 //!   the slot's span. It is exact until a node is taken out of a slot that keeps others: it is then left as
 //!   it is, for finding the true one would take a walk along the list. The walk is made once `earliest` has
 //!   been reached, by cascading the slot, which files each of its nodes on a lower level and so has an end.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 /// Bits of a tick that one level resolves.
 const BITS: u32 = 6;

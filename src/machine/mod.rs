@@ -45,6 +45,7 @@
 //! `min_wait` again as soon as the members changed; with a few checks between the first attempts.
 //!
 //! [`Machine::wait`] is the one place that says when a machine wants to be called next.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod action;
 mod freezer;

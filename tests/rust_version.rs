@@ -1,64 +1,6 @@
-//! Promises about the source and the package themselves.
+//! The package's declared Rust version.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-fn sources(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-    found
-}
-
-fn code(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
-}
-
-#[test]
-fn unsafe_is_in_the_module_of_raw_system_calls_only() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut with: Vec<_> = sources(&src)
-        .into_iter()
-        .filter(|path| {
-            // The attribute that lets it in too: what looks like a comment may be part of a text.
-            let is_word = |c: char| c.is_alphanumeric() || c == '_';
-            code(path).split(|c| !is_word(c)).any(|word| word == "unsafe" || word == "unsafe_code")
-        })
-        .map(|path| path.strip_prefix(&src).unwrap().to_path_buf())
-        .collect();
-    with.sort();
-    assert_eq!(with, [Path::new("sys.rs")]);
-}
-
-#[test]
-fn the_core_knows_no_file_clock_or_socket() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in ["machine.rs", "wheel.rs"] {
-        let code = code(&src.join(file));
-        let code = code.split("#[cfg(test)]").next().unwrap();
-        for word in [
-            "std::fs",
-            "std::io",
-            "std::net",
-            "Instant",
-            "SystemTime",
-            "libc::",
-            "nix::",
-            "mio::",
-            "crate::cgroup",
-        ] {
-            assert!(!code.contains(word), "{file} uses {word}");
-        }
-    }
-}
 
 /// Cargo refuses a dependency that needs a newer compiler only when such a compiler is absent; here the
 /// declared versions are compared.
