@@ -8,7 +8,7 @@ use std::io;
 
 use slab::Slab;
 
-use crate::cgroup::{Checks, Facts, Kernel, Notice, Target, Watch};
+use crate::cgroup::{Checks, Facts, Findings, Kernel, Notice, Target};
 use crate::entry_id::{EntryId, Generation};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
@@ -47,6 +47,8 @@ pub(crate) enum Command<S: Sys> {
 pub(crate) struct Spawn<S: Sys> {
     pub(crate) reaper: Reaper,
     pub(crate) target: Target<S>,
+    /// What the checks found out, if the first step follows at once, on the same thread.
+    pub(crate) findings: Findings<S>,
     pub(crate) completer: Completer,
 }
 
@@ -72,7 +74,7 @@ pub(crate) struct Entries<S: Sys> {
     deferred: VecDeque<EntryId>,
     /// The last turn met its bound on commands.
     commands_left: bool,
-    facts: Facts,
+    facts: Facts<S>,
 }
 
 impl<S: Sys> Entries<S> {
@@ -106,7 +108,7 @@ impl<S: Sys> Entries<S> {
 
     /// Takes in a target, and starts on it.
     pub(crate) fn spawn(&mut self, spawn: Spawn<S>, host: &impl Host<S>) {
-        let Spawn { reaper, target, completer } = spawn;
+        let Spawn { reaper, target, findings, completer } = spawn;
         let Some(id) = self.generation.next(self.slab.vacant_key()) else {
             // Out of reach, but with 32-bit ids.
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
@@ -116,7 +118,7 @@ impl<S: Sys> Entries<S> {
         let bound = completer.bind(id);
         self.slab.insert(Entry { machine, target, completer, id, spawned: now, deferred: false });
         self.metrics.spawned += 1;
-        self.drive(id.key(), if bound { Input::Spawned } else { Input::Cancelled }, host);
+        self.drive(id.key(), if bound { Input::Spawned } else { Input::Cancelled }, findings, host);
     }
 
     /// Begins a turn for these notifications. [`Entries::advance`] does its work.
@@ -135,21 +137,17 @@ impl<S: Sys> Entries<S> {
         } else if let Some(command) = turn.command(|| host.next_command()) {
             self.commands_left = turn.is_full_of_commands();
             match command {
-                Command::Spawn(mut spawn) => {
-                    // What the checks found was true when they were made.
-                    spawn.target.outdate();
-                    self.spawn(*spawn, host);
-                }
+                Command::Spawn(spawn) => self.spawn(*spawn, host),
                 Command::Cancel(id) => self.wake(id, Input::Cancelled, host),
                 Command::Stop => host.stop(),
             }
         } else if let Some((key, lag)) = turn.timer(&mut self.wheel, now) {
             self.metrics.timers += 1;
-            self.drive(key, Input::TimerFired { lag }, host);
+            self.drive(key, Input::TimerFired { lag }, Findings::default(), host);
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
             if let Some(entry) = self.get_mut(id) {
                 entry.deferred = false;
-                self.drive(id.key(), Input::Resumed, host);
+                self.drive(id.key(), Input::Resumed, Findings::default(), host);
             }
         } else {
             return false;
@@ -164,37 +162,35 @@ impl<S: Sys> Entries<S> {
 
     fn wake(&mut self, id: EntryId, input: Input, host: &impl Host<S>) {
         if self.get_mut(id).is_some() {
-            self.drive(id.key(), input, host);
+            self.drive(id.key(), input, Findings::default(), host);
         }
     }
 
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
-    fn drive(&mut self, key: usize, mut input: Input, host: &impl Host<S>) {
+    fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, .. } = entry;
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
-        let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, Some(&watch));
+        let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, Some(&watch));
+        let mut step = target.step(&mut kernel, findings);
         let end = loop {
-            let now = Instant::after_start(kernel.sys.now());
+            let now = Instant::after_start(step.kernel.sys.now());
             let escalated = machine.freezes_first();
             let action = machine.step(now, input);
             if machine.freezes_first() && !escalated {
-                kernel.metrics.escalations += 1;
-                log::info!("{}: does not shrink; freezing it", target.path().display());
+                step.kernel.metrics.escalations += 1;
+                log::info!("{}: does not shrink; freezing it", step.path().display());
             }
-            log::trace!("{}: {input:?} -> {action:?}", target.path().display());
+            log::trace!("{}: {input:?} -> {action:?}", step.path().display());
             input = match action {
-                Action::Check(detail) => Input::Checked(target.check(&mut kernel, detail)),
-                Action::Kill(by) => Input::Killed(target.kill(&mut kernel, by)),
-                Action::Signal(signal, members) => {
-                    Input::Signalled(target.signal(&mut kernel, signal, members))
-                }
-                Action::Freeze => Input::Froze(target.freeze(&mut kernel)),
-                Action::Thaw(scope) => Input::Thawed(target.thaw(&mut kernel, scope)),
-                Action::ThawExternal => Input::ThawedExternal(target.thaw_external(&mut kernel)),
-                Action::Remove => Input::Removed(target.remove(&mut kernel)),
+                Action::Check(detail) => Input::Checked(step.check(detail)),
+                Action::Kill(by) => Input::Killed(step.kill(by)),
+                Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
+                Action::Freeze => Input::Froze(step.freeze()),
+                Action::Thaw(scope) => Input::Thawed(step.thaw(scope)),
+                Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
+                Action::Remove => Input::Removed(step.remove()),
                 Action::Yield => {
-                    target.outdate();
                     self.wheel.cancel(key);
                     if !std::mem::replace(deferred, true) {
                         self.deferred.push_back(*id);
@@ -202,7 +198,6 @@ impl<S: Sys> Entries<S> {
                     return;
                 }
                 Action::Wait(until) => {
-                    target.rest();
                     self.wheel.schedule(key, until.millis_rounded_up());
                     return;
                 }
@@ -230,7 +225,10 @@ impl<S: Sys> Entries<S> {
                 let Effort { method, signalled, attempts, elapsed } = effort;
                 Ok(Reaped { outcome, method, signalled, attempts, elapsed })
             }
-            end => Err(target.error(sys, end, effort)),
+            end => {
+                let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, None);
+                Err(target.step(&mut kernel, Findings::default()).error(end, effort))
+            }
         };
         // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
@@ -241,23 +239,15 @@ impl<S: Sys> Entries<S> {
 impl<S: Sys> Drop for Entries<S> {
     /// Completes what is left as `Disconnected`, and leaves nothing frozen.
     fn drop(&mut self) {
-        let mut kernel = kernel(&self.checks, &mut self.metrics, &mut self.facts, None);
+        let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, None);
         for mut entry in self.slab.drain() {
             if entry.machine.has_frozen() {
                 // There is no later to try again in, save at once.
-                let mut thaws = (0..THAWS).map(|_| entry.target.thaw(&mut kernel, ThawScope::All));
+                let mut thaws = (0..THAWS)
+                    .map(|_| entry.target.step(&mut kernel, Findings::default()).thaw(ThawScope::All));
                 let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
         }
     }
-}
-
-fn kernel<'a, S: Sys>(
-    checks: &'a Checks<S>,
-    metrics: &'a mut Metrics,
-    facts: &'a mut Facts,
-    watch: Option<Watch<'a, S>>,
-) -> Kernel<'a, S> {
-    Kernel { sys: &checks.sys, own: &checks.own, budget: &checks.budget, metrics, watch, facts }
 }

@@ -138,13 +138,13 @@ impl Reactor {
     /// the error hands the [`Reaper`] back. A target that does not exist is no error: its reap completes as
     /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
-        let target = match self.entries.checks.resolve(&reaper) {
-            Ok(target) => target,
+        let (target, findings) = match self.entries.checks.resolve(&reaper) {
+            Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(&self.queue);
         self.entries.spawn(
-            Spawn { reaper, target, completer },
+            Spawn { reaper, target, findings, completer },
             &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),
         );
         self.arm();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cgroup::Checks;
+use crate::cgroup::{Checks, Findings};
 use crate::entries::{Command, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
@@ -93,12 +93,14 @@ impl Remote {
         if self.queue.is_closed() {
             return Err(SpawnError::new(reaper, Refusal::Disconnected));
         }
+        // What the checks found out is not good for a step on another thread, later.
         let target = match self.checks.resolve(&reaper) {
-            Ok(target) => target,
+            Ok((target, _)) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(&self.queue);
-        match self.queue.push(Command::Spawn(Box::new(Spawn { reaper, target, completer }))) {
+        let spawn = Spawn { reaper, target, findings: Findings::default(), completer };
+        match self.queue.push(Command::Spawn(Box::new(spawn))) {
             Ok(()) => Ok(handle),
             Err(Command::Spawn(spawn)) => Err(SpawnError::new(spawn.reaper, Refusal::Disconnected)),
             Err(_) => unreachable!("a queue hands back what it was given"),

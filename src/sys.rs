@@ -7,6 +7,7 @@
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
 use std::io;
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -41,10 +42,14 @@ pub(crate) trait Sys {
     fn release(&self) -> (u32, u32);
 
     /// The caller's process id, and its thread id, which is the same on the main thread.
-    fn caller(&self) -> (i32, i32);
+    fn caller(&self) -> (Pid, Pid);
 
     /// openat(2). The descriptor is close-on-exec.
     fn open(&self, at: Option<&Self::Fd>, path: &CStr, how: Open) -> io::Result<Self::Fd>;
+
+    /// open_by_handle_at(2): the cgroup directory with this inode number in the hierarchy that `mount` is a readable
+    /// directory of, as a place in the tree. Needs CAP_DAC_READ_SEARCH. ESTALE once that directory was removed.
+    fn open_identity(&self, mount: &Self::Fd, ino: u64) -> io::Result<Self::Fd>;
 
     /// pread(2).
     fn read_at(&self, fd: &Self::Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -65,10 +70,10 @@ pub(crate) trait Sys {
     fn rmdir(&self, at: Option<&Self::Fd>, path: &CStr) -> io::Result<()>;
 
     /// pidfd_open(2), Linux 5.3.
-    fn pidfd_open(&self, pid: i32) -> io::Result<Self::Fd>;
+    fn pidfd_open(&self, pid: Pid) -> io::Result<Self::Fd>;
 
     /// pidfd_open(2) of a thread of the caller's (PIDFD_THREAD, Linux 6.9), the main one included.
-    fn pidfd_of_thread(&self, tid: i32) -> io::Result<Self::Fd>;
+    fn pidfd_of_thread(&self, tid: Pid) -> io::Result<Self::Fd>;
 
     /// The inode number of the v2 cgroup that a pidfd's task is in: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
     fn cgroup_of(&self, pidfd: &Self::Fd) -> io::Result<u64>;
@@ -81,7 +86,28 @@ pub(crate) trait Sys {
     fn has_exited(&self, pidfd: &Self::Fd) -> io::Result<bool>;
 
     /// kill(2) for one process.
-    fn kill(&self, pid: i32, signal: i32) -> io::Result<()>;
+    fn kill(&self, pid: Pid, signal: i32) -> io::Result<()>;
+}
+
+/// The id of a process or of a thread. Always positive: 0 and negative numbers mean groups of processes to kill(2), and
+/// a process outside of the reader's pid namespace in `cgroup.procs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Pid(NonZeroI32);
+
+impl Pid {
+    pub(crate) fn new(pid: i32) -> Option<Pid> {
+        if pid > 0 { NonZeroI32::new(pid).map(Pid) } else { None }
+    }
+
+    pub(crate) fn get(self) -> i32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// What a file is opened for.
@@ -186,17 +212,31 @@ const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
 const PIDFD_GET_INFO: libc::Ioctl = 3 << 30 | (size_of::<PidfdInfo>() as libc::Ioctl) << 16 | 0xFF << 8 | 11;
 
-fn pidfd_open(pid: i32, flags: libc::c_uint) -> io::Result<OwnedFd> {
-    if pid <= 0 {
-        return Err(Errno::EINVAL.into());
-    }
+/// `struct file_handle` of a kernfs directory: the identifier is the node's id, which is the inode number
+/// (`kernfs_encode_fh`, Linux 5.5).
+#[repr(C)]
+struct KernfsHandle {
+    bytes: u32,
+    kind: i32,
+    id: u64,
+}
+
+/// `FILEID_KERNFS` of `linux/exportfs.h`.
+const FILEID_KERNFS: i32 = 0xfe;
+
+fn pidfd_open(pid: Pid, flags: libc::c_uint) -> io::Result<OwnedFd> {
     // SAFETY: two integers by value; the call touches no memory of ours.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.get(), flags) };
+    owned(fd)
+}
+
+/// The descriptor that a system call has returned, or its error.
+fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just returned this descriptor to us, nobody else owns it, and descriptors fit into
-    // an int.
+    // SAFETY: the kernel just returned this descriptor to the caller of this function, which passes its ownership on.
+    // Descriptors fit into an int.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -219,9 +259,10 @@ impl Sys for Linux {
         (number().unwrap_or(0), number().unwrap_or(0))
     }
 
-    fn caller(&self) -> (i32, i32) {
+    fn caller(&self) -> (Pid, Pid) {
         // Fits: the kernel's pids are ints.
-        (std::process::id() as i32, gettid().as_raw())
+        let positive = |id| Pid::new(id).expect("getpid(2) and gettid(2) return positive numbers");
+        (positive(std::process::id() as i32), positive(gettid().as_raw()))
     }
 
     fn open(&self, at: Option<&OwnedFd>, path: &CStr, how: Open) -> io::Result<OwnedFd> {
@@ -235,6 +276,18 @@ impl Sys for Linux {
             Open::ReadWrite => OFlag::O_RDWR | OFlag::O_NOFOLLOW,
         };
         Ok(openat(dirfd(at), path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    fn open_identity(&self, mount: &OwnedFd, ino: u64) -> io::Result<OwnedFd> {
+        count(&self.counts.open);
+        let mut handle = KernfsHandle { bytes: size_of::<u64>() as u32, kind: FILEID_KERNFS, id: ino };
+        // Without O_DIRECTORY Linux 6.18 refuses a caller that has the capability in a child user namespace only
+        // (`may_decode_fh`).
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        // SAFETY: the descriptor is borrowed and so open; the handle has as many bytes as it says, and outlives the call.
+        let fd =
+            unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), &raw mut handle, flags) };
+        owned(fd)
     }
 
     fn read_at(&self, fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -310,14 +363,13 @@ impl Sys for Linux {
         Ok(unlinkat(dirfd(at), path, UnlinkatFlags::RemoveDir)?)
     }
 
-    /// `pid` must be positive: the kernel refuses others with EINVAL, and so does this.
-    fn pidfd_open(&self, pid: i32) -> io::Result<OwnedFd> {
+    fn pidfd_open(&self, pid: Pid) -> io::Result<OwnedFd> {
         count(&self.counts.pidfd_open);
         Facility::Pidfds.check(self.absent)?;
         pidfd_open(pid, 0)
     }
 
-    fn pidfd_of_thread(&self, tid: i32) -> io::Result<OwnedFd> {
+    fn pidfd_of_thread(&self, tid: Pid) -> io::Result<OwnedFd> {
         count(&self.counts.pidfd_open);
         Facility::Pidfds.check(self.absent)?;
         pidfd_open(tid, libc::PIDFD_THREAD)
@@ -350,15 +402,10 @@ impl Sys for Linux {
         Ok(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
     }
 
-    /// `pid` must be positive: 0 and negative ones mean groups of processes, the caller's among them, and are
-    /// refused with EINVAL.
-    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+    fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {
         count(&self.counts.kill);
-        if pid <= 0 {
-            return Err(Errno::EINVAL.into());
-        }
         // SAFETY: two integers by value; the call touches no memory of ours.
-        let result = unsafe { libc::kill(pid, signal) };
+        let result = unsafe { libc::kill(pid.get(), signal) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

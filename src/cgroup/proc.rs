@@ -1,7 +1,7 @@
 //! `/proc/PID/stat`, proc_pid_stat(5).
 
 use super::file::read_path;
-use crate::sys::Sys;
+use crate::sys::{Pid, Sys};
 
 /// `PF_EXITING` and `PF_KTHREAD` of `linux/sched.h`.
 const PF_EXITING: u64 = 0x0000_0004;
@@ -25,7 +25,7 @@ impl Stat {
 }
 
 /// What /proc says of a process, if it does.
-pub(crate) fn stat<S: Sys>(sys: &S, pid: i32) -> Option<Stat> {
+pub(crate) fn stat<S: Sys>(sys: &S, pid: Pid) -> Option<Stat> {
     parse(&read_path(sys, format!("/proc/{pid}/stat").as_ref()).ok()?)
 }
 

@@ -1,29 +1,137 @@
 //! From what the caller named to pinned directories, or a refusal, before anything is touched.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::budget::Budget;
+use super::descriptor_budget::Budget;
+use super::errors::{Call, Failed, Meaning, meaning};
 use super::file::c_path;
-use super::own::OwnCgroups;
-use super::pin::{Id, Mounts, Pin, Version, version};
-use super::tree::Tree;
+use super::freeze::find_freezer;
+use super::hierarchy::{Hierarchy, Version};
+use super::identity::{Address, Fate, Id, Identity, Parents};
+use super::members::MemberList;
+use super::mounts::{Mounts, open_root};
+use super::own_cgroups::OwnCgroups;
+use super::signalled::Signalled;
+use super::step::Findings;
+use super::target::{CgroupKill, Progress, Target};
+use super::tree::{Directories, Tree, is_leaf};
+use super::v2;
 use crate::outcome::Refusal;
-use crate::reaper::{CgroupOptions, Place};
+use crate::reaper::{CgroupOptions, KillMethod, Place, Reaper};
 use crate::sys::{Kind, Open, Stat, Sys};
 
 /// What the checks of a target need, shared with the fronts for other threads.
 pub(crate) struct Checks<S: Sys> {
     pub(crate) sys: S,
-    pub(crate) own: Arc<Mutex<OwnCgroups<S>>>,
-    mounts: Arc<Mutex<Mounts>>,
+    pub(super) own: Arc<Mutex<OwnCgroups<S>>>,
+    pub(super) mounts: Arc<Mutex<Mounts<S>>>,
     pub(crate) budget: Budget,
 }
 
 impl<S: Sys> Checks<S> {
     pub(crate) fn new(sys: S, budget: Budget) -> Checks<S> {
         Checks { sys, own: Arc::default(), mounts: Arc::default(), budget }
+    }
+
+    /// Checks what `reaper` names, and pins it. Touches nothing. What it finds out is good for a first step that follows
+    /// at once, on the same thread.
+    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
+        reaper.check()?;
+        let mut directories = Directories::default();
+        let mut trees = resolve(self, &reaper.place, &mut directories)?;
+        let missing = match &reaper.place {
+            _ if !trees.is_empty() => Path::new(""),
+            Place::Dir(path) => path,
+            Place::Named { name, .. } => name,
+        };
+        if let Some(first) = trees.first().map(|tree| tree.path().to_path_buf()) {
+            if !self.supports(&mut trees, &mut directories, reaper) {
+                return Err(Refusal::Unsupported { method: reaper.method, path: first });
+            }
+        }
+        let v1_members = self.list_v1(&trees, &mut directories)?;
+        let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
+        let target = Target {
+            missing: missing.into(),
+            trees: trees.into(),
+            signalled: Signalled::new(),
+            cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
+            progress: Progress::None,
+            kill_without_freezer: match &reaper.place {
+                Place::Dir(_) => false,
+                Place::Named { options, .. } => options.kill_without_freezer,
+            },
+            obstacle: None,
+        };
+        let findings = Findings { directories, caller_outside: true, v1_members, ..Findings::default() };
+        Ok((target, findings))
+    }
+
+    /// Lists the members of v1 directories, and refuses those that the caller is in. Each of its groups lists its
+    /// process, also where a thread alone is in there; so the list that the first check needs anyway tells.
+    fn list_v1(
+        &self,
+        trees: &[Tree<S>],
+        directories: &mut Directories<S>,
+    ) -> Result<Option<MemberList>, Refusal> {
+        let sys = &self.sys;
+        let mut members = MemberList::default();
+        let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
+        for tree in trees.iter().filter(|tree| tree.hierarchy.is_v1()) {
+            let path = tree.path();
+            let own = match members.add_tree(sys, tree, directories) {
+                Ok(()) => Ok(members.pids.contains(&sys.caller().0)),
+                Err(failed) => {
+                    whole = false;
+                    match self.is_gone(tree, failed) {
+                        // What becomes of it the first check finds out; the others are still to be asked.
+                        true => Ok(false),
+                        false => lock(&self.own).contains(sys, &self.mounts, tree.identity.id),
+                    }
+                }
+            };
+            match own {
+                Ok(false) => {}
+                Ok(true) => return Err(Refusal::OwnCgroup { path: path.into() }),
+                Err(source) => return Err(Refusal::Io { path: path.into(), source }),
+            }
+        }
+        Ok(whole.then_some(members))
+    }
+
+    fn is_gone(&self, tree: &Tree<S>, failed: Failed) -> bool {
+        match failed {
+            Failed::Gone(Fate::Removed | Fate::Replaced) => true,
+            Failed::Because(_) => {
+                matches!(tree.identity.fate(&self.sys, &mut Parents::new()), Ok(Some(_)))
+            }
+        }
+    }
+
+    /// Whether a method has anything to work with.
+    fn supports(&self, trees: &mut [Tree<S>], directories: &mut Directories<S>, reaper: &Reaper) -> bool {
+        let sys = &self.sys;
+        let mut has = |tree: &Tree<S>, file| {
+            directories.get(sys, &tree.identity).is_ok_and(|dir| sys.stat(Some(dir), file).is_ok())
+        };
+        match reaper.method {
+            KillMethod::Auto | KillMethod::Pidfd => true,
+            // It kills in its own hierarchy only: where there are others it can't do the job alone.
+            KillMethod::CgroupKill => trees.iter().all(|tree| !tree.hierarchy.is_v1() && has(tree, v2::KILL)),
+            KillMethod::Freezer => trees.iter_mut().any(|tree| match tree.hierarchy {
+                Hierarchy::V1(_) => {
+                    let _ = find_freezer(sys, tree, directories);
+                    tree.hierarchy.is_freezer()
+                }
+                Hierarchy::V2(_) => {
+                    let dir = directories.get(sys, &tree.identity);
+                    dir.is_ok_and(|dir| sys.stat(Some(dir), v2::FREEZE).is_ok())
+                }
+            }),
+        }
     }
 }
 
@@ -39,7 +147,11 @@ impl<S: Sys + Clone> Clone for Checks<S> {
 }
 
 /// The directories that `place` names and that exist, each once.
-pub(crate) fn resolve<S: Sys>(checks: &Checks<S>, place: &Place) -> Result<Vec<Tree<S>>, Refusal> {
+fn resolve<S: Sys>(
+    checks: &Checks<S>,
+    place: &Place,
+    directories: &mut Directories<S>,
+) -> Result<Vec<Tree<S>>, Refusal> {
     let sys = &checks.sys;
     let mut trees: Vec<Tree<S>> = Vec::new();
     match place {
@@ -47,14 +159,14 @@ pub(crate) fn resolve<S: Sys>(checks: &Checks<S>, place: &Place) -> Result<Vec<T
             // Thousands wait at once: no room for three more.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
-                trees.push(pin(checks, path, fd)?);
+                trees.push(pin(checks, path, fd, directories)?);
             }
         }
         Place::Named { options, name } => {
             trees.reserve_exact(options.subsystems.len());
             for (path, fd) in named(sys, options, name)? {
-                let tree = pin(checks, path, fd)?;
-                if trees.iter().all(|other| other.pin.id != tree.pin.id) {
+                let tree = pin(checks, path, fd, directories)?;
+                if trees.iter().all(|other| other.identity.id != tree.identity.id) {
                     trees.push(tree);
                 }
             }
@@ -105,12 +217,14 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Fo
             return Err(Refusal::EmptyName);
         }
     }
+    let root = std::path::absolute(&options.root)
+        .map_err(|source| Refusal::Io { path: options.root.clone(), source })?;
     let mut found = Vec::new();
     for subsystem in &options.subsystems {
         if subsystem.as_os_str().is_empty() {
             return Err(Refusal::EmptyName);
         }
-        let mut path = options.root.join(subsystem);
+        let mut path = root.join(subsystem);
         // Up to the hierarchy links are the system's own (`cpu -> cpu,cpuacct`) and followed.
         let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
         let mut fd = match opened {
@@ -145,46 +259,94 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Fo
 }
 
 /// Pins a directory that may be reaped.
-fn pin<S: Sys>(checks: &Checks<S>, path: PathBuf, fd: S::Fd) -> Result<Tree<S>, Refusal> {
+fn pin<S: Sys>(
+    checks: &Checks<S>,
+    path: PathBuf,
+    fd: S::Fd,
+    directories: &mut Directories<S>,
+) -> Result<Tree<S>, Refusal> {
     let sys = &checks.sys;
     let stat = check_kind(sys, &fd, &path)?;
     let id = Id::of(&stat);
     let io = |source| Refusal::Io { path: path.clone(), source };
-    let known = lock(&checks.mounts).version(&stat);
-    let version = match known {
-        Some(version) => version,
+    let known = lock(&checks.mounts).known(&stat);
+    let (version, by_handle) = match known {
+        Some(known) => known,
         // Not under the lock: some filesystems ask a server that may be gone.
-        None => match version(sys, &fd).map_err(io)? {
+        None => match Version::of(sys, &fd).map_err(io)? {
             Some(version) => {
-                lock(&checks.mounts).remember(&stat, version);
-                version
+                let by_handle = try_handle(sys, &fd, &stat);
+                if let Ok(by_handle) = &by_handle {
+                    lock(&checks.mounts).remember(&stat, version, by_handle.clone());
+                }
+                (version, by_handle.ok().flatten())
             }
             None => return Err(Refusal::NotCgroup { path }),
         },
     };
-    if is_root(sys, &fd, &stat).map_err(io)? {
+    // The root of a hierarchy, of a cgroup namespace, or of what is mounted of a hierarchy: there is no
+    // directory of the same filesystem above it.
+    let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
+    if above == id || above.dev != id.dev {
         return Err(Refusal::Root { path });
     }
     // Of v1, the first list of members tells.
     if version == Version::V2 {
-        let own = lock(&checks.own).contains(sys, id);
+        let own = lock(&checks.own).contains(sys, &checks.mounts, id);
         if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
             return Err(Refusal::OwnCgroup { path });
         }
     }
-    let held = checks.budget.take_for_comfort().map(|permit| (fd, permit));
-    let pin = Pin::new(path.clone(), id, held).map_err(|source| Refusal::Io { path, source })?;
-    Ok(Tree::new(pin, version))
+    // At the root of a mount `..` is what is above the mount point, and there may be others than that with the name.
+    let is_parent = stat.mount_root == Some(false) || {
+        let by_name = Path::new("..").join(path.file_name().unwrap_or_default());
+        let named = c_path(&by_name).and_then(|name| sys.stat(Some(&fd), &name));
+        stat.mount_root.is_none() && named.is_ok_and(|named| Id::of(&named) == id)
+    };
+    let parent = NonZeroU64::new(above.ino).filter(|_| is_parent);
+    if is_leaf(&stat) {
+        directories.insert_leaf(id);
+    }
+    let mut fd = Some(fd);
+    let address = match by_handle {
+        Some(mount) => Address::Handle(mount),
+        None => match (checks.budget.take_optional(), fd.take()) {
+            (Some(permit), Some(fd)) => Address::Held { directory: fd, _permit: permit },
+            (_, left) => {
+                fd = left;
+                Address::Path
+            }
+        },
+    };
+    if let Some(fd) = fd {
+        directories.insert(id, fd);
+    }
+    let identity =
+        Identity::new(&path, id, parent, address).map_err(|source| Refusal::Io { path, source })?;
+    Ok(Tree::new(identity, Hierarchy::new(version)))
 }
 
-/// The root of a hierarchy, of a cgroup namespace, or of what is mounted of a hierarchy: there is no
-/// directory of the same filesystem above it. It can only be seen as the root of a mount.
-fn is_root<S: Sys>(sys: &S, fd: &S::Fd, stat: &Stat) -> io::Result<bool> {
-    if stat.mount_root == Some(false) {
-        return Ok(false);
+/// A descriptor by which directories of the same hierarchy can be opened by their inode numbers; `None` if they can't,
+/// an error if that can't be known now.
+fn try_handle<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<Option<Arc<S::Fd>>> {
+    let root = match open_root(sys, dir, stat) {
+        Ok(root) => root,
+        Err(error) if meaning(Call::Cgroup, &error) == Meaning::Denied => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // The handle is the inode number on 64-bit kernels from 5.5 on. Elsewhere it opens nothing, or another directory.
+    match sys.open_identity(&root, stat.ino) {
+        Ok(opened) => {
+            let same = Id::of(&sys.stat(Some(&opened), c"")?) == Id::of(stat);
+            Ok(same.then(|| Arc::new(root)))
+        }
+        Err(error) => match meaning(Call::Handle, &error) {
+            // It was removed meanwhile?
+            Meaning::Gone => sys.stat(Some(dir), c"cgroup.procs").map(|_| None),
+            Meaning::Short => Err(error),
+            _ => Ok(None),
+        },
     }
-    let above = Id::of(&sys.stat(Some(fd), c"..")?);
-    Ok(above == Id::of(stat) || above.dev != stat.dev)
 }
 
 /// Opens a path as a place in the tree.
@@ -208,7 +370,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn is_cgroup<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<bool, Refusal> {
-    match version(sys, fd) {
+    match Version::of(sys, fd) {
         Ok(version) => Ok(version.is_some()),
         Err(source) => Err(Refusal::Io { path: path.into(), source }),
     }

@@ -1,24 +1,17 @@
-//! Who outlived a deadline, as /proc tells it.
+//! The processes that outlive a deadline, as /proc tells of them.
 
-use super::elsewhere::frozen_by;
+use super::external_freeze::frozen_by;
 use super::file::read_path;
-use super::own::Mount;
+use super::mounts::Mount;
 use super::proc;
 use crate::outcome::Survivor;
-use crate::sys::Sys;
+use crate::sys::{Pid, Sys};
 
-/// Describes each process, as far as it can be seen.
-pub(crate) fn describe<S: Sys>(sys: &S, pids: impl Iterator<Item = i32>) -> Vec<Survivor> {
-    let mounts = Mount::all(sys).unwrap_or_default();
-    let freezer = Mount::freezer(&mounts);
-    pids.map(|pid| one(sys, pid, freezer)).collect()
-}
-
-fn one<S: Sys>(sys: &S, pid: i32, freezer: Option<&Mount>) -> Survivor {
-    let mut survivor = Survivor { pid, ..Survivor::default() };
-    if pid <= 0 {
-        return survivor;
-    }
+/// Describes a process, as far as it can be seen; `None` is one outside of the caller's pid namespace. `freezer` is
+/// where the v1 freezer is mounted.
+pub(crate) fn describe<S: Sys>(sys: &S, pid: Option<Pid>, freezer: Option<&Mount>) -> Survivor {
+    let Some(pid) = pid else { return Survivor::default() };
+    let mut survivor = Survivor { pid: pid.get(), ..Survivor::default() };
     let read = |file: &str| read_path(sys, format!("/proc/{pid}/{file}").as_ref()).unwrap_or_default();
     survivor.command = String::from_utf8_lossy(read("comm").trim_ascii_end()).into_owned();
     // "0" is a process that runs, or one of which the caller may not know.

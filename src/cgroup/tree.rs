@@ -1,135 +1,139 @@
-//! One directory of a target and everything below it: walking it, and removing it bottom-up.
+//! One directory of a target and everything below it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::budget::Permit;
+use super::errors::{Cause, Failed, is_gone};
 use super::file::below;
-use super::pin::{Lost, Pin, Version, is_gone};
-use super::v1;
+use super::hierarchy::Hierarchy;
+use super::identity::{Fate, Id, Identity, Parents};
 use crate::sys::{Stat, Sys};
 
 /// One pinned directory of a target.
 pub(crate) struct Tree<S: Sys> {
-    pub(crate) pin: Pin<S>,
-    pub(crate) version: Version,
-    /// Whether it is in the v1 freezer's hierarchy, once that was asked.
-    freezer: Option<bool>,
-    /// `cgroup.events` (v2), kept open where it is watched.
-    pub(crate) events: Option<(S::Fd, Permit)>,
-    /// The kernel refused to watch them.
-    pub(crate) unwatchable: bool,
-    /// They said last that nobody is there.
-    pub(crate) emptied: bool,
-    /// Directories still to be removed in the removal under way, if that takes several steps.
-    #[allow(clippy::box_collection, reason = "thousands of entries have one, and few use it")]
-    removing: Option<Box<Vec<PathBuf>>>,
+    pub(crate) identity: Identity<S>,
+    pub(crate) hierarchy: Hierarchy<S>,
     /// Set once it is gone, which is for good.
-    pub(crate) end: Option<TreeEnd>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TreeEnd {
-    Gone,
-    Replaced,
-}
-
-/// How far a removal came.
-#[derive(Debug)]
-pub(crate) enum Progress {
-    All,
-    /// The bound was met first.
-    More,
+    pub(crate) fate: Option<Fate>,
 }
 
 impl<S: Sys> Tree<S> {
-    pub(crate) fn new(pin: Pin<S>, version: Version) -> Tree<S> {
-        let freezer = (version == Version::V2).then_some(false);
-        Tree {
-            pin,
-            version,
-            freezer,
-            events: None,
-            unwatchable: false,
-            emptied: false,
-            removing: None,
-            end: None,
-        }
+    pub(crate) fn new(identity: Identity<S>, hierarchy: Hierarchy<S>) -> Tree<S> {
+        Tree { identity, hierarchy, fate: None }
     }
 
-    /// Notes what a lost directory says; an error if it is not known.
-    pub(crate) fn lost(&mut self, lost: Lost) -> io::Result<TreeEnd> {
-        let end = match lost {
-            Lost::Gone => TreeEnd::Gone,
-            Lost::Replaced => TreeEnd::Replaced,
-            Lost::Unknown(error) => return Err(error),
-        };
-        self.end = Some(end);
-        self.events = None;
-        Ok(end)
+    pub(crate) fn path(&self) -> &Path {
+        self.identity.path()
     }
 
-    /// Whether it is in the v1 freezer's hierarchy.
-    pub(crate) fn has_freezer(&mut self, sys: &S) -> Result<bool, Lost> {
-        if let Some(freezer) = self.freezer {
-            return Ok(freezer);
-        }
-        let freezer = match sys.stat(Some(&*self.pin.dir(sys)?), v1::STATE) {
-            Ok(_) => true,
-            // The file or the directory?
-            Err(error) if is_gone(&error) => self.pin.still_there(sys).map(|_| false)?,
-            Err(error) => return Err(Lost::Unknown(error)),
-        };
-        self.freezer = Some(freezer);
-        Ok(freezer)
+    pub(crate) fn is_left(&self) -> bool {
+        self.fate.is_none()
     }
 
-    /// The same, as far as it was asked.
-    pub(crate) fn is_freezer(&self) -> bool {
-        self.freezer == Some(true)
-    }
-
-    /// Removes every directory, children first, as long as `bound` lasts; each removal takes one of it.
-    ///
-    /// Only for a tree that was seen empty: where a member lives, or is still dying, rmdir(2) says
-    /// EBUSY, or on some kernels blocks until it is dead.
-    pub(crate) fn remove(&mut self, sys: &S, bound: &mut usize) -> Result<Progress, Lost> {
-        if !is_leaf(&self.pin.still_there(sys)?) {
-            let dir = self.pin.dir(sys)?;
-            let mut left = match self.removing.take() {
-                Some(left) => left,
-                None => Box::new(descendants(sys, &dir).map_err(Lost::Unknown)?.split_off(1)),
-            };
-            while let Some(child) = left.pop() {
-                if *bound == 0 {
-                    left.push(child);
-                    self.removing = Some(left);
-                    return Ok(Progress::More);
-                }
-                *bound -= 1;
-                match below(sys, &*dir, &child, |at, child| sys.rmdir(Some(at), child)) {
-                    // The next attempt looks anew.
-                    Err(error) if !is_gone(&error) => return Err(Lost::Unknown(error)),
-                    // Whoever removed it, it is gone.
-                    _ => {}
-                }
+    /// Notes what a failure says about the directory; hands the cause back if it is there all the same.
+    pub(crate) fn note(&mut self, sys: &S, parents: &mut Parents<S>, failed: Failed) -> Result<(), Cause> {
+        let fate = match failed {
+            Failed::Gone(fate) => fate,
+            // The file, or the directory?
+            Failed::Because(Cause::Error(error)) if is_gone(&error) => {
+                self.identity.fate(sys, parents)?.ok_or(Cause::Error(error))?
             }
-            self.pin.still_there(sys)?;
-        }
-        if *bound == 0 {
-            return Ok(Progress::More);
-        }
-        *bound -= 1;
-        match self.pin.rmdir(sys) {
-            Ok(()) | Err(Lost::Gone) => Ok(Progress::All),
-            Err(lost) => Err(lost),
-        }
+            Failed::Because(cause) => return Err(cause),
+        };
+        self.fate = Some(fate);
+        self.let_go();
+        Ok(())
     }
+
+    /// Closes what is open for it.
+    pub(crate) fn let_go(&mut self) {
+        self.identity.let_go();
+        self.hierarchy.let_go();
+    }
+}
+
+/// What a step has open, and knows of the directories below.
+pub(crate) struct Directories<S: Sys> {
+    open: Vec<(Id, S::Fd)>,
+    subtrees: Vec<(Id, Vec<PathBuf>)>,
+}
+
+impl<S: Sys> Default for Directories<S> {
+    fn default() -> Directories<S> {
+        Directories { open: Vec::new(), subtrees: Vec::new() }
+    }
+}
+
+impl<S: Sys> Directories<S> {
+    /// Takes in a directory that the resolve has opened.
+    pub(crate) fn insert(&mut self, id: Id, fd: S::Fd) {
+        self.open.push((id, fd));
+    }
+
+    /// Takes in that a directory has none below it.
+    pub(crate) fn insert_leaf(&mut self, id: Id) {
+        self.subtrees.push((id, vec![PathBuf::new()]));
+    }
+
+    /// The directory.
+    pub(crate) fn get<'a>(&'a mut self, sys: &S, identity: &'a Identity<S>) -> Result<&'a S::Fd, Failed> {
+        get(&mut self.open, sys, identity)
+    }
+
+    /// The directory, and those at and below it as the step has found them, parents first, relative to it; itself is
+    /// the empty path.
+    pub(crate) fn subtree<'a>(
+        &'a mut self,
+        sys: &S,
+        identity: &'a Identity<S>,
+    ) -> Result<(&'a S::Fd, &'a [PathBuf]), Failed> {
+        let Directories { open, subtrees } = self;
+        let fd = get(open, sys, identity)?;
+        let at = match subtrees.iter().position(|(id, _)| *id == identity.id) {
+            Some(at) => at,
+            None => {
+                subtrees.push((identity.id, descendants(sys, fd)?));
+                subtrees.len() - 1
+            }
+        };
+        Ok((fd, &subtrees[at].1))
+    }
+
+    /// The directories below, if the step has found them.
+    pub(crate) fn take_children(&mut self, id: Id) -> Option<Vec<PathBuf>> {
+        let at = self.subtrees.iter().position(|(known, _)| *known == id)?;
+        Some(self.subtrees.swap_remove(at).1.split_off(1))
+    }
+
+    /// Forgets what is below.
+    pub(crate) fn forget_subtrees(&mut self) {
+        self.subtrees.clear();
+    }
+}
+
+/// The directory of an identity. At most one is opened at a time, for descriptors may be short.
+fn get<'a, S: Sys>(
+    open: &'a mut Vec<(Id, S::Fd)>,
+    sys: &S,
+    identity: &'a Identity<S>,
+) -> Result<&'a S::Fd, Failed> {
+    if let Some(fd) = identity.held() {
+        return Ok(fd);
+    }
+    let at = match open.iter().position(|(id, _)| *id == identity.id) {
+        Some(at) => at,
+        None => {
+            open.clear();
+            open.push((identity.id, identity.open(sys)?));
+            0
+        }
+    };
+    Ok(&open[at].1)
 }
 
 /// kernfs keeps the link count at 2 + subdirectories (`kernfs_refresh_inode`), which tells most groups, the
 /// leaves, apart without listing some fifty files.
-fn is_leaf(stat: &Stat) -> bool {
+pub(crate) fn is_leaf(stat: &Stat) -> bool {
     stat.links == 2
 }
 

@@ -4,8 +4,8 @@ use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
+use super::errors::is_gone;
 use super::file;
-use super::pin::is_gone;
 use crate::machine::Froze;
 use crate::sys::{Open, Sys};
 

@@ -20,12 +20,12 @@ use crate::handle;
 use crate::outcome::ReapError;
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
-use crate::sys::{Kind, Open, Stat, Sys};
+use crate::sys::{Kind, Open, Pid, Stat, Sys};
 
 const CALLER: i32 = 7;
 
 /// The errors that it answers with. Once nothing is left to draw from, no process and no directory is there.
-const ERRORS: [i32; 16] = [
+const ERRORS: [i32; 17] = [
     libc::ENOENT,
     libc::ENODEV,
     libc::EACCES,
@@ -42,6 +42,7 @@ const ERRORS: [i32; 16] = [
     libc::ELOOP,
     libc::ENOTDIR,
     libc::ENOMEM,
+    libc::ESTALE,
 ];
 
 /// Draws every answer from a string of bytes, sound ones mostly, and watches over what is asked of it.
@@ -53,7 +54,7 @@ struct Anything {
     /// Counts calls.
     clock: Cell<u64>,
     /// When a pid was last named by a file.
-    named: RefCell<HashMap<i32, u64>>,
+    named: RefCell<HashMap<Pid, u64>>,
     /// Directories frozen by a write, and not thawed by one.
     frozen: RefCell<BTreeSet<PathBuf>>,
     /// The last thing said about a directory: whether somebody is in it.
@@ -62,6 +63,8 @@ struct Anything {
     unverified: bool,
     /// Facilities that it lacks.
     absent: Vec<Facility>,
+    /// Directories by what was said of their inode numbers.
+    numbered: RefCell<HashMap<u64, PathBuf>>,
     open: Rc<Cell<usize>>,
 }
 
@@ -80,7 +83,7 @@ enum What {
     },
     /// Of this process, opened then.
     Pidfd {
-        pid: i32,
+        pid: Pid,
         at: u64,
     },
 }
@@ -111,6 +114,7 @@ impl Anything {
             occupied: RefCell::default(),
             unverified,
             absent: Vec::new(),
+            numbered: RefCell::default(),
             open: Rc::default(),
         }
     }
@@ -244,8 +248,9 @@ impl Sys for Rc<Anything> {
         (6, 10 + u32::from(self.draw() % 16))
     }
 
-    fn caller(&self) -> (i32, i32) {
-        (CALLER, CALLER)
+    fn caller(&self) -> (Pid, Pid) {
+        let own = Pid::new(CALLER).unwrap();
+        (own, own)
     }
 
     fn open(&self, at: Option<&File>, path: &CStr, how: Open) -> io::Result<File> {
@@ -254,6 +259,14 @@ impl Sys for Rc<Anything> {
         let path = Anything::at(at, path);
         let text = if how == Open::Place || how == Open::Directory { Vec::new() } else { self.text(&path) };
         Ok(self.file(What::Path { path, text }))
+    }
+
+    fn open_identity(&self, mount: &File, ino: u64) -> io::Result<File> {
+        assert!(matches!(mount.what, What::Path { .. }));
+        self.answer(libc::ESTALE)?;
+        let known = self.numbered.borrow().get(&ino).cloned();
+        let path = known.ok_or_else(|| io::Error::from_raw_os_error(libc::ESTALE))?;
+        Ok(self.file(What::Path { path, text: Vec::new() }))
     }
 
     fn read_at(&self, fd: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -308,6 +321,7 @@ impl Sys for Rc<Anything> {
             _ => {
                 let path = Anything::at(at, path);
                 path.hash(&mut hasher);
+                self.numbered.borrow_mut().insert(hasher.finish(), path.clone());
                 if path.starts_with("/u") { 1 } else { 2 * u64::from(path.starts_with("/f")) }
             }
         };
@@ -349,15 +363,15 @@ impl Sys for Rc<Anything> {
         self.answer(libc::ENOENT)
     }
 
-    fn pidfd_open(&self, pid: i32) -> io::Result<File> {
-        assert!(self.named.borrow().contains_key(&pid) && pid > 0, "{pid} opened, which nobody named");
+    fn pidfd_open(&self, pid: Pid) -> io::Result<File> {
+        assert!(self.named.borrow().contains_key(&pid), "{pid} opened, which nobody named");
         Facility::Pidfds.check(&self.absent)?;
         self.answer(libc::ESRCH)?;
         Ok(self.file(What::Pidfd { pid, at: self.clock.get() }))
     }
 
-    fn pidfd_of_thread(&self, tid: i32) -> io::Result<File> {
-        assert_eq!(tid, CALLER);
+    fn pidfd_of_thread(&self, tid: Pid) -> io::Result<File> {
+        assert_eq!(tid.get(), CALLER);
         Facility::Pidfds.check(&self.absent)?;
         self.answer(libc::ENOENT)?;
         Ok(self.file(What::Pidfd { pid: tid, at: self.clock.get() }))
@@ -370,7 +384,7 @@ impl Sys for Rc<Anything> {
 
     fn pidfd_send_signal(&self, fd: &File, signal: i32) -> io::Result<()> {
         let What::Pidfd { pid, at } = fd.what else { panic!("a signal sent to a file") };
-        assert_ne!(pid, CALLER, "the caller is signalled");
+        assert_ne!(pid.get(), CALLER, "the caller is signalled");
         assert!(self.named.borrow()[&pid] > at, "{pid} is signalled, not listed since it was opened");
         assert!([libc::SIGKILL, libc::SIGTERM, libc::SIGCONT].contains(&signal));
         self.answer(libc::ESRCH)
@@ -385,8 +399,8 @@ impl Sys for Rc<Anything> {
         Ok(self.draw() & 1 == 0)
     }
 
-    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
-        assert!(pid > 0 && pid != CALLER, "kill({pid})");
+    fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {
+        assert!(pid.get() != CALLER, "kill({pid})");
         assert!(self.named.borrow().contains_key(&pid), "{pid} signalled, which nobody named");
         let frozen = !self.frozen.borrow().is_empty();
         assert!(self.unverified || frozen, "{pid} signalled, neither verified nor frozen");
@@ -458,10 +472,10 @@ pub fn reap(bytes: &[u8]) {
     let open = Rc::clone(&sys.open);
     let budget = Budget::new(usize::from(sys.draw()));
     let mut entries = Entries::new(Checks::new(Rc::clone(&sys), budget));
-    let Ok(target) = entries.checks.resolve(&reaper) else { return };
+    let Ok((target, findings)) = entries.checks.resolve(&reaper) else { return };
     let (completer, handle) = handle::channel(&QUEUE);
     let mut around = Around { sys: &sys, watched: RefCell::default(), command: None };
-    entries.spawn(Spawn { reaper, target, completer }, &around);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &around);
     let mut quiet = 0;
     while !handle.is_complete() {
         assert_eq!(entries.len(), 1);
@@ -497,7 +511,7 @@ pub fn accepted(subsystem: &[u8], slice: &[u8], name: &[u8]) {
     // Draws that are sound answers.
     let resolve = |reaper: &Reaper| {
         let sys = Rc::new(Anything::new(vec![0; 4096], false));
-        Checks::new(sys, Budget::new(0)).resolve(reaper).ok().map(|target| target.path().to_path_buf())
+        Checks::new(sys, Budget::new(0)).resolve(reaper).ok().map(|(target, _)| target.path().to_path_buf())
     };
     let parts = |bytes: &[u8]| -> Vec<Vec<u8>> {
         bytes.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()

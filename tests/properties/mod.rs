@@ -12,13 +12,13 @@ use std::time::Duration;
 
 pub use self::anything::{accepted, reap};
 
-use crate::cgroup::own::{Mount, membership};
-use crate::cgroup::procs::Listing;
+use crate::cgroup::members::MemberList;
+use crate::cgroup::mounts::{Mount, membership};
 use crate::cgroup::{proc, v1, v2};
 use crate::machine::Froze;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
-use crate::sys::{Open, Stat, Sys};
+use crate::sys::{Open, Pid, Stat, Sys};
 use crate::{Reactor, SpawnError};
 
 /// A kernel whose every file has the same text, and that takes whatever is written.
@@ -86,8 +86,13 @@ impl Sys for Text<'_> {
         (0, 0)
     }
 
-    fn caller(&self) -> (i32, i32) {
-        (1, 1)
+    fn caller(&self) -> (Pid, Pid) {
+        let own = Pid::new(1).unwrap();
+        (own, own)
+    }
+
+    fn open_identity(&self, _: &File, _: u64) -> io::Result<File> {
+        unsupported()
     }
 
     fn stat(&self, _: Option<&File>, _: &CStr) -> io::Result<Stat> {
@@ -106,11 +111,11 @@ impl Sys for Text<'_> {
         unsupported()
     }
 
-    fn pidfd_open(&self, _: i32) -> io::Result<File> {
+    fn pidfd_open(&self, _: Pid) -> io::Result<File> {
         unsupported()
     }
 
-    fn pidfd_of_thread(&self, _: i32) -> io::Result<File> {
+    fn pidfd_of_thread(&self, _: Pid) -> io::Result<File> {
         unsupported()
     }
 
@@ -126,7 +131,7 @@ impl Sys for Text<'_> {
         unsupported()
     }
 
-    fn kill(&self, _: i32, _: i32) -> io::Result<()> {
+    fn kill(&self, _: Pid, _: i32) -> io::Result<()> {
         unsupported()
     }
 }
@@ -140,7 +145,7 @@ fn here() -> &'static Path {
 }
 
 /// The number that a text is, if it is a positive one that a pid can have.
-fn positive(text: &[u8]) -> Option<i32> {
+fn positive(text: &[u8]) -> Option<Pid> {
     let digits = text.strip_prefix(b"+").unwrap_or(text);
     if digits.is_empty() {
         return None;
@@ -149,31 +154,30 @@ fn positive(text: &[u8]) -> Option<i32> {
         let value = digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0'))?;
         (value <= i64::from(i32::MAX)).then_some(value)
     });
-    value.and_then(|value| i32::try_from(value).ok()).filter(|&pid| pid > 0)
+    value.and_then(|value| Pid::new(i32::try_from(value).ok()?))
 }
 
 /// `cgroup.procs`: a pid is what stands alone in a line and is positive; every other line is somebody too.
 pub fn members(text: &[u8], chunk: u16) {
     let sys = Text { chunk: usize::from(chunk).max(1), ..Text::new(text) };
-    let mut listing = Listing::default();
+    let mut listing = MemberList::default();
     listing.add(&sys, &File::Any, here()).unwrap();
     listing.finish();
     let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
-    let mut pids: Vec<i32> = lines.iter().filter_map(|line| positive(line)).collect();
-    assert_eq!(listing.strangers, lines.len() - pids.len());
+    let mut pids: Vec<Pid> = lines.iter().filter_map(|line| positive(line)).collect();
+    assert_eq!(listing.unmapped, lines.len() - pids.len());
     pids.sort_unstable();
     pids.dedup();
     assert_eq!(listing.pids, pids);
     assert_eq!(listing.is_empty(), lines.is_empty());
     assert!(pids.iter().all(|&pid| listing.contains(pid)));
-    assert!(![0, -1, i32::MIN].iter().any(|&pid| listing.contains(pid)));
 }
 
 /// `/proc/TID/status`, where a threaded group names threads: the process is what a line `Tgid:` says, or there
 /// is an error.
 pub fn threads(status: &[u8]) {
     let sys = Text { threaded: true, ..Text::new(status) };
-    let mut listing = Listing::default();
+    let mut listing = MemberList::default();
     let added = listing.add(&sys, &File::Any, here());
     let said = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
     match said.and_then(|pid| positive(pid.trim_ascii())) {
@@ -235,10 +239,11 @@ pub fn freezer(text: &[u8]) {
 
 /// `/proc/PID/stat`: anything may come; and whatever a process calls itself, its state and flags are found.
 pub fn stat(name: &[u8], state: u8, flags: u64) {
-    proc::stat(&Text::new(name), 1);
+    let pid = Pid::new(1).unwrap();
+    proc::stat(&Text::new(name), pid);
     let state = char::from(b'A' + state % 26);
     let text = [b"1 (", name, format!(") {state} 1 1 1 0 -1 {flags} 0 0\n").as_bytes()].concat();
-    let stat = proc::stat(&Text::new(&text), 1).unwrap();
+    let stat = proc::stat(&Text::new(&text), pid).unwrap();
     assert_eq!(stat.state, state);
     assert_eq!(stat.is_exiting(), flags & 0x4 != 0);
     assert_eq!(stat.is_kernel_thread(), flags & 0x20_0000 != 0);

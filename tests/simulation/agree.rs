@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::kernel::{FREEZER, Features, GroupId, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use crate::common::{self, Proc, Sandbox, TIMEOUT, TraceExit, require, test_name};
-use crate::sys::{Linux, Open, Sys};
+use crate::sys::{Linux, Open, Pid, Sys};
 
 /// What a process of a scene is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,7 +280,10 @@ impl<T: Stage> Scene<'_, T> {
     }
 
     fn pidfd(&mut self, process: usize) -> <T::Kernel as Sys>::Fd {
-        self.stage.kernel().pidfd_open(self.stage.pid(process)).expect("it lives, and the kernel has pidfds")
+        self.stage
+            .kernel()
+            .pidfd_open(id(self.stage.pid(process)))
+            .expect("it lives, and the kernel has pidfds")
     }
 
     fn signal(&mut self, pidfd: &<T::Kernel as Sys>::Fd, signal: i32) {
@@ -312,6 +315,10 @@ impl<T: Stage> Scene<'_, T> {
         let stat = self.stage.kernel().stat(at, path);
         self.line(what, stat.map(|stat| format!("{:?}, root of a mount: {:?}", stat.kind, stat.mount_root)));
     }
+}
+
+fn id(pid: i32) -> Pid {
+    Pid::new(pid).expect("positive")
 }
 
 fn path(path: &Path) -> CString {
@@ -351,7 +358,7 @@ macro_rules! scenes {
 fn features() -> Features {
     let own = i32::try_from(std::process::id()).expect("a pid");
     let kernel = Linux::default();
-    let pidfd = kernel.pidfd_open(own).ok();
+    let pidfd = kernel.pidfd_open(id(own)).ok();
     Features {
         pidfd: pidfd.is_some(),
         cgroup_kill: common::cgroup_kill().is_ok(),
@@ -587,13 +594,13 @@ scenes! {
         scene.until(&v2, "cgroup.events", "populated 0, frozen 0");
         scene.read(&v1, "cgroup.procs");
         scene.read(&v2, "cgroup.procs");
-        scene.line("of a zombie", kernel.pidfd_open(stage.pid(process)).map(|_| "opened".into()));
+        scene.line("of a zombie", kernel.pidfd_open(id(stage.pid(process))).map(|_| "opened".into()));
         scene.signal(&pidfd, libc::SIGKILL);
         stage.wait(process);
         scene.exited(&pidfd);
         scene.signal(&pidfd, libc::SIGKILL);
-        scene.line("of nobody", kernel.pidfd_open(stage.pid(process)).map(|_| "opened".into()));
-        let killed = kernel.kill(stage.pid(process), libc::SIGKILL);
+        scene.line("of nobody", kernel.pidfd_open(id(stage.pid(process))).map(|_| "opened".into()));
+        let killed = kernel.kill(id(stage.pid(process)), libc::SIGKILL);
         scene.line("kill", killed.map(|()| "sent".into()));
         let dead = format!("/proc/{}/cgroup", stage.pid(process));
         let read = kernel.open(None, &path(dead.as_ref()), Open::Read).map(|_| "opened".into());

@@ -13,7 +13,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::sys::{Kind, Open, Stat, Sys};
+use crate::sys::{Kind, Open, Pid, Stat, Sys};
 
 pub(super) const FREEZER: usize = 0;
 pub(super) const CPU: usize = 1;
@@ -288,6 +288,8 @@ pub(super) struct World {
     pub(super) thread: Option<[GroupId; 3]>,
     /// How long zombies wait for their parents, if always the same.
     pub(super) wait_after: Option<Duration>,
+    /// The library may open directories by their inode numbers.
+    pub(super) handles: bool,
     pub(super) descriptors: usize,
     pub(super) descriptor_limit: usize,
     /// Some call was refused for want of rights or of a facility, ever and in which step last.
@@ -334,6 +336,7 @@ impl World {
             acts: 0,
             thread: None,
             wait_after: None,
+            handles: true,
             descriptors: 0,
             descriptor_limit: usize::MAX,
             refused: !features.pidfd,
@@ -1070,6 +1073,7 @@ impl Drop for Fd {
 /// Failures that a call may meet whatever it is for.
 const LOOKUP: &[i32] = &[libc::EACCES, libc::EIO, libc::ENOMEM, libc::EINTR];
 const OPEN: &[i32] = &[libc::EACCES, libc::EMFILE, libc::ENFILE, libc::EIO, libc::ENOMEM, libc::EINTR];
+const HANDLE: &[i32] = &[libc::EMFILE, libc::ENFILE, libc::EIO, libc::ENOMEM, libc::EINTR];
 const READ: &[i32] = &[libc::EIO, libc::EINTR, libc::ENOMEM];
 const WRITE: &[i32] = &[libc::EIO, libc::EINTR, libc::EPERM, libc::EBUSY, libc::EOPNOTSUPP];
 
@@ -1110,8 +1114,9 @@ impl Sys for Sim {
         self.0.borrow().now
     }
 
-    fn caller(&self) -> (i32, i32) {
-        (SELF, if self.0.borrow().thread.is_some() { THREAD } else { SELF })
+    fn caller(&self) -> (Pid, Pid) {
+        let id = |id| Pid::new(id).expect("positive");
+        (id(SELF), id(if self.0.borrow().thread.is_some() { THREAD } else { SELF }))
     }
 
     fn release(&self) -> (u32, u32) {
@@ -1137,6 +1142,22 @@ impl Sys for Sim {
             object
         };
         self.fd(object)
+    }
+
+    fn open_identity(&self, mount: &Fd, ino: u64) -> io::Result<Fd> {
+        let group = {
+            let mut world = self.0.borrow_mut();
+            world.enter("open_by_handle_at", HANDLE)?;
+            if !world.handles {
+                return Err(errno(libc::EPERM));
+            }
+            let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
+            let hierarchy = world.groups[mount].hierarchy;
+            let group = ino as usize - 1;
+            let there = |group: &&Group| group.hierarchy == hierarchy && !group.removed;
+            world.groups.get(group).filter(there).map(|_| group).ok_or_else(|| errno(libc::ESTALE))?
+        };
+        self.fd(Object::Group(group))
     }
 
     fn read_at(&self, fd: &Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -1286,23 +1307,19 @@ impl Sys for Sim {
         result.map_err(errno)
     }
 
-    fn pidfd_open(&self, pid: i32) -> io::Result<Fd> {
+    fn pidfd_open(&self, pid: Pid) -> io::Result<Fd> {
         let ino = {
             let mut world = self.0.borrow_mut();
             world.enter("pidfd_open", &[libc::EMFILE, libc::ENFILE, libc::ENOMEM])?;
             if !world.features.pidfd {
                 return Err(errno(libc::ENOSYS));
             }
-            if pid <= 0 {
-                world.outrage(format!("pidfd_open({pid})"));
-                return Err(errno(libc::EINVAL));
-            }
-            world.by_pid(pid).filter(|p| !p.nature.stranger).ok_or_else(|| errno(libc::ESRCH))?.ino
+            world.by_pid(pid.get()).filter(|p| !p.nature.stranger).ok_or_else(|| errno(libc::ESRCH))?.ino
         };
         self.fd(Object::Pidfd(ino))
     }
 
-    fn pidfd_of_thread(&self, tid: i32) -> io::Result<Fd> {
+    fn pidfd_of_thread(&self, tid: Pid) -> io::Result<Fd> {
         if self.0.borrow().features.pidfs { self.pidfd_open(tid) } else { Err(errno(libc::EINVAL)) }
     }
 
@@ -1331,14 +1348,10 @@ impl Sys for Sim {
         Ok(world.process(ino).is_none_or(|process| process.life == Life::Dead))
     }
 
-    fn kill(&self, pid: i32, signal: i32) -> io::Result<()> {
+    fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
         world.enter("kill", &[])?;
-        if pid <= 0 {
-            world.outrage(format!("kill({pid})"));
-            return Err(errno(libc::EINVAL));
-        }
-        let process = world.by_pid(pid).filter(|p| !p.nature.stranger);
+        let process = world.by_pid(pid.get()).filter(|p| !p.nature.stranger);
         let ino = process.map(|p| p.ino).ok_or_else(|| errno(libc::ESRCH))?;
         let (now, step, thawed_in) = (world.now, world.step, world.thawed_in);
         let loose = |p: &mut Process| {

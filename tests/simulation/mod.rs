@@ -26,7 +26,7 @@ use self::kernel::{
 };
 use self::others::{some_nature, some_time};
 use crate::cgroup::Notice;
-use crate::cgroup::{Budget, Checks};
+use crate::cgroup::{Budget, Checks, Findings};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
@@ -119,6 +119,7 @@ impl History {
         let features = Features::of(rng.usize(..Features::LEVELS));
         let mut world = World::new(rng.fork(), features);
         world.note(|| format!("{features:?}"));
+        world.handles = rng.bool();
         let slices = ROOTS.map(|root| world.mkdir(root, "slice"));
         if rng.u8(..8) == 0 {
             world.set_frozen(slices[FREEZER], Some(Hand::Theirs));
@@ -201,8 +202,9 @@ impl History {
         if calls > CALLS {
             self.problem(format!("{calls} system calls in one step"));
         }
-        // Those of the guard, and in the queue nothing is opened.
-        if descriptors > self.budget.used() + 2 {
+        // Two tell of the caller's own cgroups, and each hierarchy has one of its mount and one of a parent. In the queue
+        // nothing is opened.
+        if descriptors > self.budget.used() + 2 + 2 * MOUNTS.len() {
             self.problem(format!("{descriptors} descriptors, {} of them permitted", self.budget.used()));
         }
     }
@@ -321,10 +323,12 @@ impl History {
         reap.found &= tops_left(&world, of);
         drop(world);
         match resolved {
-            Ok(target) => {
+            Ok((target, findings)) => {
                 let (completer, handle) = handle::channel(&self.queue);
                 reap.handle = Some(handle);
-                let spawn = Spawn { reaper: reap.reaper.clone(), target, completer };
+                // Another thread's are not good here.
+                let findings = if reap.queued_for.is_some() { Findings::default() } else { findings };
+                let spawn = Spawn { reaper: reap.reaper.clone(), target, findings, completer };
                 match reap.queued_for {
                     Some(wait) => reap.queued = Some((now + wait, spawn)),
                     // Its first step trusts the checks.

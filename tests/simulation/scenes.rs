@@ -3,20 +3,20 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, Hand, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::{Around, queue};
-use crate::cgroup::procs::Kill;
-use crate::cgroup::procs::{How, Listing, Unverified, Victims};
-use crate::cgroup::{Budget, Checks, Facts, Kernel, OwnCgroups};
+use crate::cgroup::members::MemberList;
+use crate::cgroup::signalled::{Pidfds, Signalled, Tally};
+use crate::cgroup::{Budget, Checks, Facts, Kernel};
 use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, Reaper, Signal};
+use crate::sys::Pid;
 
 /// More system calls than a scene makes.
 const CALLS: u32 = 60;
@@ -41,9 +41,9 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
     let reaper = reaper(&["cpu"]);
-    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, completer }, &Around::new(&sim));
+    entries.spawn(Spawn { reaper, target, findings, completer }, &Around::new(&sim));
     (sim, entries, handle)
 }
 
@@ -92,7 +92,7 @@ fn roots_are_refused() {
         let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
         for root in MOUNTS {
             let group = checks.resolve(&Reaper::at(format!("{root}/group")));
-            assert!(group.is_ok_and(|target| target.found()), "{root}");
+            assert!(group.is_ok_and(|(target, _)| target.found()), "{root}");
             let refusal = checks.resolve(&Reaper::at(root)).err();
             assert!(matches!(refusal, Some(Refusal::Root { .. })), "{refusal:?}");
         }
@@ -173,10 +173,10 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
         let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
         let reaper = reaper(&["cpu"]);
         // A call of the spawn's own checks refuses it.
-        let Ok(target) = entries.checks.resolve(&reaper) else { continue };
+        let Ok((target, findings)) = entries.checks.resolve(&reaper) else { continue };
         let (completer, handle) = handle::channel(&queue);
         let around = Around::new(&sim);
-        entries.spawn(Spawn { reaper, target, completer }, &around);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &around);
         run(&sim, &mut entries);
         match handle.try_wait() {
             Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 3, .. })) => {}
@@ -203,9 +203,9 @@ fn a_late_cancel_is_not_for_another() {
         world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
         drop(world);
         let reaper = reaper(&["cpu"]);
-        let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+        let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, completer }, &around);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &around);
         let soon = sim.0.borrow().now + Duration::from_millis(1);
         sim.0.borrow_mut().advance(soon);
         let id = *around.watched.borrow().last().expect("a watch");
@@ -242,9 +242,9 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
         }
         drop(world);
         let reaper = reaper(&["cpu"]);
-        let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+        let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, completer }, &Around::new(&sim));
+        entries.spawn(Spawn { reaper, target, findings, completer }, &Around::new(&sim));
         assert!(entries.has_deferred());
         handle
     };
@@ -283,9 +283,9 @@ fn a_deadline_amid_the_first_signal_kills_everybody() {
     let mut around = Around::new(&sim);
     let (grace, deadline) = (Duration::from_secs(50), Duration::from_secs(10));
     let reaper = reaper(&["cpu"]).grace(Signal::TERM, grace).deadline(deadline);
-    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, completer }, &around);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &around);
     let late = sim.0.borrow().now + deadline;
     sim.0.borrow_mut().advance(late);
     for _ in 0..4 {
@@ -317,9 +317,9 @@ fn who_came_in_the_grace_is_waited_for() {
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
     let around = Around::new(&sim);
     let reaper = reaper(&["cpu", "unified"]).grace(Signal::TERM, Duration::from_millis(5));
-    let target = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, completer }, &around);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &around);
     let nature = Nature { hangs: true, ..Nature::default() };
     let late = [elsewhere[FREEZER], elsewhere[CPU], groups[1]];
     let late = sim.0.borrow_mut().add_process(late, nature, None);
@@ -346,25 +346,19 @@ fn who_left_before_the_kill_is_not_waited_for() {
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (gone, left) = (pid(leaves), pid(stays));
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let (own, budget) = (Mutex::new(OwnCgroups::default()), Budget::new(100));
+    let checks = Checks::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Kernel {
-        sys: &sim,
-        own: &own,
-        budget: &budget,
-        metrics: &mut metrics,
-        watch: None,
-        facts: &mut facts,
+    let mut kernel = Kernel::new(&checks, &mut metrics, &mut facts, None);
+    let list = |pids: &[i32]| {
+        let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
+        MemberList { pids, unmapped: 0 }
     };
-    let listing = |pids: &[i32]| Listing { pids: pids.to_vec(), strangers: 0 };
-    let mut victims = Victims::new();
-    let second = || {
-        sim.0.borrow_mut().migrate(leaves, ROOTS);
-        Ok(listing(&[left]))
-    };
-    victims.identify_all(&mut kernel, &listing(&[gone, left]), second).expect("nothing fails");
-    assert_eq!(victims.pids().collect::<Vec<_>>(), [left]);
-    let mut all_dead = || victims.all_dead(&mut kernel).expect("nothing fails");
+    let mut signalled = Signalled::new();
+    let identified = signalled.identify(&mut kernel, &list(&[gone, left])).expect("nothing fails");
+    sim.0.borrow_mut().migrate(leaves, ROOTS);
+    signalled.track(identified, &list(&[left]));
+    assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
+    let mut all_dead = || signalled.all_dead(&mut kernel).expect("nothing fails");
     let mut world = sim.0.borrow_mut();
     world.sigkill(leaves);
     world.sigkill(stays);
@@ -387,27 +381,26 @@ fn who_comes_after_a_kill_of_both_kinds_is_new() {
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (member, newcomer) = (pid(member), pid(newcomer));
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let (own, budget) = (Mutex::new(OwnCgroups::default()), Budget::new(100));
+    let checks = Checks::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Kernel {
-        sys: &sim,
-        own: &own,
-        budget: &budget,
-        metrics: &mut metrics,
-        watch: None,
-        facts: &mut facts,
+    let mut kernel = Kernel::new(&checks, &mut metrics, &mut facts, None);
+    let list = |pids: &[i32]| {
+        let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
+        MemberList { pids, unmapped: 0 }
     };
-    let listing = |pids: &[i32]| Listing { pids: pids.to_vec(), strangers: 0 };
-    let how = How { signal: Signal::KILL, unverified: Unverified::Nobody, frozen: false };
-    let mut victims = Victims::new();
-    victims.killed_all(None);
-    let there = listing(&[member]);
-    let mut kill = Kill::default();
-    victims
-        .signal(&mut kernel, how, &mut None, &there, |_| Ok(listing(&[member])), &mut kill)
+    let mut signalled = Signalled::new();
+    signalled.killed_all(None);
+    let there = list(&[member]);
+    let (mut tally, mut obstacle) = (Tally::new(), None);
+    let opened = signalled
+        .open(&mut kernel, Signal::KILL, &there, None, &mut tally, &mut obstacle)
         .expect("nothing fails");
-    assert_eq!(kill.signalled, 1);
-    assert_eq!(victims.compare(&listing(&[member, newcomer])), (true, false));
+    let Pidfds::Opened(opened) = opened else { panic!("there are pidfds") };
+    signalled
+        .send(&mut kernel, Signal::KILL, opened, &there, &mut tally, &mut obstacle)
+        .expect("nothing fails");
+    assert_eq!(tally.signalled, 1);
+    assert_eq!(signalled.compare(&list(&[member, newcomer])), (true, false));
 }
 
 /// A member that may not be killed is watched all the same: it may go by itself.

@@ -1,21 +1,21 @@
-//! v1 freezer cgroups that hold members of a target frozen, and with them its SIGKILL, without being part of
-//! it: an ancestor, or on a hybrid machine the v1 group of processes that are killed by their v2 group.
+//! External freezes: v1 freezer cgroups that hold members of a target frozen, so that SIGKILL stays pending, without
+//! being part of it: an ancestor, or on a hybrid machine the v1 group of processes that are killed by their v2 group.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, c_path, read_path};
-use super::own::{Mount, membership};
-use super::procs::Listing;
+use super::members::MemberList;
+use super::mounts::{Mount, membership};
 use super::tree::descendants;
 use super::v1;
-use crate::sys::{Open, Sys};
+use crate::sys::{Open, Pid, Sys};
 
-/// Members asked in one step who holds them frozen.
+/// Members of which one step finds out what holds them frozen.
 const ASKED: usize = 64;
 
 /// The freezer cgroup whose own freeze holds the process.
-pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: i32, mount: &Mount) -> Option<PathBuf> {
+pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: Pid, mount: &Mount) -> Option<PathBuf> {
     let cgroups = read_path(sys, format!("/proc/{pid}/cgroup").as_ref()).ok()?;
     let mut dir = mount.path_of(membership(&cgroups, mount)?)?;
     let says = |dir: &PathBuf, file: &str| read_path(sys, &dir.join(file)).unwrap_or_default();
@@ -33,14 +33,14 @@ pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: i32, mount: &Mount) -> Option<Path
     }
 }
 
-/// Thaws the groups that hold members frozen and nobody else. False if there is one that is not ours to thaw.
+/// Thaws the groups that hold members frozen and no other process. False if one of them holds another.
 ///
 /// What is inside of the target's `own` freezer groups, or above one, is left to the thaw of those.
 pub(crate) fn thaw<S: Sys>(
     sys: &S,
     mount: Option<&Mount>,
-    members: &Listing,
-    own: &[&Path],
+    members: &MemberList,
+    own: &[PathBuf],
 ) -> io::Result<bool> {
     let Some(mount) = mount else { return Ok(true) };
     let mut dirs: Vec<PathBuf> =
@@ -55,17 +55,17 @@ pub(crate) fn thaw<S: Sys>(
     Ok(thawed)
 }
 
-fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &Listing) -> io::Result<bool> {
+fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<bool> {
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
-    let mut held = Listing::default();
+    let mut held = MemberList::default();
     for below in descendants(sys, &group)? {
         held.add(sys, &group, &below)?;
     }
     held.finish();
-    if held.strangers > 0 || held.pids.iter().any(|pid| !members.contains(*pid)) {
+    if held.unmapped > 0 || held.pids.iter().any(|pid| !members.contains(*pid)) {
         return Ok(false);
     }
-    log::info!("{}: holds the target frozen and nobody else; thawing it", dir.display());
+    log::info!("thawing {}, which holds members of the target frozen and no other process", dir.display());
     file::write(sys, &group, Path::new(""), v1::STATE, b"THAWED")?;
     Ok(true)
 }

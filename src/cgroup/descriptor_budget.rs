@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Reaps may hold three quarters of RLIMIT_NOFILE. The rest is the caller's, and the reserve out of which
-/// every step opens what it needs for a moment: without one not even `cgroup.kill` could be opened. A reap
-/// that gets none goes on without, by path and by timer, and asks again at its next look.
+/// Reaps may hold three quarters of RLIMIT_NOFILE. The rest is the caller's, and the reserve out of which every step
+/// opens what it needs for a moment (without one not even `cgroup.kill` could be opened), and which the few descriptors
+/// come out of that all reaps of a hierarchy share. A reap that gets no permit goes on without, by path and by timer, and
+/// asks again at its next check.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     inner: Arc<Inner>,
@@ -28,8 +29,8 @@ impl Budget {
         self.take_below(self.inner.limit)
     }
 
-    /// A permit for what only spares a few microseconds: half of the budget is not for that.
-    pub(crate) fn take_for_comfort(&self) -> Option<Permit> {
+    /// A permit for a target's directory, without which it is reached by its path: half of the budget is for watches.
+    pub(crate) fn take_optional(&self) -> Option<Permit> {
         self.take_below(self.inner.limit / 2)
     }
 
@@ -66,11 +67,11 @@ mod tests {
         let budget = Budget::new(8);
         let watches: Vec<Permit> = std::iter::from_fn(|| budget.take()).collect();
         assert_eq!(watches.len(), 6);
-        assert!(budget.take_for_comfort().is_none());
+        assert!(budget.take_optional().is_none());
         drop(watches);
         assert_eq!(budget.used(), 0);
-        let comfort: Vec<Permit> = std::iter::from_fn(|| budget.take_for_comfort()).collect();
-        assert_eq!(comfort.len(), 3);
+        let optional: Vec<Permit> = std::iter::from_fn(|| budget.take_optional()).collect();
+        assert_eq!(optional.len(), 3);
         assert!(budget.take().is_some());
         assert!(Budget::new(0).take().is_none());
         assert!(Budget::new(usize::MAX).take().is_some());

@@ -1,0 +1,158 @@
+//! Checking a target: whether it has members, and how they have changed.
+
+use std::path::Path;
+
+use super::errors::Failed;
+use super::hierarchy::{Events, Hierarchy, Watch};
+use super::identity::Fate;
+use super::members::MemberList;
+use super::step::Step;
+use super::target::{Progress, Target};
+use super::tree::{Directories, Tree};
+use super::{Kernel, Notice, file, v2};
+use crate::machine::{Change, Checked, Detail, ExitNotice, Failure, Population};
+use crate::outcome::Act;
+use crate::sys::{Open, Sys};
+
+impl<S: Sys> Step<'_, '_, S> {
+    /// Checks the whole target. Members are listed only where `detail` asks for them, or where there is no other way to
+    /// tell whether there are any.
+    pub(crate) fn check(&mut self, detail: Detail) -> Checked {
+        self.kernel.metrics.checks += 1;
+        self.target.progress = Progress::None;
+        (self.findings.members, self.findings.just_read) = (None, false);
+        let v1_members = self.findings.v1_members.take();
+        if v1_members.is_none() {
+            self.findings.directories.forget_subtrees();
+        }
+        // The members of a v2 directory that die of `cgroup.kill`, which says so itself, need not be known.
+        let cgroup_kill = self.target.cgroup_kill;
+        let list_v2 = cgroup_kill.needs_members()
+            || detail == Detail::Members
+                && (cgroup_kill.was_written() || self.kernel.facts.exiting_not_listed);
+        let mut members = MemberList::default();
+        let (mut populated, mut listed, mut passed_over) = (false, false, false);
+        let refused = self.each(|kernel, tree, directories| {
+            if tree.hierarchy.is_v1() {
+                listed = true;
+                return match v1_members {
+                    Some(_) => Ok(()),
+                    None => members.add_tree(kernel.sys, tree, directories),
+                };
+            }
+            if !read_populated(kernel, tree, directories)? {
+                return Ok(());
+            }
+            populated = true;
+            if list_v2 {
+                listed = true;
+                members.add_tree(kernel.sys, tree, directories)
+            } else {
+                passed_over = true;
+                Ok(())
+            }
+        });
+        members.extend(v1_members.unwrap_or_default());
+        members.finish();
+        // Of a list that is not whole nothing follows but that there are members.
+        let whole = listed && refused.is_none();
+        let (joined, fewer) = if whole { self.target.signalled.compare(&members) } else { (false, false) };
+        let mut unknown = refused;
+        if !members.is_empty() {
+            populated = true;
+            // v1 has no notification, and that of v2 comes late where it follows another.
+            if cgroup_kill.was_written() || self.target.signalled.any_tried() {
+                self.target.signalled.rewatch(self.kernel, &members);
+            }
+        } else if !populated && unknown.is_none() && self.target.trees.iter().any(may_hide_exiting) {
+            match self.target.signalled.all_dead(self.kernel) {
+                Ok(Some(dead)) => populated |= !dead,
+                Ok(None) => return Checked::Unfinished,
+                Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
+            }
+        }
+        if let Some((path, cause)) = unknown {
+            let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
+            log::debug!("cannot check {}: {cause:?}", path.display());
+            self.obstacle(Act::Check, (path, cause));
+            if !populated {
+                return Checked::Unknown(failure);
+            }
+        }
+        if populated {
+            // Where exiting tasks are not listed, every member has to be known before a kill.
+            let enough = whole && !(passed_over && self.kernel.facts.exiting_not_listed);
+            self.findings.members = enough.then_some(members);
+            let change = Change::new(joined, fewer);
+            return Checked::Populated(Population { change, notice: self.target.exit_notice() });
+        }
+        // All that were signalled are dead by now.
+        self.target.signalled.forget();
+        match self.target.fate() {
+            Some(Fate::Removed) => Checked::Gone,
+            Some(Fate::Replaced) => Checked::Replaced,
+            None => {
+                self.findings.just_read = matches!(&*self.target.trees, [tree] if !tree.hierarchy.is_v1());
+                Checked::Empty { replaced: self.target.is_replaced() }
+            }
+        }
+    }
+}
+
+impl<S: Sys> Target<S> {
+    /// How the loop learns that the members exit.
+    pub(super) fn exit_notice(&self) -> ExitNotice {
+        match (self.is_v1(), self.signalled.are_watched()) {
+            (true, true) => ExitNotice::Prompt,
+            (true, false) => ExitNotice::None,
+            (false, _) => ExitNotice::Delayed,
+        }
+    }
+}
+
+/// Whether a tree without listed members may have some that are exiting: v1, or one that is gone without having said that
+/// it is empty.
+fn may_hide_exiting<S: Sys>(tree: &Tree<S>) -> bool {
+    match &tree.hierarchy {
+        Hierarchy::V1(_) => true,
+        Hierarchy::V2(events) => !tree.is_left() && !events.empty,
+    }
+}
+
+/// Reads whether a v2 tree has members, through a watched descriptor where one can be had.
+fn read_populated<S: Sys>(
+    kernel: &mut Kernel<'_, S>,
+    tree: &mut Tree<S>,
+    directories: &mut Directories<S>,
+) -> Result<bool, Failed> {
+    let sys = kernel.sys;
+    let Tree { identity, hierarchy: Hierarchy::V2(Events { watch, empty }), .. } = tree else {
+        return Ok(false);
+    };
+    let mut buffer = [0; 256];
+    let events = match watch {
+        Watch::On { file, .. } => v2::parse(file::read_small(sys, file, &mut buffer)?)?,
+        Watch::Unwatched | Watch::Refused => {
+            let dir = directories.get(sys, identity)?;
+            let permit = if matches!(watch, Watch::Refused) { None } else { kernel.permit() };
+            match permit {
+                None => v2::events(sys, dir)?,
+                Some(permit) => {
+                    let file = file::open(sys, dir, Path::new(""), v2::EVENTS, Open::Read)?;
+                    // Read, then watch: kernfs counts changes and remembers the count at the read, so one in between
+                    // is notified as soon as the watch stands.
+                    let events = v2::parse(file::read_small(sys, &file, &mut buffer)?)?;
+                    if events.populated {
+                        *watch = match kernel.watch(&file, Notice::Events) {
+                            true => Watch::On { file, _permit: permit },
+                            false => Watch::Refused,
+                        };
+                    }
+                    events
+                }
+            }
+        }
+    };
+    *empty = !events.populated;
+    Ok(events.populated)
+}

@@ -1,0 +1,166 @@
+//! What an error of the kernel means, by the kind of call that gave it: the one table, and what else can stand in the
+//! way of a step.
+
+use std::io;
+
+use super::identity::Fate;
+
+/// The kinds of calls that the same errno means different things of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// On a cgroup's directory or one of its files: by a path, below a descriptor, or through an open file.
+    Cgroup,
+    /// open_by_handle_at(2).
+    Handle,
+    /// pidfd_open(2).
+    PidfdOpen,
+    /// pidfd_send_signal(2) and kill(2).
+    Signal,
+}
+
+/// What an error says about the object of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The directory, file or process is not there.
+    Gone,
+    /// The caller lacks the right.
+    Denied,
+    /// The kernel, or this kind of object, has no such operation.
+    Unsupported,
+    /// The process or the machine is short of descriptors or memory.
+    Short,
+    /// Something uses the object.
+    Busy,
+    /// Nothing is known of the object.
+    Unknown,
+}
+
+/// The table. Sources are functions of the kernel, as of Linux 6.18.
+pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
+    let Some(errno) = error.raw_os_error() else { return Meaning::Unknown };
+    match (call, errno) {
+        // A lookup finds no such name, also below a descriptor of a removed directory (`link_path_walk`,
+        // `kernfs_iop_lookup`); a write comes to a cgroup that is being removed (`cgroup_kn_lock_live`).
+        (Call::Cgroup, libc::ENOENT) => Meaning::Gone,
+        // A file was open when its directory was removed (`kernfs_get_active`).
+        (Call::Cgroup, libc::ENODEV) => Meaning::Gone,
+        // No node has the id (`kernfs_fh_to_dentry`).
+        (Call::Handle, libc::ESTALE) => Meaning::Gone,
+        // No process has the pid any more (`find_get_pid`, `kill_pid_info`).
+        (Call::PidfdOpen | Call::Signal, libc::ESRCH) => Meaning::Gone,
+        // The number is that of a thread, or of a kernel thread, which some kernels refuse and no signal kills
+        // (`pidfd_prepare`; for a thread ENOENT since 6.14).
+        (Call::PidfdOpen, libc::EINVAL | libc::ENOENT) => Meaning::Gone,
+
+        // No such call, or a seccomp filter that does not let it through.
+        (Call::PidfdOpen, libc::ENOSYS | libc::EPERM) => Meaning::Unsupported,
+        // Not for a threaded cgroup (`cgroup_kill_write`, `cgroup_procs_start`).
+        (Call::Cgroup, libc::EOPNOTSUPP) => Meaning::Unsupported,
+
+        // `inode_permission`, `check_kill_permission`, `may_decode_fh`, and a read-only mount (`mnt_want_write`).
+        (_, libc::EACCES | libc::EPERM | libc::EROFS) => Meaning::Denied,
+
+        // `alloc_fd`, `alloc_empty_file`, and any allocation.
+        (_, libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Meaning::Short,
+
+        // Members, children, or a mount (`cgroup_destroy_locked`, `vfs_rmdir`).
+        (Call::Cgroup, libc::EBUSY) => Meaning::Busy,
+
+        _ => Meaning::Unknown,
+    }
+}
+
+/// Whether a cgroup, or what was looked up in it, is not there.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    meaning(Call::Cgroup, error) == Meaning::Gone
+}
+
+/// Whether a call on a cgroup was refused for lack of rights.
+pub(crate) fn is_denied(error: &io::Error) -> bool {
+    meaning(Call::Cgroup, error) == Meaning::Denied
+}
+
+/// Whether the process or the machine has no descriptor left.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Why something could not be done in a directory of a target.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// The directory is gone.
+    Gone(Fate),
+    Because(Cause),
+}
+
+impl From<io::Error> for Failed {
+    /// Whether the directory itself is gone is found out where it is known which that is
+    /// ([`Tree::note`](super::tree::Tree::note)).
+    fn from(error: io::Error) -> Failed {
+        Failed::Because(Cause::Error(error))
+    }
+}
+
+/// What stands in the way.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Error(io::Error),
+    /// The caller has moved into the target.
+    CallerInside,
+    /// The process can't be signalled in a way that is sure to reach no other process.
+    Unsafe,
+    /// The target is there, but no known name leads to it.
+    NameLost,
+}
+
+impl Cause {
+    /// Whether trying again is for nothing unless rights, or the like, change.
+    pub(crate) fn is_denied(&self) -> bool {
+        match self {
+            Cause::Error(error) => is_denied(error),
+            Cause::CallerInside | Cause::Unsafe | Cause::NameLost => true,
+        }
+    }
+
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, Cause::Error(error) if is_out_of_descriptors(error))
+    }
+
+    /// As it is reported to the caller.
+    pub(crate) fn into_error(self) -> io::Error {
+        match self {
+            Cause::Error(error) => error,
+            Cause::CallerInside => io::Error::other("the calling process has moved into the target"),
+            Cause::Unsafe => io::Error::new(
+                io::ErrorKind::Unsupported,
+                "no pidfds here, and no v1 freezer that would make it safe to signal",
+            ),
+            Cause::NameLost => io::Error::from_raw_os_error(libc::ESTALE),
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Cause {
+        Cause::Error(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errno_means_different_things_of_different_calls() {
+        let says = |call, errno| meaning(call, &io::Error::from_raw_os_error(errno));
+        assert_eq!(says(Call::Cgroup, libc::ENOENT), Meaning::Gone);
+        assert_eq!(says(Call::Handle, libc::ESTALE), Meaning::Gone);
+        assert_eq!(says(Call::Cgroup, libc::ESTALE), Meaning::Unknown);
+        assert_eq!(says(Call::PidfdOpen, libc::EPERM), Meaning::Unsupported);
+        assert_eq!(says(Call::Signal, libc::EPERM), Meaning::Denied);
+        assert_eq!(says(Call::Signal, libc::EINVAL), Meaning::Unknown);
+        assert_eq!(says(Call::Cgroup, libc::ENOMEM), Meaning::Short);
+        assert_eq!(says(Call::Cgroup, libc::EBUSY), Meaning::Busy);
+        assert_eq!(meaning(Call::Cgroup, &io::ErrorKind::NotFound.into()), Meaning::Unknown);
+    }
+}

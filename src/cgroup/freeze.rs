@@ -1,0 +1,171 @@
+//! Freezing a target, and undoing freezes.
+
+use super::errors::{Cause, Failed, is_gone};
+use super::external_freeze;
+use super::hierarchy::{Freezer, Hierarchy};
+use super::mounts::{self, Mount};
+use super::step::{Refused, Step, check_caller};
+use super::tree::{Directories, Tree};
+use super::{v1, v2};
+use crate::machine::{Froze, ThawScope, Thawed};
+use crate::outcome::Act;
+use crate::sys::Sys;
+use std::path::{Path, PathBuf};
+
+impl<S: Sys> Step<'_, '_, S> {
+    /// Freezes the target, by the v1 freezer if it has one, or reads how far that is.
+    pub(crate) fn freeze(&mut self) -> Froze {
+        // After an error that may pass, the timeout of the freeze bounds the tries.
+        if let Some(refused) = self.find_freezer() {
+            self.obstacle(Act::Freeze, refused);
+            return Froze::Freezing;
+        }
+        // Of the caller's threads the check below asks for the calling one; the list has their process for any of them.
+        let (caller, _) = self.kernel.sys.caller();
+        let inside = match &self.findings.members {
+            Some(members) => members.contains(caller),
+            None => self.list(|_| true).0.contains(caller),
+        };
+        if inside {
+            let path = self.path().to_path_buf();
+            self.obstacle(Act::Freeze, (path, Cause::CallerInside));
+            return Froze::Unavailable;
+        }
+        let by_v1 = self.target.has_freezer();
+        let caller_outside = self.findings.caller_outside;
+        let mut result = Froze::Unavailable;
+        let refused = self.each(|kernel, tree, directories| {
+            let is_wanted = if by_v1 { tree.hierarchy.is_freezer() } else { !tree.hierarchy.is_v1() };
+            if !is_wanted {
+                return Ok(());
+            }
+            kernel.metrics.freezes += 1;
+            if !caller_outside {
+                check_caller(kernel, tree)?;
+            }
+            let dir = directories.get(kernel.sys, &tree.identity)?;
+            let froze = if by_v1 { v1::freeze(kernel.sys, dir)? } else { v2::freeze(kernel.sys, dir)? };
+            result = match (result, froze) {
+                (Froze::Freezing, _) | (_, Froze::Freezing) => Froze::Freezing,
+                _ => froze,
+            };
+            Ok(())
+        });
+        let Some((path, cause)) = refused else { return result };
+        let missing = matches!(&cause, Cause::Error(error) if is_gone(error));
+        let unavailable = missing || cause.is_denied();
+        log::debug!("cannot freeze {}: {cause:?}", path.display());
+        self.obstacle(Act::Freeze, (path, cause));
+        if unavailable { Froze::Unavailable } else { Froze::Freezing }
+    }
+
+    /// Thaws what is frozen inside the target.
+    pub(crate) fn thaw(&mut self, scope: ThawScope) -> Thawed {
+        if let Some(refused) = self.find_freezer() {
+            return self.thaw_refused(refused);
+        }
+        let mut result = Thawed::All;
+        let refused = self.each(|kernel, tree, directories| {
+            let is_wanted = match tree.hierarchy {
+                Hierarchy::V1(freezer) => freezer == Freezer::Present,
+                Hierarchy::V2(_) => scope == ThawScope::All,
+            };
+            if is_wanted {
+                kernel.metrics.thaws += 1;
+                result = result.max(thaw_tree(kernel.sys, tree, directories, scope)?);
+            }
+            Ok(())
+        });
+        match refused {
+            Some(refused) => result.max(self.thaw_refused(refused)),
+            None => result,
+        }
+    }
+
+    /// Thaws external freezes that hold no process but members of the target.
+    pub(crate) fn thaw_external(&mut self) -> Thawed {
+        if let Some(refused) = self.find_freezer() {
+            return self.thaw_refused(refused);
+        }
+        let sys = self.kernel.sys;
+        let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
+        let own: Vec<PathBuf> = freezers.map(|tree| tree.path().to_path_buf()).collect();
+        let listed;
+        let members = match &self.findings.members {
+            Some(members) => members,
+            None => {
+                listed = self.list(|_| true).0;
+                &listed
+            }
+        };
+        let mounts = mounts::recent(sys, &self.kernel.checks.mounts);
+        match mounts.and_then(|mounts| external_freeze::thaw(sys, Mount::freezer(&mounts), members, &own)) {
+            Ok(true) => Thawed::All,
+            Ok(false) => Thawed::HeldFromOutside,
+            Err(error) => {
+                log::debug!("cannot undo external freezes of {}: {error}", self.path().display());
+                Thawed::All
+            }
+        }
+    }
+
+    fn thaw_refused(&mut self, (path, cause): Refused) -> Thawed {
+        let denied = cause.is_denied();
+        self.obstacle(Act::Thaw, (path, cause));
+        if denied { Thawed::Denied } else { Thawed::Failed }
+    }
+
+    /// Finds out which of the directories are in the v1 freezer's hierarchy.
+    fn find_freezer(&mut self) -> Option<Refused> {
+        self.each(|kernel, tree, directories| find_freezer(kernel.sys, tree, directories))
+    }
+}
+
+/// Finds out whether a tree is in the v1 freezer's hierarchy.
+pub(super) fn find_freezer<S: Sys>(
+    sys: &S,
+    tree: &mut Tree<S>,
+    directories: &mut Directories<S>,
+) -> Result<(), Failed> {
+    let Hierarchy::V1(freezer @ Freezer::Unasked) = &mut tree.hierarchy else { return Ok(()) };
+    let dir = directories.get(sys, &tree.identity)?;
+    *freezer = match sys.stat(Some(dir), v1::STATE) {
+        Ok(_) => Freezer::Present,
+        // The file or the directory?
+        Err(error) if is_gone(&error) => match sys.stat(Some(dir), c"cgroup.procs") {
+            Ok(_) => Freezer::Absent,
+            Err(error) => return Err(error.into()),
+        },
+        Err(error) => return Err(error.into()),
+    };
+    Ok(())
+}
+
+/// Thaws a tree from its root down.
+fn thaw_tree<S: Sys>(
+    sys: &S,
+    tree: &Tree<S>,
+    directories: &mut Directories<S>,
+    scope: ThawScope,
+) -> Result<Thawed, Failed> {
+    let is_freezer = tree.hierarchy.is_freezer();
+    // Where all is thawed the root is most likely frozen, by us.
+    let thaw = |dir: &S::Fd, relative: &Path, likely: bool| match is_freezer {
+        true => v1::thaw(sys, dir, relative, likely),
+        false => v2::thaw(sys, dir, relative).map(|()| true),
+    };
+    let root = Path::new("");
+    let dir = directories.get(sys, &tree.identity)?;
+    let thawed = thaw(dir, root, scope == ThawScope::All)?;
+    let held = !thawed && v1::held_from_above(sys, dir, root)?;
+    let (dir, below) = directories.subtree(sys, &tree.identity)?;
+    for relative in &below[1..] {
+        match thaw(dir, relative, false) {
+            // If it is not thawed, it is through the root, or by another party: the next attempt sees to it.
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
+}

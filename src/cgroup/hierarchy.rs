@@ -1,0 +1,84 @@
+//! The kind of hierarchy that a directory is in, with what a reap keeps of each.
+
+use std::io;
+
+use super::descriptor_budget::Permit;
+use crate::sys::Sys;
+
+/// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
+const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+
+/// Which cgroup interface a filesystem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// The one that `fd` is of; `None` on any other filesystem.
+    pub(crate) fn of<S: Sys>(sys: &S, fd: &S::Fd) -> io::Result<Option<Version>> {
+        Ok(match sys.filesystem(fd)? {
+            CGROUP_SUPER_MAGIC => Some(Version::V1),
+            CGROUP2_SUPER_MAGIC => Some(Version::V2),
+            _ => None,
+        })
+    }
+}
+
+/// The hierarchy of a directory, and what is kept of it.
+pub(crate) enum Hierarchy<S: Sys> {
+    V1(Freezer),
+    V2(Events<S>),
+}
+
+/// Whether a v1 hierarchy is that of the freezer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freezer {
+    Unasked,
+    Present,
+    Absent,
+}
+
+/// A v2 directory's `cgroup.events`.
+pub(crate) struct Events<S: Sys> {
+    pub(crate) watch: Watch<S>,
+    /// They said last that there is no member.
+    pub(crate) empty: bool,
+}
+
+/// Whether changes of `cgroup.events` wake the reap.
+pub(crate) enum Watch<S: Sys> {
+    /// Not yet.
+    Unwatched,
+    /// The kernel refused it.
+    Refused,
+    /// They do, as long as this is open.
+    On { file: S::Fd, _permit: Permit },
+}
+
+impl<S: Sys> Hierarchy<S> {
+    pub(crate) fn new(version: Version) -> Hierarchy<S> {
+        match version {
+            Version::V1 => Hierarchy::V1(Freezer::Unasked),
+            Version::V2 => Hierarchy::V2(Events { watch: Watch::Unwatched, empty: false }),
+        }
+    }
+
+    pub(crate) fn is_v1(&self) -> bool {
+        matches!(self, Hierarchy::V1(_))
+    }
+
+    /// Whether it is the v1 freezer's, as far as that was asked.
+    pub(crate) fn is_freezer(&self) -> bool {
+        matches!(self, Hierarchy::V1(Freezer::Present))
+    }
+
+    /// Closes the file that is watched, if one is.
+    pub(crate) fn let_go(&mut self) {
+        if let Hierarchy::V2(Events { watch: watch @ Watch::On { .. }, .. }) = self {
+            *watch = Watch::Unwatched;
+        }
+    }
+}

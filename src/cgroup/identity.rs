@@ -1,0 +1,283 @@
+//! Identity of a directory: which one was spawned on, whatever its path leads to later.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::descriptor_budget::Permit;
+use super::errors::{Call, Cause, Failed, Meaning, is_gone, meaning};
+use super::file::c_path;
+use crate::sys::{Open, Stat, Sys};
+
+/// What identifies a directory for as long as the machine runs: cgroup inode numbers carry a
+/// generation and are not given out twice (kernfs ids, 64 bits since Linux 5.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Id {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+}
+
+impl Id {
+    pub(crate) fn of(stat: &Stat) -> Id {
+        Id { dev: stat.dev, ino: stat.ino }
+    }
+}
+
+/// What became of a directory that is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Removed,
+    /// It was removed, and another has its name.
+    Replaced,
+}
+
+/// How the directory is reached after the spawn: the first of these that is to be had.
+pub(crate) enum Address<S: Sys> {
+    /// By its inode number through this descriptor of its hierarchy, which all targets in that share. Needs
+    /// CAP_DAC_READ_SEARCH.
+    Handle(Arc<S::Fd>),
+    /// By a descriptor of its own. What is looked up below it is ENOENT or ENODEV once the directory was removed.
+    Held { directory: S::Fd, _permit: Permit },
+    /// By its path, whose inode number is compared each time.
+    Path,
+}
+
+/// A directory pinned by its identity.
+pub(crate) struct Identity<S: Sys> {
+    pub(crate) id: Id,
+    /// The inode number of its parent; `None` where that was not to be had: at the root of a bind mount `..` is what is
+    /// above the mount point.
+    parent: Option<NonZeroU64>,
+    /// Where it was at the spawn, absolute.
+    path: CString,
+    address: Address<S>,
+}
+
+/// The parent directory used last in each hierarchy, open, for siblings share it.
+pub(crate) struct Parents<S: Sys> {
+    open: Vec<(Id, S::Fd)>,
+}
+
+impl<S: Sys> Parents<S> {
+    pub(crate) fn new() -> Parents<S> {
+        Parents { open: Vec::new() }
+    }
+
+    fn get(&mut self, sys: &S, mount: &S::Fd, id: Id) -> io::Result<&S::Fd> {
+        let at = match self.open.iter().position(|(known, _)| *known == id) {
+            Some(at) => at,
+            None => {
+                let fd = sys.open_identity(mount, id.ino)?;
+                self.open.retain(|(known, _)| known.dev != id.dev);
+                self.open.push((id, fd));
+                self.open.len() - 1
+            }
+        };
+        Ok(&self.open[at].1)
+    }
+
+    /// Closes them.
+    pub(crate) fn let_go(&mut self) {
+        self.open.clear();
+    }
+}
+
+/// Where the name of a directory is looked up: below a descriptor, or as a path.
+struct Place<'a, S: Sys> {
+    at: Option<&'a S::Fd>,
+    name: CString,
+}
+
+impl<S: Sys> Identity<S> {
+    pub(crate) fn new(
+        path: &Path,
+        id: Id,
+        parent: Option<NonZeroU64>,
+        address: Address<S>,
+    ) -> io::Result<Identity<S>> {
+        Ok(Identity { id, parent, path: c_path(path)?, address })
+    }
+
+    /// Where it was at the spawn.
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.to_bytes()))
+    }
+
+    /// The descriptor that is held for it, if one is.
+    pub(crate) fn held(&self) -> Option<&S::Fd> {
+        match &self.address {
+            Address::Held { directory: fd, .. } => Some(fd),
+            Address::Handle(_) | Address::Path => None,
+        }
+    }
+
+    /// Whether it is reached by its path, which may lead elsewhere.
+    #[cfg(test)]
+    pub(crate) fn is_by_path(&self) -> bool {
+        matches!(self.address, Address::Path)
+    }
+
+    /// Closes the descriptor that is held for it, if one is.
+    pub(crate) fn let_go(&mut self) {
+        if self.held().is_some() {
+            self.address = Address::Path;
+        }
+    }
+
+    /// Opens the directory.
+    pub(crate) fn open(&self, sys: &S) -> Result<S::Fd, Failed> {
+        if let Address::Handle(mount) = &self.address {
+            match sys.open_identity(mount, self.id.ino) {
+                Ok(fd) => return Ok(fd),
+                Err(error) => match meaning(Call::Handle, &error) {
+                    // Which fate is found out by who notes it.
+                    Meaning::Gone => return Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
+                    // The caller has dropped the capability.
+                    Meaning::Denied => {}
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        let fd = sys.open(None, &self.path, Open::Place)?;
+        match Id::of(&sys.stat(Some(&fd), c"")?) == self.id {
+            true => Ok(fd),
+            false => Err(Failed::Gone(Fate::Replaced)),
+        }
+    }
+
+    /// Whether the directory is there, whatever its name; `None` if only its path can tell.
+    fn is_there(&self, sys: &S) -> io::Result<Option<bool>> {
+        let error = match &self.address {
+            Address::Path => return Ok(None),
+            Address::Handle(mount) => match sys.open_identity(mount, self.id.ino) {
+                Ok(_) => return Ok(Some(true)),
+                Err(error) => match meaning(Call::Handle, &error) {
+                    Meaning::Gone => return Ok(Some(false)),
+                    Meaning::Denied => return Ok(None),
+                    _ => error,
+                },
+            },
+            Address::Held { directory: fd, .. } => match sys.stat(Some(fd), c"cgroup.procs") {
+                Ok(_) => return Ok(Some(true)),
+                Err(error) if is_gone(&error) => return Ok(Some(false)),
+                Err(error) => error,
+            },
+        };
+        Err(error)
+    }
+
+    /// What became of the directory; `None` if it is there.
+    pub(crate) fn fate(&self, sys: &S, parents: &mut Parents<S>) -> io::Result<Option<Fate>> {
+        let there = self.is_there(sys)?;
+        if there == Some(true) {
+            return Ok(None);
+        }
+        let found = match self.place(sys, parents) {
+            Ok(place) => sys.stat(place.at, &place.name),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(stat) if Id::of(&stat) != self.id => Ok(Some(Fate::Replaced)),
+            Ok(_) if there.is_none() => Ok(None),
+            Ok(_) => Ok(Some(Fate::Removed)),
+            Err(error) if is_gone(&error) => Ok(Some(Fate::Removed)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where its name was at the spawn. ENOENT if its parent is gone.
+    fn place<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> io::Result<Place<'a, S>> {
+        let by_path = || Place { at: None, name: self.path.clone() };
+        let Some(parent) = self.parent else { return Ok(by_path()) };
+        match &self.address {
+            Address::Handle(mount) => {
+                match parents.get(sys, mount, Id { dev: self.id.dev, ino: parent.get() }) {
+                    Ok(fd) => Ok(Place { at: Some(fd), name: self.name().into() }),
+                    Err(error) => match meaning(Call::Handle, &error) {
+                        Meaning::Gone => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+                        Meaning::Denied => Ok(by_path()),
+                        _ => Err(error),
+                    },
+                }
+            }
+            // The way up is open from a removed directory, too.
+            Address::Held { directory: fd, .. } => Ok(Place { at: Some(fd), name: above(self.name()) }),
+            Address::Path => Ok(by_path()),
+        }
+    }
+
+    fn name(&self) -> &CStr {
+        let bytes = self.path.to_bytes_with_nul();
+        let start = bytes.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+        CStr::from_bytes_with_nul(&bytes[start..]).unwrap_or_default()
+    }
+
+    /// Finds the name that leads to it now.
+    ///
+    /// A v1 directory can be renamed, within its parent (`cgroup1_rename`).
+    pub(crate) fn find<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> Result<Found<'a, S>, Failed> {
+        let mut place = self.place(sys, parents)?;
+        let found = sys.stat(place.at, &place.name);
+        match found {
+            Ok(stat) if Id::of(&stat) == self.id => return Ok(Found { place, stat }),
+            Err(error) if !is_gone(&error) => return Err(error.into()),
+            _ => {}
+        }
+        match self.is_there(sys)? {
+            Some(true) => {}
+            Some(false) | None => {
+                let fate = if found.is_ok() { Fate::Replaced } else { Fate::Removed };
+                return Err(Failed::Gone(fate));
+            }
+        }
+        let Some(at) = place.at else { return Err(Failed::Because(Cause::NameLost)) };
+        let directory = if self.held().is_some() { c".." } else { c"." };
+        for name in sys.subdirectories(at, directory)? {
+            let name = c_path(Path::new(&name))?;
+            let name = if self.held().is_some() { above(&name) } else { name };
+            match sys.stat(Some(at), &name) {
+                Ok(stat) if Id::of(&stat) == self.id => {
+                    place.name = name;
+                    return Ok(Found { place, stat });
+                }
+                Err(error) if !is_gone(&error) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        // Something is mounted over it: rmdir(2) would say the same.
+        Err(io::Error::from_raw_os_error(libc::EBUSY).into())
+    }
+
+    /// rmdir(2) by the name at the spawn, for a directory that can't be renamed (v2) and one of whose own open files was
+    /// read just now: that read has shown that the name leads to it.
+    pub(crate) fn rmdir(&self, sys: &S, parents: &mut Parents<S>) -> Result<(), Failed> {
+        let place = self.place(sys, parents)?;
+        Ok(sys.rmdir(place.at, &place.name)?)
+    }
+}
+
+/// A directory found by its name.
+pub(crate) struct Found<'a, S: Sys> {
+    place: Place<'a, S>,
+    stat: Stat,
+}
+
+impl<S: Sys> Found<'_, S> {
+    pub(crate) fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// rmdir(2). It goes by name: the comparison directly before it is as close as the kernel lets one come.
+    pub(crate) fn rmdir(&self, sys: &S) -> io::Result<()> {
+        sys.rmdir(self.place.at, &self.place.name)
+    }
+}
+
+/// The name of a sibling, as seen from a directory.
+fn above(name: &CStr) -> CString {
+    let path: PathBuf = Path::new("..").join(OsStr::from_bytes(name.to_bytes()));
+    c_path(&path).unwrap_or_default()
+}

@@ -1,0 +1,327 @@
+//! Attempts to kill: `cgroup.kill`, and signals to each member.
+
+use std::io;
+use std::path::Path;
+
+use super::errors::{Call, Cause, Failed, Meaning, meaning};
+use super::hierarchy::Hierarchy;
+use super::members::MemberList;
+use super::signalled::{Pidfds, Tally};
+use super::step::{Refused, Step, check_caller};
+use super::target::{CgroupKill, Obstacle, Progress};
+use super::tree::Tree;
+use super::{v1, v2};
+use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
+use crate::outcome::{Act, UsedMethod};
+use crate::reaper::Signal;
+use crate::sys::{Pid, Sys};
+
+/// Which members may be signalled by kill(2), where there are no pidfds. Of the two freezers only v1's is proof against
+/// SIGKILL, and a process that can't exit can't lose its pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unverified {
+    None,
+    /// Those that we have frozen.
+    Frozen,
+    /// The caller said so.
+    All,
+}
+
+impl<S: Sys> Step<'_, '_, S> {
+    /// Sends SIGKILL to every member.
+    pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
+        let members = match by {
+            KillBy::Signals(members) => members,
+            KillBy::Cheapest | KillBy::CgroupKillAndSignals | KillBy::CgroupKill => Members::Running,
+        };
+        let all_were_sent = by == KillBy::CgroupKillAndSignals
+            && self.target.cgroup_kill.needs_members()
+            && self.findings.members.as_ref().is_some_and(|all| self.target.signalled.need_no_more(all));
+        let mut killed = Tally::new();
+        if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
+            self.write_cgroup_kill(by, &mut killed);
+            if by == KillBy::CgroupKillAndSignals {
+                self.know_members(CgroupKill::NotEnough);
+            }
+            let has_v1 = self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1());
+            if by == KillBy::CgroupKill || !(has_v1 || self.target.cgroup_kill.needs_members()) {
+                return Attempt {
+                    signalled: killed.signalled,
+                    method: killed.method,
+                    reach: killed.reach,
+                    notice: ExitNotice::Delayed,
+                };
+            }
+        }
+        self.signal_members(Signal::KILL, members, killed)
+    }
+
+    /// Sends the signal to every member, once.
+    pub(crate) fn signal(&mut self, signal: Signal, members: Members) -> Attempt {
+        self.signal_members(signal, members, Tally::new())
+    }
+
+    /// From now on members are known one by one, those of v2 as well.
+    fn know_members(&mut self, why: CgroupKill) {
+        if !self.target.cgroup_kill.needs_members() {
+            self.target.cgroup_kill = why;
+            self.findings.members = None;
+        }
+    }
+
+    /// Writes to `cgroup.kill` of each v2 directory.
+    fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
+        let caller_outside = self.findings.caller_outside;
+        let inside = self.each(|kernel, tree, _| match tree.hierarchy {
+            Hierarchy::V2(_) if !caller_outside => check_caller(kernel, tree),
+            _ => Ok(()),
+        });
+        if let Some(refused) = inside {
+            return self.cgroup_kill_refused(refused, tally);
+        }
+        if self.kernel.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
+            if let Err((path, cause)) = self.identify_members() {
+                return self.cgroup_kill_refused((path, cause), tally);
+            }
+        }
+        let first = !self.target.cgroup_kill.needs_members();
+        let (mut written, mut unavailable) = (false, false);
+        let refused = self.each(|kernel, tree, directories| {
+            if !is_v2(tree) {
+                return Ok(());
+            }
+            let sys = kernel.sys;
+            let result = v2::kill(sys, directories.get(sys, &tree.identity)?, Path::new(""));
+            let Err(error) = result else {
+                kernel.metrics.cgroup_kills += 1;
+                written = true;
+                return Ok(());
+            };
+            let why = meaning(Call::Cgroup, &error);
+            if !matches!(why, Meaning::Gone | Meaning::Denied | Meaning::Unsupported) {
+                return Err(error.into());
+            }
+            // The file is not there, or the directory?
+            if why == Meaning::Gone {
+                let gone = tree.identity.fate(sys, &mut kernel.facts.parents)?;
+                if let Some(fate) = gone {
+                    return Err(Failed::Gone(fate));
+                }
+            }
+            unavailable = true;
+            if by == KillBy::CgroupKill {
+                return Err(error.into());
+            }
+            // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
+            // children may well be ours to kill.
+            if first {
+                let path = tree.path().display();
+                log::info!("cannot write to cgroup.kill of {path}, signalling its members instead: {error}");
+            }
+            if why == Meaning::Denied {
+                if let Ok((dir, below)) = directories.subtree(sys, &tree.identity) {
+                    for child in below.iter().filter(|child| child.components().count() == 1) {
+                        if v2::kill(sys, dir, child).is_ok() {
+                            kernel.metrics.cgroup_kills += 1;
+                            tally.method = Some(UsedMethod::CgroupKill);
+                        }
+                    }
+                }
+            }
+            Ok(())
+        });
+        if written {
+            if self.target.cgroup_kill == CgroupKill::Untried {
+                self.target.cgroup_kill = CgroupKill::Written;
+            }
+            self.target.signalled.killed_all(self.findings.members.as_ref());
+            tally.method = Some(UsedMethod::CgroupKill);
+        }
+        if unavailable && by != KillBy::CgroupKill {
+            self.know_members(CgroupKill::Unavailable);
+        }
+        if let Some((path, cause)) = refused {
+            if unavailable {
+                tally.missed(Reach::Denied);
+            }
+            self.cgroup_kill_refused((path, cause), tally);
+        }
+    }
+
+    fn cgroup_kill_refused(&mut self, (path, cause): Refused, tally: &mut Tally) {
+        tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
+        self.obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
+    }
+
+    /// Gets to know the members before they are killed otherwise than by signals.
+    fn identify_members(&mut self) -> Result<(), Refused> {
+        let known = self.findings.members.take();
+        let was_known = known.is_some();
+        let before = match known {
+            Some(members) => members,
+            None => self.list_all()?,
+        };
+        let found = self.target.signalled.identify(self.kernel, &before);
+        let found = found.map_err(|error| (self.path().to_path_buf(), Cause::Error(error)))?;
+        if !found.is_empty() {
+            let after = self.list_all()?;
+            self.target.signalled.track(found, &after);
+        }
+        self.findings.members = was_known.then_some(before);
+        Ok(())
+    }
+
+    fn list_all(&mut self) -> Result<MemberList, Refused> {
+        match self.list(|_| true) {
+            (_, Some(refused)) => Err(refused),
+            (members, None) => Ok(members),
+        }
+    }
+
+    /// Signals the members, after what an attempt has come to by other means.
+    fn signal_members(&mut self, signal: Signal, members: Members, before: Tally) -> Attempt {
+        let mut tally = Tally::new();
+        let (from, reached) = self.target.progress.take_attempt();
+        let unfinished = match self.try_signal(signal, members, from, &mut tally) {
+            Ok(unfinished) => unfinished,
+            Err((path, cause)) => {
+                tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
+                self.obstacle(Act::Kill, (path, cause));
+                None
+            }
+        };
+        tally.missed(reached.max(before.reach));
+        if let Some(last) = unfinished {
+            self.target.progress = Progress::Attempt { last, reach: tally.reach };
+            tally.missed(Reach::Unfinished);
+        }
+        // v2's own notifications may be late.
+        let prompt = self.target.is_v1() && self.target.signalled.are_watched();
+        Attempt {
+            signalled: tally.signalled,
+            method: tally.method.or(before.method),
+            reach: tally.reach,
+            notice: if prompt { ExitNotice::Prompt } else { ExitNotice::Delayed },
+        }
+    }
+
+    /// Signals the members after `from`. Returns the last one dealt with, if there are more than one step takes.
+    fn try_signal(
+        &mut self,
+        signal: Signal,
+        members: Members,
+        from: Option<Pid>,
+        tally: &mut Tally,
+    ) -> Result<Option<Pid>, Refused> {
+        let frozen = members == Members::Frozen;
+        let before = match self.findings.members.take().filter(|_| !frozen) {
+            Some(members) => members,
+            None => self.list_all()?,
+        };
+        let result = self.try_signal_listed(signal, members, &before, from, tally);
+        self.findings.members = Some(before);
+        result
+    }
+
+    fn try_signal_listed(
+        &mut self,
+        signal: Signal,
+        members: Members,
+        before: &MemberList,
+        from: Option<Pid>,
+        tally: &mut Tally,
+    ) -> Result<Option<Pid>, Refused> {
+        let path = |step: &Self| step.path().to_path_buf();
+        let opened =
+            self.target.signalled.open(self.kernel, signal, before, from, tally, &mut self.target.obstacle);
+        let opened = match opened {
+            Ok(Pidfds::Opened(opened)) => opened,
+            Ok(Pidfds::Unsupported) => return self.signal_unverified(signal, members, tally).map(|()| None),
+            Err(error) => return Err((path(self), error.into())),
+        };
+        if opened.is_empty() {
+            return Ok(None);
+        }
+        let unfinished = opened.unfinished;
+        let after = self.list_all()?;
+        let sent =
+            self.target.signalled.send(self.kernel, signal, opened, &after, tally, &mut self.target.obstacle);
+        match sent {
+            Ok(()) => Ok(unfinished),
+            Err(error) => Err((path(self), error.into())),
+        }
+    }
+
+    /// Signals by kill(2) the members that it is safe for, or that the caller allows it for.
+    fn signal_unverified(
+        &mut self,
+        signal: Signal,
+        members: Members,
+        tally: &mut Tally,
+    ) -> Result<(), Refused> {
+        let frozen = members == Members::Frozen;
+        let unverified = if self.target.kill_without_freezer {
+            Unverified::All
+        } else if frozen && self.target.has_freezer() {
+            Unverified::Frozen
+        } else {
+            Unverified::None
+        };
+        let wanted = match unverified {
+            Unverified::None => MemberList::default(),
+            Unverified::Frozen => self.list_frozen()?,
+            Unverified::All => self.list_all()?,
+        };
+        if unverified != Unverified::All {
+            let left = self.list_all()?.pids.into_iter().find(|&pid| !wanted.contains(pid));
+            if let Some(pid) = left {
+                // What a freeze does not make safe, nothing will.
+                tally.missed(if frozen { Reach::Denied } else { Reach::Unsafe });
+                self.target.obstacle = Some(Obstacle::of_process(pid, Cause::Unsafe));
+            }
+        }
+        let sent = self.target.signalled.send_unverified(
+            self.kernel,
+            signal,
+            &wanted,
+            tally,
+            &mut self.target.obstacle,
+        );
+        sent.map_err(|error| (self.path().to_path_buf(), error.into()))
+    }
+
+    /// The members in the v1 freezer's hierarchy; an error if one may have joined that is not frozen.
+    fn list_frozen(&mut self) -> Result<MemberList, Refused> {
+        let (members, refused) = self.list(|tree| tree.hierarchy.is_freezer());
+        let freezers = |trees: &[Tree<S>]| trees.iter().filter(|tree| tree.hierarchy.is_freezer()).count();
+        let left = |trees: &[Tree<S>]| {
+            trees.iter().filter(|tree| tree.hierarchy.is_freezer() && tree.is_left()).count()
+        };
+        let mut all_frozen = true;
+        let refused = refused.or_else(|| {
+            self.each(|kernel, tree, directories| {
+                if tree.hierarchy.is_freezer() {
+                    let sys = kernel.sys;
+                    all_frozen &= v1::is_frozen(sys, directories.get(sys, &tree.identity)?)?;
+                }
+                Ok(())
+            })
+        });
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        // For one to be removed its members had to leave it.
+        if !all_frozen || left(&self.target.trees) < freezers(&self.target.trees) {
+            let error = io::Error::new(
+                io::ErrorKind::Interrupted,
+                "the freeze ended: thawed, joined by a process, or removed",
+            );
+            return Err((self.path().to_path_buf(), error.into()));
+        }
+        Ok(members)
+    }
+}
+
+fn is_v2<S: Sys>(tree: &Tree<S>) -> bool {
+    tree.is_left() && !tree.hierarchy.is_v1()
+}

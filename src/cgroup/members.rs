@@ -1,0 +1,151 @@
+//! Lists of the members of directories.
+
+use std::io;
+use std::path::Path;
+
+use super::errors::{Call, Failed, Meaning, is_gone, meaning};
+use super::file;
+use super::tree::{Directories, Tree};
+use crate::sys::{Pid, Sys};
+
+/// The members of some directories.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemberList {
+    /// Sorted, each once.
+    pub(crate) pids: Vec<Pid>,
+    /// Lines that name no process that the caller can see: 0 stands for one outside of its pid namespace. They can't be
+    /// signalled, and do count as alive.
+    pub(crate) unmapped: usize,
+}
+
+impl MemberList {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.pids.len() + self.unmapped
+    }
+
+    /// Adds the members of a tree.
+    pub(crate) fn add_tree<S: Sys>(
+        &mut self,
+        sys: &S,
+        tree: &Tree<S>,
+        directories: &mut Directories<S>,
+    ) -> Result<(), Failed> {
+        let (root, subtree) = directories.subtree(sys, &tree.identity)?;
+        for relative in subtree {
+            match self.add(sys, root, relative) {
+                Ok(()) => {}
+                // A descendant that was removed meanwhile has no members.
+                Err(error) if is_gone(&error) && !relative.as_os_str().is_empty() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the members of one directory. Each call opens the file afresh: v1 serves stale data to a
+    /// descriptor that is read again within a second (`cgroup_pidlist_start`).
+    pub(crate) fn add<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+        match file::read(sys, root, dir, c"cgroup.procs") {
+            Ok(text) => self.parse(&text),
+            // A threaded cgroup lists threads only; a thread's process is what can be killed.
+            Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
+                let mut threads = MemberList::default();
+                threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
+                self.unmapped += threads.unmapped;
+                for tid in threads.pids {
+                    match process_of(sys, tid) {
+                        Ok(pid) => self.pids.push(pid),
+                        // The thread has exited meanwhile.
+                        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Adds what another list has.
+    pub(crate) fn extend(&mut self, other: MemberList) {
+        self.pids.extend(other.pids);
+        self.unmapped += other.unmapped;
+    }
+
+    /// To be called after the last `add`.
+    pub(crate) fn finish(&mut self) {
+        self.pids.sort_unstable();
+        self.pids.dedup();
+    }
+
+    fn parse(&mut self, text: &[u8]) {
+        for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+            match parse_pid(line) {
+                Some(pid) => self.pids.push(pid),
+                None => self.unmapped += 1,
+            }
+        }
+    }
+
+    /// Whether a pid is among them, once `finish`ed.
+    pub(crate) fn contains(&self, pid: Pid) -> bool {
+        self.pids.binary_search(&pid).is_ok()
+    }
+}
+
+fn parse_pid(text: &[u8]) -> Option<Pid> {
+    Pid::new(std::str::from_utf8(text).ok()?.parse().ok()?)
+}
+
+/// The process that a thread is of.
+fn process_of<S: Sys>(sys: &S, tid: Pid) -> io::Result<Pid> {
+    let status = file::read_path(sys, format!("/proc/{tid}/status").as_ref())?;
+    status
+        .split(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(b"Tgid:"))
+        .and_then(|pid| parse_pid(pid.trim_ascii()))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &[u8]) -> MemberList {
+        let mut list = MemberList::default();
+        list.parse(text);
+        list.finish();
+        list
+    }
+
+    #[test]
+    fn pids_come_sorted_and_once() {
+        let list = parsed(b"30\n4\n30\n");
+        assert_eq!(list.pids, [4, 30].map(|pid| Pid::new(pid).unwrap()));
+        assert_eq!(list.unmapped, 0);
+        assert!(parsed(b"").is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_no_pid_counts_and_is_never_signalled() {
+        for text in [
+            &b"0\n"[..],
+            b"-1\n",
+            b"4294967296\n",
+            b"99999999999999999999\n",
+            b"1 2\n",
+            b"x\n",
+            b"\xff\n",
+            b" 7\n",
+        ] {
+            let list = parsed(text);
+            assert!(list.pids.is_empty(), "{text:?}");
+            assert_eq!(list.unmapped, 1, "{text:?}");
+            assert!(!list.is_empty());
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What is mounted: the lines of mountinfo, read and kept in one place, and the cgroup mounts that targets were found
+//! in.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::file::read_path;
+use super::hierarchy::Version;
+use super::identity::Id;
+use super::resolve::lock;
+use crate::sys::{Open, Stat, Sys};
+
+/// How long mountinfo is good for where that is enough. A node has thousands of lines, and each reap that waits for
+/// uninterruptible members asks at every tick.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Mounts remembered; a machine has a dozen hierarchies, and each mount namespace mounts of its own.
+const MOUNTS: usize = 64;
+
+/// What is known of mounts, for all targets.
+pub(crate) struct Mounts<S: Sys> {
+    /// The cgroup mounts in mountinfo, and when it was read.
+    table: Option<(Duration, Arc<[Mount]>)>,
+    known: Vec<Known<S>>,
+}
+
+/// A mount that a target was found in.
+struct Known<S: Sys> {
+    key: Key,
+    version: Version,
+    /// A descriptor by which directories in it can be opened by their inode numbers, if the caller may do that.
+    by_handle: Option<Arc<S::Fd>>,
+}
+
+/// The number of a mount, which is never given out again (Linux 6.8); else of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Mount(u64),
+    /// As long as a descriptor of it is open it is not given to another filesystem.
+    Device(u64),
+}
+
+impl Key {
+    fn of(stat: &Stat) -> Key {
+        stat.mount.map_or(Key::Device(stat.dev), Key::Mount)
+    }
+}
+
+impl<S: Sys> Default for Mounts<S> {
+    fn default() -> Mounts<S> {
+        Mounts { table: None, known: Vec::new() }
+    }
+}
+
+impl<S: Sys> Mounts<S> {
+    /// What was remembered of the mount that a directory is seen through.
+    pub(crate) fn known(&self, stat: &Stat) -> Option<(Version, Option<Arc<S::Fd>>)> {
+        let known = self.known.iter().find(|known| known.key == Key::of(stat))?;
+        Some((known.version, known.by_handle.clone()))
+    }
+
+    /// Remembers a mount.
+    pub(crate) fn remember(&mut self, stat: &Stat, version: Version, by_handle: Option<Arc<S::Fd>>) {
+        let key = Key::of(stat);
+        if matches!(key, Key::Device(_)) && by_handle.is_none() {
+            // The number may be another filesystem's next time.
+            return;
+        }
+        if self.known.len() == MOUNTS {
+            self.known.clear();
+        }
+        self.known.retain(|known| known.key != key);
+        self.known.push(Known { key, version, by_handle });
+    }
+}
+
+/// Reads mountinfo.
+pub(crate) fn read<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Arc<[Mount]>> {
+    // Not under the lock: the kernel may take long.
+    let now = sys.now();
+    let table: Arc<[Mount]> = Mount::all(sys)?.into();
+    lock(mounts).table = Some((now, Arc::clone(&table)));
+    Ok(table)
+}
+
+/// The same, or what was read within the last second.
+pub(crate) fn recent<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Arc<[Mount]>> {
+    let known = lock(mounts).table.clone();
+    match known {
+        Some((at, table)) if sys.now().saturating_sub(at) < RECENT => Ok(table),
+        _ => read(sys, mounts),
+    }
+}
+
+/// Opens the root of the mount that `dir` is in, so that others in it can be opened by their inode numbers: at the root,
+/// for from Linux 6.12 on a caller that has the capability in a child user namespace only may open what is below the
+/// descriptor (`may_decode_fh`).
+///
+/// Not O_PATH, which open_by_handle_at(2) refuses (EBADF).
+pub(crate) fn open_root<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<S::Fd> {
+    let mut at = sys.open(Some(dir), c".", Open::Place)?;
+    let mut here = *stat;
+    while here.mount_root != Some(true) {
+        let above = sys.open(Some(&at), c"..", Open::Place)?;
+        let stat = sys.stat(Some(&above), c"")?;
+        if stat.dev != here.dev || Id::of(&stat) == Id::of(&here) {
+            break;
+        }
+        (at, here) = (above, stat);
+    }
+    sys.open(Some(&at), c".", Open::Read)
+}
+
+/// A mounted cgroup hierarchy, a line of `/proc/self/mountinfo`.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// The directory of the hierarchy that is mounted.
+    root: PathBuf,
+    /// Where.
+    point: PathBuf,
+    pub(super) unified: bool,
+    /// Of a v1 hierarchy: its controllers, among the other options of its superblock.
+    options: Vec<u8>,
+}
+
+impl Mount {
+    /// All that are mounted in the caller's mount namespace.
+    pub(crate) fn all<S: Sys>(sys: &S) -> io::Result<Vec<Mount>> {
+        Ok(read_path(sys, "/proc/self/mountinfo".as_ref())?
+            .split(|&b| b == b'\n')
+            .filter_map(Mount::parse)
+            .collect())
+    }
+
+    /// proc(5): `36 35 98:0 /root /point options [fields] - type source superoptions`.
+    fn parse(line: &[u8]) -> Option<Mount> {
+        let mut fields = line.split(|&b| b == b' ');
+        let root = fields.nth(3)?;
+        let point = fields.next()?;
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        let unified = match fields.next()? {
+            b"cgroup" => false,
+            b"cgroup2" => true,
+            _ => return None,
+        };
+        let options = fields.nth(1).unwrap_or_default().to_vec();
+        Some(Mount { root: unescape(root).into(), point: unescape(point).into(), unified, options })
+    }
+
+    /// The one that the v1 freezer is mounted by.
+    pub(crate) fn freezer(mounts: &[Mount]) -> Option<&Mount> {
+        mounts.iter().find(|mount| mount.has_controller(b"freezer"))
+    }
+
+    fn has_controller(&self, name: &[u8]) -> bool {
+        !self.unified && self.options.split(|&b| b == b',').any(|option| option == name)
+    }
+
+    /// Where `cgroup`, a path as in `/proc/PID/cgroup`, is to be seen under this mount.
+    pub(crate) fn path_of(&self, cgroup: &[u8]) -> Option<PathBuf> {
+        let below = Path::new(OsStr::from_bytes(cgroup)).strip_prefix(&self.root).ok()?;
+        Some(if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
+    }
+}
+
+/// The cgroup in the hierarchy of `mount`, of the process whose `/proc/PID/cgroup` is `text`.
+pub(crate) fn membership<'a>(text: &'a [u8], mount: &Mount) -> Option<&'a [u8]> {
+    text.split(|&b| b == b'\n').find_map(|line| {
+        // cgroups(7): `hierarchy-ID:controller-list:cgroup-path`, the list being empty for v2.
+        let mut fields = line.splitn(3, |&b| b == b':');
+        let controllers = fields.nth(1)?;
+        let path = fields.next()?;
+        let here = match controllers {
+            b"" => mount.unified,
+            _ => controllers.split(|&b| b == b',').all(|name| mount.has_controller(name)),
+        };
+        here.then_some(path)
+    })
+}
+
+/// mountinfo writes space, tab, newline and backslash in octal.
+fn unescape(field: &[u8]) -> OsString {
+    let mut text = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        match (first, tail) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) => {
+                text.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+                rest = tail;
+            }
+            _ => text.push(*first),
+        }
+    }
+    OsString::from_vec(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_is_parsed() {
+        let line = br"35 24 0:30 /a\040b /sys/fs/cgroup/cpu\134x rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        let mount = Mount::parse(line).unwrap();
+        assert_eq!(mount.root, Path::new("/a b"));
+        assert_eq!(mount.point, Path::new(r"/sys/fs/cgroup/cpu\x"));
+        assert!(mount.has_controller(b"cpuacct") && !mount.has_controller(b"cpuset"));
+        assert_eq!(mount.path_of(b"/a b/c"), Some(PathBuf::from(r"/sys/fs/cgroup/cpu\x/c")));
+        assert_eq!(mount.path_of(b"/a b"), Some(PathBuf::from(r"/sys/fs/cgroup/cpu\x")));
+        assert_eq!(mount.path_of(b"/other"), None);
+    }
+
+    #[test]
+    fn membership_goes_by_hierarchy() {
+        let text = b"5:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\n";
+        let mount = |line: &[u8]| Mount::parse(line).unwrap();
+        let v1 = mount(b"1 2 0:3 / /c rw - cgroup cgroup rw,cpuacct,cpu");
+        let named = mount(b"1 2 0:3 / /c rw - cgroup cgroup rw,xattr,name=systemd");
+        let v2 = mount(b"1 2 0:3 / /c rw - cgroup2 cgroup2 rw");
+        let other = mount(b"1 2 0:3 / /c rw - cgroup cgroup rw,memory");
+        assert_eq!(membership(text, &v1), Some(&b"/a:b"[..]));
+        assert_eq!(membership(text, &named), Some(&b"/s"[..]));
+        assert_eq!(membership(text, &v2), Some(&b"/u"[..]));
+        assert_eq!(membership(text, &other), None);
+    }
+
+    #[test]
+    fn garbage_is_no_mount() {
+        for line in
+            [&b""[..], b"1", b"1 2 3 4 5 6", b"a b c d e f - ", b"1 2 0:3 / /c rw - ext4 x rw", b"\xff \\9"]
+        {
+            assert!(Mount::parse(line).is_none());
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The processes that a reap tracks: signalled after their membership was verified, or about to be killed by
+//! `cgroup.kill`, until they are known to be dead.
+//!
+//! # Verified signals
+//!
+//! List the members, open a pidfd of each ([`Signalled::open`]), list them again, and signal those that are in both
+//! lists ([`Signalled::send`]). A signal that arrives proves that the pidfd's process kept its pid all along, so it
+//! was that process that the second list named. How old the first list is does not matter.
+
+use std::io;
+use std::num::NonZeroU64;
+
+use super::descriptor_budget::Permit;
+use super::errors::{Call, Cause, Meaning, meaning};
+use super::members::MemberList;
+use super::target::Obstacle;
+use super::{Kernel, Notice, proc};
+use crate::machine::Reach;
+use crate::outcome::UsedMethod;
+use crate::reaper::Signal;
+use crate::sys::{Pid, Sys};
+
+/// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
+const SIGNALS: usize = 512;
+
+/// Processes asked in one step whether they are dead.
+const ASKED: usize = 512;
+
+/// In every so many attempts SIGKILL is sent also to processes that were sent it before, which otherwise has no effect.
+/// Another process may have come by the pid of one of them meanwhile, in the same group.
+const RESEND: u8 = 4;
+
+/// What an attempt came to so far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) signalled: u64,
+    pub(crate) method: Option<UsedMethod>,
+    pub(crate) reach: Reach,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Tally {
+        Tally { signalled: 0, method: None, reach: Reach::All }
+    }
+
+    /// Notes that some member was not reached.
+    pub(crate) fn missed(&mut self, reach: Reach) {
+        self.reach = self.reach.max(reach);
+    }
+}
+
+/// The processes that a reap tracks.
+pub(crate) struct Signalled<S: Sys> {
+    /// Sorted by pid.
+    processes: Vec<Process>,
+    /// Members that the last attempt dealt with, whether or not it could signal them. Sorted.
+    tried: Vec<Pid>,
+    /// That attempt was by `cgroup.kill` alone, so the members listed next are not new.
+    killed_unlisted: bool,
+    /// The number of members at the last check.
+    last: usize,
+    /// Attempts since the last one in which every member was sent SIGKILL.
+    attempts: u8,
+    /// One member, whose exit wakes the reap.
+    watched: Option<Watched<S>>,
+}
+
+#[derive(Clone, Copy)]
+struct Process {
+    pid: Pid,
+    /// The inode number of its pidfds, where they have one: it tells a process from a later one of the same pid.
+    number: Option<NonZeroU64>,
+    /// The signal that it was sent, if it was one by one. Of SIGKILL it dies, wherever it is.
+    signal: Option<Signal>,
+}
+
+/// Adds pids to sorted ones.
+fn add(sorted: &mut Vec<Pid>, more: &[Pid]) {
+    // Thousands wait at once: no room to spare.
+    sorted.reserve_exact(more.len());
+    sorted.extend(more);
+    sorted.sort_unstable();
+    sorted.dedup();
+}
+
+/// A pidfd that wakes the reactor.
+struct Watched<S: Sys> {
+    pidfd: S::Fd,
+    /// The tracked process whose pidfd this surely is.
+    process: Option<Process>,
+    _permit: Permit,
+}
+
+/// Processes opened for a signal, whose membership is still to be verified.
+pub(crate) struct Opened<S: Sys> {
+    pidfds: Vec<(Pid, S::Fd)>,
+    /// The last one dealt with, in the order of pids, if there are more than one step takes.
+    pub(crate) unfinished: Option<Pid>,
+}
+
+impl<S: Sys> Opened<S> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pidfds.is_empty()
+    }
+}
+
+/// Whether there are pidfds.
+pub(crate) enum Pidfds<S: Sys> {
+    Opened(Opened<S>),
+    Unsupported,
+}
+
+impl<S: Sys> Signalled<S> {
+    pub(crate) fn new() -> Signalled<S> {
+        Signalled {
+            processes: Vec::new(),
+            tried: Vec::new(),
+            killed_unlisted: false,
+            last: 0,
+            attempts: 0,
+            watched: None,
+        }
+    }
+
+    /// Takes note of the members: whether some have joined since the last attempt, and whether there are fewer than at
+    /// the last check.
+    pub(crate) fn compare(&mut self, members: &MemberList) -> (bool, bool) {
+        let fewer = members.len() < std::mem::replace(&mut self.last, members.len());
+        if std::mem::take(&mut self.killed_unlisted) {
+            add(&mut self.tried, &members.pids);
+        }
+        self.tried.retain(|&pid| members.contains(pid));
+        (members.pids.iter().any(|&pid| !self.was_tried(pid)), fewer)
+    }
+
+    /// Takes note of an attempt by `cgroup.kill`, and of the members listed before, if that is known.
+    pub(crate) fn killed_all(&mut self, members: Option<&MemberList>) {
+        match members {
+            Some(members) => add(&mut self.tried, &members.pids),
+            None => self.killed_unlisted = true,
+        }
+    }
+
+    /// The tracked processes that are not known to be dead.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.processes.iter().map(|process| process.pid)
+    }
+
+    /// Whether an attempt has dealt with any member yet.
+    pub(crate) fn any_tried(&self) -> bool {
+        !self.tried.is_empty() || !self.processes.is_empty()
+    }
+
+    fn was_tried(&self, pid: Pid) -> bool {
+        self.tried.binary_search(&pid).is_ok()
+    }
+
+    /// Where a tracked process is, or would be.
+    fn find(&self, pid: Pid) -> Result<usize, usize> {
+        self.processes.binary_search_by_key(&pid, |process| process.pid)
+    }
+
+    /// Identifies members that are about to be killed otherwise than by signals, so that [`Signalled::all_dead`]
+    /// can tell. To be followed by another list and [`Signalled::track`].
+    pub(crate) fn identify(
+        &self,
+        kernel: &mut Kernel<'_, S>,
+        before: &MemberList,
+    ) -> io::Result<Vec<Identified>> {
+        let mut found = Vec::new();
+        for &pid in &before.pids {
+            if self.find(pid).is_ok() {
+                continue;
+            }
+            match kernel.sys.pidfd_open(pid) {
+                Ok(fd) => {
+                    let number = kernel.facts.number(kernel.sys, &fd)?;
+                    found.push(Identified(Process { pid, number, signal: None }));
+                }
+                Err(error) => match meaning(Call::PidfdOpen, &error) {
+                    Meaning::Gone => {}
+                    // `cgroup.kill` works without.
+                    Meaning::Unsupported => return Ok(Vec::new()),
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(found)
+    }
+
+    /// Tracks those of the identified that are members still: the others may have left, to live on elsewhere.
+    pub(crate) fn track(&mut self, identified: Vec<Identified>, after: &MemberList) {
+        let members = identified.into_iter().map(|identified| identified.0);
+        self.processes.extend(members.filter(|process| after.contains(process.pid)));
+        self.processes.sort_unstable_by_key(|process| process.pid);
+    }
+
+    /// Whether every process that was sent SIGKILL is dead, and every other tracked one is dead or lives on outside of
+    /// the target; `None` if to tell that would take more than one step may. To be asked when no member is listed.
+    ///
+    /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list alone does not
+    /// tell. Where pidfds have no inode numbers (before 6.9) it does.
+    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
+        if let Some(Watched { pidfd, process: Some(process), .. }) = &self.watched {
+            if process.is_exiting(kernel.sys, pidfd)? {
+                return Ok(Some(false));
+            }
+            if let Ok(at) = self.find(process.pid) {
+                self.processes.remove(at);
+            }
+        }
+        for _ in 0..ASKED {
+            let Some(&process) = self.processes.last() else { return Ok(Some(true)) };
+            if process.number.is_some() {
+                match kernel.sys.pidfd_open(process.pid) {
+                    Ok(fd) => {
+                        let same = kernel.facts.number(kernel.sys, &fd)? == process.number;
+                        if same && process.is_exiting(kernel.sys, &fd)? {
+                            self.watch(kernel, fd, Some(process));
+                            return Ok(Some(false));
+                        }
+                    }
+                    Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Gone => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            self.processes.pop();
+        }
+        Ok(None)
+    }
+
+    /// They are all dead.
+    pub(crate) fn forget(&mut self) {
+        self.processes.clear();
+        self.watched = None;
+    }
+
+    /// Whether the exit of some member wakes the reactor.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Closes the descriptor that is held.
+    pub(crate) fn let_go(&mut self) {
+        self.watched = None;
+    }
+
+    /// Sees to it that the exit of some member wakes the reactor.
+    pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_, S>, members: &MemberList) {
+        if kernel.watch.is_none() {
+            return;
+        }
+        if let Some(Watched { pidfd, .. }) = &self.watched {
+            if matches!(kernel.sys.has_exited(pidfd), Ok(false)) {
+                return;
+            }
+            self.watched = None;
+        }
+        // Any member will do, so nothing needs to be verified. The last listed tend to exit last. One
+        // that has exited and is listed all the same would wake us again and again, with no effect.
+        for &pid in members.pids.iter().rev().take(4) {
+            if let Ok(fd) = kernel.sys.pidfd_open(pid) {
+                if matches!(kernel.sys.has_exited(&fd), Ok(false)) {
+                    self.watch(kernel, fd, None);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, process: Option<Process>) {
+        self.watched = None;
+        if let Some(permit) = kernel.permit() {
+            if kernel.watch(&pidfd, Notice::Exit) {
+                self.watched = Some(Watched { pidfd, process, _permit: permit });
+            }
+        }
+    }
+
+    /// Opens a pidfd of each member after `from` that is to be sent the signal, as many as one step may.
+    pub(crate) fn open(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        signal: Signal,
+        before: &MemberList,
+        from: Option<Pid>,
+        tally: &mut Tally,
+        obstacle: &mut Option<Box<Obstacle>>,
+    ) -> io::Result<Pidfds<S>> {
+        let (own, _) = kernel.sys.caller();
+        let mut tried = Vec::with_capacity(before.pids.len().min(SIGNALS));
+        let mut pidfds = Vec::with_capacity(before.pids.len().min(SIGNALS));
+        let mut more = false;
+        let from = before.pids.partition_point(|&pid| from.is_some_and(|last| pid <= last));
+        for &pid in &before.pids[from..] {
+            if pidfds.len() == SIGNALS {
+                more = true;
+                break;
+            }
+            tried.push(pid);
+            if signal == Signal::KILL && self.needs_no_more(pid) {
+                continue;
+            }
+            if pid == own {
+                tally.missed(Reach::Denied);
+                *obstacle = Some(Obstacle::of_process(pid, Cause::CallerInside));
+                continue;
+            }
+            match kernel.sys.pidfd_open(pid) {
+                Ok(fd) => pidfds.push((pid, fd)),
+                Err(error) => match meaning(Call::PidfdOpen, &error) {
+                    Meaning::Gone => {}
+                    Meaning::Unsupported => return Ok(Pidfds::Unsupported),
+                    // As far as descriptors last.
+                    Meaning::Short if !pidfds.is_empty() => {
+                        tried.pop();
+                        more = true;
+                        break;
+                    }
+                    _ => return Err(error),
+                },
+            }
+        }
+        add(&mut self.tried, &tried);
+        // A member that is not among these joins after the last attempt.
+        self.killed_unlisted = false;
+        if !more {
+            self.attempts = (self.attempts + 1) % RESEND;
+        }
+        Ok(Pidfds::Opened(Opened { pidfds, unfinished: tried.last().copied().filter(|_| more) }))
+    }
+
+    /// Signals the opened processes that are listed now, too. What was done is added to the tally, also before an
+    /// error.
+    pub(crate) fn send(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        signal: Signal,
+        opened: Opened<S>,
+        after: &MemberList,
+        tally: &mut Tally,
+        obstacle: &mut Option<Box<Obstacle>>,
+    ) -> io::Result<()> {
+        self.processes.reserve_exact(opened.pidfds.len());
+        let mut last = None;
+        for (pid, fd) in opened.pidfds {
+            if !after.contains(pid) {
+                // Should it come back, it is new.
+                self.tried.retain(|tried| *tried != pid);
+                continue;
+            }
+            // First which process it is: without that, nothing could tell later whether it is dead.
+            let number = kernel.facts.number(kernel.sys, &fd)?;
+            let sent = kernel.sys.pidfd_send_signal(&fd, signal.number());
+            if sent.is_ok() && signal != Signal::KILL {
+                // A stopped process acts on a signal only once it is continued.
+                let _ = kernel.sys.pidfd_send_signal(&fd, libc::SIGCONT);
+            }
+            let process = Process { pid, number, signal: Some(signal) };
+            if self.note(kernel, process, sent, UsedMethod::Pidfd, tally, obstacle)? {
+                last = Some((process, fd));
+            }
+        }
+        if let Some((process, fd)) = last {
+            self.watch(kernel, fd, Some(process));
+        }
+        Ok(())
+    }
+
+    /// Signals members by kill(2), where the caller or a freeze of ours makes that acceptable: a process that can't
+    /// exit can't lose its pid.
+    pub(crate) fn send_unverified(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        signal: Signal,
+        members: &MemberList,
+        tally: &mut Tally,
+        obstacle: &mut Option<Box<Obstacle>>,
+    ) -> io::Result<()> {
+        let (own, _) = kernel.sys.caller();
+        add(&mut self.tried, &members.pids);
+        for &pid in members.pids.iter().filter(|&&pid| pid != own) {
+            let sent = kernel.sys.kill(pid, signal.number());
+            if sent.is_ok() && signal != Signal::KILL {
+                let _ = kernel.sys.kill(pid, libc::SIGCONT);
+            }
+            let process = Process { pid, number: None, signal: Some(signal) };
+            self.note(kernel, process, sent, UsedMethod::Unverified, tally, obstacle)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what came of a signal; whether the process got it.
+    fn note(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        process: Process,
+        sent: io::Result<()>,
+        method: UsedMethod,
+        tally: &mut Tally,
+        obstacle: &mut Option<Box<Obstacle>>,
+    ) -> io::Result<bool> {
+        let Err(error) = sent else {
+            kernel.metrics.signals += 1;
+            tally.method = Some(method);
+            tally.signalled += u64::from(self.is_first(process));
+            return Ok(true);
+        };
+        match meaning(Call::Signal, &error) {
+            Meaning::Gone => {}
+            Meaning::Denied => {
+                tally.missed(Reach::Denied);
+                *obstacle = Some(Obstacle::of_process(process.pid, Cause::Error(error)));
+            }
+            _ => return Err(error),
+        }
+        Ok(false)
+    }
+
+    /// Tracks a process that was signalled; whether for the first time.
+    fn is_first(&mut self, process: Process) -> bool {
+        // Lists are sorted, so that most are added at the end.
+        match self.find(process.pid) {
+            Ok(at) => {
+                let before = std::mem::replace(&mut self.processes[at], process);
+                before.number != process.number || before.signal.is_none()
+            }
+            Err(at) => {
+                self.processes.insert(at, process);
+                true
+            }
+        }
+    }
+
+    /// Whether this attempt may pass over the process of this pid, for SIGKILL was sent to it, or to one before it.
+    fn needs_no_more(&self, pid: Pid) -> bool {
+        let killed = |at: usize| self.processes[at].signal == Some(Signal::KILL);
+        // A process that is listed again after it was not is another.
+        self.attempts + 1 < RESEND && self.was_tried(pid) && self.find(pid).is_ok_and(killed)
+    }
+
+    /// The same of every member, where there is one.
+    pub(crate) fn need_no_more(&self, members: &MemberList) -> bool {
+        !members.is_empty()
+            && members.unmapped == 0
+            && members.pids.iter().all(|&pid| self.needs_no_more(pid))
+    }
+}
+
+/// A process that will be tracked if it is a member.
+pub(crate) struct Identified(Process);
+
+impl Process {
+    /// Whether the process, which is no longer listed, is exiting and not dead yet.
+    fn is_exiting<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
+        if sys.has_exited(pidfd)? {
+            return Ok(false);
+        }
+        // Where /proc does not say, it is waited for.
+        let killed = self.signal == Some(Signal::KILL);
+        let exiting = killed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
+        // Once more, so that the pid was its own when /proc was asked.
+        Ok(exiting && !sys.has_exited(pidfd)?)
+    }
+}

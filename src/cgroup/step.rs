@@ -1,0 +1,101 @@
+//! A step on a target: actions that follow one another at once, and what they find out.
+
+use std::path::{Path, PathBuf};
+
+use super::Kernel;
+use super::errors::{Cause, Failed};
+use super::members::MemberList;
+use super::resolve::lock;
+use super::target::{Obstacle, Target};
+use super::tree::{Directories, Tree};
+use crate::outcome::Act;
+use crate::sys::Sys;
+
+/// Actions on a target that follow one another at once.
+pub(crate) struct Step<'a, 'k, S: Sys> {
+    pub(super) target: &'a mut Target<S>,
+    pub(crate) kernel: &'a mut Kernel<'k, S>,
+    pub(super) findings: Findings<S>,
+}
+
+/// What a step has found out. That of a spawn's checks is good for the first step, which follows at once.
+pub(crate) struct Findings<S: Sys> {
+    pub(super) directories: Directories<S>,
+    /// The caller is in none of the directories.
+    pub(super) caller_outside: bool,
+    /// The members of the v1 directories, for the first check.
+    pub(super) v1_members: Option<MemberList>,
+    /// All members, by the last check.
+    pub(super) members: Option<MemberList>,
+    /// The last check has just read that the one directory is empty, from its own open file.
+    pub(super) just_read: bool,
+}
+
+impl<S: Sys> Default for Findings<S> {
+    fn default() -> Findings<S> {
+        Findings {
+            directories: Directories::default(),
+            caller_outside: false,
+            v1_members: None,
+            members: None,
+            just_read: false,
+        }
+    }
+}
+
+/// A directory, and why something could not be done in it.
+pub(super) type Refused = (PathBuf, Cause);
+
+impl<'k, S: Sys> Step<'_, 'k, S> {
+    /// The target's first directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.target.path()
+    }
+
+    /// Acts on each directory that is left, and notes those that turn out to be gone. Returns the last refusal.
+    pub(super) fn each(
+        &mut self,
+        mut act: impl FnMut(&mut Kernel<'k, S>, &mut Tree<S>, &mut Directories<S>) -> Result<(), Failed>,
+    ) -> Option<Refused> {
+        let Step { target, kernel, findings } = self;
+        let mut last = None;
+        for tree in target.trees.iter_mut().filter(|tree| tree.is_left()) {
+            let Err(failed) = act(kernel, tree, &mut findings.directories) else { continue };
+            if let Err(cause) = tree.note(kernel.sys, &mut kernel.facts.parents, failed) {
+                last = Some((tree.path().to_path_buf(), cause));
+            }
+        }
+        last
+    }
+
+    /// Lists the members of the directories that are left and wanted, as far as that can be done.
+    pub(super) fn list(&mut self, wanted: fn(&Tree<S>) -> bool) -> (MemberList, Option<Refused>) {
+        let mut members = MemberList::default();
+        let refused = self.each(|kernel, tree, directories| match wanted(tree) {
+            true => members.add_tree(kernel.sys, tree, directories),
+            false => Ok(()),
+        });
+        members.finish();
+        (members, refused)
+    }
+
+    /// Takes note of what stood in the way. Where that is a shortage of descriptors the target closes its own, and goes on
+    /// by path and timer.
+    pub(super) fn obstacle(&mut self, act: Act, (path, cause): Refused) {
+        if cause.is_out_of_descriptors() {
+            self.target.signalled.let_go();
+            self.target.trees.iter_mut().for_each(Tree::let_go);
+            self.kernel.facts.parents.let_go();
+        }
+        self.target.obstacle = Some(Box::new(Obstacle { act, path, cause }));
+    }
+}
+
+/// Refuses to kill or freeze the caller, should it have moved in after the spawn.
+pub(super) fn check_caller<S: Sys>(kernel: &Kernel<'_, S>, tree: &Tree<S>) -> Result<(), Failed> {
+    let checks = kernel.checks;
+    match lock(&checks.own).contains(kernel.sys, &checks.mounts, tree.identity.id)? {
+        false => Ok(()),
+        true => Err(Failed::Because(Cause::CallerInside)),
+    }
+}

@@ -1,0 +1,148 @@
+//! What a target is, and what of it lasts from step to step.
+
+use std::path::{Path, PathBuf};
+
+use super::Kernel;
+use super::errors::Cause;
+use super::identity::{Fate, Id};
+use super::signalled::Signalled;
+use super::step::{Findings, Step};
+use super::tree::Tree;
+use crate::machine::Reach;
+use crate::outcome::Act;
+use crate::sys::{Pid, Sys};
+
+/// One target: its directories, and the processes signalled in them.
+pub(crate) struct Target<S: Sys> {
+    pub(super) trees: Box<[Tree<S>]>,
+    pub(super) signalled: Signalled<S>,
+    pub(super) cgroup_kill: CgroupKill,
+    pub(super) progress: Progress,
+    pub(super) kill_without_freezer: bool,
+    /// What the caller named, where nothing of it is there.
+    pub(super) missing: Box<Path>,
+    pub(super) obstacle: Option<Box<Obstacle>>,
+}
+
+/// What is known of `cgroup.kill` in the v2 directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CgroupKill {
+    Untried,
+    /// It was written, and no more than that is known.
+    Written,
+    /// It was written, and members outlived it: those whose leader has exited do.
+    NotEnough,
+    /// The kernel has none, or the caller lacks the right.
+    Unavailable,
+    /// The caller chose a method that does without.
+    NotChosen,
+}
+
+impl CgroupKill {
+    /// Whether members have to be known one by one.
+    pub(super) fn needs_members(self) -> bool {
+        matches!(self, CgroupKill::NotEnough | CgroupKill::Unavailable | CgroupKill::NotChosen)
+    }
+
+    pub(super) fn was_written(self) -> bool {
+        matches!(self, CgroupKill::Written | CgroupKill::NotEnough)
+    }
+}
+
+/// How far something has come that takes several steps. A check begins it anew.
+pub(super) enum Progress {
+    None,
+    /// An attempt: the last member dealt with, in the order of pids, and how much was reached.
+    Attempt {
+        last: Pid,
+        reach: Reach,
+    },
+    /// A removal: the directories still to be removed below this one.
+    Removal(Box<(Id, Vec<PathBuf>)>),
+}
+
+impl Progress {
+    /// Takes that of an attempt.
+    pub(super) fn take_attempt(&mut self) -> (Option<Pid>, Reach) {
+        match std::mem::replace(self, Progress::None) {
+            Progress::Attempt { last, reach } => (Some(last), reach),
+            Progress::None | Progress::Removal(_) => (None, Reach::All),
+        }
+    }
+
+    /// Takes that of a removal.
+    pub(super) fn take_removal(&mut self) -> Option<(Id, Vec<PathBuf>)> {
+        match std::mem::replace(self, Progress::None) {
+            Progress::Removal(left) => Some(*left),
+            Progress::None | Progress::Attempt { .. } => None,
+        }
+    }
+}
+
+/// What stood in the way last.
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(super) act: Act,
+    pub(super) path: PathBuf,
+    pub(super) cause: Cause,
+}
+
+impl Obstacle {
+    pub(super) fn of_process(pid: Pid, cause: Cause) -> Box<Obstacle> {
+        Box::new(Obstacle { act: Act::Kill, path: format!("/proc/{pid}").into(), cause })
+    }
+}
+
+impl<S: Sys> Target<S> {
+    /// Begins a step: some actions that follow one another at once. It ends when it is dropped, and with it what it has
+    /// found out, for by the next step that may have changed.
+    pub(crate) fn step<'a, 'k>(
+        &'a mut self,
+        kernel: &'a mut Kernel<'k, S>,
+        findings: Findings<S>,
+    ) -> Step<'a, 'k, S> {
+        Step { target: self, kernel, findings }
+    }
+
+    /// The first directory, or what the caller named where there was none.
+    pub(crate) fn path(&self) -> &Path {
+        self.trees.first().map_or(&self.missing, |tree| tree.path())
+    }
+
+    /// Whether there was anything at the spawn.
+    pub(crate) fn found(&self) -> bool {
+        !self.trees.is_empty()
+    }
+
+    /// What became of the directories, if none is left.
+    pub(super) fn fate(&self) -> Option<Fate> {
+        let mut fate = Fate::Removed;
+        for tree in &self.trees {
+            if tree.fate? == Fate::Replaced {
+                fate = Fate::Replaced;
+            }
+        }
+        Some(fate)
+    }
+
+    /// Whether some directory was replaced.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.trees.iter().any(|tree| tree.fate == Some(Fate::Replaced))
+    }
+
+    /// Whether all that is left of it is v1.
+    pub(super) fn is_v1(&self) -> bool {
+        self.trees.iter().all(|tree| tree.hierarchy.is_v1() || !tree.is_left())
+    }
+
+    /// Whether a directory that is left is in the v1 freezer's hierarchy, as far as that was asked.
+    pub(super) fn has_freezer(&self) -> bool {
+        self.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_freezer())
+    }
+
+    /// Whether it is reached by its path alone, somewhere.
+    #[cfg(test)]
+    pub(crate) fn is_by_path(&self) -> bool {
+        self.trees.iter().any(|tree| tree.identity.is_by_path())
+    }
+}
