@@ -252,10 +252,17 @@ impl<S: Sys> Identity<S> {
     }
 
     /// rmdir(2) by the name at the spawn, for a directory that can't be renamed (v2) and one of whose own open files was
-    /// read just now: that read has shown that the name leads to it.
-    pub(crate) fn rmdir(&self, sys: &S, parents: &mut Parents<S>) -> Result<(), Failed> {
-        let place = self.place(sys, parents)?;
-        Ok(sys.rmdir(place.at, &place.name)?)
+    /// read just now: that read has shown that the name leads to it. `None` where that would take a call in between.
+    pub(crate) fn rmdir(&self, sys: &S, parents: &mut Parents<S>) -> Option<io::Result<()>> {
+        let parent = Id { dev: self.id.dev, ino: self.parent?.get() };
+        match &self.address {
+            Address::Handle(_) => {
+                let (_, fd) = parents.open.iter().find(|(known, _)| *known == parent)?;
+                Some(sys.rmdir(Some(fd), self.name()))
+            }
+            Address::Held { directory, .. } => Some(sys.rmdir(Some(directory), &above(self.name()))),
+            Address::Path => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Kernel;
-use super::errors::{Call, Cause, Failed, Meaning, is_gone, meaning};
+use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file::below;
 use super::identity::{Fate, Id};
 use super::step::Step;
@@ -74,11 +74,12 @@ impl Removal {
         if std::mem::take(&mut self.compared) && children.is_none() {
             // Most are leaves. Of one that was compared just now, an attempt tells.
             match tree.identity.rmdir(sys, parents) {
-                Err(failed) if is_busy(&failed) => {}
-                Err(failed) => return Err(failed),
-                Ok(()) => return Err(Failed::Gone(Fate::Removed)),
+                Some(Ok(())) => return Err(Failed::Gone(Fate::Removed)),
+                Some(Err(error)) if meaning(Call::Cgroup, &error) != Meaning::Busy => {
+                    return Err(error.into());
+                }
+                Some(Err(_)) | None => {}
             }
-            children = Some(descendants(sys, directories.get(sys, &tree.identity)?)?.split_off(1));
         }
         if children.is_none() && !is_leaf(tree.identity.find(sys, parents)?.stat()) {
             children = Some(descendants(sys, directories.get(sys, &tree.identity)?)?.split_off(1));
@@ -107,9 +108,4 @@ impl Removal {
         tree.identity.find(sys, parents)?.rmdir(sys)?;
         Err(Failed::Gone(Fate::Removed))
     }
-}
-
-/// Whether rmdir(2) was refused for a child, a member or a mount.
-fn is_busy(failed: &Failed) -> bool {
-    matches!(failed, Failed::Because(Cause::Error(error)) if meaning(Call::Cgroup, error) == Meaning::Busy)
 }
