@@ -130,7 +130,7 @@ impl Cause {
     pub(crate) fn into_error(self) -> io::Error {
         match self {
             Cause::Error(error) => error,
-            Cause::CallerInside => io::Error::other("the calling process has moved into the target"),
+            Cause::CallerInside => io::Error::other("the caller itself has moved into the target"),
             Cause::Unsafe => io::Error::new(
                 io::ErrorKind::Unsupported,
                 "no pidfds here, and no v1 freezer that would make it safe to signal",

@@ -114,10 +114,9 @@ impl<S: Sys> Identity<S> {
         }
     }
 
-    /// Whether it is reached by its path, which may lead elsewhere.
     #[cfg(test)]
-    pub(crate) fn is_by_path(&self) -> bool {
-        matches!(self.address, Address::Path)
+    pub(crate) fn is_by_handle(&self) -> bool {
+        matches!(self.address, Address::Handle(_))
     }
 
     /// Closes the descriptor that is held for it, if one is.
@@ -235,6 +234,11 @@ impl<S: Sys> Identity<S> {
         }
         let Some(at) = place.at else { return Err(Failed::Because(Cause::NameLost)) };
         let directory = if self.held().is_some() { c".." } else { c"." };
+        // The way up leads into what is mounted over the parent.
+        let parent = Id::of(&sys.stat(Some(at), directory)?);
+        if self.parent.is_none_or(|ino| parent != (Id { dev: self.id.dev, ino: ino.get() })) {
+            return Err(Failed::Because(Cause::NameLost));
+        }
         for name in sys.subdirectories(at, directory)? {
             let name = c_path(Path::new(&name))?;
             let name = if self.held().is_some() { above(&name) } else { name };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Kernel;
-use super::errors::{Call, Failed, Meaning, is_gone, meaning};
+use super::errors::{Failed, is_gone};
 use super::file::below;
 use super::identity::{Fate, Id};
 use super::step::Step;
@@ -72,12 +72,11 @@ impl Removal {
         let left = self.left.take_if(|(of, _)| *of == id).map(|(_, left)| left);
         let mut children = left.or_else(|| directories.take_children(id));
         if std::mem::take(&mut self.compared) && children.is_none() {
-            // Most are leaves. Of one that was compared just now, an attempt tells.
+            // Most are leaves. Whether one is that was compared just now, an attempt tells.
             match tree.identity.rmdir(sys, parents) {
                 Some(Ok(())) => return Err(Failed::Gone(Fate::Removed)),
-                Some(Err(error)) if meaning(Call::Cgroup, &error) != Meaning::Busy => {
-                    return Err(error.into());
-                }
+                Some(Err(error)) if is_gone(&error) => return Err(error.into()),
+                // For a child; or for lack of rights to remove it, which there may be to remove its children.
                 Some(Err(_)) | None => {}
             }
         }

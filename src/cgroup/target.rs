@@ -140,9 +140,9 @@ impl<S: Sys> Target<S> {
         self.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_freezer())
     }
 
-    /// Whether it is reached by its path alone, somewhere.
+    /// Whether all of its directories are addressed by handle.
     #[cfg(test)]
-    pub(crate) fn is_by_path(&self) -> bool {
-        self.trees.iter().any(|tree| tree.identity.is_by_path())
+    pub(crate) fn is_by_handle(&self) -> bool {
+        self.trees.iter().all(|tree| tree.identity.is_by_handle())
     }
 }

@@ -63,6 +63,7 @@ pub use look::{
 };
 pub use mounts::{Hung, Ice, fuse, ice, mount, try_mount, unmount};
 pub use sandbox::{Proc, Procs, Sandbox};
+pub use sys::drop_dac_read_search;
 pub use sys::refuse_watches;
 pub use sys::set_user;
 pub(crate) use world::each;

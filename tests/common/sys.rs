@@ -465,3 +465,20 @@ pub fn thaw_filesystem(file: RawFd) -> bool {
     // SAFETY: the argument is ignored.
     unsafe { libc::ioctl(file, FITHAW as _, 0) == 0 }
 }
+
+/// Takes CAP_DAC_READ_SEARCH from the calling thread, for good.
+pub fn drop_dac_read_search() -> bool {
+    const VERSION_3: u32 = 0x2008_0522;
+    const DAC_READ_SEARCH: u32 = 1 << 2;
+    // `struct __user_cap_header_struct`, and two of `struct __user_cap_data_struct` of `linux/capability.h`.
+    let mut header: [u32; 2] = [VERSION_3, 0];
+    let mut data = [0_u32; 6];
+    // SAFETY: as large as the version says, and both outlive the calls.
+    unsafe {
+        if libc::syscall(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) != 0 {
+            return false;
+        }
+        data[0] &= !DAC_READ_SEARCH;
+        libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_ptr()) == 0
+    }
+}

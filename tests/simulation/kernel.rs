@@ -254,6 +254,8 @@ pub(super) struct Target {
     pub(super) paths: Vec<(GroupId, String)>,
     /// The library has pinned them.
     pub(super) resolved: bool,
+    /// By more than their paths, so that it finds them also where they are renamed.
+    pub(super) may_be_renamed: bool,
     /// Its reap is under way.
     pub(super) live: bool,
     /// No SIGKILL is due before that.

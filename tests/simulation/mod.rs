@@ -324,6 +324,7 @@ impl History {
         drop(world);
         match resolved {
             Ok((target, findings)) => {
+                self.sim.0.borrow_mut().targets[of].may_be_renamed = target.is_by_handle();
                 let (completer, handle) = handle::channel(&self.queue);
                 reap.handle = Some(handle);
                 // Another thread's are not good here.

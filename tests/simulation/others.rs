@@ -37,7 +37,7 @@ pub(super) fn some_nature(rng: &mut fastrand::Rng) -> Nature {
 /// An act: its name for the log, and what it does.
 type Act = (&'static str, fn(&mut World));
 
-const ACTS: [Act; 17] = [
+const ACTS: [Act; 18] = [
     ("time passes", |world| {
         let until = world.now + Duration::from_micros(world.rng.u64(..3000));
         world.advance(until);
@@ -113,6 +113,17 @@ const ACTS: [Act; 17] = [
         }
         for top in world.targets[target].tops.clone() {
             remake(world, target, top);
+        }
+    }),
+    ("renamed", |world| {
+        let Some(target) = some_target(world).filter(|&target| world.targets[target].may_be_renamed) else {
+            return;
+        };
+        let top = world.rng.choice(world.targets[target].tops.clone()).expect("there is one");
+        let (name, parent) = (format!("renamed{top}"), world.groups[top].parent.expect("not a root"));
+        let is_v1 = world.groups[top].hierarchy != V2;
+        if is_v1 && !world.groups[top].removed && world.child(parent, &name).is_none() {
+            world.groups[top].name = name;
         }
     }),
     ("a child is made", |world| {

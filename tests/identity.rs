@@ -1,0 +1,251 @@
+//! A target is the directory that was spawned on, whatever becomes of its path: by file handle, by a descriptor that is
+//! held, and by path where there is neither.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cgroup_reaper::{Act, CgroupOptions, Outcome, Reactor, ReapError, ReapHandle, Reaper, Signal};
+use common::*;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// How the directories of a test are addressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Address {
+    Handle,
+    Held,
+    Path,
+}
+
+/// A reactor for which there is no better address than that. Without CAP_DAC_READ_SEARCH the calling thread does without
+/// for good.
+fn reactor(address: Address) -> Reactor {
+    if address != Address::Handle {
+        assert!(drop_dac_read_search(), "capset: {}", std::io::Error::last_os_error());
+    }
+    if address != Address::Path {
+        return Reactor::new().expect("a reactor");
+    }
+    // Its budget is of the limit that it finds: of 24, nine are for directories.
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, 24, hard).expect("setrlimit");
+    let reactor = Reactor::new();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+    reactor.expect("a reactor")
+}
+
+/// Reaps that use up the descriptors for directories where there is a limit, and end with the test.
+fn use_up(sandbox: &Sandbox, reactor: &mut Reactor, address: Address) -> Vec<(TraceExit, ReapHandle)> {
+    let count = if address == Address::Path { 9 } else { 0 };
+    let dirs = (0..count).map(|n| groups(sandbox, &format!("filler-{n}")).remove(0));
+    let fillers = dirs.map(|dir| spawn_stuck(sandbox, reactor, &dir)).collect();
+    if count > 0 {
+        assert!(reactor.metrics().descriptors >= 9, "{:?}", reactor.metrics());
+    }
+    fillers
+}
+
+fn turn_for(reactor: &mut Reactor, turns: u32) {
+    for _ in 0..turns {
+        reactor.turn(Some(10 * MS)).expect("a turn");
+    }
+}
+
+/// A spawned reap whose only member cannot exit yet.
+fn spawn_stuck(sandbox: &Sandbox, reactor: &mut Reactor, dir: &Path) -> (TraceExit, ReapHandle) {
+    let stuck = sandbox.trace_exit(&[dir]);
+    let handle = reactor.spawn_reaper(Reaper::at(dir).max_wait(20 * MS)).expect("a spawn");
+    turn_for(reactor, 3);
+    (stuck, handle)
+}
+
+fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> ReapResult {
+    reactor.run_until(handle).expect("turns");
+    handle.wait()
+}
+
+fn with_each_identity(test: &str, body: impl Fn(Address, &mut Reactor, &Sandbox)) {
+    isolated(test, || {
+        // In this order: a capability does not come back.
+        for address in [Address::Handle, Address::Held] {
+            body(address, &mut reactor(address), &Sandbox::new(&format!("{test}-{address:?}")));
+        }
+    });
+}
+
+#[test]
+fn a_renamed_target_is_reaped_where_it_is() {
+    require!(v1("freezer"), namespaces());
+    with_each_identity(test_name!(), |_, reactor, sandbox| {
+        let dir = sandbox.v1("freezer", "old");
+        let new = dir.with_file_name("new");
+        let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
+        fs::rename(&dir, &new).expect("rename");
+        // Another takes the name.
+        fs::create_dir(&dir).expect("mkdir");
+        let canary = sandbox.canary(&[&dir]);
+        let member = sandbox.sleeper(&[&new]);
+        turn_for(reactor, 10);
+        assert!(member.ended(TIMEOUT), "a member that joined after the rename");
+        stuck.release();
+        assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        assert!(!new.exists() && dir.exists());
+        canary.assert_alive();
+    });
+}
+
+#[test]
+fn a_frozen_target_is_thawed_after_a_rename() {
+    require!(v1("freezer"), namespaces());
+    with_each_identity(test_name!(), |_, reactor, sandbox| {
+        let dir = sandbox.v1("freezer", "old");
+        let new = dir.with_file_name("new");
+        let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
+        fs::rename(&dir, &new).expect("rename");
+        freeze_v1(&new);
+        stuck.release();
+        assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        assert!(!new.exists());
+    });
+}
+
+/// Groups in each hierarchy that is there.
+fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
+    let v2 = v2().is_ok().then(|| sandbox.v2(name));
+    v2.into_iter().chain(v1("freezer").is_ok().then(|| sandbox.v1("freezer", name))).collect()
+}
+
+#[test]
+fn a_target_whose_parent_is_mounted_over_is_killed_and_removed_by_its_handle() {
+    require!(any_hierarchy(), namespaces());
+    with_each_identity(test_name!(), |address, reactor, sandbox| {
+        for parent in groups(sandbox, "parent") {
+            let dir = parent.join("target");
+            fs::create_dir(&dir).expect("mkdir");
+            let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
+            mount(Path::new("none"), &parent, "tmpfs", 0, "");
+            stuck.release();
+            let result = finish(reactor, &handle);
+            unmount(&parent);
+            match (address, result) {
+                (Address::Handle, result) => {
+                    assert_eq!(result.expect("reaped").outcome, Outcome::Removed);
+                    assert!(!dir.exists() && parent.exists());
+                }
+                // The way up from a descriptor leads into what is mounted there.
+                (_, Err(ReapError::Denied { act: Act::Remove, source, .. })) => {
+                    assert_eq!(source.raw_os_error(), Some(libc::ESTALE));
+                    assert!(pids_in(&dir).is_empty());
+                }
+                (_, other) => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+/// What is mounted over the target itself holds its directory, and nothing else.
+#[test]
+fn a_target_that_is_mounted_over_is_killed_and_removed_after_the_unmount() {
+    require!(any_hierarchy(), namespaces());
+    with_each_identity(test_name!(), |_, reactor, sandbox| {
+        for dir in groups(sandbox, "target") {
+            let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
+            mount(Path::new("none"), &dir, "tmpfs", 0, "");
+            stuck.release();
+            turn_for(reactor, 10);
+            assert!(!handle.is_complete(), "removed below a mount");
+            unmount(&dir);
+            assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+            assert!(!dir.exists());
+        }
+    });
+}
+
+#[test]
+fn a_target_that_was_removed_and_made_again_is_replaced() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        for address in [Address::Handle, Address::Held, Address::Path] {
+            let mut reactor = reactor(address);
+            let sandbox = Sandbox::new(&format!("{}-{address:?}", test_name!()));
+            let _fillers = use_up(&sandbox, &mut reactor, address);
+            for dir in groups(&sandbox, "target") {
+                let polite = sandbox.on_term(MS, &[&dir]);
+                let grace = Duration::from_secs(60);
+                let reaper = Reaper::at(&dir).grace(Signal::TERM, grace).min_wait(100 * MS);
+                let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+                assert!(polite.saw_term(TIMEOUT));
+                eventually("rmdir", || fs::remove_dir(&dir).is_ok());
+                fs::create_dir(&dir).expect("mkdir");
+                let canary = sandbox.canary(&[&dir]);
+                match finish(&mut reactor, &handle) {
+                    Err(ReapError::Replaced { path, .. }) => assert_eq!(path, dir),
+                    other => panic!("{address:?}: {other:?}"),
+                }
+                canary.assert_alive();
+            }
+        }
+    });
+}
+
+/// With a handle nothing is held for a target but what wakes it; without the capability its directory as well; and where
+/// the budget has no permit left for that, no more than with a handle.
+#[test]
+fn a_directory_is_held_where_there_is_no_handle_and_a_permit() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let mut by_handle = Vec::new();
+        for address in [Address::Handle, Address::Held, Address::Path] {
+            let mut reactor = reactor(address);
+            let sandbox = Sandbox::new(&format!("{}-{address:?}", test_name!()));
+            let _fillers = use_up(&sandbox, &mut reactor, address);
+            let mut held = Vec::new();
+            for dir in groups(&sandbox, "target") {
+                let before = reactor.metrics().descriptors;
+                let member = sandbox.ignores_sigterm(&[&dir]);
+                let reaper = Reaper::at(&dir).grace(Signal::TERM, Duration::from_secs(60));
+                let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+                held.push(reactor.metrics().descriptors - before);
+                member.signal(libc::SIGKILL);
+                assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+                assert!(!dir.exists());
+            }
+            match address {
+                Address::Handle => by_handle = held,
+                Address::Held => assert!(std::iter::zip(&held, &by_handle).all(|(held, by)| *held == by + 1)),
+                Address::Path => assert_eq!(held, by_handle),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_relative_root_is_resolved_at_the_spawn() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        for address in [Address::Handle, Address::Held] {
+            let mut reactor = reactor(address);
+            let sandbox = Sandbox::new(&format!("{}-{address:?}", test_name!()));
+            for dir in groups(&sandbox, "target") {
+                let stuck = sandbox.trace_exit(&[&dir]);
+                let top = dir.parent().expect("a sandbox");
+                let before = std::env::current_dir().expect("a working directory");
+                std::env::set_current_dir(top.parent().expect("a root")).expect("chdir");
+                let options = CgroupOptions::new(".").subsystems([top.file_name().expect("a name")]);
+                let handle =
+                    reactor.spawn_reaper(Reaper::new(options, "target").max_wait(20 * MS)).expect("a spawn");
+                std::env::set_current_dir("/").expect("chdir");
+                turn_for(&mut reactor, 3);
+                stuck.release();
+                let result = finish(&mut reactor, &handle);
+                std::env::set_current_dir(before).expect("chdir");
+                assert_eq!(result.expect("reaped").outcome, Outcome::Removed);
+                assert!(!dir.exists());
+            }
+        }
+    });
+}
