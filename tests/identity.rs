@@ -58,7 +58,8 @@ fn turn_for(reactor: &mut Reactor, turns: u32) {
 /// A spawned reap whose only member cannot exit yet.
 fn spawn_stuck(sandbox: &Sandbox, reactor: &mut Reactor, dir: &Path) -> (TraceExit, ReapHandle) {
     let stuck = sandbox.trace_exit(&[dir]);
-    let handle = reactor.spawn_reaper(Reaper::at(dir).max_wait(20 * MS)).expect("a spawn");
+    let reaper = Reaper::at(dir).max_wait(20 * MS).deadline(TIMEOUT);
+    let handle = reactor.spawn_reaper(reaper).expect("a spawn");
     turn_for(reactor, 3);
     (stuck, handle)
 }
@@ -217,7 +218,8 @@ fn a_directory_is_held_where_there_is_no_handle_and_a_permit() {
             match address {
                 Address::Handle => by_handle = held,
                 Address::Held => assert!(std::iter::zip(&held, &by_handle).all(|(held, by)| *held == by + 1)),
-                Address::Path => assert_eq!(held, by_handle),
+                // The fillers may have left nothing for a watch either.
+                Address::Path => assert!(std::iter::zip(&held, &by_handle).all(|(held, by)| held <= by)),
             }
         }
     });
@@ -236,8 +238,9 @@ fn a_relative_root_is_resolved_at_the_spawn() {
                 let before = std::env::current_dir().expect("a working directory");
                 std::env::set_current_dir(top.parent().expect("a root")).expect("chdir");
                 let options = CgroupOptions::new(".").subsystems([top.file_name().expect("a name")]);
-                let handle =
-                    reactor.spawn_reaper(Reaper::new(options, "target").max_wait(20 * MS)).expect("a spawn");
+                let handle = reactor
+                    .spawn_reaper(Reaper::new(options, "target").max_wait(20 * MS).deadline(TIMEOUT))
+                    .expect("a spawn");
                 std::env::set_current_dir("/").expect("chdir");
                 turn_for(&mut reactor, 3);
                 stuck.release();

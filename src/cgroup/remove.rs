@@ -72,12 +72,10 @@ impl Removal {
         let left = self.left.take_if(|(of, _)| *of == id).map(|(_, left)| left);
         let mut children = left.or_else(|| directories.take_children(id));
         if std::mem::take(&mut self.compared) && children.is_none() {
-            // Most are leaves. Whether one is that was compared just now, an attempt tells.
-            match tree.identity.rmdir(sys, parents) {
-                Some(Ok(())) => return Err(Failed::Gone(Fate::Removed)),
-                Some(Err(error)) if is_gone(&error) => return Err(error.into()),
-                // For a child; or for lack of rights to remove it, which there may be to remove its children.
-                Some(Err(_)) | None => {}
+            // Most are leaves. Whether one is that was compared just now, an attempt tells. It fails for a child, for lack
+            // of rights, or where the parent is mounted over.
+            if let Some(Ok(())) = tree.identity.rmdir(sys, parents) {
+                return Err(Failed::Gone(Fate::Removed));
             }
         }
         if children.is_none() && !is_leaf(tree.identity.find(sys, parents)?.stat()) {
