@@ -41,7 +41,7 @@ pub struct Metrics {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Calls {
-    /// openat(2).
+    /// openat(2) and open_by_handle_at(2).
     pub open: u64,
     /// pread(2).
     pub read: u64,

@@ -69,11 +69,16 @@ fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> ReapResult {
     handle.wait()
 }
 
-fn with_each_identity(test: &str, body: impl Fn(Address, &mut Reactor, &Sandbox)) {
+// In this order: a capability does not come back.
+const BY_IDENTITY: [Address; 2] = [Address::Handle, Address::Held];
+const BY_ANY: [Address; 3] = [Address::Handle, Address::Held, Address::Path];
+
+fn with_each(addresses: &[Address], test: &str, body: impl Fn(Address, &mut Reactor, &Sandbox)) {
     isolated(test, || {
-        // In this order: a capability does not come back.
-        for address in [Address::Handle, Address::Held] {
-            body(address, &mut reactor(address), &Sandbox::new(&format!("{test}-{address:?}")));
+        for address in addresses {
+            let (mut reactor, sandbox) = (reactor(*address), Sandbox::new(&format!("{test}-{address:?}")));
+            let _fillers = use_up(&sandbox, &mut reactor, *address);
+            body(*address, &mut reactor, &sandbox);
         }
     });
 }
@@ -81,7 +86,7 @@ fn with_each_identity(test: &str, body: impl Fn(Address, &mut Reactor, &Sandbox)
 #[test]
 fn a_renamed_target_is_reaped_where_it_is() {
     require!(v1("freezer"), namespaces());
-    with_each_identity(test_name!(), |_, reactor, sandbox| {
+    with_each(&BY_IDENTITY, test_name!(), |_, reactor, sandbox| {
         let dir = sandbox.v1("freezer", "old");
         let new = dir.with_file_name("new");
         let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
@@ -99,10 +104,31 @@ fn a_renamed_target_is_reaped_where_it_is() {
     });
 }
 
+/// Then nothing leads to it: that is neither gone nor replaced.
+#[test]
+fn a_renamed_target_that_is_addressed_by_path_is_lost() {
+    require!(v1("freezer"), namespaces());
+    with_each(&[Address::Path], test_name!(), |_, reactor, sandbox| {
+        let dir = sandbox.v1("freezer", "old");
+        let new = dir.with_file_name("new");
+        let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
+        fs::rename(&dir, &new).expect("rename");
+        turn_for(reactor, 3);
+        stuck.release();
+        match finish(reactor, &handle) {
+            Err(ReapError::Denied { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::ESTALE));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(new.exists());
+    });
+}
+
 #[test]
 fn a_frozen_target_is_thawed_after_a_rename() {
     require!(v1("freezer"), namespaces());
-    with_each_identity(test_name!(), |_, reactor, sandbox| {
+    with_each(&BY_IDENTITY, test_name!(), |_, reactor, sandbox| {
         let dir = sandbox.v1("freezer", "old");
         let new = dir.with_file_name("new");
         let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
@@ -123,7 +149,7 @@ fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
 #[test]
 fn a_target_whose_parent_is_mounted_over_is_killed_and_removed_by_its_handle() {
     require!(any_hierarchy(), namespaces());
-    with_each_identity(test_name!(), |address, reactor, sandbox| {
+    with_each(&BY_ANY, test_name!(), |address, reactor, sandbox| {
         for parent in groups(sandbox, "parent") {
             let dir = parent.join("target");
             fs::create_dir(&dir).expect("mkdir");
@@ -137,10 +163,12 @@ fn a_target_whose_parent_is_mounted_over_is_killed_and_removed_by_its_handle() {
                     assert_eq!(result.expect("reaped").outcome, Outcome::Removed);
                     assert!(!dir.exists() && parent.exists());
                 }
-                // The way up from a descriptor leads into what is mounted there.
-                (_, Err(ReapError::Denied { act: Act::Remove, source, .. })) => {
+                // The way up from a descriptor leads into what is mounted there, and so does the path.
+                (_, Err(ReapError::Denied { act, source, .. })) => {
+                    assert!(act == Act::Remove || address == Address::Path, "{act:?}");
                     assert_eq!(source.raw_os_error(), Some(libc::ESTALE));
                     assert!(pids_in(&dir).is_empty());
+                    fs::remove_dir(&dir).expect("empty");
                 }
                 (_, other) => panic!("{other:?}"),
             }
@@ -152,7 +180,7 @@ fn a_target_whose_parent_is_mounted_over_is_killed_and_removed_by_its_handle() {
 #[test]
 fn a_target_that_is_mounted_over_is_killed_and_removed_after_the_unmount() {
     require!(any_hierarchy(), namespaces());
-    with_each_identity(test_name!(), |_, reactor, sandbox| {
+    with_each(&BY_IDENTITY, test_name!(), |_, reactor, sandbox| {
         for dir in groups(sandbox, "target") {
             let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
             mount(Path::new("none"), &dir, "tmpfs", 0, "");

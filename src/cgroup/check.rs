@@ -54,7 +54,7 @@ impl<S: Sys> Step<'_, '_, S> {
         });
         members.extend(v1_members.unwrap_or_default());
         members.finish();
-        // Of a list that is not whole nothing follows but that there are members.
+        // A list that is not whole only says that there are members.
         let whole = listed && refused.is_none();
         let (joined, fewer) = if whole { self.target.signalled.compare(&members) } else { (false, false) };
         let mut unknown = refused;

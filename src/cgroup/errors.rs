@@ -140,6 +140,12 @@ impl Cause {
     }
 }
 
+impl From<Cause> for Failed {
+    fn from(cause: Cause) -> Failed {
+        Failed::Because(cause)
+    }
+}
+
 impl From<io::Error> for Cause {
     fn from(error: io::Error) -> Cause {
         Cause::Error(error)

@@ -16,7 +16,7 @@ pub(crate) fn open<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr, how: Op
 }
 
 /// Does something with a descendant of `at`, from a directory on the way to it if its path is longer than what the
-/// kernel takes at once. Whoever may make groups inside of a target can make them that deep.
+/// kernel takes at once. A member with the right to make groups inside of the target can make them that deep.
 pub(crate) fn below<S: Sys, T>(
     sys: &S,
     at: &S::Fd,
@@ -42,7 +42,7 @@ pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// The whole of a file, opened afresh.
+/// The whole of a file, opened for this read.
 pub(crate) fn read<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr) -> io::Result<Vec<u8>> {
     let file = open(sys, at, dir, name, Open::Read)?;
     let mut text = Vec::new();

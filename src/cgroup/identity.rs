@@ -132,7 +132,7 @@ impl<S: Sys> Identity<S> {
             match sys.open_identity(mount, self.id.ino) {
                 Ok(fd) => return Ok(fd),
                 Err(error) => match meaning(Call::Handle, &error) {
-                    // Which fate is found out by who notes it.
+                    // As below a held descriptor. `fate` tells whether it was replaced.
                     Meaning::Gone => return Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
                     // The caller has dropped the capability.
                     Meaning::Denied => {}
@@ -143,7 +143,8 @@ impl<S: Sys> Identity<S> {
         let fd = sys.open(None, &self.path, Open::Place)?;
         match Id::of(&sys.stat(Some(&fd), c"")?) == self.id {
             true => Ok(fd),
-            false => Err(Failed::Gone(Fate::Replaced)),
+            // `fate` tells what that means.
+            false => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
         }
     }
 
@@ -169,7 +170,7 @@ impl<S: Sys> Identity<S> {
     }
 
     /// What became of the directory; `None` if it is there.
-    pub(crate) fn fate(&self, sys: &S, parents: &mut Parents<S>) -> io::Result<Option<Fate>> {
+    pub(crate) fn fate(&self, sys: &S, parents: &mut Parents<S>) -> Result<Option<Fate>, Cause> {
         let there = self.is_there(sys)?;
         if there == Some(true) {
             return Ok(None);
@@ -178,13 +179,52 @@ impl<S: Sys> Identity<S> {
             Ok(place) => sys.stat(place.at, &place.name),
             Err(error) => Err(error),
         };
+        self.judge(sys, there, found)
+    }
+
+    /// The same, of one of which it is not known that it is there, by what its name leads to.
+    fn judge(&self, sys: &S, there: Option<bool>, found: io::Result<Stat>) -> Result<Option<Fate>, Cause> {
+        let by_path = there.is_none();
         match found {
-            Ok(stat) if Id::of(&stat) != self.id => Ok(Some(Fate::Replaced)),
-            Ok(_) if there.is_none() => Ok(None),
-            Ok(_) => Ok(Some(Fate::Removed)),
+            Ok(stat) if Id::of(&stat) == self.id => Ok(if by_path { None } else { Some(Fate::Removed) }),
+            // Hidden by a mount.
+            Ok(stat) if by_path && stat.dev != self.id.dev => Err(Cause::NameLost),
+            Ok(_) => Ok(Some(Fate::Replaced)),
+            Err(error) if is_gone(&error) && by_path && !self.is_removed(sys)? => Err(Cause::NameLost),
             Err(error) if is_gone(&error) => Ok(Some(Fate::Removed)),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether its path leads nowhere because it was removed: it may have been renamed, or a mount may hide it.
+    fn is_removed(&self, sys: &S) -> io::Result<bool> {
+        for above in self.path().ancestors().skip(1) {
+            let directory = match sys.open(None, &c_path(above)?, Open::Place) {
+                Ok(directory) => directory,
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let id = Id::of(&sys.stat(Some(&directory), c"")?);
+            if id.dev != self.id.dev {
+                return Ok(false);
+            }
+            let is_parent = self.parent.is_some_and(|parent| parent.get() == id.ino);
+            return Ok(!is_parent || self.name_in(sys, &directory, c".")?.is_none());
+        }
+        Ok(true)
+    }
+
+    /// The name that it has in a directory, as seen from `at`, if it has one.
+    fn name_in(&self, sys: &S, at: &S::Fd, directory: &CStr) -> io::Result<Option<(CString, Stat)>> {
+        for name in sys.subdirectories(at, directory)? {
+            let path = c_path(&Path::new(OsStr::from_bytes(directory.to_bytes())).join(name))?;
+            match sys.stat(Some(at), &path) {
+                Ok(stat) if Id::of(&stat) == self.id => return Ok(Some((path, stat))),
+                Err(error) if !is_gone(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Where its name was at the spawn. ENOENT if its parent is gone.
@@ -225,12 +265,10 @@ impl<S: Sys> Identity<S> {
             Err(error) if !is_gone(&error) => return Err(error.into()),
             _ => {}
         }
-        match self.is_there(sys)? {
-            Some(true) => {}
-            Some(false) | None => {
-                let fate = if found.is_ok() { Fate::Replaced } else { Fate::Removed };
-                return Err(Failed::Gone(fate));
-            }
+        let there = self.is_there(sys)?;
+        if there != Some(true) {
+            let fate = self.judge(sys, there, found)?;
+            return Err(fate.map_or(Failed::Because(Cause::NameLost), Failed::Gone));
         }
         let Some(at) = place.at else { return Err(Failed::Because(Cause::NameLost)) };
         let directory = if self.held().is_some() { c".." } else { c"." };
@@ -239,20 +277,14 @@ impl<S: Sys> Identity<S> {
         if self.parent.is_none_or(|ino| parent != (Id { dev: self.id.dev, ino: ino.get() })) {
             return Err(Failed::Because(Cause::NameLost));
         }
-        for name in sys.subdirectories(at, directory)? {
-            let name = c_path(Path::new(&name))?;
-            let name = if self.held().is_some() { above(&name) } else { name };
-            match sys.stat(Some(at), &name) {
-                Ok(stat) if Id::of(&stat) == self.id => {
-                    place.name = name;
-                    return Ok(Found { place, stat });
-                }
-                Err(error) if !is_gone(&error) => return Err(error.into()),
-                _ => {}
+        match self.name_in(sys, at, directory)? {
+            Some((name, stat)) => {
+                place.name = name;
+                Ok(Found { place, stat })
             }
+            // Something is mounted over it: rmdir(2) would say the same.
+            None => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
         }
-        // Something is mounted over it: rmdir(2) would say the same.
-        Err(io::Error::from_raw_os_error(libc::EBUSY).into())
     }
 
     /// rmdir(2) by the name at the spawn, for a directory that can't be renamed (v2) and one of whose own open files was

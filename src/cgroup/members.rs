@@ -46,7 +46,7 @@ impl MemberList {
         Ok(())
     }
 
-    /// Adds the members of one directory. Each call opens the file afresh: v1 serves stale data to a
+    /// Adds the members of one directory. Each call opens the file anew: v1 serves stale data to a
     /// descriptor that is read again within a second (`cgroup_pidlist_start`).
     pub(crate) fn add<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
         match file::read(sys, root, dir, c"cgroup.procs") {

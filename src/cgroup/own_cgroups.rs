@@ -12,7 +12,7 @@ use super::identity::Id;
 use super::mounts::{self, Mounts, membership};
 use crate::sys::{Open, Pid, Sys};
 
-/// The caller's cgroups: its process's, and the calling thread's, which may be elsewhere (in a v1 `tasks`
+/// The caller's cgroups: its process's, and the calling thread's, which may be another (in a v1 `tasks`
 /// file, or in a threaded v2 cgroup).
 pub(crate) struct OwnCgroups<S: Sys> {
     process: Option<Cgroups<S>>,

@@ -188,7 +188,7 @@ impl<S: Sys> Signalled<S> {
         Ok(found)
     }
 
-    /// Tracks those of the identified that are members still: the others may have left, to live on elsewhere.
+    /// Tracks those of the identified that are members still: the others may have left, and live on in another group.
     pub(crate) fn track(&mut self, identified: Vec<Identified>, after: &MemberList) {
         let members = identified.into_iter().map(|identified| identified.0);
         self.processes.extend(members.filter(|process| after.contains(process.pid)));

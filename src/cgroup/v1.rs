@@ -12,7 +12,7 @@ use crate::sys::{Open, Sys};
 pub(crate) const STATE: &CStr = c"freezer.state";
 
 /// Reads of the state in one step. FREEZING becomes FROZEN only inside a read, and nearly always in the
-/// first; a group that needs longer is looked at again by timer.
+/// first; a group that needs longer is read again by timer.
 const READS: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +31,10 @@ fn parse(text: &[u8]) -> io::Result<State> {
     }
 }
 
-/// Freezes the group and everything below it, or looks how far that is.
+/// Freezes the group and everything below it, or reads how far that is.
 pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     let control = file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)?;
-    // Written again each time: another hand may have thawed it.
+    // Written again each time: another party may have thawed it.
     file::write_open(sys, &control, b"FROZEN")?;
     let mut buffer = [0; 256];
     for read in 0..READS {
@@ -48,7 +48,7 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     Ok(Froze::Freezing)
 }
 
-/// Whether everybody in it and below is frozen now. Who joins ends that until it is frozen, too.
+/// Whether every member of it and of those below is frozen now. A process that joins ends that until it is frozen, too.
 pub(crate) fn is_frozen<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<bool> {
     Ok(parse(&file::read(sys, root, Path::new(""), STATE)?)? == State::Frozen)
 }

@@ -47,7 +47,7 @@ pub(crate) fn kill<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> 
     file::write(sys, root, dir, KILL, b"1")
 }
 
-/// Freezes the subtree, or looks how far that is.
+/// Freezes the subtree, or reads how far that is.
 pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     file::write(sys, root, Path::new(""), FREEZE, b"1")?;
     // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
