@@ -7,13 +7,13 @@ use std::time::Duration;
 use cgroup_reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
-use crate::victim::VictimArgs;
+use crate::target::{Place, Target};
 
 const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
-/// The library's own defaults, here for the check that the two waits fit together.
+/// The library's defaults, needed here to compare the two waits.
 const DEFAULT_MIN_WAIT: Duration = Duration::from_millis(10);
 const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(10);
 
@@ -22,38 +22,38 @@ Examples:
   cgreap /sys/fs/cgroup/batch/job-17
       Kill everything in one cgroup and below it, wait until it is empty, remove it.
   cgreap --deadline 30s /sys/fs/cgroup/batch/*/
-      All of them at once; whatever still has processes after 30 s is named, with those processes.
+      All of them at once. Those that still have processes after 30 s are named, with these processes.
   cgreap --grace TERM=5s --keep-dir /sys/fs/cgroup/web
-      SIGTERM first, SIGKILL to what is left 5 s later; leave the empty directory.
+      SIGTERM first, SIGKILL 5 s later to the processes that are left; leave the empty directory.
   cgreap --subsystem freezer,cpu,memory --slice batch job-17 job-18
       cgroup v1: /sys/fs/cgroup/{freezer,cpu,memory}/batch/{job-17,job-18}.
   cgreap demo
-      Make some cgroups full of processes that are hard to kill, and reap them.
+      Make cgroups full of processes that are hard to kill, and reap them.
   cgreap ./demo
       The directory called demo.
 
 Exit status:
   0    every target was reaped, or was gone already
-  1    some target was not: time ran out, the kernel refused, it was replaced, ...
+  1    at least one target was not reaped: its deadline passed, the kernel denied it, it was replaced, ...
   2    wrong usage, or a target that is refused: the root of a hierarchy, the caller's own cgroup or one
-       above it, not a cgroup, `..` in its path, ... Refused targets are left alone; the others are
-       still reaped
+       above it, not a cgroup, `..` in its path, ... Refused targets are not changed; the others are
+       reaped
   129, 130, 143
-       ended by SIGHUP, SIGINT, SIGTERM: what was under way was cancelled, and thawed where frozen
+       ended by SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed
 
-What was reaped is reported on stdout, failures on stderr, one line a target.";
+One line for each target: on stdout if it was reaped, on stderr if not.";
 
 const JSON_HELP: &str = "\
-With --json, stdout has one JSON object a line for each target, in the order in which they end, and
-stderr nothing about single targets:
+With --json, stdout has one line with a JSON object for each target, in the order in which they end;
+stderr has nothing about single targets:
   path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
   root, slice, subsystems
-              where the name was looked for; only with --subsystem
+              where the name was looked up; only with --subsystem
   outcome     \"removed\", \"emptied\" (--keep-dir) or \"already-gone\"; absent if there is an error
-  method      what killed: \"cgroup.kill\", \"pidfd\", \"freezer\", \"unverified kill\", or null where
+  method      how it was killed: \"cgroup.kill\", \"pidfd\", \"freezer\", \"unverified kill\", or null where
               nothing had to be killed
-  signalled   processes signalled one by one (cgroup.kill does not tell how many it killed)
-  attempts    attempts to kill
+  signalled   number of processes signalled one by one (cgroup.kill does not tell how many it killed)
+  attempts    number of attempts to kill
   elapsed_us  microseconds from the start of this target to its end
   error       instead of outcome: an object with
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
@@ -64,8 +64,8 @@ stderr nothing about single targets:
 
 /// Kill everything in cgroups, wait until they are empty, remove them.
 ///
-/// Any number of cgroups at once, v1 and v2, each with all that is below it. A DIR that is gone already
-/// counts as done.
+/// Any number of cgroups at once, v1 and v2, each with all cgroups below it. A DIR that does not exist
+/// counts as reaped.
 #[derive(Debug, Parser)]
 #[command(
     name = "cgreap",
@@ -87,26 +87,68 @@ pub struct Cli {
     #[command(flatten)]
     pub reap: ReapArgs,
 
-    /// Log what is done to stderr; more with -vv and -vvv
+    /// Log to stderr what is done; more with -vv and -vvv
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make cgroups with sleeping, stopped, frozen, deaf and forking processes, and reap them all
+    /// Make cgroups with processes that sleep, are stopped or frozen, ignore SIGTERM or fork, and reap them
     ///
-    /// They are made in a directory cgroup-reaper-demo-PID of each hierarchy that the machine has (v2, v1
-    /// freezer and pids), and nothing else is touched. That needs the right to make cgroups: root, or a
+    /// The cgroups are made in a directory cgroup-reaper-demo-PID of each hierarchy that the machine has
+    /// (v2, v1 freezer and pids). Nothing else is changed. This needs the right to make cgroups: root, or a
     /// delegated subtree, such as in `systemd-run --user --scope -p Delegate=yes cgreap demo`.
     ///
-    /// Exit status: 0 if all were reaped and nothing is left, 1 if not, or if there is no such right.
+    /// Exit status: 0 if all were reaped and nothing is left, 1 if not, or if it may not make cgroups.
     #[command(verbatim_doc_comment)]
     Demo,
 
-    /// What the demo's processes run.
-    #[command(name = "__victim", hide = true)]
-    Victim(VictimArgs),
+    /// A process of the demo
+    #[command(name = "__demo-process", hide = true)]
+    DemoProcess(DemoProcessArgs),
+
+    /// Removes what a demo has made when the demo has ended
+    #[command(name = "__demo-cleaner", hide = true)]
+    DemoCleaner(DemoCleanerArgs),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DemoProcessArgs {
+    /// What it does.
+    #[arg(value_enum)]
+    pub behaviour: Behaviour,
+
+    /// When it ends by itself at the latest, with all descendants, in milliseconds since boot.
+    #[arg(long)]
+    pub until: u64,
+
+    /// Cgroups that it moves into first.
+    #[arg(long = "group", value_name = "DIR")]
+    pub groups: Vec<PathBuf>,
+
+    /// For `fork-storm`: how many descendants it may have in all. Without it the kernel has to set the bound.
+    #[arg(long)]
+    pub descendants: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Behaviour {
+    /// Sleeps.
+    Sleep,
+    /// Stops itself.
+    Stop,
+    /// Ignores SIGTERM.
+    IgnoreTerm,
+    /// Forks without end.
+    ForkStorm,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoCleanerArgs {
+    /// The directories that the demo has made.
+    #[arg(value_name = "DIR")]
+    pub dirs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -119,11 +161,11 @@ pub struct ReapArgs {
     #[arg(long, value_name = "ROOT", requires = "subsystem", help_heading = "Targets by name")]
     pub root: Option<PathBuf>,
 
-    /// The directory in each hierarchy that has the names [default: its root]
+    /// The directory in each hierarchy in which the names are [default: its root]
     #[arg(long, value_name = "SLICE", requires = "subsystem", help_heading = "Targets by name")]
     pub slice: Option<PathBuf>,
 
-    /// The hierarchies, by their directories below ROOT; takes a comma-separated list or is repeated
+    /// The hierarchies, by their directories below ROOT; a comma-separated list, or repeated
     #[arg(
         long,
         value_name = "SUBSYSTEM",
@@ -133,9 +175,10 @@ pub struct ReapArgs {
     )]
     pub subsystem: Vec<PathBuf>,
 
-    /// Where the kernel has no pidfds and the target no freezer, signal pids just read, unverified
+    /// Signal pids without verification if the kernel has no pidfds and the target no freezer
     ///
-    /// A process that takes over such a pid in between is then killed in error.
+    /// If a member exits between the read of its pid and the signal, and another process gets this pid,
+    /// that process is killed in error.
     #[arg(long, requires = "subsystem", help_heading = "Targets by name")]
     pub kill_without_freezer: bool,
 
@@ -143,7 +186,7 @@ pub struct ReapArgs {
     #[arg(long, default_value = "auto", value_parser = method_parser())]
     pub method: KillMethod,
 
-    /// Signal to send first, and how long to wait before SIGKILL, such as TERM=5s
+    /// Signal to send first, and the time until SIGKILL, such as TERM=5s
     #[arg(long, value_name = "SIGNAL=TIME", value_parser = parse_grace)]
     pub grace: Option<(Signal, Duration)>,
 
@@ -151,7 +194,7 @@ pub struct ReapArgs {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub deadline: Option<Duration>,
 
-    /// Leave the directories, empty
+    /// Leave the empty directories
     #[arg(long)]
     pub keep_dir: bool,
 
@@ -163,32 +206,17 @@ pub struct ReapArgs {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub max_wait: Option<Duration>,
 
-    /// How long a group may take to freeze, or be held frozen from above [default: 10s]
+    /// How long a cgroup may take to freeze, or may be frozen by a cgroup above it [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub freeze_timeout: Option<Duration>,
 
-    /// Report as JSON on stdout, one object a target per line; --help tells the fields
+    /// Report as JSON on stdout, one object per line and target; --help describes the fields
     #[arg(long)]
     pub json: bool,
 }
 
-/// What to reap, and by which name to report it.
-#[derive(Debug)]
-pub struct Target {
-    pub name: PathBuf,
-    pub reaper: Reaper,
-}
-
-/// Where the names of NAME mode are looked for, for the report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Where {
-    pub root: PathBuf,
-    pub slice: PathBuf,
-    pub subsystems: Vec<PathBuf>,
-}
-
 impl Cli {
-    /// Parses the process's arguments; does not return if they are wrong or ask for help.
+    /// Parses the arguments of the process. Does not return if they are wrong or ask for help.
     pub fn from_command_line() -> Cli {
         let cli = Cli::parse();
         if cli.command.is_none() {
@@ -201,7 +229,7 @@ impl Cli {
 }
 
 impl ReapArgs {
-    /// What the library would refuse for each target anew.
+    /// Refuses what the library would refuse for every single target.
     fn check(&self) -> Result<(), String> {
         let min_wait = self.min_wait.unwrap_or(DEFAULT_MIN_WAIT);
         let max_wait = self.max_wait.unwrap_or(DEFAULT_MAX_WAIT);
@@ -214,12 +242,12 @@ impl ReapArgs {
         Ok(())
     }
 
-    /// Where names are looked for; `None` if the targets are directories.
-    pub fn place(&self) -> Option<Where> {
+    /// Where names are looked up; `None` if the targets are directories.
+    pub fn place(&self) -> Option<Place> {
         if self.subsystem.is_empty() {
             return None;
         }
-        Some(Where {
+        Some(Place {
             root: self.root.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT)),
             slice: self.slice.clone().unwrap_or_default(),
             subsystems: self.subsystem.clone(),
@@ -239,8 +267,8 @@ impl ReapArgs {
                 let name = PathBuf::from(target);
                 let reaper = match &options {
                     Some(options) => Reaper::new(options.clone(), &name),
-                    // The library refuses dots for what they may hide. `./x` hides nothing, and is how one
-                    // writes a name that would be taken for a command.
+                    // The library refuses paths with dots. `./x` is allowed here, because `./demo` is the
+                    // directory where `demo` would be the command.
                     None => match name.strip_prefix(".") {
                         Ok(rest) if !rest.as_os_str().is_empty() => Reaper::at(rest),
                         _ => Reaper::at(&name),

@@ -1,4 +1,4 @@
-//! Durations as they are typed: `10ms`, `1.5s`, `2m`.
+//! Durations as they are typed (`10ms`, `1.5s`, `2m`) and as they are printed.
 
 use std::time::Duration;
 
@@ -15,9 +15,8 @@ const UNITS: [(&str, u128); 6] = [
 /// The longest duration accepted. Far beyond any use, and short enough to be added to any clock reading.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Parses a number, with or without a fraction, and its unit. A number without a unit is refused rather
-/// than guessed at: to some tools it is seconds, to others milliseconds, and here it decides when
-/// processes are killed.
+/// Parses a number, with or without a fraction, and its unit. A number without a unit is refused: some tools
+/// take it for seconds, others for milliseconds, and here it decides when processes are killed.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits_end);
@@ -46,18 +45,27 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32))
 }
 
-/// `None` where it is beyond all bounds.
+/// `None` if the number does not fit.
 fn whole_nanos(digits: &str, unit_nanos: u128) -> Option<u128> {
     // Digits only, so a u64 is refused for its size alone, and a u64 of hours fits a u128 of nanoseconds.
     digits.parse::<u64>().ok().map(|whole| u128::from(whole) * unit_nanos)
 }
 
-/// The part after the point; what is under a nanosecond is dropped.
+/// The part after the point, rounded down to nanoseconds.
 fn fraction_nanos(digits: &str, unit_nanos: u128) -> u128 {
-    // 18 digits of the longest unit are within a nanosecond's reach and, multiplied by it, within a u128.
+    // 18 digits are exact to the nanosecond for the longest unit, and their product with it fits a u128.
     let digits = &digits[..digits.len().min(18)];
     let scale = 10_u128.pow(digits.len() as u32);
     digits.parse::<u128>().map_or(0, |fraction| fraction * unit_nanos / scale)
+}
+
+/// A duration as it is printed: in milliseconds below one second, in seconds from there.
+pub fn human(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+    } else {
+        format!("{:.1} s", duration.as_secs_f64())
+    }
 }
 
 #[cfg(test)]
@@ -120,5 +128,18 @@ mod tests {
         assert_eq!(parse(&format!("0.{endless}h")).map(|d| d.as_secs()), Ok(3599));
         // Every accepted duration can be added to a clock reading.
         let _ = std::time::Instant::now() + LONGEST;
+    }
+
+    #[test]
+    fn durations_are_readable() {
+        for (micros, expected) in [
+            (0, "0.0 ms"),
+            (400, "0.4 ms"),
+            (12_345, "12.3 ms"),
+            (1_000_000, "1.0 s"),
+            (90_000_000, "90.0 s"),
+        ] {
+            assert_eq!(human(Duration::from_micros(micros)), expected);
+        }
     }
 }

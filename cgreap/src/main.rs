@@ -1,16 +1,32 @@
-//! `cgreap` kills everything in cgroups, waits until they are empty and removes them; `cgreap --help`
-//! tells the rest.
+//! `cgreap` kills everything in cgroups, waits until they are empty and removes them. `cgreap --help` describes
+//! how it is used.
+//!
+//! Each module uses only modules to the left of it:
+//!
+//! - `status`, `console`, `duration`, `interrupt`, `end`: exit statuses, output, durations, signals, and how a
+//!   target ended
+//! - `target`, `args`: what the command line names, and the command line
+//! - `driver`: reaps any number of targets at once
+//! - `report`: what is printed about them
+//! - `reap`, `demo`: the commands
 
 mod args;
+mod console;
 mod demo;
+mod driver;
 mod duration;
+mod end;
+mod interrupt;
 mod reap;
 mod report;
-mod victim;
+mod status;
+mod target;
 
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
+use crate::console::complain;
+use crate::status::{ALL_REAPED, NOT_REAPED};
 
 fn main() -> ExitCode {
     let cli = Cli::from_command_line();
@@ -18,13 +34,25 @@ fn main() -> ExitCode {
     let status = match &cli.command {
         None => reap::run(&cli.reap, cli.verbose > 0),
         Some(Command::Demo) => demo::run(),
-        Some(Command::Victim(args)) => victim::run(args),
+        Some(Command::DemoProcess(args)) => status_of(demo::process::run(args)),
+        Some(Command::DemoCleaner(args)) => status_of(demo::cleaner::run(&args.dirs)),
     };
     ExitCode::from(status)
 }
 
-/// Logs to stderr: warnings, and more of what the library does for each `-v`. RUST_LOG counts where `-v` is
-/// not given.
+/// Reports an error of the demo's processes, and returns their exit status.
+fn status_of(result: Result<(), String>) -> u8 {
+    match result {
+        Ok(()) => ALL_REAPED,
+        Err(error) => {
+            complain(&error);
+            NOT_REAPED
+        }
+    }
+}
+
+/// Logs to stderr: warnings, and more of what the library does for each `-v`. Without `-v` the environment variable
+/// RUST_LOG decides.
 fn start_log(verbose: u8) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(log::LevelFilter::Warn);

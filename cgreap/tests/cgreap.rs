@@ -164,7 +164,7 @@ fn help_tells_the_exit_statuses_and_examples() {
         let run = run([option]);
         assert_eq!(run.status, Some(0));
         assert!(run.out.contains("Exit status:") && run.out.contains("Examples:"), "{}", run.out);
-        assert!(!run.out.contains("__victim"), "{}", run.out);
+        assert!(!run.out.contains("__demo-"), "{}", run.out);
     }
     assert!(run(["--help"]).out.contains("elapsed_us"));
     assert!(run(["--version"]).out.starts_with("cgreap "));

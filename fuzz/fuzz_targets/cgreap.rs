@@ -4,16 +4,10 @@
 
 #[path = "../../cgreap/src/args.rs"]
 mod args;
-#[path = "../../cgreap/src/demo.rs"]
-mod demo;
 #[path = "../../cgreap/src/duration.rs"]
 mod duration;
-#[path = "../../cgreap/src/reap.rs"]
-mod reap;
-#[path = "../../cgreap/src/report.rs"]
-mod report;
-#[path = "../../cgreap/src/victim.rs"]
-mod victim;
+#[path = "../../cgreap/src/target.rs"]
+mod target;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

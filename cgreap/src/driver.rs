@@ -1,0 +1,193 @@
+//! Drives a reactor until all targets have ended, and cancels them on a signal.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Wake};
+use std::time::{Duration, Instant};
+
+use cgroup_reaper::{Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::end::{End, Failure};
+use crate::interrupt::Interrupt;
+
+/// The longest wait in the reactor. Completions and signals end it early. It bounds the wait for a signal that
+/// arrives just before it.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// The number of spawns between two turns, so that the first targets do not wait until the last is spawned.
+const SPAWNS_PER_TURN: usize = 64;
+/// How long cancelled reaps may take to thaw what they have frozen.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Makes a reactor that can have as many descriptors as the process may, and watches for signals.
+///
+/// To be called before the first target is touched: from here on a signal leaves nothing frozen.
+pub fn start() -> Result<(Reactor, Interrupt), String> {
+    raise_descriptor_limit();
+    let reactor = Reactor::new().map_err(|error| format!("event loop: {error}"))?;
+    let interrupt =
+        Interrupt::watch(reactor.remote()).map_err(|error| format!("signal handlers: {error}"))?;
+    Ok((reactor, interrupt))
+}
+
+/// Raises the soft limit of descriptors to the hard limit: more reaps run at once then.
+fn raise_descriptor_limit() {
+    // If that is refused, reaps wait for descriptors.
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        if soft < hard {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+        }
+    }
+}
+
+/// A reap that has not been reported yet.
+struct Running {
+    handle: ReapHandle,
+    since: Instant,
+}
+
+/// The indices of reaps that have completed.
+type Completed = Mutex<Vec<usize>>;
+
+/// Notes that the reap of `index` has completed, so that the handles need not all be polled.
+struct CompletionWaker {
+    index: usize,
+    completed: Arc<Completed>,
+}
+
+impl Wake for CompletionWaker {
+    fn wake(self: Arc<CompletionWaker>) {
+        self.completed.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
+    }
+}
+
+/// Reaps all of `reapers` at once. Each of them is reported to `ended`, by its index, exactly once, whatever fails.
+pub fn drive(
+    mut reactor: Reactor,
+    reapers: Vec<Reaper>,
+    interrupt: &Interrupt,
+    ended: &mut dyn FnMut(usize, End),
+) -> io::Result<()> {
+    let mut driver = Driver {
+        running: reapers.iter().map(|_| None).collect(),
+        waiting: reapers.into_iter().enumerate().collect(),
+        running_count: 0,
+        out_of_descriptors: false,
+        completed: Arc::default(),
+        interrupt,
+        ended,
+    };
+    let driven = driver.run(&mut reactor);
+    // What still runs is thawed and completes `Disconnected`.
+    drop(reactor);
+    driver.report_completed();
+    driver.report_unended();
+    driven
+}
+
+struct Driver<'a> {
+    /// Not spawned yet.
+    waiting: VecDeque<(usize, Reaper)>,
+    /// By index; `None` before the spawn and after the end.
+    running: Vec<Option<Running>>,
+    running_count: usize,
+    /// Whether spawns wait until a running reap ends and returns its descriptors.
+    out_of_descriptors: bool,
+    completed: Arc<Completed>,
+    interrupt: &'a Interrupt,
+    ended: &'a mut dyn FnMut(usize, End),
+}
+
+impl Driver<'_> {
+    /// Returns when all have ended, or, after a signal, when the time for cancelling them is over.
+    fn run(&mut self, reactor: &mut Reactor) -> io::Result<()> {
+        let mut cancelled_at = None;
+        loop {
+            if self.interrupt.signal().is_some() {
+                let at = *cancelled_at.get_or_insert_with(|| {
+                    self.running.iter().flatten().for_each(|running| running.handle.cancel());
+                    Instant::now()
+                });
+                if at.elapsed() > CANCEL_PATIENCE {
+                    return Ok(());
+                }
+            } else {
+                self.spawn_some(reactor);
+            }
+            self.report_completed();
+            let to_spawn = cancelled_at.is_none() && !self.waiting.is_empty();
+            if self.running_count == 0 && !to_spawn {
+                return Ok(());
+            }
+            let spawn_now = to_spawn && !self.out_of_descriptors;
+            reactor.turn(Some(if spawn_now { Duration::ZERO } else { LONGEST_WAIT }))?;
+        }
+    }
+
+    fn spawn_some(&mut self, reactor: &mut Reactor) {
+        for _ in 0..SPAWNS_PER_TURN {
+            if self.out_of_descriptors || self.interrupt.signal().is_some() {
+                return;
+            }
+            let Some((index, reaper)) = self.waiting.pop_front() else { return };
+            let since = Instant::now();
+            match reactor.spawn_reaper(reaper) {
+                Ok(mut handle) => {
+                    let waker = Arc::new(CompletionWaker { index, completed: Arc::clone(&self.completed) });
+                    let polled = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker.clone().into()));
+                    if polled.is_ready() {
+                        waker.wake();
+                    }
+                    self.running[index] = Some(Running { handle, since });
+                    self.running_count += 1;
+                }
+                Err(error) if self.running_count > 0 && is_out_of_descriptors(error.refusal()) => {
+                    self.waiting.push_front((index, error.into_reaper()));
+                    self.out_of_descriptors = true;
+                }
+                Err(error) => {
+                    let result = Err(Failure::Refused(error));
+                    (self.ended)(index, End { result, elapsed: since.elapsed() });
+                }
+            }
+        }
+    }
+
+    fn report_completed(&mut self) {
+        let completed = std::mem::take(&mut *self.completed.lock().unwrap_or_else(PoisonError::into_inner));
+        for index in completed {
+            let result = self.running[index].as_ref().and_then(|running| running.handle.try_wait());
+            if let Some(result) = result {
+                self.end(index, result);
+            }
+        }
+    }
+
+    fn end(&mut self, index: usize, result: Result<Reaped, ReapError>) {
+        if let Some(running) = self.running[index].take() {
+            self.running_count -= 1;
+            self.out_of_descriptors = false;
+            let elapsed = result.as_ref().map_or_else(|_| running.since.elapsed(), |reaped| reaped.elapsed);
+            (self.ended)(index, End { result: result.map_err(Failure::Reap), elapsed });
+        }
+    }
+
+    /// Reports all that have not ended.
+    fn report_unended(&mut self) {
+        for index in 0..self.running.len() {
+            self.end(index, Err(ReapError::Disconnected));
+        }
+        for (index, _) in std::mem::take(&mut self.waiting) {
+            let result = Err(Failure::Reap(ReapError::Cancelled));
+            (self.ended)(index, End { result, elapsed: Duration::ZERO });
+        }
+    }
+}
+
+fn is_out_of_descriptors(refusal: &Refusal) -> bool {
+    let Refusal::Io { source, .. } = refusal else { return false };
+    matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
