@@ -33,7 +33,7 @@ fn difference(after: &Metrics, before: &Metrics) -> (u64, u64, u64) {
     (after.events - before.events, after.timers - before.timers, after.wakeups - before.wakeups)
 }
 
-/// The best of some tries: a kernel or a neighbour that is late makes a timer fire, but never for good.
+/// Succeeds if one of several tries does: a busy machine can make a timer fire in one try, but not in all.
 fn some_try(what: &str, mut one: impl FnMut(usize) -> Result<(), String>) {
     let mut last = String::new();
     for number in 0..20 {
@@ -82,7 +82,7 @@ fn a_v1_group_takes_one_event_for_its_last_member() {
     });
 }
 
-/// A group that changed just before its kill is notified 8 to 20 ms late. A look of our own must find it
+/// A group that changed just before its kill is notified 8 to 20 ms late. A check by timer must find it
 /// first: a timer has fired, and no event was needed.
 #[test]
 fn a_group_populated_a_moment_ago_does_not_wait_for_the_throttled_event() {
@@ -121,7 +121,7 @@ fn waiting_for_the_unkillable_costs_the_safety_tick_alone() {
             reactor.turn(Some(left)).unwrap();
         }
     };
-    // The extra looks that follow the first kill, and the first by signals, are over by then.
+    // The extra checks that follow the first attempt, and the first attempt by signals, are over by then.
     turn_for(&mut reactor, Duration::from_millis(2600));
     let before = reactor.metrics();
     turn_for(&mut reactor, Duration::from_millis(1300));
@@ -138,7 +138,7 @@ fn waiting_for_the_unkillable_costs_the_safety_tick_alone() {
     });
 }
 
-/// Whoever has had SIGKILL and cannot die is listed at each tick, and killed again at each fourth.
+/// A member that cannot exit after SIGKILL is listed at each tick, and killed again at each fourth.
 #[test]
 fn most_ticks_of_the_unkillable_only_list_them() {
     require!(v2(), cgroup_kill());
@@ -156,7 +156,7 @@ fn most_ticks_of_the_unkillable_only_list_them() {
         let after = reactor.metrics();
         (after.cgroup_kills - before.cgroup_kills, after.calls.open - before.calls.open)
     };
-    // The looks after the first kill, three by `cgroup.kill` alone, and the first by signals.
+    // The checks after the first attempt, three attempts by `cgroup.kill` alone, and the first by signals.
     ticks(12);
     let (kills, opened) = ticks(16);
     assert_eq!(kills, 4);
@@ -236,7 +236,7 @@ fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
         let Some(calls) = calls else { return Ok(()) };
         let total: u32 = calls.values().sum();
         println!("{processes} processes: {total} system calls: {calls:?}");
-        // Both sizes have to have been seen.
+        // Both sizes must occur.
         if total <= most && number > 0 { Ok(()) } else { Err(format!("{total}: {calls:?}")) }
     });
 }
@@ -266,7 +266,7 @@ fn a_v1_reap_makes_few_system_calls() {
     });
 }
 
-/// What is to be measured; returns what the reactor itself counted before and after.
+/// The code to measure. Returns the reactor's own counts before and after.
 type Measured = Box<dyn FnOnce() -> [Calls; 2]>;
 
 /// The counts that the reactor's have to agree with, by the numbers of the system calls.

@@ -17,7 +17,7 @@ use common::*;
 /// Set in the program that embeds the reactor: what it is to reap, `method directory` a line.
 const EMBEDDED: &str = "CGROUP_REAPER_TEST_EMBEDDED";
 
-/// The embedder: says that it is ready, begins when it is told to, and says when it has begun on all of them.
+/// The embedding program: prints when it is ready, starts when it is told to, and prints when it has started all.
 fn embed(targets: &str) {
     let mut reactor = Reactor::new().expect("reactor");
     let reapers = targets.lines().map(|line| {
@@ -33,7 +33,7 @@ fn embed(targets: &str) {
     say("begun");
     reactor.run_until_idle().expect("run");
     drop(handles);
-    // Too late to be killed at work.
+    // The kill would come too late.
     say("done");
     let _ = std::io::stdin().read_line(&mut String::new());
 }
@@ -127,7 +127,7 @@ fn killed_at_random_points() {
     let world = World::new(test_name!(), any_layout());
     let sandbox = &world.sandbox;
     let (mut alive_after, mut frozen_after, mut gone_after) = (0, 0, 0);
-    // How long all of it takes, as the first round tells.
+    // How long all of it takes, as the first run tells.
     let mut whole = None;
     for round in 0..ROUNDS {
         let mut targets = Vec::new();
@@ -175,7 +175,7 @@ fn killed_at_random_points() {
 
 /// In the middle of a freeze for certain: one that does not complete.
 fn killed_in_mid_freeze(world: &World) {
-    let hung = Hung::new();
+    let hung = HungFilesystem::new();
     let (dirs, reaper) = world.target();
     let stuck = world.sandbox.uninterruptible(&hung, &refs(&dirs));
     let others = world.sandbox.sleepers(3, &refs(&dirs));

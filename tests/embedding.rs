@@ -408,7 +408,7 @@ fn reaps_all(name: &str, make: Make) {
         assert!(reactor.is_empty());
         let turns = driver.turns;
         eprintln!("{name} on {hierarchy:?}: {turns} turns for {REAPS} reaps");
-        // A command, an event and a few timers (looks 1, 2, 4, ... ms after the kill) for each at worst.
+        // A command, an event and a few timers (checks 1, 2, 4, ... ms after the kill) for each at worst.
         assert!(turns <= 8 * REAPS, "{turns} turns for {REAPS} reaps: {:?}", reactor.metrics());
 
         // The timers are in the descriptor as well: nothing but the deadline wakes the loop in the end.
@@ -492,7 +492,7 @@ fn a_timeout_from_next_deadline_does_as_well_as_the_descriptor() {
     let handle = reactor.spawn_reaper(patient(&dir).deadline(100 * MS)).expect("a spawn");
     let mut turns = 0;
     while !handle.is_complete() {
-        // Timers alone: the descriptor is not looked at.
+        // Timers alone: the descriptor is not polled.
         let due = reactor.next_deadline().expect("a reap under way has a timer");
         thread::sleep(due.saturating_duration_since(Instant::now()));
         reactor.turn(ZERO).expect("a turn");
@@ -517,14 +517,14 @@ fn more_events_than_a_turn_takes_reach_an_edge_triggered_loop() {
         std::fs::create_dir(&dir).expect("mkdir");
         dirs.push(dir);
     }
-    // A busy machine may be so late that the reaps' timers come to the rescue; not each time.
+    // On a busy machine the reaps' timers may fire first, but not each time.
     for attempt in 0.. {
         let stuck = sandbox.trace_exit(&[&dirs[DEPTH - 1]]);
         let mut reactor = Reactor::new().expect("a reactor");
         let mut driver = Driver::new(epoll_edge_late, &reactor);
         let handles: Vec<ReapHandle> =
             dirs.iter().map(|dir| reactor.spawn_reaper(patient(dir).keep_dir()).expect("a spawn")).collect();
-        // They look 1, 2, 4, ... ms after the kill. The last of these is a second ago when each has looked
+        // They check 1, 2, 4, ... ms after the kill. The last of these is a second ago when each has checked
         // ten times, the next a second ahead.
         while reactor.metrics().timers < 10 * DEPTH as u64 {
             driver.step(&mut reactor);
@@ -621,7 +621,7 @@ fn extra_turns_are_no_ops() {
         for _ in 0..1000 {
             assert_eq!(reactor.turn(ZERO).expect("a turn"), 0);
         }
-        // A kill when it was spawned, and no other; a look for each event and timer, and no other.
+        // One attempt at the spawn, and no other; one check for each event and timer, and no other.
         let metrics = reactor.metrics();
         assert!(metrics.cgroup_kills + metrics.signals <= 2, "{metrics:?}");
         assert!(metrics.checks <= 2 + metrics.events + metrics.timers, "{metrics:?}");
@@ -645,7 +645,7 @@ fn reaps_that_only_wait_cost_next_to_nothing() {
             .map(|n| hierarchy.group(&sandbox, &n.to_string()))
             .map(|dir| reactor.spawn_reaper(patient(&dir)).expect("a spawn"))
             .collect();
-        // The looks that follow a kill, where there are any, get rarer.
+        // The checks that follow a kill become rarer.
         let soon = |reactor: &Reactor| {
             let next = reactor.next_deadline().expect("a timer");
             next < Instant::now() + Duration::from_secs(2)
@@ -719,7 +719,7 @@ fn a_handle_answers_the_same_as_often_as_asked() {
         assert_eq!(handle.try_wait().expect("complete").expect("reaped"), first);
         assert_eq!(handle.wait_timeout(Duration::ZERO).expect("complete").expect("reaped"), first);
     }
-    // Too late, and no harm.
+    // Too late, and without effect.
     handle.cancel();
     assert_eq!(block_on(handle).expect("reaped"), first);
     remote.stop();
@@ -763,7 +763,7 @@ fn cancel_from_another_thread() {
 }
 
 #[test]
-fn a_timer_that_nobody_needs_any_more_wakes_nobody() {
+fn a_timer_that_is_no_longer_needed_wakes_nothing() {
     require!(cgroups());
     let sandbox = Sandbox::new(test_name!());
     let dir = Hierarchy::all()[0].group(&sandbox, "stuck");
@@ -793,11 +793,11 @@ fn cancel_in_mid_freeze_leaves_nothing_frozen() {
     });
 }
 
-/// Calls `then` while a freeze is under way, which one who sleeps in a filesystem that does not answer keeps from
-/// its end.
+/// Calls `then` during a freeze. A member that sleeps in a filesystem that does not answer keeps it from
+/// completing.
 fn mid_freeze(name: &str, hierarchy: Hierarchy, then: impl FnOnce(Reactor, ReapHandle, &Path)) {
     let sandbox = Sandbox::new(name);
-    let hung = Hung::new();
+    let hung = HungFilesystem::new();
     let dir = hierarchy.group(&sandbox, "target");
     let _stuck = sandbox.uninterruptible(&hung, &[&dir]);
     let _others = sandbox.sleepers(3, &[&dir]);
@@ -894,7 +894,7 @@ fn the_last_waker_is_woken_once_and_none_outlives_its_handle() {
     assert!(poll(&mut handle, &counts[0]) && poll(&mut handle, &counts[0]));
 }
 
-/// Runs something foreign when it is woken, cloned into place or dropped.
+/// A waker that runs the test's code when it is woken, cloned or dropped.
 struct Foreign(Box<dyn Fn() + Send + Sync>);
 
 impl Wake for Foreign {
@@ -977,7 +977,7 @@ fn a_remote_of_a_dropped_reactor_hands_the_reaper_back() {
     let remote = reactor.remote();
     drop(reactor);
     let reaper = patient(&dir).deadline(7 * MS).keep_dir();
-    let error = remote.spawn_reaper(reaper.clone()).expect_err("nobody is there");
+    let error = remote.spawn_reaper(reaper.clone()).expect_err("the reactor is gone");
     assert!(matches!(error.refusal(), Refusal::Disconnected), "{error}");
     assert_eq!(error.into_reaper(), reaper);
     remote.stop();
@@ -1031,9 +1031,9 @@ fn spawns_that_race_with_the_drop_fail_or_disconnect_but_never_hang() {
 enum State {
     /// Handed to the remote, not seen by the reactor.
     Queued,
-    /// Killed, and not dead.
+    /// Killed, and not yet exited.
     Stuck,
-    /// Killed, and frozen by somebody else from above.
+    /// Killed, and frozen by an ancestor that another program froze.
     Held,
 }
 
@@ -1093,7 +1093,7 @@ fn drop_in_order(hierarchy: Hierarchy, state: State, order: &[u8; 3]) {
             _ => drop(handle.take()),
         }
         if let Some(reactor) = &mut reactor {
-            // Detached, not cancelled, and the reactor does not miss its remote.
+            // Detached, not cancelled, and the reactor works on without its remote.
             reactor.turn(ZERO).expect("a turn");
             assert_eq!(reactor.len(), 1, "{state:?} {reactor:?}");
             if !matches!(state, State::Queued) {

@@ -82,7 +82,7 @@ impl Run {
     /// Waits for its end, and sees to it that nothing is left: its status and output.
     fn end(mut self) -> (ExitStatus, String) {
         eventually("end of the example", || self.child.try_wait().expect("our child").is_some());
-        // All that holds the other ends of the pipes has to end too.
+        // Every process that holds the other ends of the pipes has to end too.
         while let Ok(line) = self.lines.recv_timeout(TIMEOUT) {
             self.output += &line;
         }
@@ -113,7 +113,7 @@ fn pid_in(line: &str) -> i32 {
 }
 
 fn dead(pid: i32) {
-    eventually("death of a process of the example", || !alive(pid));
+    eventually("exit of a process of the example", || !alive(pid));
 }
 
 /// Runs an example that reaps three groups.
@@ -165,7 +165,7 @@ fn job_runner_takes_all_jobs_down_when_interrupted() {
         run.signal(signal);
         let (status, output) = run.end();
         assert!(status.success(), "{status}\n{output}");
-        // SIGTERM, the polite way, was enough.
+        // SIGTERM was enough.
         assert_eq!(output.matches(": signal: 15 (SIGTERM); removed in ").count(), 2, "{output}");
         pids.into_iter().for_each(dead);
     }
@@ -183,10 +183,11 @@ fn job_runner_reports_a_job_that_cannot_start() {
 #[test]
 fn without_rights_they_skip_visibly_or_fail_in_ci() {
     require!(cgroups(), namespaces(), built("epoll"));
-    const NOBODY: u32 = 65534;
+    /// The user `nobody`.
+    const UNPRIVILEGED: u32 = 65534;
     let as_nobody = || {
         let mut command = Command::new(path("epoll"));
-        command.uid(NOBODY);
+        command.uid(UNPRIVILEGED);
         command
     };
     // The directory may be one that only root can enter.

@@ -1,5 +1,5 @@
-//! Members that take long to die: no reap completes before they are dead, and no neighbour waits for them.
-#![allow(unsafe_code, reason = "pidfd_open(2), to see a death from outside")]
+//! Members that take long to exit: no reap completes before they have exited, and no other reap waits for them.
+#![allow(unsafe_code, reason = "pidfd_open(2), to see an exit from outside")]
 
 mod common;
 
@@ -11,7 +11,7 @@ use cgroup_reaper::{Outcome, Reactor, ReapError, Reaper};
 use common::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Its teardown takes some 100 ms, next to which a neighbour's reap is nothing.
+/// Memory whose release takes some 100 ms: far more than the reap of another target.
 const MIB: usize = 1200;
 
 fn pidfd(pid: i32) -> OwnedFd {
@@ -48,7 +48,7 @@ fn slow_exit(sandbox: &Sandbox, big: &Path, neighbour: impl Fn(usize) -> PathBuf
     assert_eq!(handle.wait().unwrap().outcome, Outcome::Removed);
     assert!(others.iter().all(|handle| handle.wait().unwrap().outcome == Outcome::Removed));
     assert!(dead(&pidfd) && !big.exists());
-    // A removal that blocked until the death would have held up every one of them.
+    // A removal that blocked until the exit would have delayed every one of them.
     assert!(before_its_death >= 1, "no neighbour was done before the slow one was dead");
 }
 
@@ -66,7 +66,7 @@ fn a_slow_exit_on_v1() {
     slow_exit(&sandbox, &sandbox.v1("freezer", "big"), |n| sandbox.v1("freezer", &format!("small-{n}")));
 }
 
-/// A member that cannot die for a while and then can; with a deadline it is reported, without one waited for.
+/// A member that cannot exit for a while and then can: with a deadline it is reported, without one waited for.
 fn stuck(sandbox: &Sandbox, dirs: [PathBuf; 3]) {
     let [waits, gives_up, neighbour] = dirs;
     let mut reactor = Reactor::new().unwrap();
@@ -87,7 +87,7 @@ fn stuck(sandbox: &Sandbox, dirs: [PathBuf; 3]) {
         }
         other => panic!("{other:?}"),
     }
-    // What timed out is let go of: one reap is left, and its descriptors: directory, events, a pidfd.
+    // What timed out is released: one reap is left, and its descriptors: directory, events, a pidfd.
     assert_eq!(reactor.len(), 1);
     assert!(reactor.metrics().descriptors <= 3);
     for _ in 0..10 {

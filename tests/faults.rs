@@ -1,8 +1,8 @@
 //! Real faults on real cgroups: what machines, kernels, users and other programs do to a reap. README.md beside
-//! this file has the table of all of them, those tested elsewhere included.
+//! this file has the table of all of them, including those that other files test.
 //!
-//! As in `reap.rs` each test has a canary in a sibling of its target, and asserts nothing about how long
-//! anything takes, save that it ends.
+//! As in `reap.rs` each test has a canary in a sibling of its target, and asserts nothing about durations, except
+//! that everything ends.
 
 mod common;
 
@@ -20,7 +20,7 @@ use cgroup_reaper::{
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Long enough for some rounds, short enough to be waited for.
+/// Long enough for some attempts, short enough to be waited for.
 const SOON: Duration = Duration::from_millis(300);
 
 /// The methods that a target of this layout can be reaped by.
@@ -54,20 +54,20 @@ fn all_kinds(sandbox: &Sandbox, mut each: impl FnMut(Layout, KillMethod, PathBuf
     }
 }
 
-/// Whether it is frozen by its own hand, v1 or v2.
+/// Whether this group itself is set to be frozen, v1 or v2, not one above it.
 fn frozen(dir: &Path) -> bool {
     let says = |file, text| fs::read_to_string(dir.join(file)).is_ok_and(|state| state.trim() == text);
     says("cgroup.freeze", "1") || says("freezer.state", "FROZEN") || says("freezer.state", "FREEZING")
 }
 
-/// A thread that does something over and over until this is dropped.
-struct Hand {
+/// A thread that repeats an action until this is dropped.
+struct Repeated {
     over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Hand {
-    fn new(mut work: impl FnMut(&mut Dice) + Send + 'static) -> Hand {
+impl Repeated {
+    fn new(mut work: impl FnMut(&mut Dice) + Send + 'static) -> Repeated {
         let over = Arc::new(AtomicBool::new(false));
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let thread = {
@@ -78,24 +78,24 @@ impl Hand {
                 }
             })
         };
-        Hand { over, thread: Some(thread) }
+        Repeated { over, thread: Some(thread) }
     }
 }
 
-impl Drop for Hand {
+impl Drop for Repeated {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         let result = self.thread.take().expect("not yet joined").join();
         if !thread::panicking() {
-            result.expect("the hand");
+            result.expect("the thread");
         }
     }
 }
 
 // --- Limits ----------------------------------------------------------------------------------------------
 
-/// Others take every descriptor while the reaps are under way. Nothing is complete for that, and once there
-/// are descriptors again everything is.
+/// All descriptors are taken while the reaps are under way. Until there are descriptors again no reap completes;
+/// then all do.
 #[test]
 fn descriptors_exhausted_in_mid_run() {
     require!(any_hierarchy(), namespaces());
@@ -117,18 +117,20 @@ fn descriptors_exhausted_in_mid_run() {
                 })
                 .collect();
             drive(&mut reactor, "the kills", |_| targets.iter().all(|(_, _, stuck, _)| stuck.parked()));
-            let hoard = Hoard::new();
-            let looks = reactor.metrics().checks;
-            drive(&mut reactor, "looks in vain", |metrics| metrics.checks > looks + 3 * targets.len() as u64);
+            let taken = TakenDescriptors::new();
+            let checks = reactor.metrics().checks;
+            drive(&mut reactor, "checks without result", |metrics| {
+                metrics.checks > checks + 3 * targets.len() as u64
+            });
             assert!(handles.iter().all(|handle| !handle.is_complete()), "complete while one lives");
-            // They die now, unseen: the lists can't be read.
+            // They exit now. The reaps cannot see it, because the lists cannot be read.
             for (_, _, stuck, _) in &targets {
                 stuck.release();
             }
             for _ in 0..20 {
                 reactor.turn(Some(Duration::from_millis(5))).expect("turn");
             }
-            drop(hoard);
+            drop(taken);
             for handle in &handles {
                 assert_eq!(finish(&mut reactor, handle).expect("reaped").outcome, Outcome::Removed);
             }
@@ -146,7 +148,7 @@ fn descriptors_exhausted_in_mid_freeze() {
     require!(any_hierarchy(), namespaces(), fuse());
     isolated(test_name!(), || {
         let world = World::new(test_name!(), any_layout());
-        let hung = Hung::new();
+        let hung = HungFilesystem::new();
         let mut targets = Vec::new();
         all_kinds(&world.sandbox, |_, method, dir| {
             if method == KillMethod::Freezer {
@@ -164,12 +166,12 @@ fn descriptors_exhausted_in_mid_freeze() {
                 })
                 .collect();
             assert!(targets.iter().all(|(dir, _)| frozen(dir)));
-            let hoard = Hoard::new();
+            let taken = TakenDescriptors::new();
             let end = Instant::now() + 2 * SOON;
             while Instant::now() < end {
                 reactor.turn(Some(Duration::from_millis(20))).expect("turn");
             }
-            drop(hoard);
+            drop(taken);
             for handle in &handles {
                 let result = finish(&mut reactor, handle);
                 assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
@@ -187,13 +189,13 @@ fn descriptors_exhausted_in_mid_freeze() {
     });
 }
 
-/// Nor does the reactor's drop leave anything frozen, whoever has the descriptors.
+/// Nor does the drop of a reactor leave anything frozen when all descriptors are taken.
 #[test]
 fn dropped_in_mid_freeze_without_descriptors() {
     require!(any_hierarchy(), namespaces(), fuse());
     isolated(test_name!(), || {
         let world = World::new(test_name!(), any_layout());
-        let hung = Hung::new();
+        let hung = HungFilesystem::new();
         all_kinds(&world.sandbox, |_, method, dir| {
             if method != KillMethod::Freezer {
                 return;
@@ -203,9 +205,9 @@ fn dropped_in_mid_freeze_without_descriptors() {
                 let mut reactor = Reactor::new().expect("reactor");
                 let handle = spawn(&mut reactor, Reaper::at(&dir).method(method));
                 assert!(frozen(&dir));
-                let hoard = Hoard::new();
+                let taken = TakenDescriptors::new();
                 drop(reactor);
-                drop(hoard);
+                drop(taken);
                 assert!(matches!(handle.wait(), Err(ReapError::Disconnected)));
             });
             assert!(!frozen(&dir), "{} is still frozen", dir.display());
@@ -267,7 +269,7 @@ fn epoll_watches_exhausted() {
 /// RLIMIT_SIGPENDING: a signal that the kernel has no room to queue arrives all the same.
 fn no_room_for_queued_signals(world: &World) {
     let (dirs, reaper) = world.target();
-    // Of the receiver, who inherits it.
+    // The limit of the receiver, which inherits it.
     let (soft, hard) = getrlimit(Resource::RLIMIT_SIGPENDING).expect("getrlimit");
     setrlimit(Resource::RLIMIT_SIGPENDING, 0, hard).expect("setrlimit");
     let member = world.sandbox.sleeper(&refs(&dirs));
@@ -282,10 +284,10 @@ each!(isolated no_room_for_queued_signals needs Ok(()), on v2, freezer, cpu);
 
 // --- Rights ----------------------------------------------------------------------------------------------
 
-/// Nobody in particular.
+/// A user without rights.
 const USER: u32 = 1000;
 
-/// Runs it as [`USER`], with the way back open.
+/// Runs it as [`USER`], and returns to root.
 fn as_user<T>(run: impl FnOnce() -> T) -> T {
     let become_user = |real, effective, saved| {
         assert!(set_user(real, effective, saved), "setresuid: {}", std::io::Error::last_os_error());
@@ -349,7 +351,7 @@ fn the_root_of_a_delegated_subtree(world: &World) {
 }
 each!(isolated the_root_of_a_delegated_subtree needs Ok(()), on v2, freezer, cpu);
 
-/// Somebody else's process in a group of the user's: within reach of `cgroup.kill`, and of nothing else.
+/// A process of another user in a group of this user's: `cgroup.kill` can kill it, and nothing else can.
 fn the_process_of_another_user_in_a_delegated_subtree(world: &World) {
     for method in methods(world) {
         let (_, group) = delegated(world, &format!("delegated-{method}"));
@@ -390,7 +392,7 @@ fn an_unprivileged_user_without_delegation(world: &World) {
 }
 each!(isolated an_unprivileged_user_without_delegation needs Ok(()), on v2, freezer, cpu);
 
-// --- Others at work --------------------------------------------------------------------------------------
+// --- Other programs that change the target ---------------------------------------------------------------
 
 /// A hierarchy without controllers, mounted for one test.
 struct Hierarchy {
@@ -429,7 +431,7 @@ impl Drop for Hierarchy {
     }
 }
 
-/// The kernel runs the agent in the first mount and PID namespaces, whoever mounted the hierarchy.
+/// The kernel runs the agent in the first mount and PID namespaces, wherever the hierarchy was mounted.
 #[test]
 fn the_release_agent_of_the_kernel() {
     require!(namespaces());
@@ -478,22 +480,22 @@ fn the_release_agent_of_the_kernel() {
     eventually("the last agent", || !hierarchy.has_groups());
 }
 
-/// Somebody removes the target as soon as it is empty, makes it again under the same name, and moves a process
-/// in. Whatever the reap says, that process is none of its business.
+/// Another program removes the target as soon as it is empty, makes it again under the same name, and moves a
+/// process in. However the reap ends, it must not kill that process.
 fn made_again_in_a_loop(world: &World) {
-    let newcomer = world.sandbox.canary(&[]);
-    let pid = newcomer.pid.to_string();
+    let new_member = world.sandbox.canary(&[]);
+    let pid = new_member.pid.to_string();
     let methods = methods(world);
     let mut replaced = 0;
-    for round in 0..40 {
-        let method = methods[round % methods.len()];
-        let name = format!("target-{round}");
+    for attempt in 0..40 {
+        let method = methods[attempt % methods.len()];
+        let name = format!("target-{attempt}");
         let dirs = world.group(&name);
         let members = world.sandbox.sleepers(2, &refs(&dirs));
         let made = Arc::new(AtomicBool::new(false));
-        let hand = {
+        let repeated = {
             let (dirs, pid, made) = (dirs.clone(), pid.clone(), Arc::clone(&made));
-            Hand::new(move |_| {
+            Repeated::new(move |_| {
                 for dir in &dirs {
                     let again = fs::remove_dir(dir).is_ok() || !dir.exists();
                     if again && fs::create_dir(dir).is_ok() {
@@ -510,28 +512,28 @@ fn made_again_in_a_loop(world: &World) {
             Err(error) => panic!("{error}"),
         };
         eventually("made again", || made.load(Ordering::Relaxed));
-        drop(hand);
+        drop(repeated);
         match result {
             Err(ReapError::Replaced { path, .. }) => {
                 assert!(dirs.contains(&path));
                 replaced += 1;
             }
-            // It was us who removed it, before it was made again.
+            // The reap removed it, before it was made again.
             Ok(Reaped { outcome: Outcome::Removed, .. }) => {}
             other => panic!("{other:?}"),
         }
         assert!(members.ended(TIMEOUT));
-        newcomer.assert_alive();
+        new_member.assert_alive();
         assert!(dirs.iter().all(|dir| !dir.exists() || !frozen(dir)));
     }
     println!("{replaced} of 40 replaced");
 }
 each!(made_again_in_a_loop on v2, freezer, cpu);
 
-/// Freezes and thaws the target at random, as somebody would who takes snapshots of it.
-fn an_outside_hand_freezes_and_thaws(world: &World) {
+/// Another program freezes and thaws the target at random, as for snapshots.
+fn another_program_freezes_and_thaws(world: &World) {
     for method in methods(world) {
-        for round in 0..6 {
+        for attempt in 0..6 {
             let (dirs, reaper) = world.target();
             let members = world.sandbox.sleepers(5, &refs(&dirs));
             let child = world.sandbox.sleeper(&refs(&world.group("target/child")));
@@ -539,42 +541,42 @@ fn an_outside_hand_freezes_and_thaws(world: &World) {
                 Layout::V2 => ("cgroup.freeze", ["1", "0"]),
                 _ => ("freezer.state", ["FROZEN", "THAWED"]),
             };
-            let hand = {
+            let repeated = {
                 let dir = dirs[0].clone();
-                Hand::new(move |dice| {
+                Repeated::new(move |dice| {
                     let dir = if dice.below(2) == 0 { dir.clone() } else { dir.join("child") };
                     let _ = fs::write(dir.join(file), states[usize::from(dice.below(3) == 0)]);
                     let _ = fs::read(dir.join(file));
                     thread::sleep(Duration::from_micros(dice.below(400)));
                 })
             };
-            // Not always from the first moment on.
-            thread::sleep(Duration::from_micros(300 * round));
+            // In some runs not from the first moment.
+            thread::sleep(Duration::from_micros(300 * attempt));
             let reaped = reaped(reaper.method(method).max_wait(Duration::from_millis(20)));
-            drop(hand);
+            drop(repeated);
             assert_eq!(reaped.outcome, Outcome::Removed);
             assert_gone(&dirs);
             assert!(members.ended(TIMEOUT) && child.ended(TIMEOUT));
         }
     }
 }
-each!(an_outside_hand_freezes_and_thaws on v2, freezer, several);
+each!(another_program_freezes_and_thaws on v2, freezer, several);
 
-/// Processes are moved in and out of the target all the time. A move away may come too late for its process,
-/// but the reap ends when they do, with nobody left inside and nobody touched who never was.
+/// Processes are moved in and out of the target all the time. A process that is moved away may have been killed
+/// already. The reap ends when the moves end; then the target is empty, and processes that were never in it live.
 fn members_move_in_and_out(world: &World) {
     for method in methods(world) {
         let (dirs, reaper) = world.target();
         let elsewhere = world.group("elsewhere");
-        let wanderers = world.sandbox.sleepers(8, &refs(&elsewhere));
+        let moving = world.sandbox.sleepers(8, &refs(&elsewhere));
         let settled = world.sandbox.canary(&refs(&elsewhere));
         let member = world.sandbox.trace_exit(&refs(&dirs));
-        let hand = {
-            let (pids, places) = (wanderers.pids(), [dirs.clone(), elsewhere.clone()]);
-            Hand::new(move |dice| {
+        let repeated = {
+            let (pids, places) = (moving.pids(), [dirs.clone(), elsewhere.clone()]);
+            Repeated::new(move |dice| {
                 let pid = pids[dice.below(pids.len() as u64) as usize].to_string();
                 for dir in &places[dice.below(2) as usize] {
-                    // The dead, and the frozen, cannot be moved.
+                    // Processes that have exited or are frozen cannot be moved.
                     let _ = fs::write(dir.join("cgroup.procs"), &pid);
                 }
             })
@@ -585,15 +587,15 @@ fn members_move_in_and_out(world: &World) {
             member.parked() && metrics.signals + metrics.cgroup_kills >= 4
         });
         assert!(!handle.is_complete());
-        drop(hand);
+        drop(repeated);
         member.release();
         let reaped = finish(&mut reactor, &handle).expect("reaped");
         assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
         assert_gone(&dirs);
         settled.assert_alive();
-        // Whoever is left was outside in the end.
+        // The processes that are left were outside at the end.
         let outside = pids_in(&elsewhere[0]);
-        assert!(wanderers.iter().all(|process| !process.alive() || outside.contains(&process.pid)));
+        assert!(moving.iter().all(|process| !process.alive() || outside.contains(&process.pid)));
         settled.signal(libc::SIGKILL);
         assert!(settled.ended(TIMEOUT));
         assert_eq!(reap(world.reaper("elsewhere")).expect("reaped").outcome, Outcome::Removed);
@@ -601,13 +603,13 @@ fn members_move_in_and_out(world: &World) {
 }
 each!(members_move_in_and_out on v2, freezer, cpu, several);
 
-// --- Members that cannot be frozen, or cannot die --------------------------------------------------------
+// --- Members that cannot be frozen, or cannot exit -------------------------------------------------------
 
-/// A freeze that does not complete, as long as one member sleeps uninterruptibly: whichever way the reap ends,
-/// those who can die are dead by then, and nothing is left frozen.
+/// A freeze that does not complete while one member is in uninterruptible sleep: however the reap ends, the members
+/// that can exit have exited by then, and nothing is left frozen.
 fn a_freeze_that_cannot_complete(world: &World) {
     for end in ["release", "deadline", "cancel", "drop"] {
-        let hung = Hung::new();
+        let hung = HungFilesystem::new();
         let (dirs, reaper) = world.target();
         let stuck = world.sandbox.uninterruptible(&hung, &refs(&dirs));
         let others = world.sandbox.sleepers(3, &refs(&dirs));
@@ -618,7 +620,7 @@ fn a_freeze_that_cannot_complete(world: &World) {
         assert!(world.frozen("target"), "{end}");
         match end {
             "release" => {
-                drive(&mut reactor, "the death of those who can", |_| others.living() == 0);
+                drive(&mut reactor, "the exit of those that can", |_| others.living() == 0);
                 assert!(!handle.is_complete() && stuck.alive());
             }
             "cancel" => handle.cancel(),
@@ -674,8 +676,8 @@ fn not_to_be_woken<T>(world: &World, hung: fn() -> T, stuck: impl Fn(&T, &[&Path
         assert!(!dirs.iter().any(|dir| frozen(dir)), "{method}: left frozen");
         let mut reactor = Reactor::new().expect("reactor");
         let handle = spawn(&mut reactor, reaper);
-        let looks = reactor.metrics().checks;
-        drive(&mut reactor, "some looks", |metrics| metrics.checks >= looks + 5);
+        let checks = reactor.metrics().checks;
+        drive(&mut reactor, "some checks", |metrics| metrics.checks >= checks + 5);
         assert!(!handle.is_complete(), "complete while one lives");
         drop(hung);
         assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
@@ -686,15 +688,17 @@ fn not_to_be_woken<T>(world: &World, hung: fn() -> T, stuck: impl Fn(&T, &[&Path
 
 /// By a filesystem whose server does not answer.
 fn in_uninterruptible_sleep(world: &World) {
-    not_to_be_woken(world, Hung::new, |hung, dirs| world.sandbox.uninterruptible(hung, dirs));
+    not_to_be_woken(world, HungFilesystem::new, |hung, dirs| world.sandbox.uninterruptible(hung, dirs));
 }
 each!(isolated in_uninterruptible_sleep needs fuse(), on v2, freezer, cpu);
 
 /// By a filesystem that is frozen: from Linux 6.1 on the cgroup can be frozen nevertheless.
 fn writing_to_a_frozen_filesystem(world: &World) {
-    not_to_be_woken(world, Ice::new, |ice, dirs| world.sandbox.iced(ice, dirs));
+    not_to_be_woken(world, FrozenFilesystem::new, |filesystem, dirs| {
+        world.sandbox.writing_to(filesystem, dirs)
+    });
 }
-each!(writing_to_a_frozen_filesystem needs ice(), on v2, freezer, cpu);
+each!(writing_to_a_frozen_filesystem needs frozen_filesystem(), on v2, freezer, cpu);
 
 /// Need: a memory controller for the groups of [`limit_memory`].
 fn memory_limit() -> Result<(), String> {
@@ -765,8 +769,8 @@ fn out_of_memory_while_frozen(world: &World) {
 }
 each!(out_of_memory_while_frozen needs memory_limit(), on v2, freezer, several);
 
-/// Out of memory with nobody killed for it (v1 `memory.oom_control`): members sleep in a page fault, where no
-/// freeze reaches them.
+/// Out of memory without a kill by the kernel (v1 `memory.oom_control`): members sleep in a page fault, where a
+/// freeze does not reach them.
 #[test]
 fn held_by_the_oom_handler() {
     require!(SEVERAL.into_iter().try_for_each(v1));
@@ -857,8 +861,8 @@ fn pid_namespaces_by_every_method(world: &World) {
     by_every_method(world, |sandbox, dirs| sandbox.pidns_sleepers(2, dirs).0);
 }
 
-/// The init of a PID namespace with a member in another group, which dies with it, but not at once: until then
-/// some kernels (6.19 and later) have the init's own group populated.
+/// The init of a PID namespace with a member in another group, which the kernel kills with it, but which takes long
+/// to exit: until then some kernels (6.19 and later) have the init's own group populated.
 fn a_pid_namespace_across_groups(world: &World) {
     for method in methods(world) {
         let (dirs, reaper) = world.target();
@@ -901,7 +905,7 @@ fn threaded_groups_by_every_method() {
     world.canary.assert_alive();
 }
 
-// The storms by the other methods are in `reap.rs`.
+// The fork storms by the other methods are in `reap.rs`.
 each!(fork_storm_cgroup_kill needs cgroup_kill().and(pids_limit()), on v2);
 fn fork_storm_cgroup_kill(world: &World) {
     for _ in 0..5 {
@@ -914,7 +918,7 @@ fn fork_storm_cgroup_kill(world: &World) {
     }
 }
 
-// A storm that others froze: its forks in flight are finished by the thaw.
+// A fork storm that another program froze: the forks in progress complete at the thaw.
 each!(fork_storm_frozen_beforehand needs pids_limit(), on v2, freezer, several);
 fn fork_storm_frozen_beforehand(world: &World) {
     for method in methods(world) {

@@ -1,7 +1,7 @@
-//! What is refused, and why: every guard on its own, with its message.
+//! What is refused, and why: each refusal on its own, with its message.
 //!
-//! A missing guard can kill everything it can see. So each test runs in a PID namespace of its own, and no
-//! target is anything that more than the test lives in.
+//! Without a refusal the test could kill everything that it sees. So each test runs in a PID namespace of its own,
+//! and its targets have only processes of the test in them.
 
 #![allow(unsafe_code, reason = "mount(2), which std does not have")]
 
@@ -152,7 +152,7 @@ impl Drop for Inside {
     fn drop(&mut self) {
         for file in &self.0 {
             if let Err(error) = fs::write(file, "0") {
-                // The sandbox would kill us half-way through its clean-up.
+                // The sandbox would kill this process during its clean-up.
                 eprintln!("{}: {error}", file.display());
                 std::process::exit(102);
             }
@@ -728,7 +728,7 @@ fn own_thread_in_a_threaded_group() {
     });
 }
 
-/// Another thread of the caller's, which nobody asks for its group, keeps the caller from being killed all the same.
+/// Another thread of the caller's, whose group the library does not ask for, keeps the caller from being killed, too.
 #[test]
 fn another_thread_in_a_threaded_group() {
     require!(v2(), namespaces());
@@ -758,7 +758,7 @@ fn another_thread_in_a_threaded_group() {
                         other => panic!("{method}: {other:?}"),
                     }
                     assert!(!v2_freeze(threaded), "{method}");
-                    // Nor in between: it could hold a lock that the thread which is to thaw it waits for.
+                    // Nor in between: it could hold a lock for which the thread that is to thaw it waits.
                     assert_eq!(reactor.metrics().freezes, 0, "{method}");
                 }
                 drop(over);
@@ -780,7 +780,7 @@ fn moved_in(test: &str, dir: impl Fn(&Sandbox) -> PathBuf, change: impl Fn(Reape
     assert!(handle.try_wait().is_none());
     let inside = Inside::process(&[&dir]);
     let ticks = reactor.metrics().timers;
-    drive(&mut reactor, "some rounds", |metrics| handle.is_complete() || metrics.timers >= ticks + 10);
+    drive(&mut reactor, "some attempts", |metrics| handle.is_complete() || metrics.timers >= ticks + 10);
     for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
         if let Ok(state) = fs::read_to_string(dir.join(file)) {
             assert_eq!(state.trim(), thawed);
@@ -949,7 +949,7 @@ fn a_subsystem_given_twice() {
         let reaped = finish(&mut reactor, &handle).expect("reaped");
         assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Pidfd)));
         assert_eq!(reaped.signalled, 1);
-        // One directory is thawed once a round.
+        // One directory is thawed once an attempt.
         assert_eq!(reactor.metrics().thaws, u64::from(reaped.attempts));
         assert!(!target.exists() && member.ended(TIMEOUT));
         canary.assert_alive();

@@ -8,7 +8,7 @@ use cgroup_reaper::{CgroupOptions, Outcome, ReapError, Reaper};
 use common::*;
 
 #[test]
-fn a_v1_group_that_holds_nobody_else_is_thawed() {
+fn a_v1_group_without_other_members_is_thawed() {
     require!(v1("freezer"), v2());
     let sandbox = Sandbox::new(test_name!());
     let target = sandbox.v2("target");
@@ -42,7 +42,7 @@ fn a_v1_group_that_also_holds_others_is_reported_and_left_alone() {
     }
     assert_eq!(freezer_state(&freezer), "FROZEN");
     assert!(member.alive());
-    // As promised: it dies with the thaw.
+    // As documented: it is killed at the thaw.
     thaw_v1(&freezer);
     assert!(member.ended(TIMEOUT));
     assert!(other.alive());
@@ -68,7 +68,7 @@ fn a_deadline_names_the_group_that_holds_the_survivor() {
     }
 }
 
-/// One job in both worlds, named through the options: the v2 hierarchy is a subsystem like any other.
+/// One job in v1 and v2, named through the options: the v2 hierarchy is a subsystem like any other.
 #[test]
 fn one_name_in_v1_and_v2_is_one_target() {
     require!(v1("freezer"), v1("cpu"), v2());

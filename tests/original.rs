@@ -42,18 +42,18 @@ fn point_01_a_failed_read_is_not_empty() {
 
         // From here on every open says EMFILE. 3: what is open stays open.
         setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("setrlimit");
-        let looks = reactor.metrics().checks;
+        let checks = reactor.metrics().checks;
         let mut complete = false;
         for _ in 0..200 {
             reactor.turn(Some(Duration::from_millis(5))).expect("turn");
             complete |= handle.is_complete();
         }
-        let looks = reactor.metrics().checks - looks;
+        let checks = reactor.metrics().checks - checks;
         let fresh = reactor.spawn_reaper(reaper());
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
 
         assert!(!complete, "empty for want of descriptors: {:?}", handle.try_wait());
-        assert!(looks >= 5, "{looks} looks");
+        assert!(checks >= 5, "{checks} checks");
         match fresh {
             Err(error) => assert!(matches!(error.refusal(), Refusal::Io { .. }), "{error}"),
             Ok(handle) => assert!(!handle.is_complete(), "{:?}", handle.try_wait()),
@@ -123,9 +123,9 @@ fn point_03_a_populated_child_is_not_empty() {
     }
 }
 
-/// 4: "Any kill() error aborts the host process": ESRCH, of members that were dying already.
+/// 4: "Any kill() error aborts the host process": ESRCH, of members that are exiting already.
 #[test]
-fn point_04_the_dying_are_no_error() {
+fn point_04_exiting_members_are_no_error() {
     require!(v1("cpu"));
     let sandbox = Sandbox::new(test_name!());
     let mut reactor = Reactor::new().expect("reactor");
@@ -135,7 +135,7 @@ fn point_04_the_dying_are_no_error() {
         .map(|dir| {
             let members = sandbox.sleepers(30, &[dir]);
             sandbox.churn(LIMIT, &[dir]);
-            // Half of them die while the reap lists and signals them.
+            // Half of them exit while the reap lists and signals them.
             members.iter().step_by(2).for_each(|member| member.signal(libc::SIGKILL));
             spawn(&mut reactor, Reaper::at(dir))
         })
@@ -146,7 +146,7 @@ fn point_04_the_dying_are_no_error() {
     assert!(dirs.iter().all(|dir| !dir.exists()));
 }
 
-/// 4, EPERM: somebody else's process.
+/// 4, EPERM: a process of another user.
 #[test]
 fn point_04_the_forbidden_are_reported() {
     require!(any_hierarchy(), namespaces());
@@ -188,7 +188,7 @@ const FOREIGN: &str = "CGROUP_REAPER_TEST_FOREIGN";
 /// v2 lists processes outside of the reader's PID namespace as 0. So a second program reaps from a namespace
 /// within, what this one put there: by `cgroup.kill` it can, by signals it cannot, and knows it.
 #[test]
-fn point_05_pid_0_is_neither_signalled_nor_nobody() {
+fn point_05_pid_0_is_not_signalled_and_not_empty() {
     if let Some(dir) = std::env::var_os(FOREIGN) {
         return foreign(Path::new(&dir));
     }
@@ -311,7 +311,7 @@ fn point_08_frozen_children_are_thawed() {
     require!(v1("freezer"));
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v1("freezer", "target");
-    // From the bottom up, for nobody can join where it is frozen above.
+    // From the bottom up, because a process cannot join a group that an ancestor freezes.
     let children = ["target/a/b", "target/a", "target/c"].map(|name| {
         let child = sandbox.v1("freezer", name);
         let member = sandbox.sleeper(&[&child]);
@@ -377,20 +377,20 @@ fn point_10_a_stuck_freeze_is_killed_as_it_is() {
         let sandbox = Sandbox::new(test_name!());
         let dir = sandbox.v1("freezer", "target");
         let others = sandbox.sleepers(3, &[&dir]);
-        let hung = Hung::new();
-        let looker = sandbox.uninterruptible(&hung, &[&dir]);
+        let hung = HungFilesystem::new();
+        let stuck_member = sandbox.uninterruptible(&hung, &[&dir]);
 
         let mut reactor = Reactor::new().expect("reactor");
         let reaper = Reaper::at(&dir).method(KillMethod::Freezer).max_wait(Duration::from_millis(50));
         let handle = spawn(&mut reactor, reaper.freeze_timeout(Duration::from_millis(200)));
-        drive(&mut reactor, "the death of those who can", |_| others.living() == 0);
+        drive(&mut reactor, "the exit of those that can", |_| others.living() == 0);
         assert!(handle.try_wait().is_none(), "complete with one alive");
-        assert!(looker.alive());
+        assert!(stuck_member.alive());
         assert!(dir.exists());
         drop(hung);
         let reaped = finish(&mut reactor, &handle).expect("reaped");
         assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 4));
-        assert!(!dir.exists() && looker.ended(TIMEOUT));
+        assert!(!dir.exists() && stuck_member.ended(TIMEOUT));
     });
 }
 
@@ -445,7 +445,7 @@ fn point_11_no_wait_wraps() {
     }
 }
 
-/// 11: "it never resets after progress": a new member is not left alone for as long as the old one was.
+/// 11: "it never resets after progress": a new member does not wait as long as the old one.
 #[test]
 fn point_11_progress_resets_the_backoff() {
     require!(v1("cpu"));
@@ -459,7 +459,9 @@ fn point_11_progress_resets_the_backoff() {
     drive(&mut reactor, "a long wait", |metrics| metrics.checks >= 8);
     let others: Vec<Proc> = (0..2).map(|_| sandbox.sleeper(&[&dir])).collect();
     // The next tick finds them, and from then on the waits are short again.
-    drive(&mut reactor, "the newcomers' end", |_| others.iter().all(|other| other.ended(Duration::ZERO)));
+    drive(&mut reactor, "the end of the new members", |_| {
+        others.iter().all(|other| other.ended(Duration::ZERO))
+    });
     let wait = reactor.next_deadline().map(|next| next.saturating_duration_since(Instant::now()));
     assert!(wait.is_some_and(|wait| wait < Duration::from_secs(60)), "{wait:?}");
     stuck.release();
@@ -484,7 +486,7 @@ fn point_12_a_process_beside_the_freezer_is_killed() {
 
 /// 13: "It looks at the first non-empty subsystem only, and its check removes directories on the side."
 #[test]
-fn point_13_a_look_removes_nothing() {
+fn point_13_a_check_removes_nothing() {
     require!(v1("freezer"), v1("cpu"), v1("memory"));
     let sandbox = Sandbox::new(test_name!());
     let controllers = ["freezer", "cpu", "memory"];
@@ -497,8 +499,8 @@ fn point_13_a_look_removes_nothing() {
     let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(20)));
     drive(&mut reactor, "the kill", |_| third.parked());
     assert!(second.ended(TIMEOUT), "the third is stuck, the second need not wait for that");
-    let looks = reactor.metrics().checks;
-    drive(&mut reactor, "looks", |metrics| metrics.checks >= looks + 5);
+    let checks = reactor.metrics().checks;
+    drive(&mut reactor, "checks", |metrics| metrics.checks >= checks + 5);
     assert!(dirs.iter().all(|dir| dir.exists()), "removed before all was dead");
     third.release();
     assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
@@ -526,7 +528,7 @@ fn point_14_a_reap_can_end_otherwise() {
     stuck.release();
 }
 
-/// 14: "If the loop dies the object leaks", and who waits for it waits for ever.
+/// 14: "If the loop dies the object leaks", and a caller that waits for it waits for ever.
 #[test]
 fn point_14_a_dead_loop_is_told() {
     require!(any_hierarchy(), namespaces());
@@ -545,10 +547,10 @@ fn point_14_a_dead_loop_is_told() {
     });
 }
 
-/// 15: "Paths all the way: a directory removed and created again under the same name gets the newcomer
+/// 15: "Paths all the way: a directory removed and created again under the same name gets the new one
 /// killed."
 #[test]
-fn point_15_the_newcomer_is_not_killed() {
+fn point_15_the_new_process_is_not_killed() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     let mut lost = 0;
@@ -569,12 +571,12 @@ fn point_15_the_newcomer_is_not_killed() {
         }
         methods.pop();
         eventually("rmdir", || fs::remove_dir(&dir).is_ok());
-        let newcomer = sandbox.canary(&[&any_group(&sandbox, "target")]);
+        let new_member = sandbox.canary(&[&any_group(&sandbox, "target")]);
         match finish(&mut reactor, &handle) {
             Err(ReapError::Replaced { path, .. }) => assert_eq!(path, dir),
             other => panic!("{other:?}"),
         }
-        newcomer.assert_alive();
+        new_member.assert_alive();
     }
 }
 
@@ -678,7 +680,7 @@ fn point_18_the_spawn_kills() {
         let mut reactor = Reactor::new().expect("reactor");
         let method = if n % 2 == 0 { KillMethod::Auto } else { KillMethod::Pidfd };
         let handle = spawn(&mut reactor, Reaper::at(dir).method(method));
-        assert!(members.ended(TIMEOUT), "nobody died of {method} before the first turn");
+        assert!(members.ended(TIMEOUT), "no member was killed by {method} before the first turn");
         assert_eq!(finish(&mut reactor, &handle).expect("reaped").attempts, 1);
     }
 }

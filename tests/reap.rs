@@ -1,7 +1,7 @@
-//! Reaps of real groups: every kind of member, of target and of trouble, on v1 and v2.
+//! Reaps of real cgroups on v1 and v2: every kind of member, target and fault.
 //!
-//! Each test has a canary in a sibling of its target, which has to be alive, there and not frozen when the
-//! reap is over. Nothing is asserted about how long anything takes, save that it ends.
+//! Each test has a canary in a sibling of its target. The canary has to be alive, in place and not frozen at the
+//! end of the reap. Nothing is asserted about durations, except that everything ends.
 
 mod common;
 
@@ -51,8 +51,8 @@ fn a_thousand_processes(world: &World) {
     sleepers(world, 1000);
 }
 
-each!(nobody on v2, freezer, cpu, several);
-fn nobody(world: &World) {
+each!(empty on v2, freezer, cpu, several);
+fn empty(world: &World) {
     let (dirs, reaper) = world.target();
     let reaped = reaped(reaper);
     assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, None));
@@ -143,7 +143,7 @@ fn another_pid_namespace(world: &World) {
     let members = world.sandbox.pidns_sleepers(3, &refs(&dirs));
     let reaped = reaped(reaper);
     assert_eq!(reaped.outcome, Outcome::Removed);
-    // Its init may die of the first signal, and take the others along before they are signalled.
+    // The first signal may kill its init, and the kernel kills the others then, before they are signalled.
     assert!(reaped.signalled <= 4 && reaped.attempts >= 1, "{reaped:?}");
     assert_gone(&dirs);
     assert!(members.ended(TIMEOUT));
@@ -154,7 +154,7 @@ fn much_memory(world: &World) {
     let (dirs, reaper) = world.target();
     let member = world.sandbox.big_memory(256, &refs(&dirs));
     world.check(&reaped(reaper), 1);
-    // Gone from the lists is not dead: its memory has to be given back by now.
+    // A process that is no longer listed may still be exiting: its memory has to be released by now.
     let status = fs::read_to_string(format!("/proc/{}/status", member.pid)).unwrap_or_default();
     assert!(!status.contains("VmRSS"), "complete while it still holds memory:\n{status}");
     assert_gone(&dirs);
@@ -241,9 +241,9 @@ fn frozen_by_an_ancestor(world: &World) {
     }
     assert!(started.elapsed() >= Duration::from_millis(100));
     assert!(dirs[0].exists() && member.alive());
-    // The ancestor is not ours to thaw.
+    // The reap did not freeze the ancestor, so it must not thaw it.
     assert_eq!(freezer_state(&above[0]), "FROZEN");
-    // The signal was sent all the same.
+    // The signal was sent nevertheless.
     thaw_v1(&above[0]);
     assert!(member.ended(TIMEOUT));
 }
@@ -257,7 +257,7 @@ fn thawed_above_in_time(world: &World) {
     let mut reactor = Reactor::new().expect("reactor");
     let reaper = Reaper::at(&dirs[0]).max_wait(Duration::from_millis(20)).freeze_timeout(LIMIT);
     let handle = spawn(&mut reactor, reaper);
-    drive(&mut reactor, "some rounds", |metrics| metrics.thaws >= 3);
+    drive(&mut reactor, "some attempts", |metrics| metrics.thaws >= 3);
     assert!(handle.try_wait().is_none() && member.alive());
     thaw_v1(&above[0]);
     let reaped = finish(&mut reactor, &handle).expect("reaped");
@@ -267,29 +267,29 @@ fn thawed_above_in_time(world: &World) {
     assert!(member.ended(TIMEOUT));
 }
 
-/// A v2 target, whose member another party froze in a v1 group that others are in as well.
+/// A v2 target whose member is frozen by a v1 group, in which there are other processes as well.
 #[test]
 fn frozen_together_with_others() {
     require!(v2(), v1("freezer"));
     let world = World::new(test_name!(), Layout::V2);
     let (dirs, reaper) = world.target();
-    let elsewhere = world.sandbox.v1("freezer", "elsewhere");
-    let member = world.sandbox.sleeper(&[&dirs[0], &elsewhere]);
-    let stranger = world.sandbox.sleeper(&[&elsewhere]);
-    freeze_v1(&elsewhere);
+    let other = world.sandbox.v1("freezer", "other");
+    let member = world.sandbox.sleeper(&[&dirs[0], &other]);
+    let bystander = world.sandbox.sleeper(&[&other]);
+    freeze_v1(&other);
     let reaper = reaper.max_wait(Duration::from_millis(20));
     match reap(reaper.clone().deadline(Duration::from_millis(100))) {
         Err(ReapError::TimedOut { survivors, path, .. }) => {
             assert_eq!(path, dirs[0]);
             assert_eq!(survivors.len(), 1);
             assert_eq!(survivors[0].pid, member.pid);
-            assert_eq!(survivors[0].frozen_by.as_deref(), Some(&*elsewhere));
+            assert_eq!(survivors[0].frozen_by.as_deref(), Some(&*other));
         }
         other => panic!("{other:?}"),
     }
     match reap(reaper.clone().freeze_timeout(Duration::from_millis(100))) {
         Err(ReapError::FrozenByAncestor { path, frozen_by, .. }) => {
-            assert_eq!((&path, frozen_by.as_ref()), (&dirs[0], Some(&elsewhere)));
+            assert_eq!((&path, frozen_by.as_ref()), (&dirs[0], Some(&other)));
         }
         other => panic!("{other:?}"),
     }
@@ -298,28 +298,28 @@ fn frozen_together_with_others() {
     let timers = reactor.metrics().timers;
     drive(&mut reactor, "ticks", |metrics| metrics.timers >= timers + 5);
     assert!(handle.try_wait().is_none() && member.alive());
-    assert_eq!(freezer_state(&elsewhere), "FROZEN", "it is not ours to thaw");
-    thaw_v1(&elsewhere);
+    assert_eq!(freezer_state(&other), "FROZEN", "it is not ours to thaw");
+    thaw_v1(&other);
     assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
     assert_gone(&dirs);
     assert!(member.ended(TIMEOUT));
-    assert!(stranger.alive());
+    assert!(bystander.alive());
     world.canary.assert_alive();
 }
 
-/// The same with nobody else in the v1 group.
+/// The same with no other process in the v1 group.
 #[test]
 fn frozen_in_a_group_of_its_own() {
     require!(v2(), v1("freezer"));
     let world = World::new(test_name!(), Layout::V2);
     let (dirs, reaper) = world.target();
-    let elsewhere = world.sandbox.v1("freezer", "elsewhere");
-    let members = world.sandbox.sleepers(3, &[&dirs[0], &elsewhere]);
-    freeze_v1(&elsewhere);
+    let other = world.sandbox.v1("freezer", "other");
+    let members = world.sandbox.sleepers(3, &[&dirs[0], &other]);
+    freeze_v1(&other);
     assert_eq!(reaped(reaper).outcome, Outcome::Removed);
     assert_gone(&dirs);
     assert!(members.ended(TIMEOUT));
-    assert!(elsewhere.exists(), "it is not ours to remove");
+    assert!(other.exists(), "it is not ours to remove");
     world.canary.assert_alive();
 }
 
@@ -371,8 +371,8 @@ fn a_threaded_group_itself() {
 
 // --- Members that come and go ----------------------------------------------------------------------------
 
-/// Reaps a fork storm, and says how.
-fn storm(world: &World, method: KillMethod) -> Reaped {
+/// Reaps a fork storm.
+fn fork_storm(world: &World, method: KillMethod) -> Reaped {
     let (dirs, reaper) = world.target();
     let storm = world.sandbox.fork_storm(60, &refs(&dirs));
     let reaped = reaped(reaper.method(method));
@@ -385,28 +385,28 @@ fn storm(world: &World, method: KillMethod) -> Reaped {
 
 each!(fork_storm_auto needs pids_limit(), on v2, freezer, cpu, several);
 fn fork_storm_auto(world: &World) {
-    storm(world, KillMethod::Auto);
+    fork_storm(world, KillMethod::Auto);
 }
 
 each!(fork_storm_pidfd needs pids_limit(), on v2, freezer, cpu, several);
 fn fork_storm_pidfd(world: &World) {
-    assert_eq!(storm(world, KillMethod::Pidfd).method, Some(UsedMethod::Pidfd));
+    assert_eq!(fork_storm(world, KillMethod::Pidfd).method, Some(UsedMethod::Pidfd));
 }
 
 each!(fork_storm_freezer needs pids_limit(), on v2, freezer, several);
 fn fork_storm_freezer(world: &World) {
-    assert_eq!(storm(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
+    assert_eq!(fork_storm(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
 }
 
 each!(refilled_while_reaped on v2, freezer, cpu, several);
 fn refilled_while_reaped(world: &World) {
     let (dirs, reaper) = world.target();
-    // Keeps the reap waiting while others join.
+    // Keeps the reap waiting while other processes join.
     let stuck = world.sandbox.trace_exit(&refs(&dirs));
     world.sandbox.refiller(1000, Duration::from_millis(3), &refs(&dirs));
     let mut reactor = Reactor::new().expect("reactor");
     let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(20)));
-    // After the first round, however many of them were in that.
+    // After the first attempt, however many of them were members then.
     let kills = |metrics: &Metrics| metrics.cgroup_kills + metrics.signals;
     let first = kills(&reactor.metrics());
     drive(&mut reactor, "new members killed", |metrics| kills(metrics) >= first + 4);
@@ -440,10 +440,10 @@ fn beside_the_freezer_by_freezer(world: &World) {
     assert_eq!(beside_the_freezer(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
 }
 
-// --- Members that cannot die -----------------------------------------------------------------------------
+// --- Members that cannot exit ----------------------------------------------------------------------------
 
-each!(undying_without_deadline on v2, freezer, cpu, several);
-fn undying_without_deadline(world: &World) {
+each!(unkillable_without_deadline on v2, freezer, cpu, several);
+fn unkillable_without_deadline(world: &World) {
     let (dirs, reaper) = world.target();
     let stuck = world.sandbox.trace_exit(&refs(&dirs));
     let others = world.sandbox.sleepers(3, &refs(&dirs));
@@ -462,9 +462,9 @@ fn undying_without_deadline(world: &World) {
     }
     eventually("killed", || stuck.parked());
     assert!(others.ended(TIMEOUT));
-    // In the end by signals, where `cgroup.kill` was in vain.
+    // Finally by signals, because `cgroup.kill` had no effect.
     drive(&mut reactor, "signals", |metrics| metrics.signals >= 1);
-    // Some safety ticks on.
+    // Some safety ticks later.
     let timers = reactor.metrics().timers;
     drive(&mut reactor, "ticks", |metrics| metrics.timers >= timers + 4);
     assert!(handle.try_wait().is_none(), "complete while one lives");
@@ -478,8 +478,8 @@ fn undying_without_deadline(world: &World) {
     assert_gone(&dirs);
 }
 
-/// Reaps a target with one that cannot die, with a deadline, and neighbours beside it.
-fn undying(world: &World, method: KillMethod) {
+/// Reaps a target with a member that cannot exit, with a deadline, and other targets beside it.
+fn unkillable(world: &World, method: KillMethod) {
     let (dirs, reaper) = world.target();
     let stuck = world.sandbox.trace_exit(&refs(&dirs));
     let others = world.sandbox.sleepers(3, &refs(&dirs));
@@ -518,14 +518,14 @@ fn undying(world: &World, method: KillMethod) {
     assert_gone(&dirs);
 }
 
-each!(undying_with_deadline on v2, freezer, cpu, several);
-fn undying_with_deadline(world: &World) {
-    undying(world, KillMethod::Auto);
+each!(unkillable_with_deadline on v2, freezer, cpu, several);
+fn unkillable_with_deadline(world: &World) {
+    unkillable(world, KillMethod::Auto);
 }
 
-each!(undying_with_deadline_by_freezer on v2, freezer, several);
-fn undying_with_deadline_by_freezer(world: &World) {
-    undying(world, KillMethod::Freezer);
+each!(unkillable_with_deadline_by_freezer on v2, freezer, several);
+fn unkillable_with_deadline_by_freezer(world: &World) {
+    unkillable(world, KillMethod::Freezer);
 }
 
 each!(cancelled on v2, freezer, cpu, several);
@@ -599,7 +599,7 @@ fn grace_is_ignored(world: &World) {
     let polite = world.sandbox.on_term(Duration::ZERO, &refs(&dirs));
     let reaped = reaped(reaper.grace(Signal::TERM, period));
     assert_eq!(reaped.outcome, Outcome::Removed);
-    // On a slow machine by signals in the end, though `cgroup.kill` was first.
+    // On a slow machine by signals, after `cgroup.kill`.
     let by_cgroup_kill = world.by_cgroup_kill() && reaped.method == Some(UsedMethod::CgroupKill);
     assert!(by_cgroup_kill || reaped.method == Some(UsedMethod::Pidfd), "{reaped:?}");
     assert_eq!(reaped.signalled, 2);
@@ -651,13 +651,13 @@ fn directories_are_kept(world: &World) {
             assert!(dir.exists() && pids_in(dir).is_empty(), "{}", dir.display());
         }
         assert!(!world.frozen("target") && !world.frozen("target/below"));
-        // Others can use them at once.
+        // Other programs can use them at once.
         let next = world.sandbox.sleeper(&refs(&below));
         assert!(next.alive());
     }
 }
 
-/// Makes the target anew behind the reap's back, with a canary inside.
+/// Removes the target during the reap and makes it again, with a canary in it.
 fn replaced(world: &World, method: KillMethod) {
     for _ in 0..10 {
         let (dirs, reaper) = world.target();
@@ -665,22 +665,22 @@ fn replaced(world: &World, method: KillMethod) {
         let mut reactor = Reactor::new().expect("reactor");
         let reaper = reaper.method(method).max_wait(Duration::from_millis(20));
         let handle = spawn(&mut reactor, reaper);
-        // Up to the kill, but no look after it.
+        // Up to the attempt to kill, without the check after it.
         drive(&mut reactor, "the kill", |metrics| metrics.cgroup_kills + metrics.signals >= 1);
         assert!(member.ended(TIMEOUT));
         if handle.is_complete() {
-            // On a slow machine the look was due within the same turn.
+            // On a slow machine the check was due within the same turn.
             continue;
         }
         for dir in &dirs {
             eventually("rmdir", || fs::remove_dir(dir).is_ok());
         }
-        let newcomer = world.sandbox.canary(&refs(&world.group("target")));
+        let new_member = world.sandbox.canary(&refs(&world.group("target")));
         match finish(&mut reactor, &handle) {
             Err(ReapError::Replaced { path, .. }) => assert!(dirs.contains(&path), "{path:?}"),
             other => panic!("{other:?}"),
         }
-        newcomer.assert_alive();
+        new_member.assert_alive();
         assert!(!world.frozen("target"));
         return;
     }
@@ -697,7 +697,7 @@ fn replaced_under_way_by_freezer(world: &World) {
     replaced(world, KillMethod::Freezer);
 }
 
-/// One of several directories is somebody else's now: the others are reaped all the same.
+/// One of several directories was made again by another program: the others are reaped nevertheless.
 #[test]
 fn one_of_several_replaced() {
     require!(Layout::Several.need());
@@ -709,18 +709,18 @@ fn one_of_several_replaced() {
     let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(20)));
     assert!(first.ended(TIMEOUT));
     eventually("rmdir", || fs::remove_dir(&dirs[1]).is_ok());
-    let newcomer = world.sandbox.canary(&[&world.sandbox.v1(SEVERAL[1], "target")]);
+    let new_member = world.sandbox.canary(&[&world.sandbox.v1(SEVERAL[1], "target")]);
     let ticks = reactor.metrics().timers;
     drive(&mut reactor, "ticks", |metrics| metrics.timers >= ticks + 3);
     assert!(handle.try_wait().is_none());
-    newcomer.assert_alive();
+    new_member.assert_alive();
     stuck.release();
     match finish(&mut reactor, &handle) {
         Err(ReapError::Replaced { path, .. }) => assert_eq!(path, dirs[1]),
         other => panic!("{other:?}"),
     }
     assert!(!dirs[0].exists() && !dirs[2].exists());
-    newcomer.assert_alive();
+    new_member.assert_alive();
     world.canary.assert_alive();
 }
 
@@ -848,7 +848,7 @@ fn nothing_safe_to_kill_with(world: &World) {
         other => panic!("{other:?}"),
     }
     assert!(member.alive() && dirs[0].exists());
-    // As the caller asks for it.
+    // Because the caller asks for it.
     let reaped = reaped_without(&[Facility::Pidfds], reaper(true));
     assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Unverified)));
     assert_eq!(reaped.signalled, 1);
@@ -856,7 +856,7 @@ fn nothing_safe_to_kill_with(world: &World) {
     assert!(member.ended(TIMEOUT));
 }
 
-/// A freezer vouches for its own members only: whom it does not hold is not safe to signal by number.
+/// A frozen freezer keeps the pids of its own members only. Other processes are not safe to signal by number.
 #[test]
 fn nothing_safe_to_kill_with_beside_the_freezer() {
     require!(Layout::Several.need());
@@ -938,7 +938,7 @@ fn few_descriptors() {
     });
 }
 
-/// Somebody who removes every empty group at once, as the release agent of v1 does.
+/// Another program removes every empty group at once, as the release agent of v1 does.
 #[test]
 fn a_release_agent() {
     require!(any_hierarchy());
@@ -971,7 +971,7 @@ fn a_release_agent() {
     world.canary.assert_alive();
 }
 
-/// A group that somebody removes while those who were killed in it are still dying elsewhere.
+/// Another program moves a killed member, which is still exiting, to another group, and removes the target.
 #[test]
 fn removed_by_another_before_all_are_dead() {
     require!(v1("freezer"));
@@ -981,8 +981,8 @@ fn removed_by_another_before_all_are_dead() {
     let mut reactor = Reactor::new().expect("reactor");
     let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(10)));
     drive(&mut reactor, "the kill", |_| stuck.parked());
-    let elsewhere = world.group("elsewhere");
-    fs::write(elsewhere[0].join("cgroup.procs"), stuck.pid.to_string()).expect("move the dying");
+    let other = world.group("other");
+    fs::write(other[0].join("cgroup.procs"), stuck.pid.to_string()).expect("move the exiting process");
     fs::remove_dir(&dirs[0]).expect("rmdir");
     let ticks = reactor.metrics().checks;
     for _ in 0..20 {
@@ -997,7 +997,7 @@ fn removed_by_another_before_all_are_dead() {
     world.canary.assert_alive();
 }
 
-/// Linux 6.9: pidfds tell a dying process from a later one of its number.
+/// Linux 6.9: pidfds tell an exiting process from a later one with its pid.
 fn pidfds_have_identity() -> bool {
     linux() >= (6, 9)
 }
@@ -1030,7 +1030,7 @@ fn one_wake_up_for_a_v2_group_at_rest() {
     panic!("events and timers: {seen:?}");
 }
 
-/// One that cannot die costs its safety tick, and nothing in between.
+/// A member that cannot exit costs its safety tick, and nothing in between.
 #[test]
 fn a_v2_group_that_cannot_die_is_left_in_peace() {
     require!(v2());
@@ -1041,7 +1041,7 @@ fn a_v2_group_that_cannot_die_is_left_in_peace() {
     let waits = reaper.min_wait(Duration::from_millis(200)).max_wait(Duration::from_secs(3600));
     let handle = spawn(&mut reactor, waits);
     drive(&mut reactor, "the second kill", |metrics| metrics.timers >= 1 && stuck.parked());
-    // Past the looks that follow the first kill, the second one, and the third, which signals as well.
+    // After the checks that follow the first attempt, the second, and the third, which signals as well.
     let end = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < end {
         reactor.turn(Some(Duration::from_millis(100))).expect("turn");

@@ -1,4 +1,4 @@
-//! What went wrong once, each named after what it guards.
+//! Faults that were found once, each test named after what it checks.
 #![allow(unsafe_code, reason = "a thread that gives up its rights")]
 
 mod common;
@@ -73,9 +73,9 @@ fn a_grace_signal_outlasts_a_want_of_descriptors() {
                 let mut reactor = Reactor::new().expect("a reactor");
                 let handle =
                     reactor.remote().spawn_reaper(Reaper::at(&dir).grace(Signal::TERM, LONG)).expect("spawn");
-                let hoard = Hoard::new();
+                let taken = TakenDescriptors::new();
                 turn_for(&mut reactor, 5);
-                drop(hoard);
+                drop(taken);
                 reactor.run_until(&handle).expect("turns");
                 assert_eq!(handle.wait().expect("reaped").attempts, 0);
                 assert!(polite.saw_term(TIMEOUT), "killed without having been asked");
@@ -95,7 +95,7 @@ fn without_pidfds_the_grace_signal_is_sent_to_the_frozen() {
     assert!(polite.saw_term(TIMEOUT));
 }
 
-/// On some kernels a group can be removed while its members are still dying.
+/// On some kernels a group can be removed while its members are still exiting.
 #[test]
 fn removed_by_another_is_not_dead() {
     require!(any_hierarchy());
@@ -130,9 +130,9 @@ fn the_survivors_of_a_deadline_are_named_also_while_they_exit() {
     }
 }
 
-/// A zombie is dead: what is left for the deadline to report is the directory.
+/// A zombie has exited: the deadline reports the directory only.
 #[test]
-fn who_died_of_the_kill_is_no_survivor() {
+fn a_member_killed_in_time_is_no_survivor() {
     require!(any_hierarchy(), namespaces());
     isolated(test_name!(), || {
         let sandbox = Sandbox::new(test_name!());
@@ -170,7 +170,7 @@ fn a_member_beside_the_own_freezer_is_thawed_where_it_is() {
 }
 
 #[test]
-fn every_member_is_asked_who_holds_it_frozen() {
+fn the_group_that_freezes_is_found_for_every_member() {
     require!(v2(), v1("freezer"));
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v2("target");
@@ -180,7 +180,7 @@ fn every_member_is_asked_who_holds_it_frozen() {
     others.iter().for_each(|other| freeze_v1(other));
     let mut reactor = Reactor::new().expect("a reactor");
     let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(50 * MS)).expect("a spawn");
-    eventually("those that can to die", || {
+    eventually("those that can to exit", || {
         reactor.turn(Some(20 * MS)).expect("a turn");
         members.iter().all(|member| !member.alive())
     });
@@ -230,9 +230,9 @@ fn a_renamed_group_is_neither_gone_nor_replaced() {
     assert!(!new.exists());
 }
 
-/// A supervisor puts somebody new in as soon as the last one has died, beside one that never dies.
+/// A supervisor moves a new process in as soon as the last one has exited, beside a member that cannot exit.
 #[test]
-fn a_refill_beside_the_undying_does_not_wait_out_the_backoff() {
+fn a_new_member_beside_an_unkillable_one_does_not_wait_out_the_backoff() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for dir in groups(&sandbox, "target") {
@@ -241,10 +241,10 @@ fn a_refill_beside_the_undying_does_not_wait_out_the_backoff() {
         // By the seventh, a backoff that nothing resets would last 40 s, and then 160.
         let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(LONG)).expect("a spawn");
         for _ in 0..9 {
-            let newcomer = sandbox.sleeper(&[&dir]);
-            eventually("the newcomer to be killed", || {
+            let new_member = sandbox.sleeper(&[&dir]);
+            eventually("the new member to be killed", || {
                 reactor.turn(Some(5 * MS)).expect("a turn");
-                !newcomer.alive()
+                !new_member.alive()
             });
         }
         stuck.release();
@@ -300,13 +300,13 @@ fn reaps_give_up_their_own_descriptors_where_there_are_no_others() {
                     reactor.turn(Some(MS)).expect("a turn");
                     stuck.iter().all(TraceExit::parked)
                 });
-                let hoard = Hoard::new();
+                let taken = TakenDescriptors::new();
                 stuck.iter().for_each(TraceExit::release);
                 eventually("all to be reaped without a free descriptor", || {
                     reactor.turn(Some(20 * MS)).expect("a turn");
                     reactor.is_empty()
                 });
-                drop(hoard);
+                drop(taken);
                 for handle in handles {
                     assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
                 }
@@ -334,8 +334,8 @@ fn many_children_are_removed_in_as_many_steps_as_they_need() {
     }
 }
 
-/// Groups one in the other, until the path from the first to the last is longer than the kernel takes. Removed
-/// when dropped, whatever is in the last.
+/// Nested groups, until the path from the first to the last is longer than the kernel takes. Removed when dropped,
+/// even with processes in the last.
 struct Deep {
     levels: Vec<OwnedFd>,
     way_out: PathBuf,
@@ -384,7 +384,7 @@ impl Drop for Deep {
 }
 
 #[test]
-fn a_path_longer_than_the_kernel_takes_hides_nobody() {
+fn a_path_longer_than_the_kernel_takes_hides_no_member() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
     for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {

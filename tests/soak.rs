@@ -1,13 +1,13 @@
-//! A random storm of reaps and faults, bounded, with canaries around:
+//! Random reaps and faults for a given time, with canaries beside them:
 //!
 //! ```sh
 //! cargo test --release --test soak -- --seconds 600 --seed 1
 //! ```
 //!
 //! Several threads, with reactors of their own and with remotes of one that runs on another thread, make groups of
-//! random shapes and reap them in random ways, while others freeze and thaw them, remove them, make them again
-//! under the same name, and now and then take every descriptor there is. It ends with a report; the exit status is
-//! 1 if anything in it is not as it should be. The seed repeats what was done, though not how it fell together.
+//! random shapes and reap them in random ways, while other threads freeze and thaw them, remove them, make them again
+//! under the same name, and sometimes take every descriptor. It ends with a report; the exit status is 1 if the report
+//! has a violation. The seed repeats the actions, but not their interleaving.
 
 mod common;
 
@@ -27,10 +27,10 @@ use cgroup_reaper::{
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What a reap without a deadline may take before it counts as hung.
+/// How long a reap without a deadline may take before it counts as hung.
 const HUNG: Duration = Duration::from_secs(60);
 
-/// Descriptors that this program may have, few enough to be used up in a moment.
+/// Descriptors that this program may have: few, so that all can be taken quickly.
 const DESCRIPTORS: u64 = 1024;
 
 fn main() -> ExitCode {
@@ -76,7 +76,7 @@ impl Tally {
         self.violations.lock().expect("tally").push(what);
     }
 
-    /// Takes in a reactor that is done, or about to be dropped.
+    /// Adds the counts of a reactor that is idle, or about to be dropped.
     fn reactor(&self, metrics: &Metrics, idle: bool) {
         self.add("done: writes to cgroup.kill", metrics.cgroup_kills);
         self.add("done: signals", metrics.signals);
@@ -90,25 +90,25 @@ impl Tally {
 }
 
 /// What all threads share.
-struct Storm {
+struct Shared {
     tally: Tally,
     end: Instant,
     layouts: Vec<Layout>,
-    /// Held for reading by whoever needs descriptors that are not the library's, for writing while there are none.
+    /// Held for reading while the test itself needs descriptors, for writing while all are taken.
     descriptors: RwLock<()>,
 }
 
 fn soak(duration: Duration, dice: &Dice) -> bool {
     let before = open_fds();
     let layouts = [Layout::V2, Layout::Freezer, Layout::Cpu, Layout::Several];
-    let storm = Arc::new(Storm {
+    let shared = Arc::new(Shared {
         tally: Tally::default(),
         end: Instant::now() + duration,
         layouts: layouts.into_iter().filter(|layout| layout.need().is_ok()).collect(),
         descriptors: RwLock::new(()),
     });
     let sandbox = Sandbox::new("soak");
-    let canaries: Vec<Canary> = storm
+    let canaries: Vec<Canary> = shared
         .layouts
         .iter()
         .map(|&layout| sandbox.canary(&refs(&make(&sandbox, layout, "canary"))))
@@ -122,16 +122,16 @@ fn soak(duration: Duration, dice: &Dice) -> bool {
     });
     let mut workers = Vec::new();
     for n in 0..4 {
-        let (storm, remote) = (Arc::clone(&storm), (n % 2 == 0).then(|| remote.clone()));
+        let (shared, remote) = (Arc::clone(&shared), (n % 2 == 0).then(|| remote.clone()));
         let dice = Dice(dice.0.wrapping_add(n));
-        workers.push(thread::spawn(move || Worker { storm, dice, remote, reactor: None }.work()));
+        workers.push(thread::spawn(move || Worker { shared, dice, remote, reactor: None }.work()));
     }
-    let presser = {
-        let (storm, dice) = (Arc::clone(&storm), Dice(dice.0.wrapping_sub(1)));
-        thread::spawn(move || press(&storm, dice))
+    let taker = {
+        let (shared, dice) = (Arc::clone(&shared), Dice(dice.0.wrapping_sub(1)));
+        thread::spawn(move || take_descriptors(&shared, dice))
     };
-    let tally = &storm.tally;
-    for thread in workers.into_iter().chain([presser]) {
+    let tally = &shared.tally;
+    for thread in workers.into_iter().chain([taker]) {
         if thread.join().is_err() {
             tally.violation("a thread panicked, see above".into());
         }
@@ -186,28 +186,28 @@ fn report(tally: &Tally, alive: usize, canaries: usize) -> bool {
     good
 }
 
-/// Takes every descriptor now and then, for some milliseconds.
-fn press(storm: &Storm, mut dice: Dice) {
-    while Instant::now() < storm.end {
+/// Sometimes takes every descriptor for some milliseconds.
+fn take_descriptors(shared: &Shared, mut dice: Dice) {
+    while Instant::now() < shared.end {
         thread::sleep(Duration::from_millis(100 + dice.below(400)));
-        let _nobody_else = storm.descriptors.write().expect("lock");
-        let mut hoard = Vec::new();
+        let _exclusive = shared.descriptors.write().expect("lock");
+        let mut taken = Vec::new();
         let null = fs::File::open("/dev/null").expect("/dev/null");
         while let Ok(fd) = null.as_fd().try_clone_to_owned() {
-            hoard.push(fd);
+            taken.push(fd);
         }
         thread::sleep(Duration::from_millis(1 + dice.below(15)));
-        storm.tally.add("faults: all descriptors taken", 1);
+        shared.tally.add("faults: all descriptors taken", 1);
     }
 }
 
-/// What others do to a target while it is reaped.
+/// What other threads do to a target while it is reaped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     None,
     FreezeAndThaw,
     Remove,
-    MakeAgain,
+    Replace,
 }
 
 /// A target under way.
@@ -217,8 +217,8 @@ struct Target {
     reaper: Reaper,
     members: Vec<Proc>,
     fault: Fault,
-    hand: Option<Hand>,
-    newcomer: Option<Canary>,
+    fault_thread: Option<FaultThread>,
+    new_member: Option<Canary>,
     deadline: bool,
     cancel: bool,
     keep_dir: bool,
@@ -228,7 +228,7 @@ struct Target {
 }
 
 struct Worker {
-    storm: Arc<Storm>,
+    shared: Arc<Shared>,
     dice: Dice,
     /// That of the loop on another thread, or none to have a reactor of its own.
     remote: Option<Remote>,
@@ -237,28 +237,28 @@ struct Worker {
 
 impl Worker {
     fn work(mut self) {
-        while Instant::now() < self.storm.end {
+        while Instant::now() < self.shared.end {
             let sandbox = {
-                let _descriptors = self.storm.descriptors.read().expect("lock");
+                let _descriptors = self.shared.descriptors.read().expect("lock");
                 Sandbox::new("soak")
             };
             self.batch(&sandbox);
-            // It needs some to look for what is left.
-            let storm = Arc::clone(&self.storm);
-            let _descriptors = storm.descriptors.read().expect("lock");
+            // The drop needs some to find what is left.
+            let shared = Arc::clone(&self.shared);
+            let _descriptors = shared.descriptors.read().expect("lock");
             drop(sandbox);
         }
         if let Some(reactor) = self.reactor {
-            self.storm.tally.reactor(&reactor.metrics(), reactor.is_empty());
+            self.shared.tally.reactor(&reactor.metrics(), reactor.is_empty());
         }
     }
 
     fn batch(&mut self, sandbox: &Sandbox) {
-        let storm = Arc::clone(&self.storm);
-        let tally = &storm.tally;
+        let shared = Arc::clone(&self.shared);
+        let tally = &shared.tally;
         let drop_reactor = self.remote.is_none() && self.dice.chance(5);
         let mut targets: Vec<Target> = {
-            let _descriptors = storm.descriptors.read().expect("lock");
+            let _descriptors = shared.descriptors.read().expect("lock");
             if self.dice.chance(10) && pids_limit().is_ok() {
                 vec![self.target(sandbox, 0, true)]
             } else {
@@ -308,14 +308,14 @@ impl Worker {
             }
             self.turn(Duration::from_millis(5));
         }
-        let _descriptors = storm.descriptors.read().expect("lock");
+        let _descriptors = shared.descriptors.read().expect("lock");
         for (target, handle) in targets.iter_mut().zip(handles) {
-            target.hand = None;
+            target.fault_thread = None;
             if let Some(result) = handle.and_then(|handle| handle.try_wait()) {
-                judge(tally, target, &result, drop_reactor);
+                check(tally, target, &result, drop_reactor);
             }
-            if let Some(newcomer) = &target.newcomer {
-                newcomer.assert_alive();
+            if let Some(new_member) = &target.new_member {
+                new_member.assert_alive();
             }
         }
     }
@@ -328,7 +328,7 @@ impl Worker {
         }
     }
 
-    /// Spawns, again for as long as there are no descriptors.
+    /// Spawns; retries while there are no descriptors.
     fn spawn(&mut self, target: &Target) -> ReapHandle {
         let hung = Instant::now() + HUNG;
         loop {
@@ -344,8 +344,8 @@ impl Worker {
             match result {
                 Ok(handle) => return handle,
                 Err(error) => {
-                    assert!(Instant::now() < hung && is_for_want_of_descriptors(&error), "{error}");
-                    self.storm.tally.add("errors: spawn refused for want of descriptors", 1);
+                    assert!(Instant::now() < hung && is_for_lack_of_descriptors(&error), "{error}");
+                    self.shared.tally.add("errors: spawn refused for lack of descriptors", 1);
                     self.turn(Duration::from_millis(1));
                 }
             }
@@ -355,7 +355,7 @@ impl Worker {
     /// Makes a target of a random shape.
     fn target(&mut self, sandbox: &Sandbox, n: u64, storm: bool) -> Target {
         let dice = &mut self.dice;
-        let layout = *dice.pick(&self.storm.layouts);
+        let layout = *dice.pick(&self.shared.layouts);
         let name = format!("target-{n}");
         let dirs = make(sandbox, layout, &name);
         let mut methods = vec![KillMethod::Auto, KillMethod::Auto, KillMethod::Pidfd];
@@ -376,14 +376,14 @@ impl Worker {
         let fault = match dice.below(10) {
             0..2 if freezer.is_some() => Fault::FreezeAndThaw,
             2..4 => Fault::Remove,
-            4 => Fault::MakeAgain,
+            4 => Fault::Replace,
             _ => Fault::None,
         };
         let mut members = Vec::new();
         let mut kinds = String::new();
         if storm {
             sandbox.fork_storm(40, &refs(&dirs));
-            kinds.push_str(" storm");
+            kinds.push_str(" fork storm");
         } else {
             for dirs in &groups {
                 let kind = dice.below(12);
@@ -391,12 +391,12 @@ impl Worker {
                 members.extend(member(sandbox, dice, kind, method, &refs(dirs)));
             }
         }
-        if fault == Fault::MakeAgain {
-            // Not before it is reaped: empty it would be another's already.
+        if fault == Fault::Replace {
+            // Not before it is reaped: an empty one would be replaced at once.
             members.push(sandbox.sleeper(&refs(&dirs)));
         }
-        self.storm.tally.add("made: processes, storms apart", members.len() as u64);
-        self.storm.tally.add("made: groups", (groups.len() * dirs.len()) as u64);
+        self.shared.tally.add("made: processes, except fork storms", members.len() as u64);
+        self.shared.tally.add("made: groups", (groups.len() * dirs.len()) as u64);
         let frozen_beforehand = freezer.is_some() && dice.chance(15);
         if let (Some(dir), true) = (freezer, frozen_beforehand) {
             let (file, states) = freeze_file(dir).expect("just seen");
@@ -404,8 +404,8 @@ impl Worker {
             kinds.push_str(" frozen");
         }
 
-        let newcomer = (fault == Fault::MakeAgain).then(|| sandbox.canary(&[]));
-        let hand = meddle(fault, dice.clone(), &dirs, newcomer.as_ref());
+        let new_member = (fault == Fault::Replace).then(|| sandbox.canary(&[]));
+        let fault_thread = cause(fault, dice.clone(), &dirs, new_member.as_ref());
         let plain = match layout {
             Layout::Several => Reaper::new(options(sandbox, &SEVERAL), &name),
             _ => Reaper::at(&dirs[0]),
@@ -435,8 +435,8 @@ impl Worker {
             reaper,
             members,
             fault,
-            hand,
-            newcomer,
+            fault_thread,
+            new_member,
             deadline,
             cancel,
             keep_dir,
@@ -447,7 +447,7 @@ impl Worker {
     }
 }
 
-fn is_for_want_of_descriptors(error: &SpawnError) -> bool {
+fn is_for_lack_of_descriptors(error: &SpawnError) -> bool {
     let source = std::error::Error::source(error).and_then(|error| error.downcast_ref::<std::io::Error>());
     source.is_some_and(|error| error.raw_os_error() == Some(libc::EMFILE))
 }
@@ -480,10 +480,10 @@ fn frozen(dir: &Path) -> bool {
     })
 }
 
-/// Starts the hand of another that brings about the fault.
-fn meddle(fault: Fault, mut dice: Dice, dirs: &[PathBuf], newcomer: Option<&Canary>) -> Option<Hand> {
+/// Starts the thread that causes the fault.
+fn cause(fault: Fault, mut dice: Dice, dirs: &[PathBuf], new_member: Option<&Canary>) -> Option<FaultThread> {
     let dirs = dirs.to_vec();
-    let newcomer = newcomer.map(|newcomer| newcomer.pid.to_string()).unwrap_or_default();
+    let new_member = new_member.map(|new_member| new_member.pid.to_string()).unwrap_or_default();
     let mut work: Box<dyn FnMut() + Send> = match fault {
         Fault::None => return None,
         Fault::FreezeAndThaw => {
@@ -500,10 +500,10 @@ fn meddle(fault: Fault, mut dice: Dice, dirs: &[PathBuf], newcomer: Option<&Cana
             }
             thread::sleep(Duration::from_micros(dice.below(500)));
         }),
-        Fault::MakeAgain => Box::new(move || {
+        Fault::Replace => Box::new(move || {
             for dir in &dirs {
                 if (fs::remove_dir(dir).is_ok() || !dir.exists()) && fs::create_dir(dir).is_ok() {
-                    let _ = fs::write(dir.join("cgroup.procs"), &newcomer);
+                    let _ = fs::write(dir.join("cgroup.procs"), &new_member);
                 }
             }
             thread::sleep(Duration::from_micros(dice.below(500)));
@@ -518,26 +518,26 @@ fn meddle(fault: Fault, mut dice: Dice, dirs: &[PathBuf], newcomer: Option<&Cana
             }
         })
     };
-    Some(Hand { over, thread: Some(thread) })
+    Some(FaultThread { over, thread: Some(thread) })
 }
 
-/// A thread that meddles until this is dropped.
-struct Hand {
+/// A thread that causes a fault until this is dropped.
+struct FaultThread {
     over: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Drop for Hand {
+impl Drop for FaultThread {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         let _ = self.thread.take().expect("not yet joined").join();
     }
 }
 
-/// Holds a result against the state of the machine.
-fn judge(tally: &Tally, target: &Target, result: &Result<Reaped, ReapError>, dropped: bool) {
+/// Compares a result with the state of the machine.
+fn check(tally: &Tally, target: &Target, result: &Result<Reaped, ReapError>, dropped: bool) {
     let Target { dirs, fault, .. } = target;
-    let by_others = matches!(fault, Fault::Remove | Fault::MakeAgain);
+    let by_others = matches!(fault, Fault::Remove | Fault::Replace);
     let kind = match result {
         Ok(reaped) => format!("reaps: {} by {:?}", reaped.outcome, reaped.method),
         Err(ReapError::TimedOut { .. }) => "errors: timed out".into(),
@@ -553,14 +553,14 @@ fn judge(tally: &Tally, target: &Target, result: &Result<Reaped, ReapError>, dro
         Err(ReapError::TimedOut { .. }) => target.deadline,
         Err(ReapError::Cancelled) => target.cancel,
         Err(ReapError::Disconnected) => dropped,
-        Err(ReapError::Replaced { .. }) => *fault == Fault::MakeAgain,
+        Err(ReapError::Replaced { .. }) => *fault == Fault::Replace,
         _ => false,
     };
     let what = &target.what;
     if !expected {
         tally.violation(format!("{result:?} of {what}"));
     }
-    let made_again = *fault == Fault::MakeAgain;
+    let made_again = *fault == Fault::Replace;
     let gone = matches!(result, Ok(Reaped { outcome: Outcome::Removed | Outcome::AlreadyGone, .. }));
     if gone && !made_again {
         if let Some(dir) = dirs.iter().find(|dir| dir.exists()) {
@@ -568,21 +568,21 @@ fn judge(tally: &Tally, target: &Target, result: &Result<Reaped, ReapError>, dro
         }
     }
     if result.is_ok() || matches!(result, Err(ReapError::Replaced { .. })) {
-        // The init of a PID namespace may be on its last steps, which it takes when all others are dead.
+        // The init of a PID namespace may still be exiting: it waits for all others.
         let living = target.members.iter().filter(|member| !member.ended(Duration::from_secs(5)));
         let living: Vec<i32> = living.map(|member| member.pid).collect();
         if !living.is_empty() {
             tally.violation(format!("{living:?} live after {result:?}: {what}"));
         }
     }
-    // By us, that is.
+    // By the reap, that is.
     if *fault != Fault::FreezeAndThaw && !target.frozen_beforehand {
         if let Some(dir) = dirs.iter().find(|dir| frozen(dir)) {
             tally.violation(format!("{} is frozen after {result:?}: {what}", dir.display()));
             tally.add("left: frozen groups", 1);
         }
     }
-    // What was given up is there to be reaped.
+    // A reap that ended early has left a target that can be reaped.
     if !gone && !made_again && dirs.iter().any(|dir| dir.exists()) {
         match cgroup_reaper::reap(target.plain.clone().deadline(HUNG)) {
             Ok(_) => tally.add("reaps: of what was left by another", 1),

@@ -29,7 +29,7 @@ fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     command
 }
 
-/// What a run came to.
+/// The exit status and the output of a run.
 #[derive(Debug)]
 struct Run {
     status: Option<i32>,
@@ -53,7 +53,7 @@ fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Run {
 
 #[track_caller]
 fn finish(mut child: Child) -> Run {
-    // A pipe that nobody reads would hold it up, hence the threads; a hang must not hold up the tests.
+    // Threads read the pipes, because a full pipe would block it. A hang of it must not hang the tests.
     let reader = |pipe: Option<Box<dyn Read + Send>>| {
         thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -79,7 +79,7 @@ fn signal(child: &Child, signal: i32) {
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }
 
-/// Waits till it has a handler for the signal.
+/// Waits until it has a handler for the signal.
 #[track_caller]
 fn await_handler(child: &Child, signal: i32) {
     eventually("a signal handler", || {
@@ -153,7 +153,7 @@ fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// A missing group next to the sandbox's own.
+/// The path of a cgroup that does not exist, beside those of the sandbox.
 fn missing(sandbox: &Sandbox, n: usize) -> PathBuf {
     sandbox.v2_dir().join(format!("missing-{n}"))
 }
@@ -239,7 +239,7 @@ fn reaps_v1_by_name() {
 }
 
 #[test]
-fn what_is_gone_is_done() {
+fn a_missing_target_is_already_gone() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let gone = missing(&sandbox, 0);
@@ -266,7 +266,7 @@ fn a_relative_path_may_begin_with_a_dot() {
 }
 
 #[test]
-fn what_it_may_not_kill_is_a_failure() {
+fn a_denied_kill_is_a_failure() {
     require!(v2());
     if !is_root() {
         return skip(test_name!(), "needs another user to run as");
@@ -282,7 +282,7 @@ fn what_it_may_not_kill_is_a_failure() {
 }
 
 #[test]
-fn json_tells_of_a_reap() {
+fn json_describes_a_reap() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v2("x");
@@ -300,7 +300,7 @@ fn json_tells_of_a_reap() {
 }
 
 #[test]
-fn the_refused_are_named_and_the_others_reaped() {
+fn refused_targets_are_named_and_the_others_reaped() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v2("x");
@@ -333,7 +333,7 @@ fn the_refused_are_named_and_the_others_reaped() {
 #[test]
 fn roots_are_refused() {
     require!(namespaces(), v2());
-    // Should a guard fail, only this test's own processes die.
+    // If the refusal is broken, only the processes of this test die.
     isolated(test_name!(), || {
         let roots = [v2_root(), v1_root("freezer"), v1_root("pids")];
         let roots: Vec<_> = roots.into_iter().flatten().collect();
@@ -386,7 +386,10 @@ fn grace_lets_processes_end_by_themselves() {
     let run = run(["--grace", "TERM=20s", &text(&dir)]);
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     assert!(polite.saw_term(Duration::ZERO), "{run:?}");
-    assert!(since.elapsed() < Duration::from_secs(15), "it ended in time, so nobody waits for the rest");
+    assert!(
+        since.elapsed() < Duration::from_secs(15),
+        "it exited in time, so the rest of the grace is not waited for"
+    );
     assert!(!dir.exists());
 }
 
@@ -405,7 +408,7 @@ fn the_deadline_names_the_survivor() {
     assert!(plain.err.starts_with(&start), "{plain:?}");
     assert_eq!(plain.err.lines().count(), 1);
 
-    // Refusal counts more than failure.
+    // A refusal decides the exit status over a failure.
     let json = run(["--json", "--deadline", "300ms", &text(&dir), &foreign]);
     assert_eq!(json.status, Some(2), "{json:?}");
     let object = &objects(&json.out)[&text(&dir)];
@@ -421,7 +424,7 @@ fn a_pipe_gets_no_progress_bar() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let dirs: Vec<_> = (0..20).map(|n| sandbox.v2(&format!("g{n}"))).collect();
-    // Takes longer than the delay before which there is no bar anyway.
+    // Longer than the delay before which no bar is shown.
     let stuck = sandbox.trace_exit(&[&dirs[0]]);
     let run = run(["--deadline", "600ms"].into_iter().map(PathBuf::from).chain(dirs.iter().cloned()));
     assert_eq!(run.status, Some(1), "{run:?}");
@@ -454,8 +457,8 @@ fn a_closed_stdout_does_not_stop_the_reaping() {
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     assert!(sleepers.ended(TIMEOUT) && dirs.iter().all(|dir| !dir.exists()));
 
-    // Not even there at the start.
-    let dir = sandbox.v2("again");
+    // Closed from the start.
+    let dir = sandbox.v2("closed");
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", "exec \"$0\" \"$1\" >&- 2>&-", CGREAP]).arg(&dir);
     assert!(shell.status().expect("sh").success());
@@ -526,25 +529,25 @@ fn hundreds_at_once_with_few_descriptors() {
     assert!(sleepers.iter().all(|sleeper| sleeper.ended(TIMEOUT)));
 }
 
-/// A signal at any moment of a reap that keeps freezing and thawing.
+/// A signal at any moment of a reap that freezes and thaws again and again.
 #[test]
 fn a_signal_cancels_and_leaves_nothing_frozen() {
     require!(v1("freezer"), v2());
     let sandbox = Sandbox::new(test_name!());
     let v1 = sandbox.v1("freezer", "stuck");
     let v2 = sandbox.v2("stuck");
-    // Dies of none of the kills, so that there is always one more.
+    // Does not exit after a kill, so that there is always another attempt.
     let stuck = sandbox.trace_exit(&[&v1, &v2]);
     let signals =
         [(libc::SIGINT, 130, "SIGINT"), (libc::SIGTERM, 143, "SIGTERM"), (libc::SIGHUP, 129, "SIGHUP")];
-    for round in 0..12_u64 {
-        let (number, status, name) = signals[round as usize % 3];
+    for attempt in 0..12_u64 {
+        let (number, status, name) = signals[attempt as usize % 3];
         let options = ["--method", "freezer", "--min-wait", "1ms", "--max-wait", "2ms"];
         let child = command(options).arg(&v1).arg(&v2).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.expect("spawn");
         await_handler(&child, number);
-        // From here on as it comes: before the first spawn, or in mid-reap.
-        thread::sleep(Duration::from_millis(5 * round));
+        // The signal may arrive before the first spawn or during the reap.
+        thread::sleep(Duration::from_millis(5 * attempt));
         signal(&child, number);
         let since = Instant::now();
         let run = finish(child);
@@ -566,8 +569,8 @@ fn a_signal_cancels_and_leaves_nothing_frozen() {
     stuck.release();
 }
 
-/// As above, with a freeze that is surely under way: it cannot complete, for a frozen v1 group holds the
-/// process.
+/// As above, with a freeze that is certainly under way: it cannot complete, because a frozen v1 cgroup holds
+/// the process.
 #[test]
 fn a_signal_in_mid_freeze_undoes_the_freeze() {
     require!(v1("freezer"), v2());
@@ -657,7 +660,9 @@ fn a_killed_demo_leaves_nothing() {
     eventually("the demo is under way", || demo_processes(pid) > 4);
     child.kill().expect("kill");
     child.wait().expect("wait");
-    eventually("its guard has cleared up", || demo_dirs(pid).is_empty() && demo_processes(pid) == 0);
+    eventually("its cleaner has removed everything", || {
+        demo_dirs(pid).is_empty() && demo_processes(pid) == 0
+    });
 }
 
 #[test]

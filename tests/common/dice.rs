@@ -1,4 +1,4 @@
-//! Chance that a seed repeats: splitmix64.
+//! Random numbers that a seed repeats: splitmix64.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Dice(pub u64);
 
 impl Dice {
-    /// Of the seed in `CGROUP_REAPER_SEED`, or of the clock; says which.
+    /// Seeded by `CGROUP_REAPER_SEED`, or else by the clock. Prints the seed.
     pub fn seeded() -> Dice {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
         let given = std::env::var("CGROUP_REAPER_SEED").ok();

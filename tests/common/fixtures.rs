@@ -14,16 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use super::look::{TIMEOUT, eventually, pids_in, put, start_of, state_of};
-use super::mounts::{Hung, Ice};
+use super::mounts::{FrozenFilesystem, HungFilesystem};
 use super::sandbox::{Founder, Life, Proc, Procs, Sandbox};
+use super::state::{TIMEOUT, eventually, pids_in, put, start_of, state_of};
 use super::{layout, sys};
 
-/// No fixture keeps forking longer than this, whatever becomes of the test.
+/// No fixture forks longer than this, even if the test is killed.
 const BUSY_LIMIT: Duration = Duration::from_secs(60);
 
 impl Sandbox {
-    /// A process that sleeps, and dies from any signal that kills by default.
+    /// A process that sleeps. Every signal that kills by default kills it.
     #[track_caller]
     pub fn sleeper(&self, dirs: &[&Path]) -> Proc {
         let (child, _) = self.spawn(dirs, &[], |life| {
@@ -88,8 +88,8 @@ impl Sandbox {
 
     /// A process that sleeps where neither a freeze nor a signal reaches it (state `D`), until `hung` is dropped.
     #[track_caller]
-    pub fn uninterruptible(&self, hung: &Hung, dirs: &[&Path]) -> Proc {
-        // Each a name of its own: the second who asks for one waits for the first, not for the server.
+    pub fn uninterruptible(&self, hung: &HungFilesystem, dirs: &[&Path]) -> Proc {
+        // Each with a name of its own: a second lookup of a name waits for the first, not for the server.
         let path = hung.dir.join(self.number().to_string());
         let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("no NUL");
         let (child, _) = self.spawn(dirs, &[], |life| {
@@ -98,15 +98,15 @@ impl Sandbox {
             sys::open(&path);
             life.rest()
         });
-        // FUSE_LOOKUP; the kernel also tells of the signals that others got who wait.
+        // FUSE_LOOKUP. The kernel also reports signals to other waiting processes.
         while hung.request()[4..8] != 1_u32.to_ne_bytes() {}
         Proc::child(child)
     }
 
-    /// A process that sleeps where no signal reaches it (state `D`), until `ice` is dropped.
+    /// A process that sleeps where no signal reaches it (state `D`), until `filesystem` is dropped.
     #[track_caller]
-    pub fn iced(&self, ice: &Ice, dirs: &[&Path]) -> Proc {
-        let file = ice.fd();
+    pub fn writing_to(&self, filesystem: &FrozenFilesystem, dirs: &[&Path]) -> Proc {
+        let file = filesystem.fd();
         let (child, _) = self.spawn(dirs, &[file], |life| {
             life.join();
             life.ready();
@@ -122,7 +122,7 @@ impl Sandbox {
     pub fn ptraced(&self, dirs: &[&Path]) -> Proc {
         let process = self.sleeper(dirs);
         let pid = process.pid;
-        // Before its parent, the tracer is told of its end, and has to wait for it.
+        // Its tracer is told of its exit before its parent, and has to wait for it.
         self.spawn(&[], &[], |life| {
             if !sys::trace_stop(pid) {
                 life.fail();
@@ -255,7 +255,7 @@ impl Sandbox {
     /// top directory, whose bound then holds for later fixtures in the groups as well. The test shall
     /// `require!(pids_limit())`.
     #[track_caller]
-    pub fn fork_storm(&self, max_tasks: usize, dirs: &[&Path]) -> Storm {
+    pub fn fork_storm(&self, max_tasks: usize, dirs: &[&Path]) -> ForkStorm {
         let v1 = layout::v1_root("pids");
         let limit = match &v1 {
             Some(root) => dirs.iter().find(|dir| dir.starts_with(root)).map_or_else(
@@ -282,11 +282,11 @@ impl Sandbox {
             life.ready();
             // Each child goes on with this loop as well.
             while sys::now_ms() < end {
-                // Out of tasks: try again soon. And in any case see whether the sandbox has ended.
+                // Out of tasks: retry soon. And check whether the sandbox has ended.
                 life.nap(i32::from(sys::fork() < 0));
             }
         });
-        let storm = Storm { limit, already };
+        let storm = ForkStorm { limit, already };
         eventually("storm at its bound", || storm.tasks() >= max_tasks - max_tasks / 10);
         storm
     }
@@ -369,7 +369,7 @@ impl Sandbox {
         let ours = space(init).expect("the new init lives");
         let dir = dirs.first().expect("the members are found in their group");
         let mut found = Vec::new();
-        // The init's fork calls tell no pids that mean anything out here.
+        // The pids that the init's fork calls return are those of its own namespace.
         eventually("members of the new PID namespace", || {
             found = pids_in(dir);
             found.retain(|&pid| pid != init && space(pid).as_ref() == Some(&ours));
@@ -379,7 +379,7 @@ impl Sandbox {
         Procs(found.into_iter().map(Proc::kept).collect())
     }
 
-    /// A PID namespace whose init is in the groups, and whose only other member is in the group `elsewhere`, which
+    /// A PID namespace whose init is in the groups, and whose only other member is in the group `other`, which
     /// has no others; in this order.
     #[track_caller]
     pub fn pidns_across(&self, dirs: &[&Path], elsewhere: &Path) -> Procs {
@@ -460,7 +460,7 @@ impl Sandbox {
         Procs(pids.into_iter().map(Proc::kept).collect())
     }
 
-    /// A sleeper that cannot finish dying: once killed it stops on its way out (state `t`) and stays in its
+    /// A sleeper that cannot finish its exit: after SIGKILL it stops in its exit (state `t`) and stays in its
     /// groups until [`TraceExit::release`].
     #[track_caller]
     pub fn trace_exit(&self, dirs: &[&Path]) -> TraceExit {
@@ -473,8 +473,8 @@ impl Sandbox {
         let pid = process.pid;
         let (go, signal) = sys::pipe().expect("pipe");
         let go_fd = go.as_raw_fd();
-        // A process of its own, since only the thread that attached may let go. It never waits for the
-        // tracee, and if it ends in any way the kernel lets the tracee go.
+        // A process of its own, since only the thread that attached may detach. It never waits for the
+        // tracee, and however it ends, the kernel detaches the tracee.
         let (tracer, _) = self.spawn(&[], &[go_fd], |life| {
             if !sys::trace_exit(pid) {
                 life.fail();
@@ -488,7 +488,7 @@ impl Sandbox {
         TraceExit { process, tracer: Proc::child(tracer), signal, _go: go }
     }
 
-    /// A sleeper with this much memory of its own: it takes a while to die.
+    /// A sleeper with this much memory of its own, which takes long to exit.
     #[track_caller]
     pub fn big_memory(&self, mib: usize, dirs: &[&Path]) -> Proc {
         let (child, _) = self.spawn(dirs, &[], |life| {
@@ -502,7 +502,7 @@ impl Sandbox {
         Proc::child(child)
     }
 
-    /// A process that must survive what the test does, in a sibling of the target for instance.
+    /// A process that must survive the test, for instance in a sibling of the target.
     #[track_caller]
     pub fn canary(&self, dirs: &[&Path]) -> Canary {
         let (here, there) = UnixStream::pair().expect("socketpair");
@@ -532,7 +532,7 @@ extern "C" fn rest(life: *mut c_void) -> c_int {
     unsafe { &*life.cast::<Life<'_>>() }.rest()
 }
 
-/// `pids.current`: zombies count until somebody has waited for them.
+/// `pids.current`: zombies count until they have been waited for.
 fn tasks(dir: &Path) -> usize {
     let text = fs::read_to_string(dir.join("pids.current")).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
@@ -540,13 +540,13 @@ fn tasks(dir: &Path) -> usize {
 
 /// See [`Sandbox::fork_storm`].
 #[derive(Debug)]
-pub struct Storm {
+pub struct ForkStorm {
     /// The group with the bound. In v1 it has exactly the storm's processes, wherever else they are.
     pub limit: PathBuf,
     already: usize,
 }
 
-impl Storm {
+impl ForkStorm {
     /// How many tasks there are now; on v2 others started later in this sandbox count as well.
     pub fn tasks(&self) -> usize {
         tasks(&self.limit).saturating_sub(self.already)
@@ -603,16 +603,16 @@ pub struct TraceExit {
 }
 
 impl TraceExit {
-    /// Whether it was killed and is stopped on its way out.
+    /// Whether it was killed and is stopped in its exit.
     pub fn parked(&self) -> bool {
         self.process.state() == Some('t')
     }
 
-    /// Lets it die (if it was killed), and waits till the tracer is gone.
+    /// Lets it exit (if it was killed), and waits until the tracer is gone.
     #[track_caller]
     pub fn release(&self) {
         sys::write(self.signal.as_raw_fd(), b"g");
-        assert!(self.tracer.ended(TIMEOUT), "the tracer goes on");
+        assert!(self.tracer.ended(TIMEOUT), "the tracer does not end");
     }
 }
 
@@ -632,13 +632,13 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// That it lives, still is in its groups, and answers: thus is neither stopped nor frozen.
+    /// Asserts that it lives, is still in its groups, and answers: it is neither stopped nor frozen.
     #[track_caller]
     pub fn assert_alive(&self) {
         let pid = self.process.pid;
         assert!(self.process.alive(), "canary {pid} is dead");
         for dir in &self.dirs {
-            assert!(pids_in(dir).contains(&pid), "canary {pid} is no more in {}", dir.display());
+            assert!(pids_in(dir).contains(&pid), "canary {pid} is no longer in {}", dir.display());
         }
         (&self.socket).write_all(b"p").expect("canary: write");
         (&self.socket).read_exact(&mut [0]).unwrap_or_else(|error| panic!("canary {pid} is silent: {error}"));

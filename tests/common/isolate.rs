@@ -1,4 +1,4 @@
-//! Running a test in a PID namespace of its own, so that a signal gone astray (`kill(-1)`, a wrong pid) cannot
+//! Running a test in a PID namespace of its own, so that a misdirected signal (`kill(-1)`, a wrong pid) cannot
 //! reach anything outside, and so that the program has no other test's threads and descriptors.
 
 use std::fs;
@@ -9,14 +9,14 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::look::wait_until;
 use super::sandbox::{clear_group, unique_name};
+use super::state::wait_until;
 use super::{layout, sys};
 
 /// Set in the inner program: how names of its groups begin after the common prefix.
 const TAG: &str = "CGROUP_REAPER_ISOLATED";
 
-/// Longer than the waits of the fixtures and of their clean-up, so that those report what is wrong.
+/// Longer than the waits of the fixtures and of their clean-up, so that they report the failure first.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Exit code of the namespace's init: the test was over, but processes of it were not.
@@ -84,7 +84,7 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
     assert!(leftovers.is_empty(), "{name}: isolated run left groups behind: {leftovers:?}");
 }
 
-/// Clears and removes the groups of an inner program that has ended or is just dying; which there were.
+/// Clears and removes the groups of an inner program that has ended or is exiting. Returns them.
 fn sweep(tag: &str) -> Vec<PathBuf> {
     let roots = ["freezer", "pids", "memory", "cpu", "cpuacct", "cpuset", "devices", "blkio", "name=systemd"];
     let roots = roots.iter().filter_map(|controller| layout::v1_root(controller)).chain(layout::v2_root());

@@ -119,8 +119,8 @@ fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-/// Says visibly that `test` does not run. In CI (`CI=true`) that would be a hole in the tests that nobody
-/// sees, so it panics there, unless `CGROUP_REAPER_MAY_SKIP` says that this layout is known to lack something.
+/// Prints that `test` does not run. In CI (`CI=true`) a test that is skipped would go unnoticed, so it panics
+/// there, unless `CGROUP_REAPER_MAY_SKIP` says that this layout is known to lack something.
 pub fn skip(test: &str, reason: &str) {
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     let may_skip = std::env::var_os("CGROUP_REAPER_MAY_SKIP").is_some();

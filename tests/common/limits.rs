@@ -5,24 +5,24 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Every descriptor that can be had, until this is dropped.
+/// Takes every descriptor that the process may have, until this is dropped.
 #[derive(Debug)]
-pub struct Hoard {
+pub struct TakenDescriptors {
     _fds: Vec<OwnedFd>,
 }
 
-impl Hoard {
-    pub fn new() -> Hoard {
+impl TakenDescriptors {
+    pub fn new() -> TakenDescriptors {
         let null = fs::File::open("/dev/null").expect("/dev/null");
-        let mut hoard = Vec::with_capacity(4096);
+        let mut taken = Vec::with_capacity(4096);
         while let Ok(fd) = null.as_fd().try_clone_to_owned() {
-            hoard.push(fd);
+            taken.push(fd);
         }
-        Hoard { _fds: hoard }
+        TakenDescriptors { _fds: taken }
     }
 }
 
-/// A program that can have so many descriptors only that a test can use them all up.
+/// Runs with a limit of descriptors so low that a test can take all of them.
 pub fn with_few_descriptors(run: impl FnOnce()) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
     setrlimit(Resource::RLIMIT_NOFILE, 512, hard).expect("setrlimit");

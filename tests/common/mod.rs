@@ -21,12 +21,12 @@
 //! * `layout`: where the hierarchies are, and the visible skip when a test cannot run here.
 //! * `sandbox`: the scope and its clean-up.
 //! * `fixtures`: the processes a sandbox can start, each in a known state before the call returns.
-//! * `dice`: chance that a seed repeats.
+//! * `dice`: random numbers that a seed repeats.
 //! * `limits`: running out of descriptors.
-//! * `look`: reading and freezing groups and looking at processes.
+//! * `state`: reading the state of cgroups and processes, and freezing cgroups.
 //! * `world`: targets of one layout, a canary beside them, and driving a reactor.
 //! * `isolate`: running a test in a PID namespace of its own.
-//! * `mounts`: mounting things, such as filesystems that hang.
+//! * `mounts`: mounts, such as filesystems that hang.
 //! * `sys`: the few system calls; the code run between fork and exit uses nothing else.
 
 #![allow(
@@ -43,26 +43,26 @@ mod fixtures;
 mod isolate;
 mod layout;
 mod limits;
-mod look;
 mod mounts;
 mod sandbox;
+mod state;
 mod sys;
 mod world;
 
 pub use dice::Dice;
-pub use fixtures::{Canary, OnTerm, Storm, Threaded, TraceExit};
+pub use fixtures::{Canary, ForkStorm, OnTerm, Threaded, TraceExit};
 pub use isolate::isolated;
 pub use layout::{
     cgroup_kill, has_pids_limit, linux, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2,
     v2_root,
 };
-pub use limits::{Hoard, with_few_descriptors};
-pub use look::{
+pub use limits::{TakenDescriptors, with_few_descriptors};
+pub use mounts::{FrozenFilesystem, HungFilesystem, frozen_filesystem, fuse, mount, try_mount, unmount};
+pub use sandbox::{Proc, Procs, Sandbox};
+pub use state::{
     TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
     subtree, thaw_v1, thaw_v2, wait_until,
 };
-pub use mounts::{Hung, Ice, fuse, ice, mount, try_mount, unmount};
-pub use sandbox::{Proc, Procs, Sandbox};
 pub use sys::drop_dac_read_search;
 pub use sys::refuse_watches;
 pub use sys::set_user;
@@ -82,7 +82,7 @@ macro_rules! test_name {
 }
 pub(crate) use test_name;
 
-/// `require!(v1("freezer"), v2())`: goes on when all of them are `Ok`; else prints `SKIP <test>: <reason>` and
+/// `require!(v1("freezer"), v2())`: continues when all of them are `Ok`; else prints `SKIP <test>: <reason>` and
 /// returns from the test, or panics where skipping would hide something (see [`skip`]).
 macro_rules! require {
     ($($need:expr),+ $(,)?) => {

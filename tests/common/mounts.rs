@@ -1,8 +1,8 @@
-//! Mounts, and filesystems that hang: FUSE, in which whoever looks something up cannot be frozen or killed, and ext4,
-//! in which whoever writes cannot be killed.
+//! Mounts, and filesystems that hang: FUSE, in which a process that looks up a name cannot be frozen or killed, and
+//! ext4, in which a process that writes cannot be killed.
 //!
-//! For `isolated` tests: in the mount namespace of one, nothing of this is seen by anybody else. Save the ext4, which
-//! is mounted nowhere, and which the end of a PID namespace would wait for.
+//! For `isolated` tests: the mounts are in the mount namespace of the test alone. The exception is the ext4: it is
+//! mounted in no namespace, and the end of a PID namespace would wait for it.
 
 use std::ffi::CString;
 use std::fs;
@@ -39,16 +39,16 @@ pub fn unmount(path: &Path) {
     assert_eq!(result, 0, "umount: {}", std::io::Error::last_os_error());
 }
 
-/// A FUSE filesystem whose server answers nothing but the first request, which sets it up. Whoever looks
-/// something up in it sleeps where neither a freeze nor a signal reaches him, until this is dropped.
+/// A FUSE filesystem whose server answers only the first request, which sets it up. A process that looks up a
+/// name in it sleeps where neither a freeze nor a signal reaches it, until this is dropped.
 #[derive(Debug)]
-pub struct Hung {
+pub struct HungFilesystem {
     pub dir: PathBuf,
     server: fs::File,
 }
 
-impl Hung {
-    pub fn new() -> Hung {
+impl HungFilesystem {
+    pub fn new() -> HungFilesystem {
         let dir = std::env::temp_dir().join(unique_name("hung"));
         fs::create_dir(&dir).expect("mkdir");
         let server = fs::OpenOptions::new()
@@ -59,7 +59,7 @@ impl Hung {
             .expect("/dev/fuse");
         let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
         mount(Path::new("hung"), &dir, "fuse", libc::MS_NOSUID | libc::MS_NODEV, &data);
-        let hung = Hung { dir, server };
+        let hung = HungFilesystem { dir, server };
         // fuse_in_header: len, opcode, unique, ...; FUSE_INIT is 26; its body: major, minor, ...
         let request = hung.request();
         assert_eq!(request[4..8], 26_u32.to_ne_bytes(), "FUSE_INIT");
@@ -68,7 +68,7 @@ impl Hung {
         answer[0..4].copy_from_slice(&length.to_ne_bytes());
         answer[8..16].copy_from_slice(&request[8..16]);
         // fuse_init_out: the protocol as offered, the rest zero, but for the size of writes and
-        // FUSE_PARALLEL_DIROPS: else one who looks up waits for another.
+        // FUSE_PARALLEL_DIROPS: without it one lookup waits for another.
         answer[16..24].copy_from_slice(&request[40..48]);
         answer[28..32].copy_from_slice(&(1_u32 << 18).to_ne_bytes());
         answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
@@ -85,7 +85,7 @@ impl Hung {
     }
 }
 
-impl Drop for Hung {
+impl Drop for HungFilesystem {
     fn drop(&mut self) {
         unmount(&self.dir);
         let _ = fs::remove_dir(&self.dir);
@@ -101,30 +101,30 @@ pub fn fuse() -> Result<(), String> {
     }
 }
 
-/// How long an [`Ice`] lasts, whatever becomes of the test.
-const ICE_LIMIT_MS: i32 = 300_000;
+/// How long a [`FrozenFilesystem`] lasts, even if the test is killed.
+const FREEZE_LIMIT_MS: i32 = 300_000;
 
-/// An ext4 filesystem in a file, frozen by FIFREEZE. Whoever writes to it sleeps where no signal reaches him, until
-/// this is dropped.
+/// An ext4 filesystem in a file, frozen by FIFREEZE. A process that writes to it sleeps where no signal reaches it,
+/// until this is dropped.
 ///
-/// Nothing of it has a name: the file is unlinked, the mount is in no namespace, the loop device is let go with it.
-/// What could be left behind is the freeze. So a process of its own, which neither a panic nor a killed test program
-/// takes away, holds the filesystem as well, and thaws it once nobody is left at the other end of a pipe.
+/// Nothing of it has a name: the file is unlinked, the mount is in no namespace, the loop device is released with it.
+/// Only the freeze could be left behind. So a process of its own, which outlives a panic or a kill of the test
+/// program, holds the filesystem as well, and thaws it when the other end of a pipe is closed.
 #[derive(Debug)]
-pub struct Ice {
+pub struct FrozenFilesystem {
     file: fs::File,
     keeper: i32,
     line: Option<OwnedFd>,
 }
 
-impl Ice {
-    pub fn new() -> Ice {
-        Ice::try_new().unwrap_or_else(|reason| panic!("{reason}"))
+impl FrozenFilesystem {
+    pub fn new() -> FrozenFilesystem {
+        FrozenFilesystem::try_new().unwrap_or_else(|reason| panic!("{reason}"))
     }
 
-    fn try_new() -> Result<Ice, String> {
+    fn try_new() -> Result<FrozenFilesystem, String> {
         let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        let path = std::env::temp_dir().join(unique_name("ice"));
+        let path = std::env::temp_dir().join(unique_name("filesystem"));
         let image = fs::File::options()
             .read(true)
             .write(true)
@@ -148,19 +148,19 @@ impl Ice {
         let (end_fd, fd) = (end.as_raw_fd(), file.as_raw_fd());
         let keeper = sys::fork();
         if keeper == 0 {
-            // What ends the test program from a terminal shall not end this.
+            // A Ctrl-C that ends the test program must not end this process.
             sys::setsid();
             sys::close_all_but(&[end_fd, fd]);
-            sys::readable(end_fd, ICE_LIMIT_MS);
+            sys::readable(end_fd, FREEZE_LIMIT_MS);
             sys::thaw_filesystem(fd);
             sys::exit(0)
         }
         if keeper < 0 {
             return Err(failed("fork")(io::Error::last_os_error()));
         }
-        let ice = Ice { file: file.into(), keeper, line: Some(line) };
-        if sys::freeze_filesystem(ice.fd()) {
-            Ok(ice)
+        let filesystem = FrozenFilesystem { file: file.into(), keeper, line: Some(line) };
+        if sys::freeze_filesystem(filesystem.fd()) {
+            Ok(filesystem)
         } else {
             Err(failed("FIFREEZE")(io::Error::last_os_error()))
         }
@@ -172,14 +172,14 @@ impl Ice {
     }
 }
 
-impl Drop for Ice {
+impl Drop for FrozenFilesystem {
     fn drop(&mut self) {
         self.line = None;
         let _ = sys::wait(self.keeper, 0);
     }
 }
 
-/// Need: what an [`Ice`] is made of.
-pub fn ice() -> Result<(), String> {
-    layout::namespaces().and_then(|()| Ice::try_new().map(drop))
+/// Need: what a [`FrozenFilesystem`] is made of.
+pub fn frozen_filesystem() -> Result<(), String> {
+    layout::namespaces().and_then(|()| FrozenFilesystem::try_new().map(drop))
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::look::{
+use super::state::{
     TIMEOUT, is_dead, some_thread_lives, start_of, state_and_start, state_of, subtree, try_pids_in,
     wait_until,
 };
@@ -36,7 +36,7 @@ pub(super) fn unique_name(test: &str) -> String {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere must not keep the clean-up from working.
+    // A panic in another thread must not keep the clean-up from working.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Child {
     pub pid: i32,
     /// The keeper of a family of processes: ends by itself once none of them is left.
     keeper: bool,
-    /// Once reaped: the status, or the errno if somebody else has reaped our child.
+    /// Once waited for: the status, or the errno if other code has waited for our child.
     status: Mutex<Option<Result<ExitStatus, i32>>>,
 }
 
@@ -92,7 +92,7 @@ impl Proc {
         Self { pid, start: start_of(pid).unwrap_or(0), child: None }
     }
 
-    /// Whether some thread of it still runs. A zombie that nobody has waited for is not alive.
+    /// Whether some thread of it still runs. A zombie is not alive.
     pub fn alive(&self) -> bool {
         state_and_start(self.pid).is_some_and(|(state, start)| {
             start == self.start && (!is_dead(state) || some_thread_lives(self.pid))
@@ -123,10 +123,10 @@ impl Proc {
         let child = self.child.as_ref().expect("this process has a keeper: use ended()");
         let _ = wait_until(timeout, || child.try_wait().is_some());
         let status = child.try_wait()?;
-        Some(status.unwrap_or_else(|errno| panic!("somebody else waited for child {}: {errno}", child.pid)))
+        Some(status.unwrap_or_else(|errno| panic!("other code waited for child {}: {errno}", child.pid)))
     }
 
-    /// Waits till it is dead; `false` if it still lives after `timeout`. Reaps it where that is our task.
+    /// Waits until it has exited; `false` if it still lives after `timeout`. Waits for it (wait(2)) if it is our child.
     pub fn ended(&self, timeout: Duration) -> bool {
         match &self.child {
             Some(_) => self.wait(timeout).is_some(),
@@ -194,7 +194,7 @@ impl Life<'_> {
         self.joins.iter().all(|&fd| sys::write(fd, b"0"))
     }
 
-    /// Lets go of the groups' files.
+    /// Closes the groups' files.
     pub fn close_joins(&self) {
         for &fd in self.joins {
             sys::close(fd);
@@ -225,7 +225,7 @@ impl Life<'_> {
         }
     }
 
-    /// Sleeps till the sandbox ends. Not pause(): a process whose pid is lost must not outlive the test.
+    /// Sleeps until the sandbox ends. Not pause(): a process whose pid is lost must not outlive the test.
     pub fn rest(&self) -> ! {
         self.until_end();
         sys::exit(0)
@@ -406,7 +406,7 @@ impl Sandbox {
         (child, pids)
     }
 
-    /// One round of ending everything in our groups and removing them.
+    /// Tries once to end everything in our groups and to remove them.
     fn clear(&self) {
         for top in lock(&self.tops).iter() {
             clear_group(top);
@@ -439,7 +439,7 @@ impl Sandbox {
                 let _ = write!(problems, " process {} ({:?})", child.pid, state_of(child.pid));
                 child.signal(libc::SIGKILL);
             } else if let Some(Err(errno)) = child.try_wait() {
-                let _ = write!(problems, " somebody else waited for child {}: {errno}", child.pid);
+                let _ = write!(problems, " other code waited for child {}: {errno}", child.pid);
             }
         }
         problems
@@ -534,8 +534,8 @@ fn make_group(top: &Path, name: &str) -> PathBuf {
     dir
 }
 
-/// One round on one of our top directories: thaw, kill, remove. Whatever does not work yet works in a later
-/// round or gets reported.
+/// One attempt on one of our top directories: thaw, kill, remove. What fails is retried by a later attempt, or
+/// reported.
 pub(super) fn clear_group(top: &Path) {
     let ours = top.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     assert!(ours, "{} is no group of a test", top.display());

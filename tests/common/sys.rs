@@ -65,7 +65,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both are new, and nobody else owns them.
+    // SAFETY: both are new, and nothing else owns them.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
@@ -140,7 +140,7 @@ pub fn handle_signal(signal: c_int, handler: extern "C" fn(c_int)) {
     unsafe { libc::signal(signal, handler as *const () as libc::sighandler_t) };
 }
 
-/// The name shown by ps, to find strays by.
+/// The name shown by ps, by which leftover processes can be found.
 pub fn set_name(name: &CStr) {
     // SAFETY: a terminated string.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
@@ -157,7 +157,7 @@ pub fn die_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize) };
 }
 
-/// Not through std, whose id might one day be remembered across a fork.
+/// Not through std, which might cache the pid across a fork.
 pub fn getpid() -> i32 {
     // SAFETY: always allowed.
     unsafe { libc::getpid() }
@@ -197,7 +197,7 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let fd = RawFd::try_from(fd).expect("a descriptor");
-    // SAFETY: new, and owned by nobody else.
+    // SAFETY: new, and owned by nothing else.
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd) }) }
 }
 
@@ -334,7 +334,7 @@ pub fn trace_continue(pid: i32) {
 }
 
 /// Has the kernel answer ENOSPC to every further epoll_ctl(2) of this thread that adds a watch, as it does where a
-/// user has used up /proc/sys/fs/epoll/max_user_watches. For good, so for `isolated` tests.
+/// user has used up /proc/sys/fs/epoll/max_user_watches. It cannot be undone, so it is for `isolated` tests.
 #[track_caller]
 pub fn refuse_watches() {
     const NUMBER: u32 = 0;
@@ -366,7 +366,7 @@ pub fn refuse_watches() {
     assert!(set, "seccomp: {}", io::Error::last_os_error());
 }
 
-/// A loop device, which is given back when nobody has it open any more.
+/// A loop device, which is released when it is closed.
 pub struct LoopDevice {
     pub path: CString,
     _device: OwnedFd,
@@ -383,7 +383,7 @@ pub fn loop_device(image: &impl AsRawFd) -> io::Result<LoopDevice> {
     let open = |path: &CStr| {
         // SAFETY: a terminated string.
         let fd = result(unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
-        // SAFETY: it is new, and nobody else owns it.
+        // SAFETY: it is new, and nothing else owns it.
         Ok::<OwnedFd, io::Error>(unsafe { OwnedFd::from_raw_fd(fd) })
     };
     let control = open(c"/dev/loop-control")?;
@@ -397,7 +397,7 @@ pub fn loop_device(image: &impl AsRawFd) -> io::Result<LoopDevice> {
         let device = open(&path)?;
         // SAFETY: the argument is a number.
         match result(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, image.as_raw_fd()) }) {
-            // Somebody else was faster.
+            // Another program took the same device first.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && tries_left > 0 => continue,
             result => result?,
         };
@@ -422,7 +422,7 @@ pub fn mount_nowhere(kind: &CStr, device: &CStr) -> io::Result<OwnedFd> {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: it is new, and nobody else owns it.
+        // SAFETY: it is new, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
     };
     let null = std::ptr::null::<c_void>();
@@ -448,7 +448,7 @@ pub fn create_in(dir: &impl AsRawFd, name: &CStr) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is new, and nobody else owns it.
+    // SAFETY: it is new, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -10,8 +10,8 @@ use cgroup_reaper::{
 
 use super::fixtures::Canary;
 use super::layout::{cgroup_kill, v1, v1_root, v2};
-use super::look::{freeze_v1, freeze_v2, freezer_state};
 use super::sandbox::Sandbox;
+use super::state::{freeze_v1, freeze_v2, freezer_state};
 
 /// How long a reap may take before it counts as hung.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -85,7 +85,7 @@ macro_rules! each {
 }
 pub(crate) use each;
 
-/// Runs a test where it is.
+/// Runs a test in this program.
 pub fn directly(_test: &str, body: impl FnOnce()) {
     body();
 }
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// That a reap by [`KillMethod::Auto`] of `n` processes that die at once went as it should.
+    /// Checks the result of a reap by [`KillMethod::Auto`] of `n` processes that exit at once.
     #[track_caller]
     pub fn check(&self, reaped: &Reaped, n: u64) {
         assert_eq!(reaped.outcome, Outcome::Removed);
@@ -158,7 +158,7 @@ impl World {
         } else if reaped.attempts <= 2 {
             assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::CgroupKill), 0));
         } else {
-            // On a slow machine some outlive the first `cgroup.kill`, and are signalled as well.
+            // On a slow machine some processes outlive the first `cgroup.kill`, and are signalled as well.
             assert!(matches!(reaped.method, Some(UsedMethod::CgroupKill | UsedMethod::Pidfd)), "{reaped:?}");
             assert!(reaped.signalled <= n, "{reaped:?}");
         }

@@ -1,4 +1,4 @@
-//! Looking at groups and processes, and freezing groups.
+//! Reading the state of cgroups and processes, and freezing cgroups.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How long anything may take before it counts as broken. Long, because machines under emulation are slow.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits for the condition; `false` if it did not come true in time.
+/// Waits for the condition. `false` if it did not become true in time.
 #[must_use]
 pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + timeout;
@@ -32,8 +32,8 @@ pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(wait_until(TIMEOUT, condition), "not within {TIMEOUT:?}: {what}");
 }
 
-/// The processes that `cgroup.procs` of this very group lists, sorted, each once; none if the group is gone.
-/// A `0` stands for a process of another PID namespace (v2 only; v1 leaves such out).
+/// The processes that `cgroup.procs` of this group itself lists, sorted, each once; none if the group is gone.
+/// A `0` is an unmapped pid: a process of another PID namespace (v2 only; v1 does not list it).
 #[track_caller]
 pub fn pids_in(dir: &Path) -> Vec<i32> {
     try_pids_in(dir).unwrap_or_else(|error| panic!("{}/cgroup.procs: {error}", dir.display()))
@@ -104,7 +104,7 @@ pub(super) fn start_of(pid: i32) -> Option<u64> {
     stat(&format!("/proc/{pid}/stat"))?.get(19)?.parse().ok()
 }
 
-/// The state letter and [`start_of`] from one look.
+/// The state letter and [`start_of`] from one read.
 pub(super) fn state_and_start(pid: i32) -> Option<(char, u64)> {
     let fields = stat(&format!("/proc/{pid}/stat"))?;
     Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
@@ -151,10 +151,10 @@ pub fn freezer_state(dir: &Path) -> String {
     text.trim().into()
 }
 
-/// v1: freezes the group with its descendants and waits till that is done.
+/// v1: freezes the group with its descendants and waits until it is frozen.
 #[track_caller]
 pub fn freeze_v1(dir: &Path) {
-    // Written again and again: one try can miss a process that was just being forked.
+    // Written repeatedly: one write can miss a process that is just being forked.
     eventually("FROZEN", || {
         put(&dir.join("freezer.state"), "FROZEN");
         freezer_state(dir) == "FROZEN"
@@ -167,7 +167,7 @@ pub fn thaw_v1(dir: &Path) {
     put(&dir.join("freezer.state"), "THAWED");
 }
 
-/// v2: freezes the group with its descendants and waits till that is done.
+/// v2: freezes the group with its descendants and waits until it is frozen.
 #[track_caller]
 pub fn freeze_v2(dir: &Path) {
     put(&dir.join("cgroup.freeze"), "1");
