@@ -1,0 +1,173 @@
+//! The files of cgroups and of /proc: what a path leads to, and what is read there.
+
+use std::fmt::Write as _;
+
+use super::{CPU, FREEZER, Group, GroupId, Life, MOUNTS, Object, SELF, V2, World};
+
+/// The files of a group.
+const FILES: [&str; 7] = [
+    "cgroup.procs",
+    "cgroup.events",
+    "cgroup.kill",
+    "cgroup.freeze",
+    "freezer.state",
+    "freezer.self_freezing",
+    "freezer.parent_freezing",
+];
+
+impl World {
+    /// The directory, or file in one, that a path leads to.
+    pub(super) fn lookup(&self, at: Option<&Object>, path: &str) -> Result<Object, i32> {
+        let mut rest = path;
+        let mut here;
+        if let Some(at) = at {
+            here = at.clone();
+        } else if path.starts_with("/proc/") {
+            return Ok(Object::Proc(path.to_string()));
+        } else {
+            let starts = |rest: &str| rest.is_empty() || rest.starts_with('/');
+            match MOUNTS.iter().position(|mount| path.strip_prefix(mount).is_some_and(starts)) {
+                Some(root) => {
+                    here = Object::Group(root);
+                    rest = &path[MOUNTS[root].len()..];
+                }
+                None if MOUNTS[0].starts_with(path) => return Ok(Object::Outside),
+                None => return Err(libc::ENOENT),
+            }
+        }
+        for name in rest.split('/').filter(|name| !name.is_empty()) {
+            let Object::Group(group) = here else {
+                return Err(libc::ENOTDIR);
+            };
+            // The way up is open from a removed directory too.
+            if self.groups[group].removed && name != ".." {
+                return Err(libc::ENOENT);
+            }
+            here = match (name, self.groups[group].parent) {
+                (".", _) => here,
+                ("..", Some(parent)) => Object::Group(parent),
+                ("..", None) => Object::Outside,
+                _ => match self.child(group, name) {
+                    Some(child) => Object::Group(child),
+                    None => Object::File(group, self.file(group, name).ok_or(libc::ENOENT)?),
+                },
+            };
+        }
+        Ok(here)
+    }
+
+    pub(super) fn file(&self, group: GroupId, name: &str) -> Option<&'static str> {
+        let file = FILES.into_iter().find(|file| *file == name)?;
+        let Group { hierarchy, parent, .. } = self.groups[group];
+        let has = match file {
+            "cgroup.procs" => true,
+            "cgroup.kill" => hierarchy == V2 && parent.is_some() && self.features.cgroup_kill,
+            "cgroup.events" | "cgroup.freeze" => hierarchy == V2 && parent.is_some(),
+            _ => hierarchy == FREEZER && parent.is_some(),
+        };
+        has.then_some(file)
+    }
+
+    /// What a file of a group says.
+    pub(super) fn text(&mut self, group: GroupId, name: &str) -> Result<String, i32> {
+        if self.groups[group].removed {
+            return Err(libc::ENODEV);
+        }
+        let Group { hierarchy, parent, frozen, .. } = self.groups[group];
+        let digit = |yes: bool| format!("{}\n", u8::from(yes));
+        Ok(match name {
+            "cgroup.procs" => {
+                let mut text = String::new();
+                let hides_dying = self.features.hides_dying;
+                for process in &self.processes {
+                    let listed = match process.life {
+                        Life::Alive => true,
+                        Life::Dying => !hides_dying,
+                        Life::Dead => false,
+                    };
+                    if !listed || process.groups[hierarchy] != group {
+                        continue;
+                    }
+                    match (process.nature.stranger, hierarchy) {
+                        (true, V2) => text.push_str("0\n"),
+                        (true, _) => {}
+                        (false, _) => drop(writeln!(text, "{}", process.pid)),
+                    }
+                }
+                text
+            }
+            "cgroup.events" => {
+                let (populated, frozen) = self.groups[group].events;
+                format!("populated {}\nfrozen {}\n", u8::from(populated), u8::from(frozen))
+            }
+            "cgroup.freeze" | "freezer.self_freezing" => digit(frozen.is_some()),
+            "freezer.parent_freezing" => digit(parent.is_some_and(|parent| self.is_frozen_from(parent))),
+            "freezer.state" if !self.is_frozen_from(group) => "THAWED\n".into(),
+            "freezer.state" if self.members_below(group).all(|p| p.is_frozen(0, self.now)) => {
+                "FROZEN\n".into()
+            }
+            "freezer.state" => "FREEZING\n".into(),
+            _ => return Err(libc::EINVAL),
+        })
+    }
+
+    pub(super) fn proc_text(&self, path: &str) -> Result<String, i32> {
+        if path == "/proc/self/mountinfo" {
+            let line = |at: usize, kind, options| {
+                format!("{} 1 0:{at} / {} rw - {kind} {kind} rw{options}\n", 31 + at, MOUNTS[at])
+            };
+            return Ok(line(FREEZER, "cgroup", ",freezer")
+                + &line(CPU, "cgroup", ",cpu")
+                + &line(V2, "cgroup2", ""));
+        }
+        let mut parts = path.trim_start_matches("/proc/").split('/');
+        let mut groups = None;
+        let pid = match parts.next() {
+            Some("self") => SELF,
+            Some("thread-self") => {
+                groups = self.thread;
+                SELF
+            }
+            Some(pid) => pid.parse().map_err(|_| libc::ENOENT)?,
+            None => return Err(libc::ENOENT),
+        };
+        let process = self.by_pid(pid).ok_or(libc::ENOENT)?;
+        match parts.next() {
+            Some("cgroup") => {
+                let groups = groups.unwrap_or(process.groups);
+                let path = |hierarchy: usize| self.inner_path(groups[hierarchy]);
+                Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
+            }
+            Some("comm") => Ok("simulated\n".into()),
+            Some("wchan") => Ok("0".into()),
+            Some("stat") => {
+                // PF_EXITING of `linux/sched.h`.
+                let flags = 0x0040_0100 | if process.life == Life::Alive { 0 } else { 4 };
+                Ok(format!("{pid} (simulated) S 1 1 1 0 -1 {flags} 0\n"))
+            }
+            _ => Err(libc::ENOENT),
+        }
+    }
+
+    /// Now and then makes nonsense of what is read, but never another sense.
+    pub(super) fn garble(&mut self, name: &str, text: &mut Vec<u8>) {
+        if self.faults == 0 || self.rng.u8(..) >= self.faults {
+            return;
+        }
+        let nonsense: [&[u8]; 5] = [b"", b"-1\n", b"4294967297\n", b"\xff\0\n", b"self\n"];
+        let nonsense = nonsense[self.rng.usize(..nonsense.len())];
+        match name {
+            // A line too many, or in the place of another.
+            "cgroup.procs" => {
+                let line = text.iter().position(|&b| b == b'\n').map_or(0, |end| end + 1);
+                let replaced = if self.rng.bool() && !nonsense.is_empty() { line } else { 0 };
+                drop(text.splice(..replaced, nonsense.iter().copied()));
+            }
+            "cgroup.events" | "freezer.state" => *text = nonsense.to_vec(),
+            _ => return,
+        }
+        self.failed_in = self.step;
+        self.failed_at = self.now;
+        self.note(|| format!("garbage in {name}"));
+    }
+}

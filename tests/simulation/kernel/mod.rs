@@ -1,0 +1,430 @@
+//! A model of the kernel's cgroups: three hierarchies (v1 freezer, v1 cpu, v2), processes, pidfds, and the parts
+//! of /proc that the library reads. Time is virtual and every choice comes from one seed.
+//!
+//! It is as hostile as it is told to be: any call may fail, other parties may act between any two calls, pids are
+//! given out again at once, notifications come late, twice or never. Each thing that the library must not do is
+//! an `outrage`, noted where it happens.
+
+mod calls;
+mod files;
+mod groups;
+mod processes;
+mod rules;
+mod time;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
+
+pub(super) use self::calls::{Fd, Sim};
+
+pub(super) const FREEZER: usize = 0;
+pub(super) const CPU: usize = 1;
+pub(super) const V2: usize = 2;
+pub(super) const ROOTS: [GroupId; 3] = [FREEZER, CPU, V2];
+/// Where the hierarchies are mounted, on a tmpfs that is no cgroup.
+pub(super) const MOUNTS: [&str; 3] =
+    ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"];
+
+/// The library's own process.
+pub(super) const SELF: i32 = 1000;
+
+/// The thread of it that calls, where that is not the main one.
+const THREAD: i32 = 1001;
+
+/// The kernel's own bound on notifications of one file: DIV_ROUND_UP(HZ, 100) jiffies.
+const THROTTLE: Duration = Duration::from_millis(12);
+
+/// Processes that a world may have: forks beyond fail.
+const PROCESSES: usize = 40;
+
+pub(super) fn errno(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}
+
+/// What a kernel can do, by version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Features {
+    /// pidfd_open(2), Linux 5.3.
+    pub(super) pidfd: bool,
+    /// `cgroup.kill`, Linux 5.14.
+    pub(super) cgroup_kill: bool,
+    /// Inode numbers of pidfds, and pidfds of threads, Linux 6.9.
+    pub(super) pidfs: bool,
+    /// PIDFD_GET_INFO, Linux 6.13.
+    pub(super) info: bool,
+    /// The dying leave the lists before they are dead. On 6.19.14 to 7.0.7 rmdir(2) blocks on them, later it
+    /// does not wait: the model lets it through, and holds it against the library.
+    pub(super) hides_dying: bool,
+}
+
+impl Features {
+    /// Those of 5.2, 5.3, 5.14, 6.9, 6.13 and 6.19.
+    pub(super) fn of(level: usize) -> Features {
+        let since = |first| level >= first;
+        Features {
+            pidfd: since(1),
+            cgroup_kill: since(2),
+            pidfs: since(3),
+            info: since(4),
+            hides_dying: since(5),
+        }
+    }
+
+    pub(super) const LEVELS: usize = 6;
+
+    /// The first kernel that has them.
+    fn release(self) -> (u32, u32) {
+        match self {
+            Features { hides_dying: true, .. } => (6, 19),
+            Features { info: true, .. } => (6, 13),
+            Features { pidfs: true, .. } => (6, 9),
+            Features { cgroup_kill: true, .. } => (5, 14),
+            Features { pidfd: true, .. } => (5, 3),
+            _ => (5, 2),
+        }
+    }
+}
+
+pub(super) type GroupId = usize;
+
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) hierarchy: usize,
+    pub(super) parent: Option<GroupId>,
+    pub(super) name: String,
+    pub(super) removed: bool,
+    /// The reap whose target it is part of.
+    pub(super) target: Option<usize>,
+    /// `freezer.state` was written FROZEN, or `cgroup.freeze` 1, and by whom.
+    pub(super) frozen: Option<Hand>,
+    /// Something makes rmdir(2) fail with EBUSY, a mount for instance.
+    pub(super) busy: bool,
+    /// The library may not write here, nor remove it.
+    pub(super) denied: bool,
+    /// What `cgroup.events` says.
+    events: (bool, bool),
+    notified: Duration,
+    notify_pending: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hand {
+    Ours,
+    Theirs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Alive,
+    /// SIGKILL was taken, and the exit is under way.
+    Dying,
+    /// A zombie.
+    Dead,
+}
+
+/// What a process is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Nature {
+    /// How long its exit takes.
+    pub(super) exit: Duration,
+    /// How long it takes to freeze.
+    pub(super) freeze: Duration,
+    /// In uninterruptible sleep until [`World::calm`]: neither dies nor freezes.
+    pub(super) stuck: bool,
+    /// Its exit hangs until [`World::calm`].
+    pub(super) hangs: bool,
+    /// It forks this often.
+    pub(super) forks: Option<Duration>,
+    /// Its leader thread has exited, and others live.
+    pub(super) leaderless: bool,
+    /// It is of an outer pid namespace: v2 lists it as 0, v1 not at all.
+    pub(super) stranger: bool,
+    /// Signals to it are refused with EPERM.
+    pub(super) foreign: bool,
+    /// It ends on SIGTERM.
+    pub(super) polite: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) pid: i32,
+    /// Tells it from another process of the same pid: the inode number of its pidfds.
+    pub(super) ino: u64,
+    pub(super) groups: [GroupId; 3],
+    pub(super) nature: Nature,
+    pub(super) life: Life,
+    /// SIGKILL is pending, or was taken.
+    pub(super) killed: bool,
+    pub(super) termed: bool,
+    /// The reaps that signalled it, by `cgroup.kill` too.
+    pub(super) signalled: Reaps,
+    /// The library may not signal it, and has tried.
+    pub(super) refused: bool,
+    /// The reaps that read its pid in some `cgroup.procs`.
+    pub(super) listed: Reaps,
+    /// And those that got nonsense in its place, or could not read it in time.
+    pub(super) omitted: Reaps,
+    /// SIGSTOP has been sent, and no SIGCONT.
+    pub(super) stopped: bool,
+    /// The step in which it came to where it is.
+    pub(super) moved: u64,
+    /// And when that was.
+    pub(super) moved_at: Duration,
+    /// Being frozen since then, by v1 and by v2.
+    freezing: [Option<Duration>; 2],
+    /// The last step in which it was a member of each target that it ever was in.
+    member: Vec<(usize, u64)>,
+}
+
+impl Process {
+    /// Whether a reap can tell that it killed it, also once it is no longer listed.
+    pub(super) fn is_known(&self, reap: Option<usize>) -> bool {
+        self.signalled.has(reap) && self.listed.has(reap) && !self.omitted.has(reap)
+    }
+
+    /// Whether a freeze of v1 has taken hold, so that no SIGKILL reaches it; or one of v2, which leaves it
+    /// killable.
+    fn is_frozen(&self, version: usize, now: Duration) -> bool {
+        let frozen = self.freezing[version].is_some_and(|since| now >= since + self.nature.freeze);
+        frozen && !self.nature.stuck && self.life == Life::Alive
+    }
+
+    /// Whether it gets to run its own code.
+    fn runs(&self, now: Duration) -> bool {
+        let held = self.stopped || self.nature.stuck || self.is_frozen(0, now) || self.is_frozen(1, now);
+        self.life == Life::Alive && !held
+    }
+}
+
+/// Some reaps, by the numbers of their targets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Reaps(u64);
+
+impl Reaps {
+    fn add(&mut self, target: Option<usize>) {
+        self.0 |= target.map_or(0, |target| 1 << target);
+    }
+
+    pub(super) fn has(self, target: Option<usize>) -> bool {
+        target.is_some_and(|target| self.0 & 1 << target != 0)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Exited(u64),
+    Reaped(u64),
+    Fork(u64),
+    Notify(GroupId),
+    /// A freeze takes hold.
+    Settle,
+    /// Another party acts.
+    Others,
+}
+
+struct WatchOf {
+    token: usize,
+    object: Object,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Object {
+    /// The tmpfs that the hierarchies are mounted on.
+    Outside,
+    Group(GroupId),
+    File(GroupId, &'static str),
+    Proc(String),
+    Pidfd(u64),
+}
+
+/// What is to be known of a reap's target to judge what is done to it.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    pub(super) tops: Vec<GroupId>,
+    /// Parent and name of each of its directories, there or not.
+    pub(super) paths: Vec<(GroupId, String)>,
+    /// The library has pinned them.
+    pub(super) resolved: bool,
+    /// By more than their paths, so that it finds them also where they are renamed.
+    pub(super) may_be_renamed: bool,
+    /// Its reap is under way.
+    pub(super) live: bool,
+    /// No SIGKILL is due before that.
+    pub(super) not_before: Duration,
+    /// When somebody in it was last seen to live.
+    pub(super) populated_at: Duration,
+    /// Another party removed one of its directories and made it again.
+    pub(super) remade: bool,
+}
+
+thread_local! {
+    /// What happens, where that is wanted.
+    pub(super) static LOG: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+pub(super) struct World {
+    pub(super) now: Duration,
+    pub(super) rng: fastrand::Rng,
+    pub(super) features: Features,
+    pub(super) groups: Vec<Group>,
+    pub(super) processes: Vec<Process>,
+    pub(super) targets: Vec<Target>,
+    /// Chance of a call to fail, in 1/256.
+    pub(super) faults: u8,
+    /// Chance of other parties to act before a call, in 1/256.
+    pub(super) churn: u8,
+    /// What they do.
+    pub(super) others: fn(&mut World),
+    /// Acts that `others` may choose from.
+    pub(super) acts: u32,
+    /// Where the calling thread is, if it is not the main one.
+    pub(super) thread: Option<[GroupId; 3]>,
+    /// How long zombies wait for their parents, if always the same.
+    pub(super) wait_after: Option<Duration>,
+    /// The library may open directories by their inode numbers.
+    pub(super) handles: bool,
+    pub(super) descriptors: usize,
+    pub(super) descriptor_limit: usize,
+    /// Some call was refused for want of rights or of a facility, ever and in which step last.
+    pub(super) refused: bool,
+    pub(super) refused_in: u64,
+    /// The last step in which some call failed that should not.
+    pub(super) failed_in: u64,
+    /// And when that was.
+    pub(super) failed_at: Duration,
+    /// There is somebody whom v1 does not list.
+    pub(super) strangers: bool,
+    /// The last step in which something was thawed.
+    thawed_in: u64,
+    /// Whose target's files were opened last: the reap that acts now.
+    acting: Option<usize>,
+    /// A v1 freezer group outside of a target was frozen.
+    pub(super) frozen_outside: bool,
+    /// The step of the library that is under way.
+    pub(super) step: u64,
+    pub(super) calls: u64,
+    pub(super) outrages: Vec<String>,
+    agenda: BTreeMap<(Duration, u64), Event>,
+    planned: u64,
+    watches: BTreeMap<u64, WatchOf>,
+    next_fd: u64,
+    next_ino: u64,
+    next_pid: i32,
+    /// Tokens to be woken.
+    notified: Vec<usize>,
+}
+
+impl World {
+    pub(super) fn new(rng: fastrand::Rng, features: Features) -> World {
+        let mut world = World {
+            now: Duration::from_secs(100),
+            rng,
+            features,
+            groups: Vec::new(),
+            processes: Vec::new(),
+            targets: Vec::new(),
+            faults: 0,
+            churn: 0,
+            others: |_| {},
+            acts: 0,
+            thread: None,
+            wait_after: None,
+            handles: true,
+            descriptors: 0,
+            descriptor_limit: usize::MAX,
+            refused: !features.pidfd,
+            refused_in: 0,
+            failed_in: 0,
+            failed_at: Duration::ZERO,
+            strangers: false,
+            thawed_in: 0,
+            acting: None,
+            frozen_outside: false,
+            step: 1,
+            calls: 0,
+            outrages: Vec::new(),
+            agenda: BTreeMap::new(),
+            planned: 0,
+            watches: BTreeMap::new(),
+            next_fd: 0,
+            next_ino: 5000,
+            next_pid: 2000,
+            notified: Vec::new(),
+        };
+        for hierarchy in ROOTS {
+            world.add_group(hierarchy, None, "");
+        }
+        let own = ROOTS.map(|root| world.mkdir(root, "own"));
+        world.add_process(own, Nature::default(), Some(SELF));
+        world
+    }
+
+    fn outrage(&mut self, what: String) {
+        self.note(|| format!("OUTRAGE: {what}"));
+        self.outrages.push(what);
+    }
+
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
+        LOG.with_borrow_mut(|log| {
+            if let Some(log) = log {
+                let _ = writeln!(log, "{:>12.3} ms  {}", self.now.as_secs_f64() * 1e3 - 1e5, what());
+            }
+        });
+    }
+
+    /// To be called before the library is: what it sees from here on it may act on.
+    pub(super) fn begin_step(&mut self) {
+        self.step += 1;
+        self.calls = 0;
+        self.changed();
+    }
+
+    /// Works out what follows from a change: who freezes, who dies, who is a member of what, what is notified.
+    pub(super) fn changed(&mut self) {
+        for at in 0..self.processes.len() {
+            let process = &self.processes[at];
+            if process.life == Life::Dead {
+                continue;
+            }
+            let (now, step) = (self.now, self.step);
+            let freezing = [FREEZER, V2].map(|h| self.is_frozen_from(process.groups[h]));
+            let targets = process.groups.map(|group| self.groups[group].target);
+            for target in targets.into_iter().flatten() {
+                self.targets[target].populated_at = now;
+            }
+            let process = &mut self.processes[at];
+            let mut settle = false;
+            for (since, freezing) in process.freezing.iter_mut().zip(freezing) {
+                settle |= freezing && since.is_none();
+                *since = if freezing { since.or(Some(now)) } else { None };
+            }
+            for target in targets.into_iter().flatten() {
+                match process.member.iter_mut().find(|(of, _)| *of == target) {
+                    Some((_, last)) => *last = step,
+                    None => process.member.push((target, step)),
+                }
+            }
+            process.killed |= process.termed && process.nature.polite && process.runs(now);
+            let (ino, nature) = (process.ino, process.nature);
+            if process.life == Life::Alive && process.killed && !nature.stuck && !process.is_frozen(0, now) {
+                process.life = Life::Dying;
+                if !nature.hangs {
+                    self.plan(nature.exit, Event::Exited(ino));
+                }
+            } else if settle && !nature.stuck {
+                self.plan(nature.freeze, Event::Settle);
+            }
+        }
+        for group in V2 + 1..self.groups.len() {
+            if self.groups[group].hierarchy == V2 && !self.groups[group].removed {
+                let events = self.events(group);
+                if std::mem::replace(&mut self.groups[group].events, events) != events {
+                    self.notify(group);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Processes: their births, moves, signals and ends.
+
+use std::io;
+
+use super::{
+    Event, FREEZER, GroupId, Life, Nature, Object, PROCESSES, Process, ROOTS, Reaps, SELF, World, errno,
+};
+
+impl World {
+    pub(crate) fn add_process(&mut self, groups: [GroupId; 3], nature: Nature, pid: Option<i32>) -> u64 {
+        self.next_ino += 1;
+        self.next_pid += 1;
+        self.strangers |= nature.stranger;
+        let ino = self.next_ino;
+        self.processes.push(Process {
+            pid: pid.unwrap_or(self.next_pid),
+            ino,
+            groups,
+            nature,
+            life: Life::Alive,
+            killed: false,
+            termed: false,
+            signalled: Reaps::default(),
+            refused: false,
+            listed: Reaps::default(),
+            omitted: Reaps::default(),
+            stopped: false,
+            moved: self.step,
+            moved_at: self.now,
+            freezing: [None; 2],
+            member: Vec::new(),
+        });
+        if let Some(period) = nature.forks {
+            self.plan(period, Event::Fork(ino));
+        }
+        self.changed();
+        ino
+    }
+
+    pub(crate) fn process(&mut self, ino: u64) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|process| process.ino == ino)
+    }
+
+    pub(super) fn by_pid(&self, pid: i32) -> Option<&Process> {
+        self.processes.iter().find(|process| process.pid == pid)
+    }
+
+    /// Moves a process, in all of the hierarchies or some.
+    pub(crate) fn migrate(&mut self, ino: u64, groups: [GroupId; 3]) {
+        let (now, step) = (self.now, self.step);
+        if self.process(ino).map(|process| process.groups[FREEZER]).is_some_and(|g| self.is_frozen_from(g)) {
+            self.thawed_in = step;
+        }
+        let Some(process) = self.process(ino).filter(|process| process.life == Life::Alive) else { return };
+        process.groups = groups;
+        process.moved = step;
+        process.moved_at = now;
+        self.changed();
+    }
+
+    /// SIGKILL, from another party.
+    pub(crate) fn sigkill(&mut self, ino: u64) {
+        if let Some(process) = self.process(ino) {
+            process.killed = true;
+        }
+        self.changed();
+    }
+
+    /// A process that can exits at once, and its pid is given to another outside.
+    pub(crate) fn recycle(&mut self, ino: u64) {
+        let now = self.now;
+        let Some(process) = self.process(ino).filter(|process| process.runs(now)) else { return };
+        process.life = Life::Dead;
+        self.wake(&Object::Pidfd(ino));
+        self.changed();
+        self.reap(ino);
+    }
+
+    /// The targets that a process is in.
+    pub(crate) fn targets_of(&self, process: &Process) -> impl Iterator<Item = usize> {
+        process.groups.map(|group| self.groups[group].target).into_iter().flatten()
+    }
+
+    /// Its parent waits for a zombie, which frees the pid.
+    pub(crate) fn reap(&mut self, ino: u64) {
+        let Some(at) = self.processes.iter().position(|p| p.ino == ino) else { return };
+        let pid = self.processes.swap_remove(at).pid;
+        if self.churn > 0 && self.rng.bool() {
+            let newcomer = self.add_process(ROOTS, Nature::default(), Some(pid));
+            self.note(|| format!("(pid {pid} is {newcomer} outside now)"));
+        }
+    }
+
+    pub(super) fn fork(&mut self, ino: u64) {
+        let now = self.now;
+        let total = self.processes.len();
+        let Some(process) = self.process(ino).filter(|process| process.life == Life::Alive) else { return };
+        let (groups, nature, killed) = (process.groups, process.nature, process.killed);
+        let runs = process.runs(now) && !killed;
+        if let Some(period) = nature.forks {
+            self.plan(period, Event::Fork(ino));
+        }
+        if runs && total < PROCESSES {
+            let child = self.add_process(groups, Nature { leaderless: false, ..nature }, None);
+            self.note(|| format!("({ino} forks {child})"));
+        }
+    }
+
+    pub(super) fn deliver(&mut self, ino: u64, signal: i32) {
+        self.note(|| format!("signal {signal} to {ino}"));
+        let acting = self.acting;
+        // The caller may have moved in a moment ago. The history goes on all the same.
+        let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
+        // Who was on its way out before cannot have been listed: a stated limitation.
+        if process.life == Life::Alive {
+            process.signalled.add(acting);
+        }
+        match signal {
+            libc::SIGKILL => process.killed = true,
+            libc::SIGSTOP => process.stopped = true,
+            libc::SIGCONT => process.stopped = false,
+            libc::SIGTERM => process.termed = true,
+            _ => {}
+        }
+        self.changed();
+    }
+
+    /// The write to `cgroup.kill`.
+    pub(super) fn cgroup_kill(&mut self, group: GroupId) {
+        let victims: Vec<(u64, bool)> =
+            self.members_below(group).map(|p| (p.ino, p.nature.leaderless)).collect();
+        for (ino, leaderless) in victims {
+            self.check_victim(ino, libc::SIGKILL, "cgroup.kill");
+            // Who joined after the list before it may be hidden before the next.
+            let (step, acting) = (self.step, self.acting);
+            if let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.moved == step) {
+                process.omitted.add(acting);
+            }
+            // It goes to the leader, which wakes nobody else.
+            if !leaderless {
+                self.deliver(ino, libc::SIGKILL);
+            }
+        }
+    }
+
+    pub(super) fn signal(&mut self, ino: u64, signal: i32, how: &str) -> io::Result<()> {
+        let foreign = self.process(ino).ok_or_else(|| errno(libc::ESRCH))?.nature.foreign;
+        self.check_victim(ino, signal, how);
+        let result =
+            if foreign { Err(self.refuse(how, libc::EPERM)) } else { self.fail(how, &[libc::EPERM]) };
+        match &result {
+            Ok(()) => self.deliver(ino, signal),
+            Err(_) => self.process(ino).expect("just seen").refused = true,
+        }
+        result
+    }
+}

@@ -1,0 +1,123 @@
+//! Time passes: what is planned happens, notifications come, and in the end all is calm.
+
+use std::time::Duration;
+
+use super::{CPU, Event, FREEZER, GroupId, Hand, Life, Object, SELF, THROTTLE, V2, World};
+
+impl World {
+    pub(super) fn notify(&mut self, group: GroupId) {
+        if !std::mem::replace(&mut self.groups[group].notify_pending, true) {
+            let due = self.groups[group].notified + THROTTLE;
+            self.plan(due.saturating_sub(self.now), Event::Notify(group));
+        }
+    }
+
+    pub(super) fn plan(&mut self, delay: Duration, event: Event) {
+        self.planned += 1;
+        self.agenda.insert((self.now + delay, self.planned), event);
+    }
+
+    /// Has another party act after a while, and again after a while.
+    pub(crate) fn plan_others(&mut self, delay: Duration) {
+        if self.acts != 0 {
+            self.plan(delay, Event::Others);
+        }
+    }
+
+    /// When something happens next.
+    pub(crate) fn next_event(&self) -> Option<Duration> {
+        if self.notified.is_empty() { self.agenda.keys().next().map(|(at, _)| *at) } else { Some(self.now) }
+    }
+
+    /// Lets time pass up to `until`.
+    pub(crate) fn advance(&mut self, until: Duration) {
+        while let Some((&(at, number), &event)) =
+            self.agenda.iter().next().filter(|((at, _), _)| *at <= until)
+        {
+            self.agenda.remove(&(at, number));
+            self.now = self.now.max(at);
+            match event {
+                Event::Exited(ino) => {
+                    let Some(process) = self.process(ino) else { continue };
+                    process.life = Life::Dead;
+                    let groups = process.groups;
+                    for target in groups.map(|group| self.groups[group].target).into_iter().flatten() {
+                        self.targets[target].populated_at = self.now;
+                    }
+                    self.note(|| format!("({ino} is dead)"));
+                    self.wake(&Object::Pidfd(ino));
+                    self.changed();
+                    let soon = if self.rng.bool() { Duration::ZERO } else { THROTTLE };
+                    self.plan(self.wait_after.unwrap_or(soon), Event::Reaped(ino));
+                }
+                Event::Reaped(ino) => self.reap(ino),
+                Event::Fork(ino) => self.fork(ino),
+                Event::Notify(group) => {
+                    self.groups[group].notify_pending = false;
+                    self.groups[group].notified = self.now;
+                    // cgroup_rm_file cancels what is pending; and now and then one is lost for no reason.
+                    if !self.groups[group].removed && self.rng.u8(..) >= self.faults {
+                        self.wake(&Object::File(group, "cgroup.events"));
+                    }
+                }
+                Event::Settle => self.changed(),
+                Event::Others => {
+                    (self.others)(self);
+                    let delay = Duration::from_millis(1 + (self.rng.u64(..300) >> self.rng.u32(..8)));
+                    self.plan_others(delay);
+                }
+            }
+        }
+        self.now = self.now.max(until);
+    }
+
+    pub(super) fn wake(&mut self, object: &Object) {
+        let tokens: Vec<usize> =
+            self.watches.values().filter(|watch| watch.object == *object).map(|watch| watch.token).collect();
+        for token in tokens {
+            self.notified.push(token);
+            if self.rng.u8(..) < self.faults {
+                self.notified.push(token);
+            }
+        }
+    }
+
+    /// Tokens to be woken now.
+    pub(crate) fn take_notified(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.notified)
+    }
+
+    /// Ends all hostilities, and lets go whatever is held back.
+    pub(crate) fn calm(&mut self) {
+        self.note(|| "--- all is calm".into());
+        (self.faults, self.churn, self.descriptor_limit) = (0, 0, usize::MAX);
+        self.acts = 0;
+        let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("nobody removes it"));
+        for group in &mut self.groups {
+            (group.busy, group.denied) = (false, false);
+            // Inside of a target it is for the library to undo, while it is at it and sees for whom.
+            let reaped = group.target.is_some_and(|target| self.targets[target].live);
+            let theirs = !reaped || self.strangers;
+            // A reap that lost the right to thaw has left it frozen, and others may wait for whom it holds.
+            if theirs && (group.frozen == Some(Hand::Theirs) || !reaped) {
+                group.frozen = None;
+            }
+        }
+        for at in 0..self.processes.len() {
+            let process = &mut self.processes[at];
+            if process.pid == SELF {
+                process.groups = own;
+            }
+            // v1 does not show a stranger, and `cgroup.kill` spares who has no leader: nobody else will see to it.
+            process.killed |= process.nature.stranger || process.nature.leaderless;
+            process.nature.foreign = false;
+            process.nature.stuck = false;
+            process.nature.freeze = Duration::ZERO;
+            if std::mem::take(&mut process.nature.hangs) && process.life == Life::Dying {
+                let ino = process.ino;
+                self.plan(Duration::ZERO, Event::Exited(ino));
+            }
+        }
+        self.changed();
+    }
+}
