@@ -24,7 +24,7 @@ use crate::sys::{Kind, Open, Pid, Stat, Sys};
 
 const CALLER: i32 = 7;
 
-/// The errors that it answers with. Once nothing is left to draw from, no process and no directory is there.
+/// The errors that it answers with. Once nothing is left to draw from, no process and no directory exists.
 const ERRORS: [i32; 17] = [
     libc::ENOENT,
     libc::ENODEV,
@@ -45,10 +45,10 @@ const ERRORS: [i32; 17] = [
     libc::ESTALE,
 ];
 
-/// Draws every answer from a string of bytes, sound ones mostly, and watches over what is asked of it.
+/// Draws every answer from a string of bytes, sound ones mostly, and panics where what is asked of it must not be.
 ///
 /// Below `/u` it has a v2 hierarchy, below `/f` the v1 freezer's, in both of which every directory exists.
-struct Anything {
+pub(super) struct Anything {
     bytes: RefCell<std::vec::IntoIter<u8>>,
     now: Cell<Duration>,
     /// Counts calls.
@@ -57,7 +57,7 @@ struct Anything {
     named: RefCell<HashMap<Pid, u64>>,
     /// Directories frozen by a write, and not thawed by one.
     frozen: RefCell<BTreeSet<PathBuf>>,
-    /// The last thing said about a directory: whether somebody is in it.
+    /// The last thing said about a directory: whether it has members.
     occupied: RefCell<HashMap<PathBuf, bool>>,
     /// May signal unverified pids.
     unverified: bool,
@@ -65,12 +65,27 @@ struct Anything {
     absent: Vec<Facility>,
     /// Directories by what was said of their inode numbers.
     numbered: RefCell<HashMap<u64, PathBuf>>,
+    /// What its files say, and then no call fails.
+    script: Option<Script>,
+    /// What was written, in order.
+    pub(super) written: RefCell<Vec<Vec<u8>>>,
     open: Rc<Cell<usize>>,
 }
 
+/// The same text in every file.
+pub(super) struct Script {
+    pub(super) text: Vec<u8>,
+    /// The most that one read gives.
+    pub(super) chunk: usize,
+    /// `cgroup.procs` can't be read, for the group is threaded, and `cgroup.threads` has one thread.
+    pub(super) threaded: bool,
+}
+
+const THREAD: &[u8] = b"7\n";
+
 /// An open file of it.
 #[derive(Debug)]
-struct File {
+pub(super) struct File {
     what: What,
     open: Rc<Cell<usize>>,
 }
@@ -115,8 +130,24 @@ impl Anything {
             unverified,
             absent: Vec::new(),
             numbered: RefCell::default(),
+            script: None,
+            written: RefCell::default(),
             open: Rc::default(),
         }
+    }
+
+    /// A kernel whose every file says the same.
+    pub(super) fn saying(text: &[u8]) -> Rc<Anything> {
+        Anything::scripted(Script { text: text.to_vec(), chunk: usize::MAX, threaded: false })
+    }
+
+    pub(super) fn scripted(script: Script) -> Rc<Anything> {
+        Rc::new(Anything { script: Some(script), ..Anything::new(Vec::new(), false) })
+    }
+
+    /// A directory of it.
+    pub(super) fn dir(&self, path: &str) -> File {
+        self.file(What::Path { path: path.into(), text: Vec::new() })
     }
 
     fn draw(&self) -> u8 {
@@ -127,9 +158,12 @@ impl Anything {
         self.bytes.borrow().len() == 0
     }
 
-    /// An error now and then, and in the end about a directory or a process that is no more.
+    /// An error now and then, and in the end that the directory or the process is gone.
     fn answer(&self, in_the_end: i32) -> io::Result<()> {
         self.clock.set(self.clock.get() + 1);
+        if self.script.is_some() {
+            return Ok(());
+        }
         if self.is_exhausted() {
             return Err(io::Error::from_raw_os_error(in_the_end));
         }
@@ -179,10 +213,14 @@ impl Anything {
 
     /// What a file says when it is opened.
     fn text(&self, path: &Path) -> Vec<u8> {
+        let name = path.file_name().unwrap_or_default().to_str().unwrap_or_default();
+        if let Some(script) = &self.script {
+            let is_thread = script.threaded && name == "cgroup.threads";
+            return if is_thread { THREAD.to_vec() } else { script.text.clone() };
+        }
         if self.draw() >= 240 {
             return self.garbage();
         }
-        let name = path.file_name().unwrap_or_default().to_str().unwrap_or_default();
         let bit = || self.draw() & 1;
         match name {
             "cgroup.procs" | "cgroup.threads" => self.members(),
@@ -212,7 +250,7 @@ impl Anything {
                 Some(lines.rfind(|line| line.starts_with(b"populated ")) != Some(b"populated 0"))
             }
             Some("cgroup.procs") if dir.starts_with("/f") => Some(lines.next().is_some()),
-            // Threads whose process has gone are nobody.
+            // Threads whose process is gone are no members.
             Some("cgroup.threads") if dir.starts_with("/f") => Some(false),
             _ => None,
         };
@@ -273,7 +311,13 @@ impl Sys for Rc<Anything> {
         self.answer(libc::ENOENT)?;
         let What::Path { path, text } = &fd.what else { panic!("a pidfd is read") };
         let rest = text.get(offset as usize..).unwrap_or_default();
-        let n = rest.len().min(buffer.len());
+        let mut n = rest.len().min(buffer.len());
+        if let Some(script) = &self.script {
+            if script.threaded && path.ends_with("cgroup.procs") {
+                return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+            }
+            n = n.min(script.chunk);
+        }
         buffer[..n].copy_from_slice(&rest[..n]);
         // Lists are read to their end, states in one go.
         if n == 0 || path.ends_with("cgroup.events") {
@@ -297,6 +341,7 @@ impl Sys for Rc<Anything> {
             _ => panic!("{what:?} written"),
         }
         self.answer(libc::ENOENT)?;
+        self.written.borrow_mut().push(text.to_vec());
         match what {
             ("freezer.state", b"FROZEN") | ("cgroup.freeze", b"1") => {
                 self.frozen.borrow_mut().insert(dir);
@@ -364,7 +409,7 @@ impl Sys for Rc<Anything> {
     }
 
     fn pidfd_open(&self, pid: Pid) -> io::Result<File> {
-        assert!(self.named.borrow().contains_key(&pid), "{pid} opened, which nobody named");
+        assert!(self.named.borrow().contains_key(&pid), "{pid} opened, which no file named");
         Facility::Pidfds.check(&self.absent)?;
         self.answer(libc::ESRCH)?;
         Ok(self.file(What::Pidfd { pid, at: self.clock.get() }))
@@ -401,7 +446,7 @@ impl Sys for Rc<Anything> {
 
     fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {
         assert!(pid.get() != CALLER, "kill({pid})");
-        assert!(self.named.borrow().contains_key(&pid), "{pid} signalled, which nobody named");
+        assert!(self.named.borrow().contains_key(&pid), "{pid} signalled, which no file named");
         let frozen = !self.frozen.borrow().is_empty();
         assert!(self.unverified || frozen, "{pid} signalled, neither verified nor frozen");
         assert!([libc::SIGKILL, libc::SIGTERM, libc::SIGCONT].contains(&signal));
@@ -409,7 +454,7 @@ impl Sys for Rc<Anything> {
     }
 }
 
-/// A queue for handles; none of its commands is obeyed.
+/// A queue for handles; none of its commands is carried out.
 static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(|| {
     let poll = mio::Poll::new().unwrap();
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
@@ -417,13 +462,13 @@ static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(|| {
 });
 
 /// The loop around the reap.
-struct Around<'a> {
+struct EventLoop<'a> {
     sys: &'a Anything,
     watched: RefCell<Vec<EntryId>>,
     command: Option<Command<Rc<Anything>>>,
 }
 
-impl Host<Rc<Anything>> for Around<'_> {
+impl Host<Rc<Anything>> for EventLoop<'_> {
     fn watch(&self, _: &File, id: EntryId, _: Notice) -> io::Result<()> {
         Facility::Watches.check(&self.sys.absent)?;
         self.sys.answer(libc::EINVAL)?;
@@ -438,9 +483,9 @@ impl Host<Rc<Anything>> for Around<'_> {
     fn stop(&mut self) {}
 }
 
-/// A whole reap, whatever the kernel answers: nobody is signalled who was not listed after he was opened, nothing
-/// written or removed outside of the target, it completes once, in time once the kernel is consistent, and leaves
-/// no descriptor.
+/// A whole reap, whatever the kernel answers. No process is signalled that was not listed after its pidfd was opened;
+/// nothing is written or removed outside of the target; the reap completes once, soon after the answers end, and
+/// leaves no descriptor open.
 pub fn reap(bytes: &[u8]) {
     let [how, also, bytes @ ..] = bytes else { return };
     let unverified = how & 0x80 != 0;
@@ -474,8 +519,8 @@ pub fn reap(bytes: &[u8]) {
     let mut entries = Entries::new(Checks::new(Rc::clone(&sys), budget));
     let Ok((target, findings)) = entries.checks.resolve(&reaper) else { return };
     let (completer, handle) = handle::channel(&QUEUE);
-    let mut around = Around { sys: &sys, watched: RefCell::default(), command: None };
-    entries.spawn(Spawn { reaper, target, findings, completer }, &around);
+    let mut event_loop = EventLoop { sys: &sys, watched: RefCell::default(), command: None };
+    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let mut quiet = 0;
     while !handle.is_complete() {
         assert_eq!(entries.len(), 1);
@@ -484,17 +529,18 @@ pub fn reap(bytes: &[u8]) {
         let mut notified = VecDeque::new();
         match sys.draw() {
             drawn @ 192.. => {
-                notified.extend(around.watched.borrow().iter().rev().nth(usize::from(drawn) % 4).copied());
+                notified
+                    .extend(event_loop.watched.borrow().iter().rev().nth(usize::from(drawn) % 4).copied());
             }
-            191 => around.command = around.watched.borrow().first().copied().map(Command::Cancel),
+            191 => event_loop.command = event_loop.watched.borrow().first().copied().map(Command::Cancel),
             190 => break,
             _ => match entries.next_tick() {
                 Some(tick) => sys.now.set(sys.now.get().max(Duration::from_millis(tick))),
-                None => assert!(entries.has_deferred(), "asleep for ever"),
+                None => assert!(entries.has_deferred(), "it waits for nothing"),
             },
         }
         let mut turn = entries.begin_turn(notified);
-        while entries.advance(&mut turn, &mut around) {}
+        while entries.advance(&mut turn, &mut event_loop) {}
     }
     let result = handle.try_wait();
     drop(entries);

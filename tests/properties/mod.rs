@@ -3,13 +3,12 @@
 
 mod anything;
 
-use std::cell::RefCell;
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use self::anything::{Anything, Script};
 pub use self::anything::{accepted, reap};
 
 use crate::cgroup::members::MemberList;
@@ -18,127 +17,12 @@ use crate::cgroup::{proc, v1, v2};
 use crate::machine::Froze;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
-use crate::sys::{Open, Pid, Stat, Sys};
+use crate::sys::Pid;
 use crate::{Reactor, SpawnError};
 
-/// A kernel whose every file has the same text, and that takes whatever is written.
-struct Text<'a> {
-    text: &'a [u8],
-    /// The most that one read gives.
-    chunk: usize,
-    /// `cgroup.procs` can't be read, for the group is threaded.
-    threaded: bool,
-    written: RefCell<Vec<Vec<u8>>>,
-}
-
-impl<'a> Text<'a> {
-    fn new(text: &'a [u8]) -> Text<'a> {
-        Text { text, chunk: usize::MAX, threaded: false, written: RefCell::default() }
-    }
-}
-
-/// What a [`Text`] has open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum File {
-    /// With the text.
-    Any,
-    /// A `cgroup.procs` that can't be read.
-    Threaded,
-    /// A `cgroup.threads` with one thread.
-    Threads,
-}
-
-const THREAD: &[u8] = b"7\n";
-
-impl Sys for Text<'_> {
-    type Fd = File;
-
-    fn open(&self, _: Option<&File>, path: &CStr, _: Open) -> io::Result<File> {
-        Ok(match path.to_bytes() {
-            b"cgroup.procs" if self.threaded => File::Threaded,
-            b"cgroup.threads" if self.threaded => File::Threads,
-            _ => File::Any,
-        })
-    }
-
-    fn read_at(&self, fd: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let text = match fd {
-            File::Any => self.text,
-            File::Threads => THREAD,
-            File::Threaded => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
-        };
-        let rest = text.get(offset as usize..).unwrap_or_default();
-        let n = rest.len().min(buffer.len()).min(self.chunk);
-        buffer[..n].copy_from_slice(&rest[..n]);
-        Ok(n)
-    }
-
-    fn write(&self, _: &File, text: &[u8]) -> io::Result<()> {
-        self.written.borrow_mut().push(text.to_vec());
-        Ok(())
-    }
-
-    fn now(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn release(&self) -> (u32, u32) {
-        (0, 0)
-    }
-
-    fn caller(&self) -> (Pid, Pid) {
-        let own = Pid::new(1).unwrap();
-        (own, own)
-    }
-
-    fn open_identity(&self, _: &File, _: u64) -> io::Result<File> {
-        unsupported()
-    }
-
-    fn stat(&self, _: Option<&File>, _: &CStr) -> io::Result<Stat> {
-        unsupported()
-    }
-
-    fn filesystem(&self, _: &File) -> io::Result<i64> {
-        unsupported()
-    }
-
-    fn subdirectories(&self, _: &File, _: &CStr) -> io::Result<Vec<OsString>> {
-        unsupported()
-    }
-
-    fn rmdir(&self, _: Option<&File>, _: &CStr) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn pidfd_open(&self, _: Pid) -> io::Result<File> {
-        unsupported()
-    }
-
-    fn pidfd_of_thread(&self, _: Pid) -> io::Result<File> {
-        unsupported()
-    }
-
-    fn cgroup_of(&self, _: &File) -> io::Result<u64> {
-        unsupported()
-    }
-
-    fn pidfd_send_signal(&self, _: &File, _: i32) -> io::Result<()> {
-        unsupported()
-    }
-
-    fn has_exited(&self, _: &File) -> io::Result<bool> {
-        unsupported()
-    }
-
-    fn kill(&self, _: Pid, _: i32) -> io::Result<()> {
-        unsupported()
-    }
-}
-
-fn unsupported<T>() -> io::Result<T> {
-    Err(io::Error::from_raw_os_error(libc::ENOSYS))
-}
+/// Directories that may be written to.
+const V1: &str = "/f/t";
+const V2: &str = "/u/t";
 
 fn here() -> &'static Path {
     Path::new("")
@@ -157,11 +41,12 @@ fn positive(text: &[u8]) -> Option<Pid> {
     value.and_then(|value| Pid::new(i32::try_from(value).ok()?))
 }
 
-/// `cgroup.procs`: a pid is what stands alone in a line and is positive; every other line is somebody too.
+/// `cgroup.procs`: a pid is what stands alone in a line and is positive; every other line is an unmapped member.
 pub fn members(text: &[u8], chunk: u16) {
-    let sys = Text { chunk: usize::from(chunk).max(1), ..Text::new(text) };
+    let chunk = usize::from(chunk).max(1);
+    let sys = Anything::scripted(Script { text: text.to_vec(), chunk, threaded: false });
     let mut listing = MemberList::default();
-    listing.add(&sys, &File::Any, here()).unwrap();
+    listing.add(&sys, &sys.dir(V2), here()).unwrap();
     listing.finish();
     let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
     let mut pids: Vec<Pid> = lines.iter().filter_map(|line| positive(line)).collect();
@@ -176,9 +61,9 @@ pub fn members(text: &[u8], chunk: u16) {
 /// `/proc/TID/status`, where a threaded group names threads: the process is what a line `Tgid:` says, or there
 /// is an error.
 pub fn threads(status: &[u8]) {
-    let sys = Text { threaded: true, ..Text::new(status) };
+    let sys = Anything::scripted(Script { text: status.to_vec(), chunk: usize::MAX, threaded: true });
     let mut listing = MemberList::default();
-    let added = listing.add(&sys, &File::Any, here());
+    let added = listing.add(&sys, &sys.dir(V2), here());
     let said = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
     match said.and_then(|pid| positive(pid.trim_ascii())) {
         Some(pid) => assert_eq!((added.unwrap(), listing.pids), ((), vec![pid])),
@@ -190,9 +75,9 @@ pub fn threads(status: &[u8]) {
 pub fn events(text: &[u8]) {
     let lines = || text.split(|&b| b == b'\n');
     let populated = lines().rfind(|line| matches!(*line, b"populated 0" | b"populated 1"));
-    let sys = Text::new(text);
+    let sys = Anything::saying(text);
     let frozen = lines().any(|line| line == b"frozen 1");
-    match (v2::events(&sys, &File::Any), populated) {
+    match (v2::events(&sys, &sys.dir(V2)), populated) {
         (Ok(events), Some(line)) => {
             assert_eq!(events.populated, line.ends_with(b"1"));
             assert_eq!(events.frozen, frozen);
@@ -201,15 +86,15 @@ pub fn events(text: &[u8]) {
         (result, _) => panic!("{result:?} of {text:?}"),
     }
     let complete = populated.is_some() && frozen;
-    let freeze = v2::freeze(&sys, &File::Any).unwrap();
+    let freeze = v2::freeze(&sys, &sys.dir(V2)).unwrap();
     assert_eq!(freeze, if complete { Froze::Frozen } else { Froze::Freezing });
     assert_eq!(*sys.written.borrow(), [b"1"]);
 }
 
 /// `cgroup.freeze`: it is written to only where it says that the directory is frozen.
 pub fn v2_thaw(text: &[u8]) {
-    let sys = Text::new(text);
-    v2::thaw(&sys, &File::Any, here()).unwrap();
+    let sys = Anything::saying(text);
+    v2::thaw(&sys, &sys.dir(V2), here()).unwrap();
     let frozen = text.trim_ascii_end() == b"1";
     assert_eq!(*sys.written.borrow(), if frozen { vec![b"0"] } else { vec![] });
 }
@@ -218,13 +103,13 @@ pub fn v2_thaw(text: &[u8]) {
 pub fn freezer(text: &[u8]) {
     // One read has to do for a word.
     let word = text[..text.len().min(256)].trim_ascii_end();
-    let sys = Text::new(text);
-    let freeze = v1::freeze(&sys, &File::Any).unwrap();
+    let sys = Anything::saying(text);
+    let freeze = v1::freeze(&sys, &sys.dir(V1)).unwrap();
     assert_eq!(freeze, if word == b"FROZEN" { Froze::Frozen } else { Froze::Freezing });
     assert_eq!(*sys.written.borrow(), [b"FROZEN"]);
     for supposed in [false, true] {
-        let sys = Text::new(text);
-        let thawed = v1::thaw(&sys, &File::Any, here(), supposed);
+        let sys = Anything::saying(text);
+        let thawed = v1::thaw(&sys, &sys.dir(V1), here(), supposed);
         let (expected, writes) = match word {
             b"THAWED" => (Some(true), supposed),
             b"FREEZING" | b"FROZEN" => (Some(false), true),
@@ -233,17 +118,18 @@ pub fn freezer(text: &[u8]) {
         assert_eq!(thawed.ok(), expected);
         assert_eq!(*sys.written.borrow(), if writes { vec![b"THAWED"] } else { vec![] });
     }
-    let held = v1::held_from_above(&Text::new(text), &File::Any, here()).unwrap();
+    let sys = Anything::saying(text);
+    let held = v1::held_from_above(&sys, &sys.dir(V1), here()).unwrap();
     assert_eq!(held, text.trim_ascii_end() == b"1");
 }
 
 /// `/proc/PID/stat`: anything may come; and whatever a process calls itself, its state and flags are found.
 pub fn stat(name: &[u8], state: u8, flags: u64) {
     let pid = Pid::new(1).unwrap();
-    proc::stat(&Text::new(name), pid);
+    proc::stat(&Anything::saying(name), pid);
     let state = char::from(b'A' + state % 26);
     let text = [b"1 (", name, format!(") {state} 1 1 1 0 -1 {flags} 0 0\n").as_bytes()].concat();
-    let stat = proc::stat(&Text::new(&text), pid).unwrap();
+    let stat = proc::stat(&Anything::saying(&text), pid).unwrap();
     assert_eq!(stat.state, state);
     assert_eq!(stat.is_exiting(), flags & 0x4 != 0);
     assert_eq!(stat.is_kernel_thread(), flags & 0x20_0000 != 0);
@@ -251,7 +137,7 @@ pub fn stat(name: &[u8], state: u8, flags: u64) {
 
 /// `/proc/self/mountinfo` and `/proc/PID/cgroup`: anything may come, and what is found is part of it.
 pub fn mounts(mountinfo: &[u8], cgroups: &[u8]) {
-    let mounts = Mount::all(&Text::new(mountinfo)).unwrap();
+    let mounts = Mount::all(&Anything::saying(mountinfo)).unwrap();
     assert!(mounts.len() <= mountinfo.split(|&b| b == b'\n').count());
     Mount::freezer(&mounts);
     for mount in &mounts {
@@ -290,7 +176,7 @@ pub fn mounted(root: &[u8], point: &[u8], below: &[u8], unified: bool) {
     .concat();
     let id: &[u8] = if unified { b"1:cpu:/x\n0::/" } else { b"7:cpu:/x\n0::/y\n3:freezer:/" };
     let cgroups = [id, &root, b"/", &below, b"\n"].concat();
-    let mounts = Mount::all(&Text::new(&mountinfo)).unwrap();
+    let mounts = Mount::all(&Anything::saying(&mountinfo)).unwrap();
     let [mount] = &mounts[..] else { panic!("{mounts:?}") };
     assert_eq!(Mount::freezer(&mounts).is_some(), !unified);
     let path = mount.path_of(membership(&cgroups, mount).unwrap()).unwrap();

@@ -169,7 +169,7 @@ impl Stage for Model {
         let nature = Nature {
             leaderless: role == Role::Leaderless,
             stuck: role == Role::Parked,
-            polite: true,
+            ends_on_sigterm: true,
             ..Nature::default()
         };
         let mut world = self.sim.0.borrow_mut();
@@ -364,12 +364,12 @@ fn features() -> Features {
         cgroup_kill: common::cgroup_kill().is_ok(),
         pidfs: pidfd.as_ref().is_some_and(|fd| kernel.filesystem(fd).is_ok_and(|kind| kind == 0x5049_4446)),
         info: pidfd.as_ref().is_some_and(|fd| kernel.cgroup_of(fd).is_ok()),
-        hides_dying: common::linux() >= (6, 19),
+        exiting_unlisted: common::linux() >= (6, 19),
     }
 }
 
 scenes! {
-    /// Lists and `populated` are of whom they say, `cgroup.kill` is of the subtree, rmdir(2) of leaves without
+    /// Lists and `populated` are of the processes that they name, `cgroup.kill` is of the subtree, rmdir(2) of leaves without
     /// members.
     a_subtree_is_killed_and_removed(scene, stage) {
         let (top, child) = (stage.v2("top"), stage.v2("top/child"));
@@ -478,10 +478,10 @@ scenes! {
         scene.write(&child, "freezer.state", "THAWED");
         scene.read(&child, "freezer.state");
         scene.read(&child, "freezer.parent_freezing");
-        let newcomer = stage.v1("top/newcomer");
-        scene.read(&newcomer, "freezer.state");
-        scene.read(&newcomer, "freezer.parent_freezing");
-        scene.rmdir(&newcomer);
+        let inside = stage.v1("top/inside");
+        scene.read(&inside, "freezer.state");
+        scene.read(&inside, "freezer.parent_freezing");
+        scene.rmdir(&inside);
         scene.signal(&pidfd, libc::SIGKILL);
         scene.write(&child, "freezer.state", "FROZEN");
         scene.write(&top, "freezer.state", "THAWED");
@@ -530,7 +530,7 @@ scenes! {
         scene.rmdir(&top);
     }
 
-    /// `cgroup.kill` does not reach who has lost its leader. A pidfd does.
+    /// `cgroup.kill` does not reach a process whose leader thread has exited. A pidfd does.
     the_leaderless_outlive_cgroup_kill(scene, stage) {
         let (v1, v2) = (stage.v1("beside"), stage.v2("target"));
         let process = scene.start(Role::Leaderless, &[&v1, &v2]);
@@ -551,7 +551,7 @@ scenes! {
         scene.rmdir(&v2);
     }
 
-    /// Who can't get on with its death counts until it does.
+    /// A process whose exit hangs counts as a member until it is dead.
     the_dying_are_not_dead(scene, stage) {
         let (v1, v2) = (stage.v1("one"), stage.v2("two"));
         let process = scene.start(Role::Parked, &[&v1, &v2]);
@@ -599,7 +599,7 @@ scenes! {
         stage.wait(process);
         scene.exited(&pidfd);
         scene.signal(&pidfd, libc::SIGKILL);
-        scene.line("of nobody", kernel.pidfd_open(id(stage.pid(process))).map(|_| "opened".into()));
+        scene.line("of no process", kernel.pidfd_open(id(stage.pid(process))).map(|_| "opened".into()));
         let killed = kernel.kill(id(stage.pid(process)), libc::SIGKILL);
         scene.line("kill", killed.map(|()| "sent".into()));
         let dead = format!("/proc/{}/cgroup", stage.pid(process));

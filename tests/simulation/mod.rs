@@ -22,7 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use self::kernel::{
-    CPU, FREEZER, Features, GroupId, Hand, Life, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
+    CPU, FREEZER, Features, FrozenBy, GroupId, Life, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
 };
 use self::others::{some_nature, some_time};
 use crate::cgroup::Notice;
@@ -62,16 +62,16 @@ struct Reap {
 }
 
 /// The loop around the entries.
-struct Around {
+struct EventLoop {
     sim: Sim,
     commands: VecDeque<Command<Sim>>,
     /// Entries that asked for notifications, in order.
     watched: RefCell<Vec<EntryId>>,
 }
 
-impl Around {
-    fn new(sim: &Sim) -> Around {
-        Around { sim: sim.clone(), commands: VecDeque::new(), watched: RefCell::default() }
+impl EventLoop {
+    fn new(sim: &Sim) -> EventLoop {
+        EventLoop { sim: sim.clone(), commands: VecDeque::new(), watched: RefCell::default() }
     }
 
     /// A whole turn.
@@ -81,7 +81,7 @@ impl Around {
     }
 }
 
-impl Host<Sim> for Around {
+impl Host<Sim> for EventLoop {
     fn watch(&self, fd: &kernel::Fd, id: EntryId, _: Notice) -> io::Result<()> {
         self.watched.borrow_mut().push(id);
         self.sim.register(fd, id.token())
@@ -96,14 +96,14 @@ impl Host<Sim> for Around {
 
 struct History {
     sim: Sim,
-    around: Around,
+    event_loop: EventLoop,
     entries: Option<Entries<Sim>>,
     budget: Budget,
     queue: Arc<Queue>,
     reaps: Vec<Reap>,
     calm_at: Duration,
     calm: bool,
-    /// Nobody meddles, nothing fails.
+    /// No other party acts, nothing fails.
     quiet: bool,
     /// There are descriptors for all.
     roomy: bool,
@@ -122,7 +122,7 @@ impl History {
         world.handles = rng.bool();
         let slices = ROOTS.map(|root| world.mkdir(root, "slice"));
         if rng.u8(..8) == 0 {
-            world.set_frozen(slices[FREEZER], Some(Hand::Theirs));
+            world.set_frozen(slices[FREEZER], Some(FrozenBy::Others));
         }
         let start = world.now;
         let reaps: Vec<Reap> = (0..1 + rng.usize(..4) * rng.usize(..2))
@@ -149,7 +149,7 @@ impl History {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let checks = Checks::new(sim.clone(), budget.clone());
         History {
-            around: Around::new(&sim),
+            event_loop: EventLoop::new(&sim),
             sim,
             entries: Some(Entries::new(checks)),
             budget,
@@ -175,15 +175,15 @@ impl History {
     }
 
     /// Lets the library do something, and checks what it did.
-    fn step(&mut self, act: impl FnOnce(&mut Entries<Sim>, &mut Around)) {
+    fn step(&mut self, act: impl FnOnce(&mut Entries<Sim>, &mut EventLoop)) {
         self.sim.0.borrow_mut().begin_step();
         self.continue_step(act);
     }
 
     /// The same in the step that is under way.
-    fn continue_step(&mut self, act: impl FnOnce(&mut Entries<Sim>, &mut Around)) {
+    fn continue_step(&mut self, act: impl FnOnce(&mut Entries<Sim>, &mut EventLoop)) {
         let Some(entries) = &mut self.entries else { return };
-        act(entries, &mut self.around);
+        act(entries, &mut self.event_loop);
         let (spawned, completed) = (entries.metrics.spawned, entries.metrics.completed);
         for of in 0..self.reaps.len() {
             if let Some(result) = self.reaps[of].handle.as_ref().and_then(ReapHandle::try_wait) {
@@ -193,9 +193,9 @@ impl History {
         let done = self.reaps.iter().filter(|reap| reap.done && reap.handle.is_some()).count();
         let (len, world) = (self.entries.as_ref().map_or(0, Entries::len), self.sim.0.borrow());
         let (calls, descriptors) = (world.calls, world.descriptors);
-        let outrages = world.outrages.clone();
+        let violations = world.violations.clone();
         drop(world);
-        self.problems.extend(outrages);
+        self.problems.extend(violations);
         if completed != done as u64 || spawned != (len + done) as u64 {
             self.problem(format!("{completed} of {spawned} complete, {done} handles, {len} under way"));
         }
@@ -289,7 +289,7 @@ impl History {
             if !reap.is_spawned() && now >= reap.spawn_at {
                 self.spawn(of);
             } else if let Some((_, spawn)) = reap.queued.take_if(|(at, _)| now >= *at) {
-                self.around.commands.push_back(Command::Spawn(Box::new(spawn)));
+                self.event_loop.commands.push_back(Command::Spawn(Box::new(spawn)));
             }
             let reap = &mut self.reaps[of];
             if reap.cancel_at.is_some_and(|at| now >= at) && !reap.done && !reap.cancelled {
@@ -333,7 +333,7 @@ impl History {
                 match reap.queued_for {
                     Some(wait) => reap.queued = Some((now + wait, spawn)),
                     // Its first step trusts the checks.
-                    None => self.continue_step(|entries, around| entries.spawn(spawn, around)),
+                    None => self.continue_step(|entries, event_loop| entries.spawn(spawn, event_loop)),
                 }
             }
             Err(refusal) => {
@@ -364,12 +364,12 @@ impl History {
         }
         drop(world);
         while let Some(Command::Cancel(id)) = self.queue.pop() {
-            self.around.commands.push_back(Command::Cancel(id));
+            self.event_loop.commands.push_back(Command::Cancel(id));
         }
         let mut turn = entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token).collect());
         let mut more = true;
         while more && self.problems.is_empty() {
-            self.step(|entries, around| more = entries.advance(&mut turn, around));
+            self.step(|entries, event_loop| more = entries.advance(&mut turn, event_loop));
         }
     }
 
@@ -401,8 +401,8 @@ impl History {
         if left + self.budget.used() > 0 {
             self.problem(format!("{left} descriptors left, {} permits", self.budget.used()));
         }
-        let outrages = self.sim.0.borrow().outrages.clone();
-        self.problems.extend(outrages);
+        let violations = self.sim.0.borrow().violations.clone();
+        self.problems.extend(violations);
     }
 
     /// A reap that should be over by now.
@@ -410,10 +410,10 @@ impl History {
         let bound = |reap: &Reap| {
             let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
             let period = grace.map_or(Duration::ZERO, |(_, period)| period);
-            // Who froze a group is asked in a fourth of the rounds, and some refusals are waited for.
+            // External freezes are looked for in a fourth of the attempts, and some refusals are waited for.
             *max_wait * 6 + *freeze_timeout * 2 + period + 2000 * MS
         };
-        // A victim may have been moved to where another reap has to see to it.
+        // A signalled process may have been moved to where another reap has to kill it.
         let bound = self.reaps.iter().map(bound).max().unwrap_or_default();
         let late = |reap: &Reap| {
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
@@ -456,7 +456,10 @@ impl History {
     fn check_thawed(&mut self, of: usize) {
         let world = self.sim.0.borrow();
         let frozen = world.groups.iter().position(|group| {
-            group.target == Some(of) && group.frozen == Some(Hand::Ours) && !group.removed && !group.denied
+            group.target == Some(of)
+                && group.frozen == Some(FrozenBy::Library)
+                && !group.removed
+                && !group.denied
         });
         drop(world);
         if let Some(group) = frozen {
@@ -469,10 +472,10 @@ impl History {
         let Target { tops, .. } = &world.targets[of];
         for process in &world.processes {
             let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
-            let hidden = world.features.hides_dying && process.life == Life::Dying;
+            let hidden = world.features.exiting_unlisted && process.life == Life::Exiting;
             let unknown = process.moved == world.step
                 || hidden && !process.is_known(Some(of))
-                || process.nature.stranger && !inside(V2);
+                || process.nature.unmapped && !inside(V2);
             if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
                 return Some(format!("{} lives", process.ino));
             }
@@ -481,7 +484,7 @@ impl History {
         let late = world.now.saturating_sub(world.targets[of].populated_at.max(self.reaps[of].spawned));
         if self.quiet
             && self.roomy
-            && !world.strangers
+            && !world.has_unmapped
             && world.features.pidfd
             && late > 25 * MS + self.reaps[of].queued_for.unwrap_or_default()
         {
@@ -534,8 +537,8 @@ impl History {
             return None;
         }
         let spared = |p: &&kernel::Process| {
-            let Nature { stranger, foreign, leaderless, .. } = p.nature;
-            let beyond = stranger
+            let Nature { unmapped, foreign, leaderless, .. } = p.nature;
+            let beyond = unmapped
                 || foreign
                 || p.refused
                 || leaderless && method == KillMethod::CgroupKill
@@ -543,7 +546,7 @@ impl History {
             let denied =
                 method == KillMethod::CgroupKill && p.groups.iter().any(|&group| world.groups[group].denied);
             let member = world.targets_of(p).any(|target| target == of);
-            // A thaw may hold up the end; nobody is killed in the meantime.
+            // A thaw may hold up the end; no process is killed in the meantime.
             let late = p.moved == world.step || p.moved_at >= deadline;
             p.life == Life::Alive && member && !p.killed && !late && !beyond && !denied
         };
@@ -561,7 +564,7 @@ impl Reap {
         }
         let paths = hierarchies.iter().map(|&h| (slices[h], name.clone())).collect();
         world.targets.push(Target { paths, ..Target::default() });
-        // What a hybrid machine has beside it, perhaps shared with somebody.
+        // What a hybrid machine has beside it, perhaps with other processes in it.
         let beside = ROOTS
             .map(|h| if rng.bool() { world.mkdir(slices[h], &format!("beside{of}")) } else { slices[h] });
         let mut inside: [Vec<GroupId>; 3] = Default::default();
@@ -590,12 +593,12 @@ impl Reap {
             }
         }
         if rng.u8(..6) == 0 {
-            // Somebody else there.
+            // Another process there.
             world.add_process(beside, Nature::default(), None);
         }
         for group in inside.into_iter().flatten().chain(beside) {
             if rng.u8(..12) == 0 && !slices.contains(&group) {
-                world.set_frozen(group, Some(Hand::Theirs));
+                world.set_frozen(group, Some(FrozenBy::Others));
             }
         }
         let reaper = Reap::settings(of, &hierarchies, &name, rng);

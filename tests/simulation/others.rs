@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, GroupId, Hand, Life, Nature, ROOTS, SELF, V2, World};
+use super::kernel::{CPU, FREEZER, FrozenBy, GroupId, Life, Nature, ROOTS, SELF, V2, World};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -18,9 +18,9 @@ pub(super) fn some_nature(rng: &mut fastrand::Rng) -> Nature {
         stuck: one_in(16),
         hangs: one_in(16),
         leaderless: one_in(12),
-        stranger: one_in(24),
+        unmapped: one_in(24),
         foreign: one_in(24),
-        polite: one_in(2),
+        ends_on_sigterm: one_in(2),
         ..Nature::default()
     };
     let (slow_exit, slow_freeze, forks) = (one_in(4), one_in(4), one_in(16));
@@ -42,7 +42,7 @@ const ACTS: [Act; 18] = [
         let until = world.now + Duration::from_micros(world.rng.u64(..3000));
         world.advance(until);
     }),
-    ("somebody joins", |world| {
+    ("a process joins", |world| {
         if let Some(groups) = some_groups(world) {
             let nature = some_nature(&mut world.rng);
             if world.processes.len() < 30 {
@@ -77,7 +77,7 @@ const ACTS: [Act; 18] = [
     }),
     ("frozen", |world| {
         if let Some(group) = some_group(world) {
-            world.set_frozen(group, Some(Hand::Theirs));
+            world.set_frozen(group, Some(FrozenBy::Others));
         }
     }),
     ("thawed", |world| {
@@ -92,7 +92,7 @@ const ACTS: [Act; 18] = [
             group = world.groups[group].parent.unwrap_or(group);
         }
         if world.groups[group].parent.is_some() && world.groups[group].name != "own" {
-            world.set_frozen(group, Some(Hand::Theirs));
+            world.set_frozen(group, Some(FrozenBy::Others));
         }
     }),
     ("all is thawed", |world| {
@@ -149,7 +149,7 @@ const ACTS: [Act; 18] = [
         };
     }),
     ("the caller moves", |world| {
-        let own = ROOTS.map(|root| world.child(root, "own").expect("nobody removes it"));
+        let own = ROOTS.map(|root| world.child(root, "own").expect("it is never removed"));
         let ino = world.processes.iter().find(|process| process.pid == SELF).expect("it lives").ino;
         if world.rng.bool() {
             if let Some(groups) = some_groups(world) {
@@ -175,7 +175,7 @@ pub(super) fn act(world: &mut World) {
     }
 }
 
-/// Makes an empty group again under its name, with somebody in it who is none of the library's business.
+/// Makes an empty group again under its name, with a process in it that is no member of the target.
 fn remake(world: &mut World, target: usize, top: GroupId) {
     let children: Vec<GroupId> = world.children(top).collect();
     for child in children {

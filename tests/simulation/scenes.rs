@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, Features, Hand, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
-use super::{Around, queue};
+use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
+use super::{EventLoop, queue};
 use crate::cgroup::members::MemberList;
 use crate::cgroup::signalled::{Pidfds, Signalled, Tally};
 use crate::cgroup::{Budget, Checks, Facts, Kernel};
@@ -43,19 +43,19 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
     let reaper = reaper(&["cpu"]);
     let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &Around::new(&sim));
+    entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
     (sim, entries, handle)
 }
 
 /// Lets time pass, and the reaps go on.
 fn run(sim: &Sim, entries: &mut Entries<Sim>) {
-    let mut around = Around::new(sim);
+    let mut event_loop = EventLoop::new(sim);
     for _ in 0..1000 {
         let next = entries.next_tick().map(Duration::from_millis);
         let next = next.into_iter().chain(sim.0.borrow().next_event()).min();
         sim.0.borrow_mut().advance(next.unwrap_or_default());
         let tokens = sim.0.borrow_mut().take_notified();
-        around.turn(entries, tokens);
+        event_loop.turn(entries, tokens);
     }
 }
 
@@ -66,7 +66,7 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
         let mut world = world(call, |world| {
             let slice = world.child(FREEZER, "slice").expect("it stays");
             if let (true, Some(group)) = (world.calls >= u64::from(world.acts), world.child(slice, "t")) {
-                world.remove(group).expect("nobody is in there");
+                world.remove(group).expect("it has no member");
             }
         });
         let [_, cpu] = [FREEZER, CPU].map(|root| {
@@ -99,14 +99,14 @@ fn roots_are_refused() {
     }
 }
 
-/// Another process has come by the pid of one that was killed, in the same group, and unseen.
+/// Another process has the pid of one that was killed, in the same group, and was not listed before.
 #[test]
-fn who_has_the_pid_of_a_victim_is_killed() {
+fn a_member_with_the_pid_of_a_signalled_process_is_killed() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let group = world.mkdir(slice, "t");
-    let elsewhere = world.processes[0].groups;
-    let groups = [elsewhere[FREEZER], group, elsewhere[V2]];
+    let own = world.processes[0].groups;
+    let groups = [own[FREEZER], group, own[V2]];
     let first = world.add_process(groups, Nature::default(), None);
     let pid = world.process(first).expect("it lives").pid;
     let (sim, mut entries, handle) = spawn(world);
@@ -119,17 +119,17 @@ fn who_has_the_pid_of_a_victim_is_killed() {
     }
 }
 
-/// SIGKILL does not reach a member that is frozen in a v1 group outside. Another hand has frozen the one above that.
+/// SIGKILL does not reach a member that is frozen in a v1 group outside. Another party has frozen the one above that.
 #[test]
-fn who_is_frozen_from_further_up_is_thawed_there() {
+fn a_member_frozen_by_an_outer_ancestor_is_thawed_there() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let group = world.mkdir(slice, "t");
     let above = world.mkdir(FREEZER, "above");
     let below = world.mkdir(above, "below");
-    let elsewhere = world.processes[0].groups;
-    world.add_process([below, group, elsewhere[V2]], Nature::default(), None);
-    world.set_frozen(above, Some(Hand::Theirs));
+    let own = world.processes[0].groups;
+    world.add_process([below, group, own[V2]], Nature::default(), None);
+    world.set_frozen(above, Some(FrozenBy::Others));
     let (sim, mut entries, handle) = spawn(world);
     run(&sim, &mut entries);
     match handle.try_wait() {
@@ -138,7 +138,7 @@ fn who_is_frozen_from_further_up_is_thawed_there() {
     }
 }
 
-/// The calling thread sits in a threaded v2 group, or below one, and its process elsewhere.
+/// The calling thread sits in a threaded v2 group, or below one, and its process in another group.
 #[test]
 fn the_group_of_the_calling_thread_is_refused() {
     for (features, target) in (0..Features::LEVELS).flat_map(|level| [(level, "t"), (level, "t/below")]) {
@@ -146,17 +146,17 @@ fn the_group_of_the_calling_thread_is_refused() {
         let slice = world.mkdir(V2, "slice");
         let group = world.mkdir(slice, "t");
         let below = world.mkdir(group, "below");
-        let elsewhere = world.processes[0].groups;
-        world.thread = Some([elsewhere[FREEZER], elsewhere[CPU], below]);
+        let own = world.processes[0].groups;
+        world.thread = Some([own[FREEZER], own[CPU], below]);
         let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
         let refusal = checks.resolve(&Reaper::at(format!("/sys/fs/cgroup/unified/slice/{target}"))).err();
         assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "{target}: {refusal:?}");
     }
 }
 
-/// One call of a reap fails. Whom it had signalled by then is counted all the same, and once.
+/// One call of a reap fails. The processes signalled by then are counted all the same, and once.
 #[test]
-fn who_was_signalled_before_a_call_failed_is_counted() {
+fn processes_signalled_before_a_call_failed_are_counted() {
     let (_poll, queue) = queue();
     for call in 0..CALLS {
         let mut world = world(call, |world| {
@@ -164,10 +164,10 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
         });
         let slice = world.mkdir(CPU, "slice");
         let group = world.mkdir(slice, "t");
-        let elsewhere = world.processes[0].groups;
+        let own = world.processes[0].groups;
         for _ in 0..3 {
             let nature = Nature { exit: Duration::from_millis(2), ..Nature::default() };
-            world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
+            world.add_process([own[FREEZER], group, own[V2]], nature, None);
         }
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
@@ -175,8 +175,8 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
         // A call of the spawn's own checks refuses it.
         let Ok((target, findings)) = entries.checks.resolve(&reaper) else { continue };
         let (completer, handle) = handle::channel(&queue);
-        let around = Around::new(&sim);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &around);
+        let event_loop = EventLoop::new(&sim);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
         run(&sim, &mut entries);
         match handle.try_wait() {
             Some(Ok(Reaped { outcome: Outcome::Removed, signalled: 3, .. })) => {}
@@ -185,40 +185,40 @@ fn who_was_signalled_before_a_call_failed_is_counted() {
     }
 }
 
-/// The token of a reap that is over, in a cancel that comes late, is for nobody: not for the next reap, which has its
+/// The token of a reap that is over, in a cancel that comes late, reaches no entry: not the next reap, which has its
 /// place.
 #[test]
 fn a_late_cancel_is_not_for_another() {
     let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
-    let elsewhere = world.processes[0].groups;
+    let own = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let mut around = Around::new(&sim);
+    let mut event_loop = EventLoop::new(&sim);
     let [first, second] = [false, true].map(|hangs| {
         let mut world = sim.0.borrow_mut();
         let group = world.mkdir(slice, "t");
         let nature = Nature { hangs, ..Nature::default() };
-        world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
+        world.add_process([own[FREEZER], group, own[V2]], nature, None);
         drop(world);
         let reaper = reaper(&["cpu"]);
         let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &around);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
         let soon = sim.0.borrow().now + Duration::from_millis(1);
         sim.0.borrow_mut().advance(soon);
-        let id = *around.watched.borrow().last().expect("a watch");
-        around.turn(&mut entries, vec![id.token()]);
+        let id = *event_loop.watched.borrow().last().expect("a watch");
+        event_loop.turn(&mut entries, vec![id.token()]);
         assert_ne!(handle.is_complete(), hangs);
         id
     });
     assert_ne!(first, second);
-    around.commands.push_back(Command::Cancel(first));
-    around.turn(&mut entries, Vec::new());
+    event_loop.commands.push_back(Command::Cancel(first));
+    event_loop.turn(&mut entries, Vec::new());
     assert_eq!(entries.len(), 1, "cancelled by another's token");
-    around.commands.push_back(Command::Cancel(second));
-    around.turn(&mut entries, Vec::new());
+    event_loop.commands.push_back(Command::Cancel(second));
+    event_loop.turn(&mut entries, Vec::new());
     assert_eq!(entries.len(), 0);
 }
 
@@ -232,7 +232,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
     let outside = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let mut around = Around::new(&sim);
+    let mut event_loop = EventLoop::new(&sim);
     // More members than one step signals, so that the spawn ends with a yield.
     let spawn = |entries: &mut Entries<Sim>| {
         let mut world = sim.0.borrow_mut();
@@ -244,7 +244,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
         let reaper = reaper(&["cpu"]);
         let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &Around::new(&sim));
+        entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
         assert!(entries.has_deferred());
         handle
     };
@@ -252,16 +252,16 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
     first.cancel();
     if let Some(command) = queue.pop() {
         let Command::Cancel(id) = command else { panic!("a cancel") };
-        around.commands.push_back(Command::Cancel(id));
+        event_loop.commands.push_back(Command::Cancel(id));
     }
     // In one turn the cancel comes before the deferred id, which is stale by then.
     let mut turn = entries.begin_turn(VecDeque::new());
-    assert!(entries.advance(&mut turn, &mut around));
+    assert!(entries.advance(&mut turn, &mut event_loop));
     assert!(matches!(first.try_wait(), Some(Err(ReapError::Cancelled))));
     let second = spawn(&mut entries);
     let killed = || sim.0.borrow().processes.iter().filter(|process| process.killed).count();
     let before = killed();
-    while entries.advance(&mut turn, &mut around) {}
+    while entries.advance(&mut turn, &mut event_loop) {}
     assert_eq!(killed(), before, "the second reap was resumed in the place of the first");
     run(&sim, &mut entries);
     assert!(matches!(second.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{second:?}");
@@ -269,28 +269,28 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
 
 /// The deadline comes while the first signal, which takes several steps, has reached some: SIGKILL begins with them.
 #[test]
-fn a_deadline_amid_the_first_signal_kills_everybody() {
+fn a_deadline_amid_the_first_signal_kills_every_member() {
     let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let group = world.mkdir(slice, "t");
-    let elsewhere = world.processes[0].groups;
+    let own = world.processes[0].groups;
     for _ in 0..600 {
-        world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], Nature::default(), None);
+        world.add_process([own[FREEZER], group, own[V2]], Nature::default(), None);
     }
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let mut around = Around::new(&sim);
+    let mut event_loop = EventLoop::new(&sim);
     let (grace, deadline) = (Duration::from_secs(50), Duration::from_secs(10));
     let reaper = reaper(&["cpu"]).grace(Signal::TERM, grace).deadline(deadline);
     let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &around);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let late = sim.0.borrow().now + deadline;
     sim.0.borrow_mut().advance(late);
     for _ in 0..4 {
         assert!(!handle.is_complete());
-        around.turn(&mut entries, Vec::new());
+        event_loop.turn(&mut entries, Vec::new());
         if handle.is_complete() {
             break;
         }
@@ -301,42 +301,43 @@ fn a_deadline_amid_the_first_signal_kills_everybody() {
     assert_eq!(spared, 0);
 }
 
-/// A member of the v2 group alone comes in the grace, is killed by `cgroup.kill` at its end, and is slow to die. Another
-/// hand removes the group: where the dying are hidden nothing tells of him then but that he was known before the kill.
+/// A member of the v2 group alone joins in the grace, is killed by `cgroup.kill` at its end, and is slow to exit.
+/// Another party removes the group. Where exiting tasks are not listed, the list made before the kill is all that tells
+/// of the process then.
 #[test]
-fn who_came_in_the_grace_is_waited_for() {
+fn a_new_member_of_the_grace_is_waited_for() {
     let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let groups = [CPU, V2].map(|root| {
         let slice = world.mkdir(root, "slice");
         world.mkdir(slice, "t")
     });
-    let elsewhere = world.processes[0].groups;
-    world.add_process([elsewhere[FREEZER], groups[0], elsewhere[V2]], Nature::default(), None);
+    let own = world.processes[0].groups;
+    world.add_process([own[FREEZER], groups[0], own[V2]], Nature::default(), None);
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
-    let around = Around::new(&sim);
+    let event_loop = EventLoop::new(&sim);
     let reaper = reaper(&["cpu", "unified"]).grace(Signal::TERM, Duration::from_millis(5));
     let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &around);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let nature = Nature { hangs: true, ..Nature::default() };
-    let late = [elsewhere[FREEZER], elsewhere[CPU], groups[1]];
+    let late = [own[FREEZER], own[CPU], groups[1]];
     let late = sim.0.borrow_mut().add_process(late, nature, None);
     run(&sim, &mut entries);
-    assert_eq!(sim.0.borrow_mut().process(late).expect("added").life, Life::Dying);
-    sim.0.borrow_mut().remove(groups[1]).expect("nobody is listed");
+    assert_eq!(sim.0.borrow_mut().process(late).expect("added").life, Life::Exiting);
+    sim.0.borrow_mut().remove(groups[1]).expect("no member is listed");
     run(&sim, &mut entries);
-    assert!(handle.try_wait().is_none(), "he is not dead");
+    assert!(handle.try_wait().is_none(), "it is not dead");
     sim.0.borrow_mut().calm();
     run(&sim, &mut entries);
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
 }
 
-/// Who has left by the second list is none of those that `cgroup.kill` reaches: where the dying are hidden, he is
-/// not waited for when he dies elsewhere, later and slowly.
+/// A process that has left by the second list is none that `cgroup.kill` reaches. Where exiting tasks are not listed, it
+/// is not waited for when it exits in another group, later and slowly.
 #[test]
-fn who_left_before_the_kill_is_not_waited_for() {
+fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(V2, "slice");
     let mut groups = world.processes[0].groups;
@@ -369,17 +370,17 @@ fn who_left_before_the_kill_is_not_waited_for() {
     assert_eq!(all_dead(), Some(true));
 }
 
-/// After a kill of everybody by `cgroup.kill` and by signals, whoever is not among the signalled is new.
+/// After a kill of every member by `cgroup.kill` and by signals, a member that is not among the signalled is new.
 #[test]
-fn who_comes_after_a_kill_of_both_kinds_is_new() {
+fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(V2, "slice");
     let mut groups = world.processes[0].groups;
     groups[V2] = slice;
     let nature = Nature { hangs: true, ..Nature::default() };
-    let [member, newcomer] = [(); 2].map(|()| world.add_process(groups, nature, None));
+    let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
-    let (member, newcomer) = (pid(member), pid(newcomer));
+    let (member, new_member) = (pid(member), pid(new_member));
     let sim = Sim(Rc::new(RefCell::new(world)));
     let checks = Checks::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
@@ -400,22 +401,22 @@ fn who_comes_after_a_kill_of_both_kinds_is_new() {
         .send(&mut kernel, Signal::KILL, opened, &there, &mut tally, &mut obstacle)
         .expect("nothing fails");
     assert_eq!(tally.signalled, 1);
-    assert_eq!(signalled.compare(&list(&[member, newcomer])), (true, false));
+    assert_eq!(signalled.compare(&list(&[member, new_member])), (true, false));
 }
 
 /// A member that may not be killed is watched all the same: it may go by itself.
 #[test]
-fn who_cannot_be_killed_is_watched() {
+fn a_member_that_cannot_be_killed_is_watched() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let group = world.mkdir(slice, "t");
-    let elsewhere = world.processes[0].groups;
+    let own = world.processes[0].groups;
     let nature = Nature { foreign: true, ..Nature::default() };
-    let member = world.add_process([elsewhere[FREEZER], group, elsewhere[V2]], nature, None);
+    let member = world.add_process([own[FREEZER], group, own[V2]], nature, None);
     let (sim, mut entries, handle) = spawn(world);
     let tick = Duration::from_millis(entries.next_tick().expect("it waits"));
     sim.0.borrow_mut().advance(tick);
-    Around::new(&sim).turn(&mut entries, Vec::new());
+    EventLoop::new(&sim).turn(&mut entries, Vec::new());
     sim.0.borrow_mut().recycle(member);
     assert!(!sim.0.borrow_mut().take_notified().is_empty());
     run(&sim, &mut entries);

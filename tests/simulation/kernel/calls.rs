@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Group, Hand, Life, Object, Process, SELF, THREAD, V2, WatchOf, World, errno};
+use super::{FrozenBy, Group, Life, Object, Process, SELF, THREAD, V2, WatchOf, World, errno};
 use crate::sys::{Kind, Open, Pid, Stat, Sys};
 
 /// The handle on a [`World`] that the library is given.
@@ -174,7 +174,9 @@ impl Sys for Sim {
         world.note(|| format!("{what} > {group}/{name}"));
         match (name, &*what) {
             ("cgroup.kill", "1") => world.cgroup_kill(group),
-            ("freezer.state", "FROZEN") | ("cgroup.freeze", "1") => world.set_frozen(group, Some(Hand::Ours)),
+            ("freezer.state", "FROZEN") | ("cgroup.freeze", "1") => {
+                world.set_frozen(group, Some(FrozenBy::Library))
+            }
             ("freezer.state", "THAWED") | ("cgroup.freeze", "0") => world.set_frozen(group, None),
             _ => return Err(errno(libc::EINVAL)),
         }
@@ -246,7 +248,7 @@ impl Sys for Sim {
     fn rmdir(&self, at: Option<&Fd>, path: &CStr) -> io::Result<()> {
         let path = path.to_str().map_err(|_| errno(libc::ENOENT))?;
         let mut world = self.0.borrow_mut();
-        // rmdir(2) goes by name, so nobody acts between it and the check of identity before it: that microsecond
+        // rmdir(2) goes by name, so no other party acts between it and the check of identity before it: that microsecond
         // is a stated limitation.
         world.fail("unlinkat", &[libc::EACCES, libc::EBUSY, libc::EROFS, libc::EINTR])?;
         let Object::Group(group) = world.lookup(at.map(|fd| &fd.object), path).map_err(errno)? else {
@@ -254,16 +256,16 @@ impl Sys for Sim {
         };
         let (name, hierarchy) = (world.path(group), world.groups[group].hierarchy);
         if !world.groups[group].target.is_some_and(|target| world.targets[target].live) {
-            world.outrage(format!("rmdir of {name}, which is not to be touched"));
+            world.violation(format!("rmdir of {name}, which is not to be touched"));
         }
-        // On v1 nobody can know of those that die by themselves.
+        // On v1 there is no way to know of members that exit by themselves.
         let blocks = |p: &Process| {
             // Nor, if they are in another PID namespace, of any.
-            let known = hierarchy == V2 || p.is_known(world.groups[group].target) && !p.nature.stranger;
-            p.life == Life::Dying && known && p.groups[hierarchy] == group && p.moved < world.step
+            let known = hierarchy == V2 || p.is_known(world.groups[group].target) && !p.nature.unmapped;
+            p.life == Life::Exiting && known && p.groups[hierarchy] == group && p.moved < world.step
         };
-        if world.features.hides_dying && world.processes.iter().any(blocks) {
-            world.outrage(format!("rmdir of {name} would block"));
+        if world.features.exiting_unlisted && world.processes.iter().any(blocks) {
+            world.violation(format!("rmdir of {name} would block"));
         }
         if world.groups[group].denied {
             return Err(world.refuse("unlinkat", libc::EACCES));
@@ -280,7 +282,7 @@ impl Sys for Sim {
             if !world.features.pidfd {
                 return Err(errno(libc::ENOSYS));
             }
-            world.by_pid(pid.get()).filter(|p| !p.nature.stranger).ok_or_else(|| errno(libc::ESRCH))?.ino
+            world.by_pid(pid.get()).filter(|p| !p.nature.unmapped).ok_or_else(|| errno(libc::ESRCH))?.ino
         };
         self.fd(Object::Pidfd(ino))
     }
@@ -317,7 +319,7 @@ impl Sys for Sim {
     fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
         world.enter("kill", &[])?;
-        let process = world.by_pid(pid.get()).filter(|p| !p.nature.stranger);
+        let process = world.by_pid(pid.get()).filter(|p| !p.nature.unmapped);
         let ino = process.map(|p| p.ino).ok_or_else(|| errno(libc::ESRCH))?;
         let (now, step, thawed_in) = (world.now, world.step, world.thawed_in);
         let loose = |p: &mut Process| {
@@ -325,7 +327,7 @@ impl Sys for Sim {
             p.life == Life::Alive && !frozen && thawed_in < step
         };
         if world.process(ino).is_some_and(loose) {
-            world.outrage(format!("kill: {ino}, pid {pid}, is not frozen"));
+            world.violation(format!("kill: {ino}, pid {pid}, is not frozen"));
         }
         world.signal(ino, signal, "kill")
     }

@@ -78,17 +78,17 @@ impl World {
         Ok(match name {
             "cgroup.procs" => {
                 let mut text = String::new();
-                let hides_dying = self.features.hides_dying;
+                let exiting_unlisted = self.features.exiting_unlisted;
                 for process in &self.processes {
                     let listed = match process.life {
                         Life::Alive => true,
-                        Life::Dying => !hides_dying,
+                        Life::Exiting => !exiting_unlisted,
                         Life::Dead => false,
                     };
                     if !listed || process.groups[hierarchy] != group {
                         continue;
                     }
-                    match (process.nature.stranger, hierarchy) {
+                    match (process.nature.unmapped, hierarchy) {
                         (true, V2) => text.push_str("0\n"),
                         (true, _) => {}
                         (false, _) => drop(writeln!(text, "{}", process.pid)),

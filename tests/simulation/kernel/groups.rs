@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FREEZER, Group, GroupId, Hand, Life, MOUNTS, Process, World};
+use super::{FREEZER, FrozenBy, Group, GroupId, Life, MOUNTS, Process, World};
 
 impl World {
     pub(super) fn add_group(&mut self, hierarchy: usize, parent: Option<GroupId>, name: &str) -> GroupId {
@@ -82,16 +82,16 @@ impl World {
         }
     }
 
-    /// rmdir(2), by anybody.
+    /// rmdir(2), by any party.
     pub(crate) fn remove(&mut self, group: GroupId) -> Result<(), i32> {
         let state = &self.groups[group];
         if state.removed {
             return Err(libc::ENOENT);
         }
-        // Who has left the lists does not hold a directory, dying or not.
+        // A process that has left the lists does not hold a directory, exiting or not.
         let holds = |process: &Process| match process.life {
             Life::Alive => true,
-            Life::Dying => !self.features.hides_dying,
+            Life::Exiting => !self.features.exiting_unlisted,
             Life::Dead => false,
         };
         let members = self.processes.iter().any(|p| holds(p) && p.groups[state.hierarchy] == group);
@@ -103,13 +103,13 @@ impl World {
     }
 
     /// Writes FROZEN or THAWED to `freezer.state`, 1 or 0 to `cgroup.freeze`.
-    pub(crate) fn set_frozen(&mut self, group: GroupId, frozen: Option<Hand>) {
+    pub(crate) fn set_frozen(&mut self, group: GroupId, frozen: Option<FrozenBy>) {
         if frozen.is_none() {
             self.thawed_in = self.step;
         }
         self.groups[group].frozen = match (frozen, self.groups[group].frozen) {
-            // Whoever froze it as well, it was not us alone.
-            (Some(_), Some(Hand::Theirs)) => Some(Hand::Theirs),
+            // Once frozen by others it counts as such, whatever the library writes.
+            (Some(_), Some(FrozenBy::Others)) => Some(FrozenBy::Others),
             (frozen, _) => frozen,
         };
         let Group { hierarchy, target, .. } = self.groups[group];

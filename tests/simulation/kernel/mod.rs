@@ -3,7 +3,7 @@
 //!
 //! It is as hostile as it is told to be: any call may fail, other parties may act between any two calls, pids are
 //! given out again at once, notifications come late, twice or never. Each thing that the library must not do is
-//! an `outrage`, noted where it happens.
+//! a violation`, noted where it happens.
 
 mod calls;
 mod files;
@@ -55,9 +55,9 @@ pub(super) struct Features {
     pub(super) pidfs: bool,
     /// PIDFD_GET_INFO, Linux 6.13.
     pub(super) info: bool,
-    /// The dying leave the lists before they are dead. On 6.19.14 to 7.0.7 rmdir(2) blocks on them, later it
+    /// Exiting tasks are not listed, Linux 6.19. On 6.19.14 to 7.0.7 rmdir(2) blocks on them, later it
     /// does not wait: the model lets it through, and holds it against the library.
-    pub(super) hides_dying: bool,
+    pub(super) exiting_unlisted: bool,
 }
 
 impl Features {
@@ -69,7 +69,7 @@ impl Features {
             cgroup_kill: since(2),
             pidfs: since(3),
             info: since(4),
-            hides_dying: since(5),
+            exiting_unlisted: since(5),
         }
     }
 
@@ -78,7 +78,7 @@ impl Features {
     /// The first kernel that has them.
     fn release(self) -> (u32, u32) {
         match self {
-            Features { hides_dying: true, .. } => (6, 19),
+            Features { exiting_unlisted: true, .. } => (6, 19),
             Features { info: true, .. } => (6, 13),
             Features { pidfs: true, .. } => (6, 9),
             Features { cgroup_kill: true, .. } => (5, 14),
@@ -98,8 +98,8 @@ pub(super) struct Group {
     pub(super) removed: bool,
     /// The reap whose target it is part of.
     pub(super) target: Option<usize>,
-    /// `freezer.state` was written FROZEN, or `cgroup.freeze` 1, and by whom.
-    pub(super) frozen: Option<Hand>,
+    /// `freezer.state` was written FROZEN, or `cgroup.freeze` 1, and which party did.
+    pub(super) frozen: Option<FrozenBy>,
     /// Something makes rmdir(2) fail with EBUSY, a mount for instance.
     pub(super) busy: bool,
     /// The library may not write here, nor remove it.
@@ -111,16 +111,16 @@ pub(super) struct Group {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hand {
-    Ours,
-    Theirs,
+pub(super) enum FrozenBy {
+    Library,
+    Others,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     Alive,
     /// SIGKILL was taken, and the exit is under way.
-    Dying,
+    Exiting,
     /// A zombie.
     Dead,
 }
@@ -141,11 +141,11 @@ pub(super) struct Nature {
     /// Its leader thread has exited, and others live.
     pub(super) leaderless: bool,
     /// It is of an outer pid namespace: v2 lists it as 0, v1 not at all.
-    pub(super) stranger: bool,
+    pub(super) unmapped: bool,
     /// Signals to it are refused with EPERM.
     pub(super) foreign: bool,
     /// It ends on SIGTERM.
-    pub(super) polite: bool,
+    pub(super) ends_on_sigterm: bool,
 }
 
 #[derive(Debug)]
@@ -254,7 +254,7 @@ pub(super) struct Target {
     pub(super) live: bool,
     /// No SIGKILL is due before that.
     pub(super) not_before: Duration,
-    /// When somebody in it was last seen to live.
+    /// When a member was last seen to live.
     pub(super) populated_at: Duration,
     /// Another party removed one of its directories and made it again.
     pub(super) remade: bool,
@@ -295,8 +295,8 @@ pub(super) struct World {
     pub(super) failed_in: u64,
     /// And when that was.
     pub(super) failed_at: Duration,
-    /// There is somebody whom v1 does not list.
-    pub(super) strangers: bool,
+    /// There is a process that v1 does not list.
+    pub(super) has_unmapped: bool,
     /// The last step in which something was thawed.
     thawed_in: u64,
     /// Whose target's files were opened last: the reap that acts now.
@@ -306,7 +306,7 @@ pub(super) struct World {
     /// The step of the library that is under way.
     pub(super) step: u64,
     pub(super) calls: u64,
-    pub(super) outrages: Vec<String>,
+    pub(super) violations: Vec<String>,
     agenda: BTreeMap<(Duration, u64), Event>,
     planned: u64,
     watches: BTreeMap<u64, WatchOf>,
@@ -339,13 +339,13 @@ impl World {
             refused_in: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
-            strangers: false,
+            has_unmapped: false,
             thawed_in: 0,
             acting: None,
             frozen_outside: false,
             step: 1,
             calls: 0,
-            outrages: Vec::new(),
+            violations: Vec::new(),
             agenda: BTreeMap::new(),
             planned: 0,
             watches: BTreeMap::new(),
@@ -362,9 +362,9 @@ impl World {
         world
     }
 
-    fn outrage(&mut self, what: String) {
-        self.note(|| format!("OUTRAGE: {what}"));
-        self.outrages.push(what);
+    fn violation(&mut self, what: String) {
+        self.note(|| format!("VIOLATION: {what}"));
+        self.violations.push(what);
     }
 
     pub(super) fn note(&self, what: impl FnOnce() -> String) {
@@ -382,7 +382,7 @@ impl World {
         self.changed();
     }
 
-    /// Works out what follows from a change: who freezes, who dies, who is a member of what, what is notified.
+    /// Works out what follows from a change: which processes freeze, exit, and are members of what, and what is notified.
     pub(super) fn changed(&mut self) {
         for at in 0..self.processes.len() {
             let process = &self.processes[at];
@@ -407,10 +407,10 @@ impl World {
                     None => process.member.push((target, step)),
                 }
             }
-            process.killed |= process.termed && process.nature.polite && process.runs(now);
+            process.killed |= process.termed && process.nature.ends_on_sigterm && process.runs(now);
             let (ino, nature) = (process.ino, process.nature);
             if process.life == Life::Alive && process.killed && !nature.stuck && !process.is_frozen(0, now) {
-                process.life = Life::Dying;
+                process.life = Life::Exiting;
                 if !nature.hangs {
                     self.plan(nature.exit, Event::Exited(ino));
                 }

@@ -10,7 +10,7 @@ impl World {
     pub(crate) fn add_process(&mut self, groups: [GroupId; 3], nature: Nature, pid: Option<i32>) -> u64 {
         self.next_ino += 1;
         self.next_pid += 1;
-        self.strangers |= nature.stranger;
+        self.has_unmapped |= nature.unmapped;
         let ino = self.next_ino;
         self.processes.push(Process {
             pid: pid.unwrap_or(self.next_pid),
@@ -86,8 +86,8 @@ impl World {
         let Some(at) = self.processes.iter().position(|p| p.ino == ino) else { return };
         let pid = self.processes.swap_remove(at).pid;
         if self.churn > 0 && self.rng.bool() {
-            let newcomer = self.add_process(ROOTS, Nature::default(), Some(pid));
-            self.note(|| format!("(pid {pid} is {newcomer} outside now)"));
+            let new_member = self.add_process(ROOTS, Nature::default(), Some(pid));
+            self.note(|| format!("(pid {pid} is {new_member} outside now)"));
         }
     }
 
@@ -111,7 +111,7 @@ impl World {
         let acting = self.acting;
         // The caller may have moved in a moment ago. The history goes on all the same.
         let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
-        // Who was on its way out before cannot have been listed: a stated limitation.
+        // A process that was exiting before cannot have been listed: a stated limitation.
         if process.life == Life::Alive {
             process.signalled.add(acting);
         }
@@ -127,16 +127,16 @@ impl World {
 
     /// The write to `cgroup.kill`.
     pub(super) fn cgroup_kill(&mut self, group: GroupId) {
-        let victims: Vec<(u64, bool)> =
+        let members: Vec<(u64, bool)> =
             self.members_below(group).map(|p| (p.ino, p.nature.leaderless)).collect();
-        for (ino, leaderless) in victims {
-            self.check_victim(ino, libc::SIGKILL, "cgroup.kill");
-            // Who joined after the list before it may be hidden before the next.
+        for (ino, leaderless) in members {
+            self.check_signal(ino, libc::SIGKILL, "cgroup.kill");
+            // A member that joined after the list before this call may exit, and not be listed, before the next.
             let (step, acting) = (self.step, self.acting);
             if let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.moved == step) {
                 process.omitted.add(acting);
             }
-            // It goes to the leader, which wakes nobody else.
+            // It goes to the leader, which wakes no other thread.
             if !leaderless {
                 self.deliver(ino, libc::SIGKILL);
             }
@@ -145,7 +145,7 @@ impl World {
 
     pub(super) fn signal(&mut self, ino: u64, signal: i32, how: &str) -> io::Result<()> {
         let foreign = self.process(ino).ok_or_else(|| errno(libc::ESRCH))?.nature.foreign;
-        self.check_victim(ino, signal, how);
+        self.check_signal(ino, signal, how);
         let result =
             if foreign { Err(self.refuse(how, libc::EPERM)) } else { self.fail(how, &[libc::EPERM]) };
         match &result {

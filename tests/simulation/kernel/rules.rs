@@ -6,26 +6,26 @@ use super::{GroupId, Life, Process, SELF, World, errno};
 
 impl World {
     /// Whether the process was, in this step, in some target whose reap is under way.
-    pub(super) fn is_victim(&self, process: &Process) -> bool {
+    pub(super) fn is_in_target(&self, process: &Process) -> bool {
         process.member.iter().any(|&(target, last)| last == self.step && self.targets[target].live)
     }
 
-    /// Notes who is signalled; an outrage if that must not be.
-    pub(super) fn check_victim(&mut self, ino: u64, signal: i32, how: &str) {
+    /// Notes which process is signalled; a violation if that must not be.
+    pub(super) fn check_signal(&mut self, ino: u64, signal: i32, how: &str) {
         let Some(process) = self.processes.iter().find(|process| process.ino == ino) else { return };
         let pid = process.pid;
-        // A thaw by another party, of what we froze or of whom it moved away, is what no kill(2) is safe from: stated
+        // A thaw by another party, of what we froze or of a process that it moved away, is what no kill(2) is safe from: stated
         // as such.
         let unsafe_by_others = how == "kill" && self.thawed_in == self.step;
-        if !self.is_victim(process) && !unsafe_by_others {
-            self.outrage(format!("{how}: {ino}, pid {pid}, is in no target"));
+        if !self.is_in_target(process) && !unsafe_by_others {
+            self.violation(format!("{how}: {ino}, pid {pid}, is in no target"));
         } else if pid == SELF && process.moved < self.step {
-            self.outrage(format!("{how}: the caller itself"));
+            self.violation(format!("{how}: the caller itself"));
         } else if signal == libc::SIGKILL
             && !unsafe_by_others
             && process.member.iter().all(|&(target, _)| self.now < self.targets[target].not_before)
         {
-            self.outrage(format!("{how}: SIGKILL to {ino}, pid {pid}, within its grace"));
+            self.violation(format!("{how}: SIGKILL to {ino}, pid {pid}, within its grace"));
         }
     }
 
@@ -35,18 +35,19 @@ impl World {
             return Err(errno(libc::ENODEV));
         }
         let reaped = self.groups[group].target.is_some_and(|target| self.targets[target].live);
-        // A group outside that holds members frozen may be thawed if nobody else is in it that v1 shows.
-        let hidden = |p: &Process| p.nature.stranger || self.features.hides_dying && p.life == Life::Dying;
-        let idle = |p: &Process| p.moved == self.step || hidden(p) || self.is_victim(p);
+        // A group outside that holds members frozen may be thawed if v1 lists no other process in it.
+        let hidden =
+            |p: &Process| p.nature.unmapped || self.features.exiting_unlisted && p.life == Life::Exiting;
+        let idle = |p: &Process| p.moved == self.step || hidden(p) || self.is_in_target(p);
         let wanted = reaped || what == "THAWED" && self.members_below(group).all(idle);
         if !wanted {
             let path = self.path(group);
-            self.outrage(format!("{what} to {path}, which is not to be touched"));
+            self.violation(format!("{what} to {path}, which is not to be touched"));
         }
         if what == "FROZEN" || what == "1" {
             let own = |p: &Process| p.pid == SELF && p.moved < self.step;
             if self.members_below(group).any(own) {
-                self.outrage(format!("{what} to {}, where the caller is", self.path(group)));
+                self.violation(format!("{what} to {}, where the caller is", self.path(group)));
             }
         }
         if self.groups[group].denied {

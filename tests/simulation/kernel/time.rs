@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CPU, Event, FREEZER, GroupId, Hand, Life, Object, SELF, THROTTLE, V2, World};
+use super::{CPU, Event, FREEZER, FrozenBy, GroupId, Life, Object, SELF, THROTTLE, V2, World};
 
 impl World {
     pub(super) fn notify(&mut self, group: GroupId) {
@@ -92,14 +92,14 @@ impl World {
         self.note(|| "--- all is calm".into());
         (self.faults, self.churn, self.descriptor_limit) = (0, 0, usize::MAX);
         self.acts = 0;
-        let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("nobody removes it"));
+        let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("it is never removed"));
         for group in &mut self.groups {
             (group.busy, group.denied) = (false, false);
-            // Inside of a target it is for the library to undo, while it is at it and sees for whom.
+            // Inside of a target it is for the library to undo, while its reap is under way and it can see which members are held.
             let reaped = group.target.is_some_and(|target| self.targets[target].live);
-            let theirs = !reaped || self.strangers;
-            // A reap that lost the right to thaw has left it frozen, and others may wait for whom it holds.
-            if theirs && (group.frozen == Some(Hand::Theirs) || !reaped) {
+            let theirs = !reaped || self.has_unmapped;
+            // A reap that lost the right to thaw has left it frozen, and other reaps may wait for the processes that it holds.
+            if theirs && (group.frozen == Some(FrozenBy::Others) || !reaped) {
                 group.frozen = None;
             }
         }
@@ -108,12 +108,12 @@ impl World {
             if process.pid == SELF {
                 process.groups = own;
             }
-            // v1 does not show a stranger, and `cgroup.kill` spares who has no leader: nobody else will see to it.
-            process.killed |= process.nature.stranger || process.nature.leaderless;
+            // v1 does not list an unmapped process, and `cgroup.kill` does not reach one without a leader thread.
+            process.killed |= process.nature.unmapped || process.nature.leaderless;
             process.nature.foreign = false;
             process.nature.stuck = false;
             process.nature.freeze = Duration::ZERO;
-            if std::mem::take(&mut process.nature.hangs) && process.life == Life::Dying {
+            if std::mem::take(&mut process.nature.hangs) && process.life == Life::Exiting {
                 let ino = process.ino;
                 self.plan(Duration::ZERO, Event::Exited(ino));
             }
