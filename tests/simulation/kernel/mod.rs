@@ -1,9 +1,12 @@
 //! A model of the kernel's cgroups: three hierarchies (v1 freezer, v1 cpu, v2), processes, pidfds, and the parts
 //! of /proc that the library reads. Time is virtual and every choice comes from one seed.
 //!
-//! It is as hostile as it is told to be: any call may fail, other parties may act between any two calls, pids are
-//! given out again at once, notifications come late, twice or never. Each thing that the library must not do is
-//! a violation`, noted where it happens.
+//! A history says how hostile it is: any call may fail, other parties may act between any two calls, pids are given
+//! out again at once, notifications come late, twice or never. What the library must not do is noted as a violation
+//! when it happens.
+//!
+//! The types are here. `groups` and `processes` are the state and what changes it, `time` is what happens by itself,
+//! `files` what is read, `calls` the system calls with their failures, and `rules` what the library must not do.
 
 mod calls;
 mod files;
