@@ -139,7 +139,7 @@ impl Reaper {
     ///   are, the target is thawed, and frozen again in the next attempt.
     /// - A freeze from outside that has held the target for this long is reported as
     ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). It is noticed in the first attempt where
-    ///   the target is in the v1 freezer's hierarchy; elsewhere from the fourth attempt on, and at the longest wait in
+    ///   the target is in the v1 freezer's hierarchy; for other targets from the fourth attempt on, and at the longest wait in
     ///   every fourth.
     pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
         self.freeze_timeout = timeout;

@@ -62,7 +62,7 @@ pub(crate) use self::target::Target;
 use crate::metrics::Metrics;
 use crate::sys::Sys;
 
-/// Asks for an [`Input::Event`](crate::machine::Input::Event) on each notification from the descriptor, until
+/// Asks for an [`Input::Notified`](crate::machine::Input::Notified) on each notification from the descriptor, until
 /// that is closed.
 pub(crate) type Watch<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Result<()>;
 

@@ -334,7 +334,7 @@ fn try_handle<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<Option<Ar
         Err(error) if meaning(Call::Cgroup, &error) == Meaning::Denied => return Ok(None),
         Err(error) => return Err(error),
     };
-    // The handle is the inode number on 64-bit kernels from 5.5 on. Elsewhere it opens nothing, or another directory.
+    // The handle is the inode number on 64-bit kernels from 5.5 on. On others it opens nothing, or another directory.
     match sys.open_identity(&root, stat.ino) {
         Ok(opened) => {
             let same = Id::of(&sys.stat(Some(&opened), c"")?) == Id::of(stat);

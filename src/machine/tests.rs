@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::reaper::Signal;
 
 const MS: Duration = Duration::from_millis(1);
 const ZERO: Span = Span::ZERO;

@@ -1,0 +1,203 @@
+//! The course of one attempt: freeze, kill or signal, thaw.
+
+use super::Machine;
+use super::STUBBORN;
+use super::action::{Action, Attempt, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed};
+use super::freezer::Freezer;
+use super::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
+use crate::outcome::UsedMethod;
+use crate::reaper::KillMethod;
+use crate::time::{Instant, Span};
+
+/// At the slowest pace, one attempt in so many looks for external freezes.
+const EXTERNAL_EVERY: u32 = 4;
+
+/// How long an end is put off for a thaw that fails. What fails for longer does not pass.
+const LAST_THAW: Span = Span::from_millis(10_000);
+
+impl Machine {
+    /// Begins an attempt to kill.
+    pub(super) fn attempt(&self) -> Action {
+        if self.ladder == Ladder::FreezeFirst { Action::Freeze } else { Action::Kill(self.kill_by()) }
+    }
+
+    /// How SIGKILL is sent now.
+    pub(super) fn kill_by(&self) -> KillBy {
+        let last = matches!(self.phase, Phase::Ending(_));
+        match self.method {
+            _ if self.freezer.is_ours() => KillBy::Signals(self.freezer.members()),
+            KillMethod::Auto if self.attempts < STUBBORN && !last => KillBy::Cheapest,
+            KillMethod::Auto => KillBy::CgroupKillAndSignals,
+            KillMethod::CgroupKill => KillBy::CgroupKill,
+            KillMethod::Freezer | KillMethod::Pidfd => KillBy::Signals(Members::Running),
+        }
+    }
+
+    pub(super) fn on_killed(&mut self, now: Instant, attempt: Attempt) -> Action {
+        let by = self.kill_by();
+        self.signalled = self.signalled.saturating_add(attempt.signalled);
+        if attempt.method.is_some() {
+            let frozen = self.freezer == Freezer::Frozen;
+            self.used = if frozen { Some(UsedMethod::Freezer) } else { attempt.method };
+        }
+        // `cgroup.kill` alone does not reach processes whose leader has exited, and does not tell members that joined
+        // after it: at a deadline there is more to do.
+        let partial = attempt.method == Some(UsedMethod::CgroupKill) && by != KillBy::CgroupKillAndSignals;
+        let all = attempt.reach == Reach::All && !partial;
+        self.sigkill = if all { Sigkill::Sent } else { Sigkill::Due };
+        if attempt.reach == Reach::Unfinished {
+            self.pending = Pending::Kill;
+            return Action::Yield;
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        if attempt.reach == Reach::Unsafe && matches!(self.ladder, Ladder::Direct { .. }) {
+            self.ladder = Ladder::FreezeFirst;
+            return Action::Freeze;
+        }
+        // Signals that are unsafe because a freeze did not complete may be safe in the next one.
+        let refused = match attempt.reach {
+            Reach::Denied => true,
+            Reach::Unsafe => self.ladder != Ladder::FreezeFirst,
+            _ => false,
+        };
+        if self.count_refusal(refused) && !matches!(self.phase, Phase::Ending(_)) {
+            return self.end(End::Denied);
+        }
+        self.freezer.release();
+        // After the first attempt, and each that found new members, the target is about to change.
+        let changing = self.attempts == 1 || attempt.signalled > 0;
+        self.pace.set_probes(changing && attempt.notice != ExitNotice::Prompt);
+        self.pace.attempted(now);
+        // Tasks that v1 keeps frozen keep SIGKILL pending until they are thawed, by whichever party they were frozen.
+        // Few of those that have lasted for long are newly frozen.
+        let seldom = self.pace.is_slowest() && self.held_since.is_none();
+        if self.attempts > STUBBORN && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
+            return Action::ThawExternal;
+        }
+        self.thaw_for_sigkill()
+    }
+
+    /// Undoes what keeps SIGKILL pending.
+    fn thaw_for_sigkill(&self) -> Action {
+        Action::Thaw(if self.freezer.is_ours() { ThawScope::All } else { ThawScope::V1 })
+    }
+
+    /// The answer to the grace signal.
+    pub(super) fn on_signalled(&mut self, now: Instant, attempt: Attempt) -> Action {
+        self.signalled = self.signalled.saturating_add(attempt.signalled);
+        let Phase::Grace { signal: GraceSignal::ToSend(signal), until } = self.phase else {
+            return self.wait(now);
+        };
+        match attempt.reach {
+            Reach::Unfinished => {
+                self.pending = Pending::Signal(signal);
+                return Action::Yield;
+            }
+            Reach::Unsafe if self.freezer != Freezer::Frozen && self.ladder != Ladder::DirectOnly => {
+                return Action::Freeze;
+            }
+            // No process got it, or not every one: it is sent again.
+            Reach::Denied if attempt.method.is_none() => self.pace.back_off(now),
+            Reach::Failed => self.pace.back_off(now),
+            Reach::All | Reach::Denied | Reach::Unsafe => {
+                self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
+                self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
+                self.pace.attempted(now);
+            }
+        }
+        self.freezer.release();
+        // So that frozen members can act on it.
+        Action::Thaw(ThawScope::All)
+    }
+
+    pub(super) fn on_froze(&mut self, now: Instant, froze: Froze) -> Action {
+        let since = self.freezer.freezing_since().unwrap_or(now);
+        let timed_out = now.saturating_since(since) >= self.freeze_timeout;
+        match (froze, self.phase) {
+            (Froze::Frozen, phase) => {
+                self.freezer = Freezer::Frozen;
+                match phase {
+                    Phase::Grace { signal: GraceSignal::ToSend(signal), .. } => {
+                        Action::Signal(signal, Members::Frozen)
+                    }
+                    _ => Action::Kill(self.kill_by()),
+                }
+            }
+            // At the deadline there is no time to wait for it.
+            (Froze::Freezing, Phase::Grace { .. } | Phase::Killing) if !timed_out => {
+                self.freezer.freezing(now);
+                self.wait(now)
+            }
+            (Froze::Freezing, Phase::Killing | Phase::Ending(_)) => {
+                self.freezer = Freezer::ThawDue { failing_since: None };
+                Action::Kill(self.kill_by())
+            }
+            (Froze::Freezing | Froze::Unavailable, Phase::Grace { until, .. }) => {
+                // There is no safe way to send the signal.
+                if froze == Froze::Freezing {
+                    self.freezer = Freezer::ThawDue { failing_since: None };
+                }
+                self.freezer.release();
+                self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
+                Action::Thaw(ThawScope::All)
+            }
+            (Froze::Unavailable, _) => {
+                self.freezer.release();
+                if self.method == KillMethod::Auto {
+                    self.ladder = Ladder::DirectOnly;
+                    return Action::Kill(self.kill_by());
+                }
+                if self.count_refusal(true) {
+                    return self.end(End::Denied);
+                }
+                self.pace.back_off(now);
+                self.wait(now)
+            }
+        }
+    }
+
+    pub(super) fn on_thawed_external(&mut self, thawed: Thawed) -> Action {
+        self.pending = Pending::ThawAfterExternal(thawed);
+        self.thaw_for_sigkill()
+    }
+
+    pub(super) fn on_thawed(&mut self, now: Instant, thawed: Thawed) -> Action {
+        let pending = self.take_pending();
+        let failing_since = match thawed {
+            Thawed::All | Thawed::HeldFromOutside => {
+                self.freezer = Freezer::Thawed;
+                None
+            }
+            Thawed::Denied | Thawed::Failed => self.freezer.thaw_failed(now),
+        };
+        let end = match (self.phase, pending) {
+            (Phase::Ending(end), _) => Some(end),
+            (_, Pending::ThawThenDone(outcome)) => Some(End::Done(outcome)),
+            _ => None,
+        };
+        if let Some(end) = end {
+            let Some(since) = failing_since else { return Action::Finish(end) };
+            let denied = thawed == Thawed::Denied && self.count_refusal(true);
+            if denied || now.saturating_since(since) >= LAST_THAW {
+                return Action::Finish(end);
+            }
+            self.pace.retry(now);
+            return self.wait(now);
+        }
+        let external = match pending {
+            Pending::ThawAfterExternal(external) => external,
+            _ => Thawed::All,
+        };
+        let held = match thawed.max(external) {
+            Thawed::All => {
+                self.held_since = None;
+                return self.wait(now);
+            }
+            Thawed::Failed => return self.wait(now),
+            Thawed::HeldFromOutside => End::FrozenByAncestor,
+            Thawed::Denied => End::Denied,
+        };
+        let since = *self.held_since.get_or_insert(now);
+        if now.saturating_since(since) >= self.freeze_timeout { self.end(held) } else { self.wait(now) }
+    }
+}

@@ -1,0 +1,80 @@
+//! The states that a [`Machine`](super::Machine) is made of.
+
+use super::action::{End, Thawed};
+use crate::outcome::Outcome;
+use crate::reaper::Signal;
+use crate::time::Instant;
+
+/// Attempts in a row that found members never signalled before, after which a target is frozen first.
+pub(super) const STORM: u8 = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The members may end by themselves until then.
+    Grace { signal: GraceSignal, until: Instant },
+    /// SIGKILL is sent.
+    Killing,
+    /// How it ends is decided. A thaw of ours is outstanding, or SIGKILL at the deadline.
+    Ending(End),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GraceSignal {
+    ToSend(Signal),
+    Sent,
+}
+
+/// What an attempt begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ladder {
+    /// With the kill. `storm`: attempts in a row that found new members.
+    Direct { storm: u8 },
+    /// With a freeze.
+    FreezeFirst,
+    /// With the kill, for the target cannot be frozen, or must not.
+    DirectOnly,
+}
+
+/// What the machine does with the next answer, or with the wake-up after a yield.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// Nothing is pending: a wake-up begins with a check.
+    Nothing,
+    /// The attempt to kill goes on.
+    Kill,
+    /// The grace signal goes on.
+    Signal(Signal),
+    /// The removal goes on.
+    Removal,
+    /// The target's own thaw follows that of external freezes, which came to this.
+    ThawAfterExternal(Thawed),
+    /// The reap is done once the target is thawed.
+    ThawThenDone(Outcome),
+}
+
+/// Whether SIGKILL was sent to every member that was there at the last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sigkill {
+    /// No complete attempt has reached some.
+    Due,
+    Sent,
+}
+
+impl Ladder {
+    /// An attempt found new members.
+    pub(super) fn count_storm(&mut self) {
+        if let Ladder::Direct { storm } = self {
+            *storm += 1;
+            if *storm >= STORM {
+                *self = Ladder::FreezeFirst;
+            }
+        }
+    }
+
+    /// An attempt found the same members as the one before.
+    pub(super) fn reset_storm(&mut self) {
+        if let Ladder::Direct { storm } = self {
+            *storm = 0;
+        }
+    }
+}
