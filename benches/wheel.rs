@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench wheel -- [--quick]`
 //!
-//! Not by criterion, which measures one contender after the other: what counts are ratios, so in each round every
-//! contender does the same operations in random order, and a busy moment of the machine hits them all alike.
+//! Without criterion, which measures one contender after the other. The result is a ratio, so in each round every
+//! contender does the same operations, in random order, and a busy moment of the machine affects all of them.
 
 #[allow(dead_code, unreachable_pub, reason = "the library's own, where all of it is used")]
 #[path = "../src/wheel.rs"]
@@ -24,7 +24,7 @@ const SPAN: u64 = 10_000;
 
 const LIVE: &str = "some timer is live";
 
-/// Keeps a deadline for each of some small numbers.
+/// Keeps a deadline for each of its keys, which are small numbers.
 trait Timers {
     /// Sets the deadline of a key that may have one.
     fn schedule(&mut self, key: usize, deadline: u64);
@@ -58,7 +58,7 @@ impl Timers for Ours {
     }
 }
 
-/// By deadline and key, and each key's deadline, to find it again. (A set is a map to nothing.)
+/// Ordered by deadline and key, with the deadline of each key, to find its entry. (A set is a map to nothing.)
 #[derive(Default)]
 struct Tree {
     tree: BTreeSet<(u64, usize)>,
@@ -96,12 +96,12 @@ impl Timers for Tree {
     }
 }
 
-/// What is cancelled stays in the heap until it comes up, or until it is more than half of the heap.
+/// A cancelled entry stays in the heap until it is the first, or until such entries are more than half of the heap.
 #[derive(Default)]
 struct Heap {
     /// Deadline, key, and which of the key's schedules it is.
     heap: BinaryHeap<Reverse<(u64, usize, u32)>>,
-    /// Of each key the schedule that holds, and whether one does.
+    /// The valid schedule of each key, and whether it has one.
     keys: Vec<(u32, bool)>,
     live: usize,
 }
@@ -150,7 +150,7 @@ struct Published {
 
 impl Timers for Published {
     fn schedule(&mut self, key: usize, deadline: u64) {
-        // Of a key that has none it is an error, and nothing happens.
+        // For a key without a timer this is an error, without effect.
         let _ = self.wheel.cancel(&key);
         let delay = Duration::from_millis(deadline - self.now);
         let entry = Rc::new(IdOnlyTimerEntry { id: key, delay });
@@ -191,7 +191,8 @@ fn new(index: usize) -> Box<dyn Timers> {
     }
 }
 
-/// The first: of keys never seen, memory for them included. The last: to the next deadline, where whoever is due is taken out and scheduled again.
+/// `schedule` is of new keys, with the memory for them. `expire + schedule` advances to the next deadline, takes out
+/// the keys that are due, and schedules them again.
 const OPERATIONS: [&str; 4] = ["schedule", "schedule + cancel", "reschedule", "expire + schedule"];
 
 struct Dice(u64);
@@ -209,7 +210,7 @@ impl Dice {
 /// Nanoseconds that each of `OPERATIONS` takes with `live` timers.
 fn measure(contender: usize, live: usize, batch: usize, seed: u64) -> [f64; 4] {
     let mut dice = Dice(seed);
-    // Drawn beforehand: the dice are no part of the work.
+    // Drawn before: the random numbers are not part of the work.
     let delays: Vec<u64> = (0..live.max(batch)).map(|_| 1 + dice.throw(SPAN)).collect();
     let keys: Vec<usize> = (0..batch).map(|_| dice.throw(live as u64) as usize).collect();
     let each = |start: Instant, count: usize| start.elapsed().as_secs_f64() * 1e9 / count as f64;
@@ -221,7 +222,7 @@ fn measure(contender: usize, live: usize, batch: usize, seed: u64) -> [f64; 4] {
     }
     let schedule = each(start, live);
 
-    // First of the rest, for what was cancelled may leave something behind.
+    // First, because cancelled timers may leave entries behind.
     let mut due = Vec::with_capacity(live);
     let (mut expired, mut next) = (0, delays.iter().cycle());
     let start = Instant::now();
@@ -234,7 +235,7 @@ fn measure(contender: usize, live: usize, batch: usize, seed: u64) -> [f64; 4] {
     }
     let expire = each(start, expired);
 
-    // Where it stands now, so that all that follows lies ahead of it.
+    // The current time, so that all later deadlines are after it.
     let now = timers.expire(&mut due);
     due.drain(..).for_each(|key| timers.schedule(key, now + SPAN));
     let start = Instant::now();
@@ -262,7 +263,7 @@ fn main() {
     let smoke = !args.iter().any(|arg| arg == "--bench");
     let quick = smoke || args.iter().any(|arg| arg == "--quick");
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    let mut bars = Vec::new();
+    let mut requirements = Vec::new();
     println!("### Timers: ns an operation, medians; in brackets how much longer than this crate's\n");
     for live in [1, 1_000, 100_000, 1_000_000] {
         let (rounds, batch) = match (smoke, quick, live) {
@@ -299,11 +300,12 @@ fn main() {
         }
         println!();
         if live == 100_000 {
-            bars = vec![(medians[0][1], 30.0, true), (medians[1][1] / medians[0][1], 5.0, false)];
+            requirements = vec![(medians[0][1], 30.0, true), (medians[1][1] / medians[0][1], 5.0, false)];
         }
     }
-    for ((value, bar, at_most), what) in
-        bars.into_iter().zip(["ns for schedule + cancel at 100 000 live", "times faster there than BTreeMap"])
+    for ((value, bar, at_most), what) in requirements
+        .into_iter()
+        .zip(["ns for schedule + cancel at 100 000 live", "times faster there than BTreeMap"])
     {
         let met = if at_most { value <= bar } else { value >= bar };
         let sign = if at_most { "<=" } else { ">=" };

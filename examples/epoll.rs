@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 REACTOR => {
                     let completed = reactor.turn(Some(Duration::ZERO))?;
                     println!("reactor: {completed} completed");
-                    // With the first reap done, the other party hangs up.
+                    // After the first reap the other end of the socket is closed.
                     if completed > 0 {
                         other_end = None;
                     }

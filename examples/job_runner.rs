@@ -1,8 +1,8 @@
 //! Runs jobs, each in a cgroup of its own, and leaves nothing of them behind.
 //!
-//! A job is over when its main process exits. What else it started and left running, however well it hid
-//! (`setsid`, double fork), is in the job's cgroup still, and is reaped. On Ctrl-C or SIGTERM all jobs are:
-//! politely first, then by force.
+//! A job is over when its main process exits. Processes that it has left running, also after `setsid` or a double
+//! fork, are still in the job's cgroup, and are killed. On Ctrl-C or SIGTERM all jobs are reaped: SIGTERM first,
+//! SIGKILL after a grace.
 //!
 //! One thread and one loop: signals, exits of children and the reactor all come through the same poll.
 //!
@@ -91,7 +91,7 @@ fn run(mut commands: Vec<String>) -> Result<(), Box<dyn Error>> {
                     reactor.turn(Some(Duration::ZERO))?;
                 }
                 CHILDREN => {
-                    // Emptied first: an exit after the look below writes to it again.
+                    // Emptied first: an exit after the check below writes to it again.
                     drain(&mut children)?;
                     for job in jobs.iter_mut().filter(|job| job.exited.is_none()) {
                         job.exited = job.main.try_wait()?;
@@ -131,7 +131,7 @@ fn start(command: String, dir: PathBuf) -> Result<Job, Box<dyn Error>> {
         .arg(&dir)
         .args(command.split_whitespace())
         .stdin(Stdio::null())
-        // Else the terminal sends Ctrl-C to the jobs as well.
+        // Otherwise the terminal sends Ctrl-C to the jobs as well.
         .process_group(0)
         .spawn()?;
     println!("{command}: started as pid {}", main.id());
@@ -144,7 +144,7 @@ fn enter(dir: &Path, program: &str, args: &[&str]) -> Result<(), Box<dyn Error>>
     Err(Command::new(program).args(args).exec().into())
 }
 
-/// Says how a job ended, once its main process and all others have; false if they have not all.
+/// Prints how a job ended, once its main process and all others have ended. Returns whether they have.
 fn report(job: &mut Job) -> bool {
     let (Some(status), Some(reap)) = (job.exited, &job.reap) else { return true };
     let Some(result) = reap.try_wait() else { return true };
@@ -185,7 +185,7 @@ fn drain(socket: &mut UnixStream) -> io::Result<()> {
 /// A job that ends and leaves processes running.
 fn leave_orphans() -> Result<(), Box<dyn Error>> {
     for _ in 0..3 {
-        // In a process group of its own, where a signal to the job's group would not find it.
+        // In a process group of its own, which a signal to the job's process group does not reach.
         let orphan = Command::new("sleep").arg("1000").process_group(0).spawn()?;
         println!("orphan {}", orphan.id());
     }

@@ -1,7 +1,7 @@
 //! A reactor on a thread of its own, with a [`Remote`](cgroup_reaper::Remote) as its front.
 //!
-//! For programs without an event loop, or with one that is to be kept free of the kernel's work: handing a
-//! reap over is cheap, and all else happens on the reactor's thread.
+//! For programs without an event loop, or with one that must not wait for the kernel: handing over a reap is cheap,
+//! and the rest happens on the reactor's thread.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Some(mut groups) = common::Groups::new()? else { return Ok(()) };
     let dirs = [groups.sleepers("one", 1)?, groups.sleepers("two", 2)?, groups.sleepers("three", 3)?];
 
-    // These three lines are all of it.
+    // These three lines start it.
     let mut reactor = Reactor::new()?;
     let remote = reactor.remote();
     let thread = thread::spawn(move || reactor.run());

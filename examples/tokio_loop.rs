@@ -16,8 +16,8 @@ use tokio::io::unix::AsyncFd;
 
 /// Drives a reactor as a task, for as long as the runtime lives.
 async fn drive(reactor: Reactor) -> io::Result<()> {
-    // Since tokio 1.54 there is an unsafe twin to call instead, whose caller vouches that the value keeps its
-    // descriptor. A reactor does, so this is as good, and needs no `unsafe`.
+    // tokio 1.54 has an unsafe variant as well, whose caller guarantees that the value keeps its descriptor. A reactor
+    // does, so this variant is as good.
     #[allow(deprecated)]
     let mut reactor = AsyncFd::with_interest(reactor, Interest::READABLE)?;
     loop {

@@ -17,7 +17,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Makes the directory. `None`, with a line that says so, where the caller has no right to.
+    /// Makes the directory. Without the right to, it prints that and returns `None`.
     pub fn new() -> Result<Option<Groups>, Box<dyn Error>> {
         let name = format!("cgroup-reaper-example-{}", std::process::id());
         for root in ROOTS.map(Path::new) {
@@ -59,7 +59,7 @@ impl Groups {
 impl Drop for Groups {
     fn drop(&mut self) {
         for child in &mut self.children {
-            // Most are dead already, and were not waited for so far.
+            // Most have been killed already, and are waited for here.
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -1,5 +1,5 @@
-//! What a caller may name: words of signals and methods, places that are cgroups (on a made-up kernel), and places
-//! that are none (in a temporary directory).
+//! The names that a caller may give: signals, methods, cgroup directories (on a simulated kernel), and directories
+//! that are no cgroups (in a temporary directory).
 #![no_main]
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use cgroup_reaper::properties;
 use libfuzzer_sys::fuzz_target;
 
-/// No cgroup; nothing in it is to be touched.
+/// A directory that is no cgroup. Nothing in it may be changed.
 static PLAIN: LazyLock<PathBuf> = LazyLock::new(|| {
     let plain = std::env::temp_dir().join("cgroup-reaper-fuzz");
     let _ = fs::remove_dir_all(&plain);

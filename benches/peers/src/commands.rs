@@ -1,7 +1,7 @@
 //! Programs that remove a container, against `cgreap` on the same container's cgroups: runc and crun, where they
 //! are installed. Each time includes the start of the program.
 //!
-//! libcgroup's cgdelete is not among them: it kills nobody, but moves the members to the parent.
+//! libcgroup's cgdelete is not among them: it does not kill the members, but moves them to the parent.
 
 use std::error::Error;
 use std::fs;
@@ -32,7 +32,7 @@ pub fn compare(bases: &Bases) -> Result<(), Box<dyn Error>> {
             Err(error) => println!("\nSKIP {}: {error}", runtime.name),
         }
     }
-    println!("SKIP cgdelete: it kills nobody");
+    println!("SKIP cgdelete: it does not kill");
     Ok(())
 }
 
@@ -47,7 +47,7 @@ struct Runtime {
 impl Runtime {
     fn new(name: &'static str, bases: &Bases) -> io::Result<Runtime> {
         let bundle = Path::new(SCRATCH).join(name);
-        // The memory of a run that was interrupted, whose container is gone.
+        // The state of an interrupted run, whose container is gone.
         let _ = fs::remove_dir_all(&bundle);
         fs::create_dir_all(bundle.join("rootfs"))?;
         let cgroup = Path::new("/").join(&bases.name).join(name);
@@ -82,7 +82,7 @@ impl Runtime {
 
     fn start(&self) -> io::Result<()> {
         run(self.command().args(["run", "--detach", "bench"]))?;
-        // Some say that all is well and have started nothing.
+        // Some programs report success without having started a container.
         if self.directories().is_empty() { Err(io::Error::other("it made no cgroup")) } else { Ok(()) }
     }
 
@@ -109,9 +109,9 @@ impl Runtime {
             run(Command::new(cgreap).args(&directories))?;
             ours.push(begun.elapsed().as_secs_f64() * 1e3);
             if !self.directories().is_empty() {
-                return Err(io::Error::other("cgreap has left something"));
+                return Err(io::Error::other("cgreap has left a directory"));
             }
-            // What the runtime remembers of it.
+            // The runtime's state of the container.
             self.delete()?;
         }
         println!("\n### A container of one process, {} made by {}, ms\n", self.cgroup.display(), self.name);
@@ -130,7 +130,7 @@ impl Runtime {
     }
 }
 
-/// Runs a program to its end; what it complains of is the error.
+/// Runs a program to its end. Its stderr is the error.
 fn run(command: &mut Command) -> io::Result<()> {
     // Not through a pipe, which what it starts would hold open.
     let complaints = Path::new(SCRATCH).join("complaints");

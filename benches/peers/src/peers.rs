@@ -1,7 +1,7 @@
 //! Other crates that kill what is in a cgroup and remove it, each used as its documentation says.
 //!
-//! None of them waits for many at once, or tells of the end of one: what their caller has to add is added here,
-//! as briefly as it can be.
+//! None of them waits for many groups at once, or reports the end of one. What their caller has to add is added here,
+//! with as little code as possible.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ use processkit::{Mechanism, ProcessGroup};
 use crate::program::contender::{Card, Contender, Contenders, Family, Kind};
 use crate::program::groups::{Bases, Group, Place};
 
-/// Between two tries of a caller that has nothing to wait for.
+/// The pause between two checks, for crates that offer nothing to wait for.
 const PAUSE: Duration = Duration::from_micros(100);
 
 pub fn all(bases: &Bases) -> io::Result<Contenders> {
@@ -88,7 +88,7 @@ impl CgroupsRs {
     }
 
     fn v1(base: &Path) -> CgroupsRs {
-        let card = card("cgroups-rs v1 (cpu), a look each 0.1 ms", Place::Plain, 1000);
+        let card = card("cgroups-rs v1 (cpu), a check each 0.1 ms", Place::Plain, 1000);
         CgroupsRs { card, base: base.into(), cgroups: Vec::new() }
     }
 }
@@ -127,7 +127,7 @@ impl Contender for CgroupsRs {
         while !left.is_empty() {
             left.retain(|&index| {
                 let cgroup = &self.cgroups[index];
-                // Its delete on v1 sleeps 10 ms and more where somebody is left.
+                // On v1 its delete sleeps 10 ms and more while there are members.
                 if !cgroup.v2() && !cgroup.procs().is_empty() || cgroup.delete().is_err() {
                     return true;
                 }
@@ -209,7 +209,7 @@ impl Contender for Youki {
 }
 
 /// processkit: groups of its own, which take in the members of ours beforehand; `kill_all`, then the drop, which
-/// looks each 2 ms and removes.
+/// checks every 2 ms and removes.
 struct ProcessKit {
     card: Card,
     procs: PathBuf,
@@ -218,7 +218,7 @@ struct ProcessKit {
 
 impl ProcessKit {
     fn new(base: &Path) -> ProcessKit {
-        let card = card("processkit v2, a look each 2 ms", Place::V2, 1000);
+        let card = card("processkit v2, a check each 2 ms", Place::V2, 1000);
         // The root's: where this program is.
         let procs = base.parent().unwrap_or(base).join("cgroup.procs");
         ProcessKit { card, procs, groups: Vec::new() }

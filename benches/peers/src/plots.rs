@@ -20,7 +20,7 @@ fn colour(index: usize) -> RGBColor {
 }
 
 pub fn draw(report: &Report) -> Result<(), Box<dyn Error>> {
-    // A quick look is for the eye of whoever runs it, not to be kept.
+    // The figures of a quick run are too rough to be kept.
     if report.sizes().last().is_none_or(|&largest| largest < 1000) {
         println!("no plots: they need a whole run");
         return Ok(());

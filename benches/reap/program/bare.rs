@@ -1,5 +1,5 @@
-//! The bare loops: the least that the kernel allows for the same work, with the checks left out that make it
-//! safe. Several variants, of which the best one counts.
+//! The bare loops: the fewest system calls for the same work, without the checks that make it safe. There are several
+//! variants, of which the best counts.
 
 use std::ffi::CStr;
 use std::io;
@@ -12,7 +12,7 @@ use super::sys::{self, Epoll, Inotify};
 
 const EDGE_OF_EVENTS: i32 = libc::EPOLLPRI | libc::EPOLLET;
 
-/// Whether anybody lives in the group whose `cgroup.events` this is.
+/// Whether the group of this `cgroup.events` is populated.
 fn populated(events: &OwnedFd) -> io::Result<bool> {
     let mut buffer = [0; 64];
     let n = sys::read(events, &mut buffer, 0)?;
@@ -44,7 +44,7 @@ fn members(group: &Group) -> io::Result<Vec<OwnedFd>> {
         .collect()
 }
 
-/// Waits for the exit of each, the last listed first: it tends to be the last to die.
+/// Waits for the exit of each, the last listed first: it is mostly the last to exit.
 fn wait_for(mut members: Vec<OwnedFd>) -> io::Result<()> {
     while let Some(member) = members.pop() {
         sys::poll(&member, libc::POLLIN, -1)?;
@@ -63,7 +63,7 @@ fn wait_for_all(
     while finish.left > 0 {
         epoll.wait(&mut ready)?;
         for index in ready.drain(..) {
-            // The one that was waited for, and then those that are dead as well.
+            // The one that was waited for, and then the others that have exited.
             members[index].pop();
             while let Some(member) = members[index].last() {
                 if !sys::poll(member, libc::POLLIN, 0)? {
@@ -104,7 +104,7 @@ impl Finish {
     }
 }
 
-/// How the end of a v2 group is heard of.
+/// How the loop is notified that a v2 group is empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Hear {
     /// `cgroup.events` in an epoll, from before the kill.
@@ -216,7 +216,7 @@ pub struct V1 {
     epoll: Epoll,
     /// Yield the CPU between two reads of the freezer's state.
     gentle: bool,
-    /// Look for the exits by poll(2) where there is but one group.
+    /// Wait for the exits by poll(2) if there is only one group.
     direct: bool,
 }
 
@@ -227,7 +227,7 @@ impl V1 {
     }
 
     pub fn freezer(name: &'static str, gentle: bool) -> io::Result<V1> {
-        // Who spins holds up those it waits for, for seconds where they are many.
+        // A loop that spins takes the CPU from the exits it waits for, for seconds if there are many.
         let most = if gentle { usize::MAX } else { 100 };
         let card = Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer, most };
         Ok(V1 { card, epoll: Epoll::new()?, gentle, direct: true })

@@ -22,7 +22,7 @@ pub enum Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Ours,
-    /// Ours in the loop of somebody else.
+    /// This crate in another event loop.
     Embedded,
     Bare,
     Original,
@@ -36,14 +36,14 @@ pub struct Card {
     pub kind: Kind,
     pub family: Family,
     pub place: Place,
-    /// Groups at once that it is given at most, for the sake of time.
+    /// The most groups it is given at once, to limit the time of the benchmark.
     pub most: usize,
 }
 
 pub trait Contender {
     fn card(&self) -> &Card;
 
-    /// What is no part of the work: names and buffers.
+    /// Prepares what is not part of the work: names and buffers.
     fn prepare(&mut self, _groups: &[Group]) {}
 
     /// The same, once the members are there: each group's, in its order.
@@ -55,8 +55,8 @@ pub trait Contender {
     /// time that each took from its own start.
     fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>>;
 
-    /// Works on groups that can't end until `until`, as `reap` would, and says how often it woke up. Then,
-    /// when `release` has let them, brings them to their end.
+    /// Reaps groups that cannot become empty until `until`, and reports how often it woke up. After `release` it completes
+    /// the reaps.
     fn wait(&mut self, _groups: &[Group], _phases: &mut dyn Phases) -> io::Result<bool> {
         Ok(false)
     }
@@ -105,7 +105,7 @@ impl Ours {
         })
     }
 
-    /// In an epoll of somebody else's, level-triggered.
+    /// In an epoll of the embedding program, level-triggered.
     pub fn nested(self, name: &'static str) -> io::Result<Ours> {
         let outer = Epoll::new()?;
         outer.add(self.reactor.as_fd(), libc::EPOLLIN, 0)?;

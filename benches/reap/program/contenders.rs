@@ -1,4 +1,4 @@
-//! Who takes part in which case.
+//! The contenders of each case.
 
 use std::io;
 
@@ -70,7 +70,7 @@ pub fn for_many() -> io::Result<Contenders> {
     ])
 }
 
-/// Where thousands of processes have to be made for each.
+/// For cases that need thousands of processes for each contender.
 pub fn for_most() -> io::Result<Contenders> {
     Ok(vec![
         Box::new(ours_v2()?),

@@ -1,4 +1,4 @@
-//! What a reap takes in system calls, allocations, memory and descriptors. Counted, not timed.
+//! The system calls, allocations, memory and descriptors of a reap. Counted, not timed.
 
 use std::fs;
 use std::io;
@@ -41,8 +41,8 @@ impl Bench<'_> {
         let mut lots = Vec::new();
         // Two lots for the system calls, two for the allocations, each time the first to warm up.
         for size in [1, count, count, count] {
-            let groups = self.nursery.groups(base, size)?;
-            self.nursery.populate(&groups, 1, false)?;
+            let groups = self.member_maker.groups(base, size)?;
+            self.member_maker.populate(&groups, 1, false)?;
             lots.push(groups);
         }
         std::thread::sleep(super::REST);
@@ -83,10 +83,10 @@ impl Bench<'_> {
         let Some(base) = self.bases.get(card.place) else { return Ok(()) };
         let (mut sizes, mut descriptors) = (Vec::new(), 0.0);
         for prefix in ["g".to_owned(), "g".repeat(LONGER + 1)] {
-            let groups = self.nursery.named(base, count, &prefix)?;
-            self.nursery.populate(&groups, 1, false)?;
+            let groups = self.member_maker.named(base, count, &prefix)?;
+            self.member_maker.populate(&groups, 1, false)?;
             std::thread::sleep(super::REST);
-            // A new one each time: the memory of an old one serves again.
+            // A new one each time: an old one would reuse its memory.
             let mut ours = new()?;
             ours.prepare(&groups[..1]);
             ours.spawn()?;
@@ -96,7 +96,7 @@ impl Bench<'_> {
             let (bytes, open) = (alloc::bytes(), open_files()?);
             handles.append(&mut ours.spawn()?);
             let each = |now: u64, before: u64| (now as f64 - before as f64) / (count - 1) as f64;
-            // The reapers are the caller's, and their paths were there before.
+            // The reapers with their paths belong to the caller, and were allocated before.
             let path = groups[1].path.as_bytes().len() as f64;
             sizes.push((each(alloc::bytes(), bytes), path));
             descriptors = each(open_files()?, open);

@@ -1,4 +1,4 @@
-//! Where the groups are, making them, filling them, and clearing up.
+//! Makes the groups and their members, and removes them.
 //!
 //! Everything is below `cgroup-reaper-bench-<pid>`, directly below the root of a hierarchy.
 
@@ -22,10 +22,10 @@ pub enum Place {
     Freezer,
 }
 
-/// The directories that all groups are made below, one a hierarchy. Removed when it is dropped, with
-/// whatever is left in them.
+/// The directories below which all groups are made, one in each hierarchy. Dropping it removes them with all that is
+/// left in them.
 pub struct Bases {
-    /// What each is called, right below the root of its hierarchy.
+    /// The name of each, directly below the root of its hierarchy.
     pub name: String,
     /// Where hierarchies are mounted, all of them.
     pub mounts: Vec<PathBuf>,
@@ -35,7 +35,7 @@ pub struct Bases {
 }
 
 impl Bases {
-    /// Makes those that can be made, and says which can't.
+    /// Makes those that can be made, and prints which cannot.
     pub fn make() -> Bases {
         let name = format!("cgroup-reaper-bench-{}", sys::getpid());
         let text = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -81,8 +81,8 @@ impl Bases {
 }
 
 impl Drop for Bases {
-    /// By now the process that forked the members is gone, and they die with it: all that is left to do is
-    /// to thaw what it left frozen, to end what is no child of it (a container), and to wait for them.
+    /// The process that forked the members has ended, and they are killed with it. This thaws what it left frozen, kills
+    /// processes that are not its children (a container), and waits for all of them.
     fn drop(&mut self) {
         for base in self.mounts.iter().map(|mount| mount.join(&self.name)) {
             let (mut least, mut since) = (usize::MAX, Instant::now());
@@ -91,7 +91,7 @@ impl Drop for Bases {
                 if left == 0 {
                     break;
                 }
-                // As long as there are fewer each time it is worth going on.
+                // Repeated while there are fewer each time.
                 if left < least {
                     (least, since) = (left, Instant::now());
                 } else if since.elapsed() > Duration::from_secs(20) {
@@ -130,23 +130,23 @@ pub struct Group {
     pub state: CString,
 }
 
-/// Makes groups, and has their members forked.
+/// Makes groups and their members.
 ///
-/// By a process of their own: after a fork, each page that the parent writes to for the first time costs it a
-/// fault and a copy, which would be counted as work of whoever is measured, and most for who touches most.
-pub struct Nursery {
+/// A process of its own forks them: after a fork, the first write to each page costs the parent a fault and a copy.
+/// These would be counted as work of the contender, and most for the one that writes to most pages.
+pub struct MemberMaker {
     made: u64,
-    mother: UnixStream,
-    /// Members that joined, and that could not.
+    forker: UnixStream,
+    /// The number of members that joined, and of those that could not.
     counters: &'static [AtomicU32; 2],
 }
 
-impl Nursery {
-    pub fn new() -> io::Result<Nursery> {
+impl MemberMaker {
+    pub fn new() -> io::Result<MemberMaker> {
         let counters = sys::shared_counters()?;
-        let (mother, daughter) = UnixStream::pair()?;
-        sys::fork(|| i32::from(raise(daughter, counters).is_err()))?;
-        Ok(Nursery { made: 0, mother, counters })
+        let (forker, requests) = UnixStream::pair()?;
+        sys::fork(|| i32::from(fork_members(requests, counters).is_err()))?;
+        Ok(MemberMaker { made: 0, forker, counters })
     }
 
     pub fn groups(&mut self, base: &Path, count: usize) -> io::Result<Vec<Group>> {
@@ -188,12 +188,12 @@ impl Nursery {
                 paths.extend_from_slice(group.procs.as_bytes_with_nul());
             }
         }
-        self.mother.write_all(&(paths.len() as u64).to_le_bytes())?;
-        self.mother.write_all(&paths)?;
+        self.forker.write_all(&(paths.len() as u64).to_le_bytes())?;
+        self.forker.write_all(&paths)?;
         let mut pids = Vec::new();
         for _ in paths.iter().filter(|&&b| b == 0) {
             let mut pid = [0; 4];
-            self.mother.read_exact(&mut pid)?;
+            self.forker.read_exact(&mut pid)?;
             pids.push(i32::from_le_bytes(pid));
         }
         let until = Instant::now() + Duration::from_secs(60);
@@ -210,7 +210,7 @@ impl Nursery {
         Ok(pids)
     }
 
-    /// Has a process hold up the exits of `pids`; they end with it.
+    /// Starts a process that keeps `pids` from exiting. They exit when it ends.
     pub fn hold_up(&mut self, pids: &[i32]) -> io::Result<i32> {
         let [joined, failed] = self.counters;
         joined.store(0, SeqCst);
@@ -232,14 +232,14 @@ impl Nursery {
     }
 }
 
-/// Forks a process for each path it is sent, which joins the group and sleeps; answers with the pids. Until
-/// the other side is gone, with whom, in turn, the members go.
-fn raise(mut daughter: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> io::Result<()> {
+/// Forks a process for each path that it receives, which joins the group and sleeps, and answers with its pid. It ends
+/// when the other end is closed, and the members are killed with it.
+fn fork_members(mut requests: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> io::Result<()> {
     loop {
         let mut length = [0; 8];
-        daughter.read_exact(&mut length)?;
+        requests.read_exact(&mut length)?;
         let mut paths = vec![0; u64::from_le_bytes(length) as usize];
-        daughter.read_exact(&mut paths)?;
+        requests.read_exact(&mut paths)?;
         let mut pids = Vec::new();
         for path in paths.split_inclusive(|&b| b == 0) {
             let procs = CStr::from_bytes_with_nul(path).map_err(io::Error::other)?;
@@ -255,6 +255,6 @@ fn raise(mut daughter: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> io::Res
             })?;
             pids.extend_from_slice(&pid.to_le_bytes());
         }
-        daughter.write_all(&pids)?;
+        requests.write_all(&pids)?;
     }
 }

@@ -1,6 +1,6 @@
 //! The whole-program benchmark. Options, after `--`:
 //!
-//! `--quick` for a look within a minute; `--case one|many|fresh|waiting|counts`; `--rounds N`; `--only TEXT`, the
+//! `--quick` for a run within a minute; `--case one|many|fresh|waiting|counts`; `--rounds N`; `--only TEXT`, the
 //! contenders whose name has it.
 //!
 //! In every round each contender takes its turn, in random order, on groups of its own: a busy moment of the
@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use self::contender::{Card, Contenders};
-use self::groups::{Bases, Nursery};
+use self::groups::{Bases, MemberMaker};
 use self::report::{Case, Entry, Report};
 use self::stats::{Samples, ms};
 
@@ -40,11 +40,11 @@ use self::stats::{Samples, ms};
 const REST: Duration = Duration::from_millis(40);
 
 /// Processes of all contenders that may be there at once.
-const CROWD: usize = 600;
+const MOST_PROCESSES: usize = 600;
 
 pub type Finish = fn(&Bases, &Report) -> Result<(), Box<dyn Error>>;
 
-/// What a program adds that has this one in it.
+/// What a program adds that includes this one.
 #[derive(Default)]
 pub struct Guests {
     /// More contenders, made anew for each case, given the directories they may use.
@@ -155,9 +155,15 @@ pub fn main(guests: Guests) {
 }
 
 fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn Error>> {
-    let nursery = Nursery::new()?;
-    let mut bench =
-        Bench { bases, options, guests, nursery, dice: 0x9e37_79b9_7f4a_7c15, report: Report::default() };
+    let member_maker = MemberMaker::new()?;
+    let mut bench = Bench {
+        bases,
+        options,
+        guests,
+        member_maker,
+        dice: 0x9e37_79b9_7f4a_7c15,
+        report: Report::default(),
+    };
     print_machine();
     if options.wants("one") {
         for each in [1, 4, 32, 1000] {
@@ -212,7 +218,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
         finish(bases, &bench.report)?;
     }
     bench.report.print_summary();
-    bench.report.print_bars();
+    bench.report.print_requirements();
     println!("\nload average at the end: {}", one_line("/proc/loadavg"));
     Ok(())
 }
@@ -244,13 +250,13 @@ struct Bench<'a> {
     bases: &'a Bases,
     options: &'a Options,
     guests: &'a Guests,
-    nursery: Nursery,
+    member_maker: MemberMaker,
     dice: u64,
     report: Report,
 }
 
 impl Bench<'_> {
-    /// Those that have a hierarchy to work in, and that the caller wants to see.
+    /// The contenders that have a hierarchy to work in, and that the options select.
     fn entrants(&self, contenders: Contenders, groups: usize) -> Contenders {
         contenders
             .into_iter()
@@ -263,7 +269,7 @@ impl Bench<'_> {
             .collect()
     }
 
-    /// Measures one kind of work, prints the table, and notes what it says of the bars.
+    /// Measures one kind of work, prints the table, and adds its requirements to the report.
     fn case(&mut self, title: &str, mut contenders: Contenders, work: &Work) -> io::Result<()> {
         if let Some(guests) = self.guests.contenders {
             contenders.extend(guests(self.bases)?);
@@ -282,7 +288,7 @@ impl Bench<'_> {
                 [&samples.total, &samples.cpu, &samples.latency].map(|v| stats::median(v));
             self.report.entries.push(Entry { case, card: **card, total, cpu, latency });
         }
-        stats::note_bars(&mut self.report, case, &rows);
+        stats::add_requirements(&mut self.report, case, &rows);
         Ok(())
     }
 
@@ -302,20 +308,20 @@ impl Bench<'_> {
     fn measure(&mut self, contenders: &mut Contenders, work: &Work) -> io::Result<Vec<Samples>> {
         let mut samples: Vec<Samples> = contenders.iter().map(|_| Samples::default()).collect();
         // One rest for all, where they fit and are to be at rest at all.
-        let crowd = contenders.len() * work.groups * work.each;
-        let together = if work.age == REST && crowd <= CROWD { contenders.len() } else { 1 };
+        let processes = contenders.len() * work.groups * work.each;
+        let together = if work.age == REST && processes <= MOST_PROCESSES { contenders.len() } else { 1 };
         for round in 0..=work.rounds {
             for batch in self.shuffled(contenders.len()).chunks(together.max(1)) {
                 let mut lots = Vec::new();
                 for &index in batch {
                     let place = contenders[index].card().place;
                     let Some(base) = self.bases.get(place) else { continue };
-                    let groups = self.nursery.groups(base, work.groups)?;
+                    let groups = self.member_maker.groups(base, work.groups)?;
                     contenders[index].prepare(&groups);
                     lots.push((index, groups));
                 }
                 let groups = lots.iter().flat_map(|(_, groups)| groups);
-                let pids = self.nursery.populate(groups, work.each, work.age != REST)?;
+                let pids = self.member_maker.populate(groups, work.each, work.age != REST)?;
                 for ((index, groups), pids) in lots.iter().zip(pids.chunks(work.groups * work.each)) {
                     if let Some(base) = self.bases.get(contenders[*index].card().place) {
                         contenders[*index].settle(base, groups, pids)?;

@@ -1,4 +1,4 @@
-//! A model of the original's algorithm: one transition a tick, and nothing heard but by timer.
+//! A model of the original's algorithm: one transition each tick, driven by timers only.
 //!
 //! At each tick: are there members? If none, remove the directory, done. Else one step of THAWED -> FROZEN,
 //! FROZEN -> signalled and THAWED. The next tick is `min` later at first, then the wait grows fourfold up to
@@ -76,7 +76,7 @@ impl Original {
         Ok(false)
     }
 
-    /// One look and one transition; whether the group is still there.
+    /// One check and one transition. Returns whether the group still exists.
     fn tick(&self, group: &Group) -> io::Result<bool> {
         if !group.dir.is_dir() {
             return Ok(false);
@@ -145,7 +145,7 @@ impl Contender for Original {
                 phases.next(wakeups);
             }
         }
-        // What remains to be done is not worth the seconds that this algorithm would take for it.
+        // The rest would take this algorithm seconds, and is not measured.
         let patience = Instant::now() + Duration::from_secs(60);
         let mut left: Vec<&Group> = groups.iter().collect();
         while !left.is_empty() {

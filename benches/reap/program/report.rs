@@ -1,4 +1,4 @@
-//! What came out, kept for the bars and for whoever draws it.
+//! The results, kept for the requirements and the plots.
 
 use super::contender::Card;
 
@@ -19,8 +19,8 @@ pub struct Case {
     pub each: usize,
 }
 
-/// A measured figure that is to keep to a limit.
-pub struct Bar {
+/// A figure with the limit that it must keep.
+pub struct Requirement {
     pub work: String,
     pub value: f64,
     pub limit: f64,
@@ -31,7 +31,7 @@ pub struct Bar {
 
 pub type Figure = fn(&Entry) -> f64;
 
-/// What grows with the number of groups, and how it is had from an entry.
+/// The figures that grow with the number of groups, and how each is computed from an entry.
 pub const FIGURES: [(&str, Figure); 3] = [
     ("Total, ms", |entry| entry.total),
     ("Median latency of a group, ms", |entry| entry.latency),
@@ -41,16 +41,16 @@ pub const FIGURES: [(&str, Figure); 3] = [
 #[derive(Default)]
 pub struct Report {
     pub entries: Vec<Entry>,
-    pub bars: Vec<Bar>,
+    pub requirements: Vec<Requirement>,
 }
 
 impl Report {
     pub fn at_most(&mut self, work: String, value: f64, limit: f64, unit: &'static str) {
-        self.bars.push(Bar { work, value, limit, at_most: true, unit });
+        self.requirements.push(Requirement { work, value, limit, at_most: true, unit });
     }
 
     pub fn at_least(&mut self, work: String, value: f64, limit: f64, unit: &'static str) {
-        self.bars.push(Bar { work, value, limit, at_most: false, unit });
+        self.requirements.push(Requirement { work, value, limit, at_most: false, unit });
     }
 
     /// The sizes that there are figures of, one process a group, ascending.
@@ -104,9 +104,9 @@ impl Report {
         }
     }
 
-    pub fn print_bars(&self) {
+    pub fn print_requirements(&self) {
         println!("\n### Bars\n\n| work | bar | measured | met |\n|---|---:|---:|---|");
-        for Bar { work, value, limit, at_most, unit } in &self.bars {
+        for Requirement { work, value, limit, at_most, unit } in &self.requirements {
             let sign = if *at_most { "<=" } else { ">=" };
             let met = if *at_most { value <= limit } else { value >= limit };
             let met = if met { "yes" } else { "**no**" };

@@ -7,7 +7,7 @@ use cgroup_reaper::Metrics;
 use super::contender::{Card, Family, Kind};
 use super::report::{Case, Report};
 
-/// What one contender's rounds came to, in milliseconds.
+/// The measured times of one contender, in milliseconds.
 #[derive(Default)]
 pub struct Samples {
     pub total: Vec<f64>,
@@ -40,7 +40,7 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Three digits, whatever the size.
+/// Three significant digits.
 pub fn figure(value: f64) -> String {
     match value {
         v if v.is_nan() => "-".into(),
@@ -57,7 +57,7 @@ fn spread(values: &[f64]) -> String {
 
 type Row<'a> = (&'a Card, &'a Samples);
 
-/// The bare loop that counts for `card`: the best of those that do the same work in the same place.
+/// The bare loop to compare `card` with: the best of those that do the same work in the same hierarchy.
 fn best_bare<'a>(rows: &[Row<'a>], card: &Card, by: impl Fn(&Samples) -> &Vec<f64>) -> Option<&'a Samples> {
     rows.iter()
         .filter(|(other, _)| {
@@ -131,7 +131,7 @@ pub fn print_many(title: &str, rows: &[Row<'_>]) {
     footnotes(rows);
 }
 
-/// What ours counted, and how far the original is behind.
+/// This crate's counts, and how much slower the original is.
 fn footnotes(rows: &[Row<'_>]) {
     println!();
     for (card, samples) in rows {
@@ -172,8 +172,8 @@ fn level(card: &Card, other: &Card) -> bool {
     card.family == other.family && card.place == other.place
 }
 
-/// What a case says of the bars.
-pub fn note_bars(report: &mut Report, case: Case, rows: &[Row<'_>]) {
+/// Adds the requirements of a case to the report.
+pub fn add_requirements(report: &mut Report, case: Case, rows: &[Row<'_>]) {
     let Case { groups, each } = case;
     let what = match groups {
         1 => format!("one reap of {each}"),
@@ -213,7 +213,7 @@ pub fn note_bars(report: &mut Report, case: Case, rows: &[Row<'_>]) {
             }
         }
         for (peer, slow) in rows.iter().filter(|(other, _)| other.kind == Kind::Peer && level(card, other)) {
-            // Where both sit on the kernel's floor a twentieth is noise.
+            // Where both take the least time that the kernel allows, 5 % is noise.
             let times = median(&slow.total) / median(&samples.total);
             report.at_least(format!("{name}: times faster than {}", peer.name), times, 0.95, "");
         }

@@ -17,7 +17,7 @@ fn check(result: c_int) -> io::Result<c_int> {
 
 fn owned(result: c_int) -> io::Result<OwnedFd> {
     let fd = check(result)?;
-    // SAFETY: the kernel just returned this descriptor to us, and nobody else owns it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -70,7 +70,7 @@ pub fn pidfd_kill(pidfd: &OwnedFd) -> io::Result<()> {
     check(result as c_int).map(drop)
 }
 
-/// Waits for one descriptor; whether anything was there before the timeout. -1 is none.
+/// Waits for one descriptor. Returns whether it was ready before the timeout (-1: no timeout).
 pub fn poll(fd: &OwnedFd, events: i16, timeout_ms: c_int) -> io::Result<bool> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: one entry, which outlives the call.
@@ -116,7 +116,7 @@ impl Inotify {
         Ok(Inotify { fd, data: HashMap::new() })
     }
 
-    /// Says how the watch is called when it is to be removed.
+    /// Returns the number by which the watch is removed.
     pub fn add(&mut self, path: &CStr, data: usize) -> io::Result<c_int> {
         // SAFETY: the descriptor is open, and the path terminated.
         let watch =
@@ -172,7 +172,7 @@ pub fn shared_counters() -> io::Result<&'static [AtomicU32; 2]> {
     if page == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a page, aligned, zeroed, never unmapped, and nobody accesses it but through these atomics.
+    // SAFETY: a page, aligned, zeroed, never unmapped, and accessed only through these atomics.
     Ok(unsafe { &*page.cast() })
 }
 
@@ -213,7 +213,7 @@ pub fn allow_tracers() {
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::MAX, 0, 0, 0) };
 }
 
-/// Holds up the exit of a process for as long as the caller lives and does nothing about it.
+/// Keeps a process from exiting for as long as the caller lives and does not let it continue.
 pub fn hold_up_exit(pid: i32) -> io::Result<()> {
     let pid = ours(pid)?;
     // SAFETY: integers by value; the address is unused.
@@ -229,7 +229,7 @@ pub fn be_traced() -> io::Result<()> {
     check(unsafe { libc::raise(libc::SIGSTOP) }).map(drop)
 }
 
-/// A system call that does nothing and is made by nobody else: `close(MARK)`.
+/// A system call without effect that no other code makes: `close(MARK)`.
 const MARK: u64 = 0x7fff_fff0;
 
 /// Marks a place in what is traced.
@@ -254,8 +254,8 @@ struct SyscallInfo {
     args: [u64; 6],
 }
 
-/// Counts the system calls of a child that calls `be_traced`, from its first `mark` to its second; lets it go
-/// on, and returns when it has ended.
+/// Counts the system calls of a child that calls `be_traced`, from its first `mark` to its second, and returns when it
+/// has ended.
 pub fn count_calls(pid: i32) -> io::Result<Option<u64>> {
     let pid = ours(pid)?;
     let (mut status, mut marks, mut count) = (0, 0, 0);
@@ -309,7 +309,7 @@ pub fn ignore_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
-/// The signals by which somebody ends a program from outside, and a child's end.
+/// The signals that end a program from outside, and SIGCHLD.
 fn signals() -> libc::sigset_t {
     let mut set = std::mem::MaybeUninit::uninit();
     // SAFETY: sigemptyset makes the set valid before it is added to or read.

@@ -1,4 +1,4 @@
-//! Reaps that can't end: what waiting costs.
+//! Reaps that cannot complete: the cost of waiting.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use super::stats::ms;
 use super::{Bench, Depth, alloc, contenders, sys};
 
 impl Bench<'_> {
-    /// A process that traces the groups' members (PTRACE_O_TRACEEXIT) and does nothing about it holds up each
-    /// one's exit: killed, listed, and there until it goes.
+    /// A process traces the groups' members (PTRACE_O_TRACEEXIT) and never continues them. So a killed member does not exit
+    /// and stays listed until that process ends.
     pub(super) fn waiting(&mut self) -> io::Result<()> {
         // The waits of ours and of the original have grown to their 10 s by 13.4 s. Ours does more in every fourth
         // round than in the others, hence four of them.
@@ -32,9 +32,9 @@ impl Bench<'_> {
             let card = *contender.card();
             let Some(base) = self.bases.get(card.place) else { continue };
             let count = count.min(card.most);
-            let groups = self.nursery.groups(base, count)?;
-            let pids = self.nursery.populate(&groups, 1, false)?;
-            let holder = self.nursery.hold_up(&pids)?;
+            let groups = self.member_maker.groups(base, count)?;
+            let pids = self.member_maker.populate(&groups, 1, false)?;
+            let holder = self.member_maker.hold_up(&pids)?;
             contender.prepare(&groups);
             let until = Some(Instant::now() + Duration::from_secs_f64(settle));
             let window = Duration::from_secs_f64(window);
@@ -55,7 +55,7 @@ impl Bench<'_> {
             if let Some(left) = groups.iter().find(|group| group.dir.exists()) {
                 return Err(io::Error::other(format!("{} is still there", left.dir.display())));
             }
-            // Waits that have not grown yet say nothing of the bars.
+            // Before the waits have grown the requirements do not apply.
             if card.kind == Kind::Ours && self.options.depth == Depth::Full {
                 let limit = if card.family == Family::V2 { 0.1 } else { 1.0 };
                 self.report.at_most(
