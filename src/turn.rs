@@ -131,6 +131,7 @@ mod tests {
     fn a_turn_asks_for_commands_until_there_is_none() {
         let mut turn = Turn::new(VecDeque::new(), 0);
         assert_eq!(turn.command(|| Some(7)), Some(7));
+        assert!(!turn.is_full_of_commands(), "one command is not the last");
         assert_eq!(turn.command(|| None::<i32>), None);
         assert_eq!(turn.command(|| -> Option<i32> { panic!("asked again") }), None);
     }
