@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::errors::Failed;
+use super::errors::{Failed, Fate};
 use super::hierarchy::{Events, Hierarchy, Watch};
-use super::identity::Fate;
 use super::members::MemberList;
 use super::step::Step;
 use super::target::{Progress, Target};

@@ -2,8 +2,10 @@
 //! way of a step.
 
 use std::io;
+use std::path::PathBuf;
 
-use super::identity::Fate;
+use crate::outcome::Act;
+use crate::sys::Pid;
 
 /// The kinds of calls that the same errno means different things of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,14 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// What became of a directory that is not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Removed,
+    /// It was removed, and another has its name.
+    Replaced,
+}
+
 /// Why something could not be done in a directory of a target.
 #[derive(Debug)]
 pub(crate) enum Failed {
@@ -149,6 +159,20 @@ impl From<Cause> for Failed {
 impl From<io::Error> for Cause {
     fn from(error: io::Error) -> Cause {
         Cause::Error(error)
+    }
+}
+
+/// What stood in the way last.
+#[derive(Debug)]
+pub(crate) struct Obstacle {
+    pub(super) act: Act,
+    pub(super) path: PathBuf,
+    pub(super) cause: Cause,
+}
+
+impl Obstacle {
+    pub(super) fn of_process(pid: Pid, cause: Cause) -> Box<Obstacle> {
+        Box::new(Obstacle { act: Act::Kill, path: format!("/proc/{pid}").into(), cause })
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::descriptor_budget::Permit;
-use super::errors::{Call, Cause, Failed, Meaning, is_gone, meaning};
+use super::errors::{Call, Cause, Failed, Fate, Meaning, is_gone, meaning};
 use super::file::c_path;
 use crate::sys::{Open, Stat, Sys};
 
@@ -24,14 +24,6 @@ impl Id {
     pub(crate) fn of(stat: &Stat) -> Id {
         Id { dev: stat.dev, ino: stat.ino }
     }
-}
-
-/// What became of a directory that is not there any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Removed,
-    /// It was removed, and another has its name.
-    Replaced,
 }
 
 /// How the directory is reached after the spawn: the first of these that is to be had.

@@ -3,12 +3,12 @@
 use std::io;
 use std::path::Path;
 
-use super::errors::{Call, Cause, Failed, Meaning, meaning};
+use super::errors::{Call, Cause, Failed, Meaning, Obstacle, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::MemberList;
 use super::signalled::{Pidfds, Tally};
 use super::step::{Refused, Step, check_caller};
-use super::target::{CgroupKill, Obstacle, Progress};
+use super::target::{CgroupKill, Progress};
 use super::tree::Tree;
 use super::{v1, v2};
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};

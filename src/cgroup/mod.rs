@@ -1,14 +1,19 @@
 //! The kernel's side: a target of pinned directories, checked and acted on as the machine says.
 //!
-//! Each file has one duty, and uses those below it in this list only:
+//! Each file has one duty, and uses those further down in this list only:
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
-//! - `step`, and its acts `check`, `kill`, `freeze`, `remove`, `report`;
+//! - `check`, `kill`, `freeze`, `remove`, `report`: what a step can do;
+//! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `signalled`: the tracked processes, and signals that are verified;
-//! - `external_freeze`, `survivors`, `own_cgroups`: what /proc tells;
-//! - `members`: lists; `tree`: a directory and those below; `identity`: which directory it is;
-//! - `v1`, `v2`, `hierarchy`, `mounts`, `facts`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
+//! - `kernel`: what all of that works with;
+//! - `survivors`, `external_freeze`, `own_cgroups`: what /proc tells;
+//! - `members`: lists of them;
+//! - `tree`: a directory of a target, and those below it;
+//! - `mounts`, `facts`: what is remembered for all targets;
+//! - `identity`: which directory it is;
+//! - `v1`, `v2`, `hierarchy`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
 //!
 //! # What wakes a reap
 //!
@@ -35,6 +40,7 @@ mod file;
 mod freeze;
 mod hierarchy;
 mod identity;
+mod kernel;
 mod kill;
 pub(crate) mod members;
 pub(crate) mod mounts;
@@ -51,69 +57,8 @@ mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
-use std::io;
-
 pub(crate) use self::descriptor_budget::Budget;
-use self::descriptor_budget::Permit;
 pub(crate) use self::facts::Facts;
-pub(crate) use self::resolve::Checks;
+pub(crate) use self::kernel::{Checks, Kernel, Notice};
 pub(crate) use self::step::Findings;
 pub(crate) use self::target::Target;
-use crate::metrics::Metrics;
-use crate::sys::Sys;
-
-/// Asks for an [`Input::Notified`](crate::machine::Input::Notified) on each notification from the descriptor, until
-/// that is closed.
-pub(crate) type Watch<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Result<()>;
-
-/// What the steps on a target work with.
-pub(crate) struct Kernel<'a, S: Sys> {
-    pub(crate) sys: &'a S,
-    checks: &'a Checks<S>,
-    pub(crate) metrics: &'a mut Metrics,
-    /// `None`: do without.
-    watch: Option<Watch<'a, S>>,
-    facts: &'a mut Facts<S>,
-}
-
-/// What a descriptor notifies of, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Notice {
-    /// `cgroup.events` changed: POLLPRI, and nothing else, for the file is always readable.
-    Events,
-    /// A pidfd's process exited: POLLIN.
-    Exit,
-}
-
-impl<'a, S: Sys> Kernel<'a, S> {
-    pub(crate) fn new(
-        checks: &'a Checks<S>,
-        metrics: &'a mut Metrics,
-        facts: &'a mut Facts<S>,
-        watch: Option<Watch<'a, S>>,
-    ) -> Kernel<'a, S> {
-        Kernel { sys: &checks.sys, checks, metrics, watch, facts }
-    }
-
-    /// A permit to hold a descriptor and watch it, if watches are to be had.
-    fn permit(&mut self) -> Option<Permit> {
-        self.watch?;
-        let permit = self.checks.budget.take();
-        self.metrics.unwatched += u64::from(permit.is_none());
-        permit
-    }
-
-    /// Whether the descriptor is watched now.
-    fn watch(&mut self, fd: &S::Fd, notice: Notice) -> bool {
-        let Some(watch) = self.watch else { return false };
-        self.metrics.calls.epoll_ctl += 1;
-        match watch(fd, notice) {
-            Ok(()) => true,
-            Err(error) => {
-                log::debug!("cannot watch {notice:?}, waiting by timer instead: {error}");
-                self.metrics.unwatched += 1;
-                false
-            }
-        }
-    }
-}

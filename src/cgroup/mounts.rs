@@ -5,13 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::file::read_path;
 use super::hierarchy::Version;
 use super::identity::Id;
-use super::resolve::lock;
 use crate::sys::{Open, Stat, Sys};
 
 /// How long mountinfo is good for where that is enough. A node has thousands of lines, and each reap that waits for
@@ -76,6 +75,11 @@ impl<S: Sys> Mounts<S> {
         self.known.retain(|known| known.key != key);
         self.known.push(Known { key, version, by_handle });
     }
+}
+
+/// No code that could panic halfway through a change runs under these locks.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads mountinfo.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::Kernel;
-use super::errors::{Failed, is_gone};
+use super::errors::{Failed, Fate, is_gone};
 use super::file::below;
-use super::identity::{Fate, Id};
+use super::identity::Id;
 use super::step::Step;
 use super::target::Progress;
 use super::tree::{Directories, Tree, descendants, is_leaf};

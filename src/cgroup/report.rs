@@ -2,12 +2,11 @@
 
 use std::io;
 
+use super::errors::{Fate, Obstacle};
 use super::external_freeze;
-use super::identity::Fate;
 use super::mounts::{self, Mount};
 use super::step::Step;
 use super::survivors;
-use super::target::Obstacle;
 use crate::machine::End;
 use crate::outcome::{Act, Effort, ReapError, Survivor};
 use crate::sys::Sys;

@@ -3,17 +3,16 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::descriptor_budget::Budget;
-use super::errors::{Call, Failed, Meaning, meaning};
+use super::errors::{Call, Failed, Fate, Meaning, meaning};
 use super::file::c_path;
 use super::freeze::find_freezer;
 use super::hierarchy::{Hierarchy, Version};
-use super::identity::{Address, Fate, Id, Identity, Parents};
+use super::identity::{Address, Id, Identity, Parents};
+use super::kernel::Checks;
 use super::members::MemberList;
-use super::mounts::{Mounts, open_root};
-use super::own_cgroups::OwnCgroups;
+use super::mounts::{lock, open_root};
 use super::signalled::Signalled;
 use super::step::Findings;
 use super::target::{CgroupKill, Progress, Target};
@@ -23,19 +22,7 @@ use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, KillMethod, Place, Reaper};
 use crate::sys::{Kind, Open, Stat, Sys};
 
-/// What the checks of a target need, shared with the fronts for other threads.
-pub(crate) struct Checks<S: Sys> {
-    pub(crate) sys: S,
-    pub(super) own: Arc<Mutex<OwnCgroups<S>>>,
-    pub(super) mounts: Arc<Mutex<Mounts<S>>>,
-    pub(crate) budget: Budget,
-}
-
 impl<S: Sys> Checks<S> {
-    pub(crate) fn new(sys: S, budget: Budget) -> Checks<S> {
-        Checks { sys, own: Arc::default(), mounts: Arc::default(), budget }
-    }
-
     /// Checks what `reaper` names, and pins it. Touches nothing. What it finds out is good for a first step that follows
     /// at once, on the same thread.
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
@@ -131,17 +118,6 @@ impl<S: Sys> Checks<S> {
                     dir.is_ok_and(|dir| sys.stat(Some(dir), v2::FREEZE).is_ok())
                 }
             }),
-        }
-    }
-}
-
-impl<S: Sys + Clone> Clone for Checks<S> {
-    fn clone(&self) -> Checks<S> {
-        Checks {
-            sys: self.sys.clone(),
-            own: Arc::clone(&self.own),
-            mounts: Arc::clone(&self.mounts),
-            budget: self.budget.clone(),
         }
     }
 }
@@ -362,11 +338,6 @@ fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Stat, Refusal>
         Kind::Link => Err(Refusal::Symlink { path: path.into() }),
         Kind::Other => Err(Refusal::NotCgroup { path: path.into() }),
     }
-}
-
-/// No code that could panic halfway through a change runs under these locks.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_cgroup<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<bool, Refusal> {

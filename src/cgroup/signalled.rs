@@ -11,9 +11,8 @@ use std::io;
 use std::num::NonZeroU64;
 
 use super::descriptor_budget::Permit;
-use super::errors::{Call, Cause, Meaning, meaning};
+use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
-use super::target::Obstacle;
 use super::{Kernel, Notice, proc};
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Kernel;
-use super::errors::{Cause, Failed};
+use super::errors::{Cause, Failed, Obstacle};
 use super::members::MemberList;
-use super::resolve::lock;
-use super::target::{Obstacle, Target};
+use super::mounts::lock;
+use super::target::Target;
 use super::tree::{Directories, Tree};
 use crate::outcome::Act;
 use crate::sys::Sys;
@@ -45,6 +45,18 @@ impl<S: Sys> Default for Findings<S> {
 
 /// A directory, and why something could not be done in it.
 pub(super) type Refused = (PathBuf, Cause);
+
+impl<S: Sys> Target<S> {
+    /// Begins a step: some actions that follow one another at once. It ends when it is dropped, and with it what it has
+    /// found out, for by the next step that may have changed.
+    pub(crate) fn step<'a, 'k>(
+        &'a mut self,
+        kernel: &'a mut Kernel<'k, S>,
+        findings: Findings<S>,
+    ) -> Step<'a, 'k, S> {
+        Step { target: self, kernel, findings }
+    }
+}
 
 impl<'k, S: Sys> Step<'_, 'k, S> {
     /// The target's first directory.

@@ -2,14 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Kernel;
-use super::errors::Cause;
-use super::identity::{Fate, Id};
+use super::errors::{Fate, Obstacle};
+use super::identity::Id;
 use super::signalled::Signalled;
-use super::step::{Findings, Step};
 use super::tree::Tree;
 use crate::machine::Reach;
-use crate::outcome::Act;
 use crate::sys::{Pid, Sys};
 
 /// One target: its directories, and the processes signalled in them.
@@ -79,31 +76,7 @@ impl Progress {
     }
 }
 
-/// What stood in the way last.
-#[derive(Debug)]
-pub(crate) struct Obstacle {
-    pub(super) act: Act,
-    pub(super) path: PathBuf,
-    pub(super) cause: Cause,
-}
-
-impl Obstacle {
-    pub(super) fn of_process(pid: Pid, cause: Cause) -> Box<Obstacle> {
-        Box::new(Obstacle { act: Act::Kill, path: format!("/proc/{pid}").into(), cause })
-    }
-}
-
 impl<S: Sys> Target<S> {
-    /// Begins a step: some actions that follow one another at once. It ends when it is dropped, and with it what it has
-    /// found out, for by the next step that may have changed.
-    pub(crate) fn step<'a, 'k>(
-        &'a mut self,
-        kernel: &'a mut Kernel<'k, S>,
-        findings: Findings<S>,
-    ) -> Step<'a, 'k, S> {
-        Step { target: self, kernel, findings }
-    }
-
     /// The first directory, or what the caller named where there was none.
     pub(crate) fn path(&self) -> &Path {
         self.trees.first().map_or(&self.missing, |tree| tree.path())

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Cause, Failed, is_gone};
+use super::errors::{Cause, Failed, Fate, is_gone};
 use super::file::below;
 use super::hierarchy::Hierarchy;
-use super::identity::{Fate, Id, Identity, Parents};
+use super::identity::{Id, Identity, Parents};
 use crate::sys::{Stat, Sys};
 
 /// One pinned directory of a target.

@@ -433,6 +433,34 @@ scenes! {
         scene.rmdir(&top);
     }
 
+    /// A group is opened by its inode number, until it is removed.
+    a_group_is_opened_by_its_number(scene, stage) {
+        let (v1, v2) = (stage.v1("one"), stage.v2("two"));
+        let kernel = stage.kernel();
+        for dir in [&v1, &v2] {
+            let parent = dir.parent().expect("not a root");
+            let mount = kernel.open(None, &path(parent), Open::Read).expect("there");
+            let ino = kernel.stat(None, &path(dir)).expect("there").ino;
+            let opened = kernel.open_identity(&mount, ino).expect("there");
+            let same = kernel.stat(Some(&opened), c"").map(|stat| (stat.ino == ino).to_string());
+            scene.line("the same", same);
+            scene.stat("a file in it", Some(&opened), &CString::from(c"cgroup.procs"));
+            let sibling = path(&Path::new("..").join(name(dir)));
+            let by_name = kernel.stat(Some(&opened), &sibling).map(|stat| (stat.ino == ino).to_string());
+            scene.line("by its name in its parent", by_name);
+            scene.rmdir(dir);
+            scene.stat("a file in it, removed", Some(&opened), &CString::from(c"cgroup.procs"));
+            for again in [false, true] {
+                if again {
+                    if dir == &v1 { stage.v1("one") } else { stage.v2("two") };
+                }
+                let opened = kernel.open_identity(&mount, ino);
+                scene.line("removed", opened.map(|_| "opened".into()));
+            }
+            scene.rmdir(dir);
+        }
+    }
+
     /// v1 keeps SIGKILL pending while FROZEN, from a pidfd or `cgroup.kill`.
     the_frozen_do_not_die(scene, stage) {
         let (v1, v2) = (stage.v1("frozen"), stage.v2("beside"));
