@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::errors::{Failed, Fate};
-use super::hierarchy::{Events, Hierarchy, Watch};
+use super::hierarchy::{Hierarchy, Watch};
 use super::members::MemberList;
 use super::step::Step;
 use super::target::{Progress, Target};
@@ -114,7 +114,7 @@ impl<S: Sys> Target<S> {
 fn may_hide_exiting<S: Sys>(tree: &Tree<S>) -> bool {
     match &tree.hierarchy {
         Hierarchy::V1(_) => true,
-        Hierarchy::V2(events) => !tree.is_left() && !events.empty,
+        Hierarchy::V2 { watch } => !tree.is_left() && !watch.is_empty(),
     }
 }
 
@@ -125,15 +125,15 @@ fn read_populated<S: Sys>(
     directories: &mut Directories<S>,
 ) -> Result<bool, Failed> {
     let sys = kernel.sys;
-    let Tree { identity, hierarchy: Hierarchy::V2(Events { watch, empty }), .. } = tree else {
+    let Tree { identity, hierarchy: Hierarchy::V2 { watch }, .. } = tree else {
         return Ok(false);
     };
     let mut buffer = [0; 256];
     let events = match watch {
         Watch::On { file, .. } => v2::parse(file::read_small(sys, file, &mut buffer)?)?,
-        Watch::Unwatched | Watch::Refused => {
+        Watch::Unwatched { .. } | Watch::Refused { .. } => {
             let dir = directories.get(sys, identity)?;
-            let permit = if matches!(watch, Watch::Refused) { None } else { kernel.permit() };
+            let permit = if matches!(watch, Watch::Refused { .. }) { None } else { kernel.permit() };
             match permit {
                 None => v2::events(sys, dir)?,
                 Some(permit) => {
@@ -143,8 +143,8 @@ fn read_populated<S: Sys>(
                     let events = v2::parse(file::read_small(sys, &file, &mut buffer)?)?;
                     if events.populated {
                         *watch = match kernel.watch(&file, Notice::Events) {
-                            true => Watch::On { file, _permit: permit },
-                            false => Watch::Refused,
+                            true => Watch::On { empty: false, file, _permit: permit },
+                            false => Watch::Refused { empty: false },
                         };
                     }
                     events
@@ -152,6 +152,6 @@ fn read_populated<S: Sys>(
             }
         }
     };
-    *empty = !events.populated;
+    watch.set_empty(!events.populated);
     Ok(events.populated)
 }

@@ -1,5 +1,8 @@
 //! Freezing a target, and undoing freezes.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
 use super::errors::{Cause, Failed, is_gone};
 use super::external_freeze;
 use super::hierarchy::{Freezer, Hierarchy};
@@ -10,7 +13,6 @@ use super::{v1, v2};
 use crate::machine::{Froze, ThawScope, Thawed};
 use crate::outcome::Act;
 use crate::sys::Sys;
-use std::path::{Path, PathBuf};
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Freezes the target, by the v1 freezer if it has one, or reads how far that is.
@@ -68,7 +70,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let refused = self.each(|kernel, tree, directories| {
             let is_wanted = match tree.hierarchy {
                 Hierarchy::V1(freezer) => freezer == Freezer::Present,
-                Hierarchy::V2(_) => scope == ThawScope::All,
+                Hierarchy::V2 { .. } => scope == ThawScope::All,
             };
             if is_wanted {
                 kernel.metrics.thaws += 1;
@@ -127,18 +129,20 @@ pub(super) fn find_freezer<S: Sys>(
     tree: &mut Tree<S>,
     directories: &mut Directories<S>,
 ) -> Result<(), Failed> {
-    let Hierarchy::V1(freezer @ Freezer::Unasked) = &mut tree.hierarchy else { return Ok(()) };
-    let dir = directories.get(sys, &tree.identity)?;
-    *freezer = match sys.stat(Some(dir), v1::STATE) {
-        Ok(_) => Freezer::Present,
-        // The file or the directory?
-        Err(error) if is_gone(&error) => match sys.stat(Some(dir), c"cgroup.procs") {
-            Ok(_) => Freezer::Absent,
-            Err(error) => return Err(error.into()),
-        },
-        Err(error) => return Err(error.into()),
-    };
+    if let Hierarchy::V1(freezer @ Freezer::Unasked) = &mut tree.hierarchy {
+        *freezer = ask_freezer(sys, directories.get(sys, &tree.identity)?)?;
+    }
     Ok(())
+}
+
+/// Whether a v1 directory is in the freezer's hierarchy.
+pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<Freezer> {
+    match sys.stat(Some(dir), v1::STATE) {
+        Ok(_) => Ok(Freezer::Present),
+        // The file or the directory?
+        Err(error) if is_gone(&error) => sys.stat(Some(dir), c"cgroup.procs").map(|_| Freezer::Absent),
+        Err(error) => Err(error),
+    }
 }
 
 /// Thaws a tree from its root down.

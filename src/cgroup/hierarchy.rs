@@ -30,7 +30,7 @@ impl Version {
 /// The hierarchy of a directory, and what is kept of it.
 pub(crate) enum Hierarchy<S: Sys> {
     V1(Freezer),
-    V2(Events<S>),
+    V2 { watch: Watch<S> },
 }
 
 /// Whether a v1 hierarchy is that of the freezer.
@@ -41,28 +41,36 @@ pub(crate) enum Freezer {
     Absent,
 }
 
-/// A v2 directory's `cgroup.events`.
-pub(crate) struct Events<S: Sys> {
-    pub(crate) watch: Watch<S>,
-    /// They said last that there is no member.
-    pub(crate) empty: bool,
-}
-
-/// Whether changes of `cgroup.events` wake the reap.
+/// Whether changes of a v2 directory's `cgroup.events` wake the reap; and whether they said last that there is no member.
 pub(crate) enum Watch<S: Sys> {
     /// Not yet.
-    Unwatched,
+    Unwatched { empty: bool },
     /// The kernel refused it.
-    Refused,
+    Refused { empty: bool },
     /// They do, as long as this is open.
-    On { file: S::Fd, _permit: Permit },
+    On { empty: bool, file: S::Fd, _permit: Permit },
+}
+
+impl<S: Sys> Watch<S> {
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Watch::Unwatched { empty } | Watch::Refused { empty } | Watch::On { empty, .. } => *empty,
+        }
+    }
+
+    pub(crate) fn set_empty(&mut self, now: bool) {
+        match self {
+            Watch::Unwatched { empty } | Watch::Refused { empty } | Watch::On { empty, .. } => *empty = now,
+        }
+    }
 }
 
 impl<S: Sys> Hierarchy<S> {
-    pub(crate) fn new(version: Version) -> Hierarchy<S> {
+    /// `freezer` is for v1 alone.
+    pub(crate) fn new(version: Version, freezer: Freezer) -> Hierarchy<S> {
         match version {
-            Version::V1 => Hierarchy::V1(Freezer::Unasked),
-            Version::V2 => Hierarchy::V2(Events { watch: Watch::Unwatched, empty: false }),
+            Version::V1 => Hierarchy::V1(freezer),
+            Version::V2 => Hierarchy::V2 { watch: Watch::Unwatched { empty: false } },
         }
     }
 
@@ -77,8 +85,10 @@ impl<S: Sys> Hierarchy<S> {
 
     /// Closes the file that is watched, if one is.
     pub(crate) fn let_go(&mut self) {
-        if let Hierarchy::V2(Events { watch: watch @ Watch::On { .. }, .. }) = self {
-            *watch = Watch::Unwatched;
+        if let Hierarchy::V2 { watch } = self {
+            if let Watch::On { empty, .. } = *watch {
+                *watch = Watch::Unwatched { empty };
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl<S: Sys> Step<'_, '_, S> {
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
         let caller_outside = self.findings.caller_outside;
         let inside = self.each(|kernel, tree, _| match tree.hierarchy {
-            Hierarchy::V2(_) if !caller_outside => check_caller(kernel, tree),
+            Hierarchy::V2 { .. } if !caller_outside => check_caller(kernel, tree),
             _ => Ok(()),
         });
         if let Some(refused) = inside {

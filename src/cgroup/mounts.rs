@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::file::read_path;
-use super::hierarchy::Version;
+use super::hierarchy::{Freezer, Version};
 use super::identity::Id;
 use crate::sys::{Open, Stat, Sys};
 
@@ -27,10 +27,15 @@ pub(crate) struct Mounts<S: Sys> {
     known: Vec<Known<S>>,
 }
 
+/// What is remembered of a mount: the interface, of v1 whether it is the freezer's, and the descriptor of [`Known`].
+type About<F> = (Version, Freezer, Option<Arc<F>>);
+
 /// A mount that a target was found in.
 struct Known<S: Sys> {
     key: Key,
     version: Version,
+    /// Of v1, whether it is the freezer's.
+    freezer: Freezer,
     /// A descriptor by which directories in it can be opened by their inode numbers, if the caller may do that.
     by_handle: Option<Arc<S::Fd>>,
 }
@@ -57,13 +62,19 @@ impl<S: Sys> Default for Mounts<S> {
 
 impl<S: Sys> Mounts<S> {
     /// What was remembered of the mount that a directory is seen through.
-    pub(crate) fn known(&self, stat: &Stat) -> Option<(Version, Option<Arc<S::Fd>>)> {
+    pub(crate) fn known(&self, stat: &Stat) -> Option<About<S::Fd>> {
         let known = self.known.iter().find(|known| known.key == Key::of(stat))?;
-        Some((known.version, known.by_handle.clone()))
+        Some((known.version, known.freezer, known.by_handle.clone()))
     }
 
     /// Remembers a mount.
-    pub(crate) fn remember(&mut self, stat: &Stat, version: Version, by_handle: Option<Arc<S::Fd>>) {
+    pub(crate) fn remember(
+        &mut self,
+        stat: &Stat,
+        version: Version,
+        freezer: Freezer,
+        by_handle: Option<Arc<S::Fd>>,
+    ) {
         let key = Key::of(stat);
         if matches!(key, Key::Device(_)) && by_handle.is_none() {
             // The number may be another filesystem's next time.
@@ -73,7 +84,7 @@ impl<S: Sys> Mounts<S> {
             self.known.clear();
         }
         self.known.retain(|known| known.key != key);
-        self.known.push(Known { key, version, by_handle });
+        self.known.push(Known { key, version, freezer, by_handle });
     }
 }
 

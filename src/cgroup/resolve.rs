@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::errors::{Call, Failed, Fate, Meaning, meaning};
 use super::file::c_path;
-use super::freeze::find_freezer;
-use super::hierarchy::{Hierarchy, Version};
+use super::freeze::{ask_freezer, find_freezer};
+use super::hierarchy::{Freezer, Hierarchy, Version};
 use super::identity::{Address, Id, Identity, Parents};
 use super::kernel::Checks;
 use super::members::MemberList;
@@ -29,11 +29,11 @@ impl<S: Sys> Checks<S> {
         reaper.check()?;
         let mut directories = Directories::default();
         let mut trees = resolve(self, &reaper.place, &mut directories)?;
-        let missing = match &reaper.place {
-            _ if !trees.is_empty() => Path::new(""),
+        let named = match &reaper.place {
             Place::Dir(path) => path,
             Place::Named { name, .. } => name,
         };
+        let missing = trees.is_empty().then(|| Box::new(named.clone()));
         if let Some(first) = trees.first().map(|tree| tree.path().to_path_buf()) {
             if !self.supports(&mut trees, &mut directories, reaper) {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
@@ -42,7 +42,7 @@ impl<S: Sys> Checks<S> {
         let v1_members = self.list_v1(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
-            missing: missing.into(),
+            missing,
             trees: trees.into(),
             signalled: Signalled::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
@@ -113,7 +113,7 @@ impl<S: Sys> Checks<S> {
                     let _ = find_freezer(sys, tree, directories);
                     tree.hierarchy.is_freezer()
                 }
-                Hierarchy::V2(_) => {
+                Hierarchy::V2 { .. } => {
                     let dir = directories.get(sys, &tree.identity);
                     dir.is_ok_and(|dir| sys.stat(Some(dir), v2::FREEZE).is_ok())
                 }
@@ -246,16 +246,20 @@ fn pin<S: Sys>(
     let id = Id::of(&stat);
     let io = |source| Refusal::Io { path: path.clone(), source };
     let known = lock(&checks.mounts).known(&stat);
-    let (version, by_handle) = match known {
+    let (version, freezer, by_handle) = match known {
         Some(known) => known,
         // Not under the lock: some filesystems ask a server that may be gone.
         None => match Version::of(sys, &fd).map_err(io)? {
             Some(version) => {
+                let freezer = match version {
+                    Version::V1 => ask_freezer(sys, &fd).unwrap_or(Freezer::Unasked),
+                    Version::V2 => Freezer::Absent,
+                };
                 let by_handle = try_handle(sys, &fd, &stat);
-                if let Ok(by_handle) = &by_handle {
-                    lock(&checks.mounts).remember(&stat, version, by_handle.clone());
+                if let (Ok(by_handle), true) = (&by_handle, freezer != Freezer::Unasked) {
+                    lock(&checks.mounts).remember(&stat, version, freezer, by_handle.clone());
                 }
-                (version, by_handle.ok().flatten())
+                (version, freezer, by_handle.ok().flatten())
             }
             None => return Err(Refusal::NotCgroup { path }),
         },
@@ -299,7 +303,7 @@ fn pin<S: Sys>(
     }
     let identity =
         Identity::new(&path, id, parent, address).map_err(|source| Refusal::Io { path, source })?;
-    Ok(Tree::new(identity, Hierarchy::new(version)))
+    Ok(Tree::new(identity, Hierarchy::new(version, freezer)))
 }
 
 /// A descriptor by which directories of the same hierarchy can be opened by their inode numbers; `None` if they can't,

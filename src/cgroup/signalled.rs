@@ -85,8 +85,8 @@ fn add(sorted: &mut Vec<Pid>, more: &[Pid]) {
 /// A pidfd that wakes the reactor.
 struct Watched<S: Sys> {
     pidfd: S::Fd,
-    /// The tracked process whose pidfd this surely is.
-    process: Option<Process>,
+    /// The tracked process whose pidfd this surely is. (Thousands wait at once: no room for a copy of it.)
+    tracked: Option<Pid>,
     _permit: Permit,
 }
 
@@ -200,11 +200,11 @@ impl<S: Sys> Signalled<S> {
     /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list alone does not
     /// tell. Where pidfds have no inode numbers (before 6.9) it does.
     pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
-        if let Some(Watched { pidfd, process: Some(process), .. }) = &self.watched {
-            if process.is_exiting(kernel.sys, pidfd)? {
-                return Ok(Some(false));
-            }
-            if let Ok(at) = self.find(process.pid) {
+        if let Some(Watched { pidfd, tracked: Some(pid), .. }) = &self.watched {
+            if let Ok(at) = self.find(*pid) {
+                if self.processes[at].is_exiting(kernel.sys, pidfd)? {
+                    return Ok(Some(false));
+                }
                 self.processes.remove(at);
             }
         }
@@ -215,7 +215,7 @@ impl<S: Sys> Signalled<S> {
                     Ok(fd) => {
                         let same = kernel.facts.number(kernel.sys, &fd)? == process.number;
                         if same && process.is_exiting(kernel.sys, &fd)? {
-                            self.watch(kernel, fd, Some(process));
+                            self.watch(kernel, fd, Some(process.pid));
                             return Ok(Some(false));
                         }
                     }
@@ -267,11 +267,11 @@ impl<S: Sys> Signalled<S> {
         }
     }
 
-    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, process: Option<Process>) {
+    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, tracked: Option<Pid>) {
         self.watched = None;
         if let Some(permit) = kernel.permit() {
             if kernel.watch(&pidfd, Notice::Exit) {
-                self.watched = Some(Watched { pidfd, process, _permit: permit });
+                self.watched = Some(Watched { pidfd, tracked, _permit: permit });
             }
         }
     }
@@ -357,11 +357,11 @@ impl<S: Sys> Signalled<S> {
             }
             let process = Process { pid, number, signal: Some(signal) };
             if self.note(kernel, process, sent, UsedMethod::Pidfd, tally, obstacle)? {
-                last = Some((process, fd));
+                last = Some((pid, fd));
             }
         }
-        if let Some((process, fd)) = last {
-            self.watch(kernel, fd, Some(process));
+        if let Some((pid, fd)) = last {
+            self.watch(kernel, fd, Some(pid));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(crate) struct Target<S: Sys> {
     pub(super) progress: Progress,
     pub(super) kill_without_freezer: bool,
     /// What the caller named, where nothing of it is there.
-    pub(super) missing: Box<Path>,
+    pub(super) missing: Option<Box<PathBuf>>,
     pub(super) obstacle: Option<Box<Obstacle>>,
 }
 
@@ -79,7 +79,11 @@ impl Progress {
 impl<S: Sys> Target<S> {
     /// The first directory, or what the caller named where there was none.
     pub(crate) fn path(&self) -> &Path {
-        self.trees.first().map_or(&self.missing, |tree| tree.path())
+        match (self.trees.first(), &self.missing) {
+            (Some(tree), _) => tree.path(),
+            (None, Some(missing)) => missing,
+            (None, None) => Path::new(""),
+        }
     }
 
     /// Whether there was anything at the spawn.
