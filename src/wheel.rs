@@ -572,4 +572,23 @@ mod tests {
         assert!(!wheel.cancel(1 << 32));
         assert_eq!((wheel.next(), wheel.nodes.len()), (None, 0));
     }
+
+    #[test]
+    fn a_key_beyond_all_that_were_scheduled_has_no_deadline() {
+        let mut wheel = Wheel::new();
+        assert!(!wheel.cancel(0));
+        wheel.schedule(0, 1);
+        assert!(!wheel.cancel(1));
+    }
+
+    /// 100 and 110 are in one slot of level 1 as seen from 0, and in two slots of level 0 as seen from 70.
+    #[test]
+    fn a_slot_that_has_begun_is_spread_before_more_is_filed_in_its_span() {
+        let mut wheel = Wheel::new();
+        wheel.schedule(0, 100);
+        assert_eq!(wheel.pop(70), None);
+        wheel.schedule(1, 110);
+        assert_eq!(wheel.next(), Some(100));
+        assert_eq!((wheel.pop(120), wheel.pop(120)), (Some(0), Some(1)));
+    }
 }
