@@ -61,7 +61,10 @@
 //! the entry completes its [`ReapHandle`] and is dropped.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// Only `sys` may have unsafe code: the others cannot allow it to themselves.
+#[forbid(unsafe_code)]
 mod blocking;
+#[forbid(unsafe_code)]
 mod cgroup;
 // The fixtures of the tests know this crate by its name.
 #[cfg(test)]
@@ -69,29 +72,43 @@ extern crate self as cgroup_reaper;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[forbid(unsafe_code)]
 pub mod driving;
+#[forbid(unsafe_code)]
 mod entries;
+#[forbid(unsafe_code)]
 mod entry_id;
+#[forbid(unsafe_code)]
 mod facility;
+#[forbid(unsafe_code)]
 mod handle;
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}
+#[forbid(unsafe_code)]
 mod machine;
+#[forbid(unsafe_code)]
 mod metrics;
+#[forbid(unsafe_code)]
 mod outcome;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 #[path = "../tests/properties/mod.rs"]
 pub mod properties;
+#[forbid(unsafe_code)]
 mod reactor;
+#[forbid(unsafe_code)]
 mod reaper;
+#[forbid(unsafe_code)]
 mod remote;
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
 mod sys;
+#[forbid(unsafe_code)]
 mod time;
+#[forbid(unsafe_code)]
 mod turn;
+#[forbid(unsafe_code)]
 mod wheel;
 
 pub use blocking::{reap, reap_all};
