@@ -108,7 +108,7 @@ impl<S: Sys> Identity<S> {
 
     #[cfg(test)]
     pub(crate) fn is_by_handle(&self) -> bool {
-        matches!(self.address, Address::Handle(_))
+        self.parent.is_some() && matches!(self.address, Address::Handle(_))
     }
 
     /// Closes the descriptor that is held for it, if one is.
@@ -276,6 +276,19 @@ impl<S: Sys> Identity<S> {
             }
             // Something is mounted over it: rmdir(2) would say the same.
             None => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
+        }
+    }
+
+    /// Where it is now, as far as that is known.
+    pub(crate) fn current_path(&self, sys: &S, parents: &mut Parents<S>) -> PathBuf {
+        match self.find(sys, parents) {
+            Ok(Found { place, .. }) => {
+                match Path::new(OsStr::from_bytes(place.name.to_bytes())).file_name() {
+                    Some(name) => self.path().with_file_name(name),
+                    None => self.path().into(),
+                }
+            }
+            Err(_) => self.path().into(),
         }
     }
 

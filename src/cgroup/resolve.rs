@@ -256,7 +256,7 @@ fn pin<S: Sys>(
                     Version::V2 => Freezer::Absent,
                 };
                 let by_handle = try_handle(sys, &fd, &stat);
-                if let (Ok(by_handle), true) = (&by_handle, freezer != Freezer::Unasked) {
+                if let Ok(by_handle) = &by_handle {
                     lock(&checks.mounts).remember(&stat, version, freezer, by_handle.clone());
                 }
                 (version, freezer, by_handle.ok().flatten())
