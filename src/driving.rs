@@ -152,7 +152,7 @@
 //! }
 //! ```
 //!
-//! Since 1.54 tokio prefers an unsafe twin, `register_with_interest`, whose caller vouches that the value
+//! Since 1.54 tokio prefers an unsafe twin, `register_with_interest`, whose caller promises that the value
 //! keeps its descriptor open and does not swap it. A reactor keeps that promise.
 //!
 //! ## async-io and smol

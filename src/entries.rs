@@ -25,7 +25,7 @@ const THAWS: usize = 3;
 
 /// The loop around the entries: where their notifications and commands come from.
 pub(crate) trait Host<S: Sys> {
-    /// Has notifications of the descriptor come back as [`Entries::begin_turn`] of this id.
+    /// Registers the descriptor: its notifications are passed to [`Entries::begin_turn`] as this id.
     fn watch(&self, fd: &S::Fd, id: EntryId, notice: Notice) -> io::Result<()>;
 
     /// The next command from another thread or a handle, if there is one.
@@ -70,7 +70,7 @@ pub(crate) struct Entries<S: Sys> {
     wheel: Wheel,
     /// The generation of the last entry.
     generation: Generation,
-    /// Entries that yielded: they go on in the next turn, after all other work.
+    /// Entries that yielded. They are resumed in the next turn, after all other work.
     deferred: VecDeque<EntryId>,
     /// The last turn met its bound on commands.
     commands_left: bool,
@@ -101,7 +101,7 @@ impl<S: Sys> Entries<S> {
         self.wheel.next()
     }
 
-    /// Whether the next turn has work that no notification, timer or command tells of.
+    /// Whether the next turn has work to do without any notification, timer or command.
     pub(crate) fn has_deferred(&self) -> bool {
         !self.deferred.is_empty() || self.commands_left
     }

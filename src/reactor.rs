@@ -308,7 +308,7 @@ impl Reactor {
         }
     }
 
-    /// Whether the next turn has something to do that no descriptor tells of.
+    /// Whether the next turn has something to do although no descriptor is readable.
     fn is_due_at_once(&self) -> bool {
         self.full || self.entries.has_deferred()
     }

@@ -1,5 +1,5 @@
-//! What an error of the kernel means, by the kind of call that gave it: the one table, and what else can stand in the
-//! way of a step.
+//! What an error of the kernel means, by the kind of call that returned it: the one table; and the other reasons why an
+//! action fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -111,7 +111,7 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// What stands in the way.
+/// Why an action on a directory or process did not succeed.
 #[derive(Debug)]
 pub(crate) enum Cause {
     Error(io::Error),
@@ -124,7 +124,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// Whether trying again is for nothing unless rights, or the like, change.
+    /// Whether a retry succeeds only after rights, or the like, have changed.
     pub(crate) fn is_denied(&self) -> bool {
         match self {
             Cause::Error(error) => is_denied(error),
@@ -162,7 +162,7 @@ impl From<io::Error> for Cause {
     }
 }
 
-/// What stood in the way last.
+/// The last thing that kept the reap from going on.
 #[derive(Debug)]
 pub(crate) struct Obstacle {
     pub(super) act: Act,

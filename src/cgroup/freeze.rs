@@ -92,7 +92,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let sys = self.kernel.sys;
         let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
         let parents = &mut self.kernel.facts.parents;
-        // /proc names the groups that hold members by their paths of now.
+        // /proc names the groups that hold members by their current paths.
         let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
         let listed;
         let members = match &self.findings.members {

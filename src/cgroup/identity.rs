@@ -26,7 +26,7 @@ impl Id {
     }
 }
 
-/// How the directory is reached after the spawn: the first of these that is to be had.
+/// How the directory is reached after the spawn: the first of these that is available.
 pub(crate) enum Address<S: Sys> {
     /// By its inode number through this descriptor of its hierarchy, which all targets in that share. Needs
     /// CAP_DAC_READ_SEARCH.
@@ -40,7 +40,7 @@ pub(crate) enum Address<S: Sys> {
 /// A directory pinned by its identity.
 pub(crate) struct Identity<S: Sys> {
     pub(crate) id: Id,
-    /// The inode number of its parent; `None` where that was not to be had: at the root of a bind mount `..` is what is
+    /// The inode number of its parent; `None` where it is not known: at the root of a bind mount `..` is what is
     /// above the mount point.
     parent: Option<NonZeroU64>,
     /// Where it was at the spawn, absolute.
@@ -318,7 +318,7 @@ impl<S: Sys> Found<'_, S> {
         &self.stat
     }
 
-    /// rmdir(2). It goes by name: the comparison directly before it is as close as the kernel lets one come.
+    /// rmdir(2), which goes by name. The identity was compared directly before; the kernel has no call that does both.
     pub(crate) fn rmdir(&self, sys: &S) -> io::Result<()> {
         sys.rmdir(self.place.at, &self.place.name)
     }

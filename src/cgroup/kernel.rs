@@ -68,7 +68,7 @@ impl<'a, S: Sys> Kernel<'a, S> {
         Kernel { sys: &checks.sys, checks, metrics, watch, facts }
     }
 
-    /// A permit to hold a descriptor and watch it, if watches are to be had.
+    /// A permit to hold a descriptor and watch it, if the budget has one.
     pub(super) fn permit(&mut self) -> Option<Permit> {
         self.watch?;
         let permit = self.checks.budget.take();

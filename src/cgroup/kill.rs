@@ -113,7 +113,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Err(error.into());
             }
             // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
-            // children may well be ours to kill.
+            // children the caller may be allowed to kill.
             if first {
                 let path = tree.path().display();
                 log::info!("cannot write to cgroup.kill of {path}, signalling its members instead: {error}");

@@ -26,7 +26,7 @@ const SIGNALS: usize = 512;
 const ASKED: usize = 512;
 
 /// In every so many attempts SIGKILL is sent also to processes that were sent it before, which otherwise has no effect.
-/// Another process may have come by the pid of one of them meanwhile, in the same group.
+/// Another process in the same group may have got the pid of one of them meanwhile.
 const RESEND: u8 = 4;
 
 /// What an attempt came to so far.
@@ -344,7 +344,7 @@ impl<S: Sys> Signalled<S> {
         let mut last = None;
         for (pid, fd) in opened.pidfds {
             if !after.contains(pid) {
-                // Should it come back, it is new.
+                // If it comes back, it is a new member.
                 self.tried.retain(|tried| *tried != pid);
                 continue;
             }

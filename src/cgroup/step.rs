@@ -91,8 +91,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         (members, refused)
     }
 
-    /// Takes note of what stood in the way. Where that is a shortage of descriptors the target closes its own, and goes on
-    /// by path and timer.
+    /// Notes why an action did not succeed. On a shortage of descriptors the target closes its own, and is addressed by
+    /// path and checked by timer from then on.
     pub(super) fn obstacle(&mut self, act: Act, (path, cause): Refused) {
         if cause.is_out_of_descriptors() {
             self.target.signalled.let_go();

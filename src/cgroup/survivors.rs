@@ -1,4 +1,4 @@
-//! The processes that outlive a deadline, as /proc tells of them.
+//! The processes that outlive a deadline, as /proc describes them.
 
 use super::external_freeze::frozen_by;
 use super::file::read_path;

@@ -12,7 +12,7 @@ use crate::time::{Instant, Span};
 /// At the slowest pace, one attempt in so many looks for external freezes.
 const EXTERNAL_EVERY: u32 = 4;
 
-/// How long an end is put off for a thaw that fails. What fails for longer does not pass.
+/// How long the end of a reap is delayed for a thaw that fails. An error that lasts longer does not pass.
 const LAST_THAW: Span = Span::from_millis(10_000);
 
 impl Machine {

@@ -354,12 +354,12 @@ impl Machine {
         if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
     }
 
-    /// Whether every member was killed by `cgroup.kill`, and may well die of it yet.
+    /// Whether every member was killed by `cgroup.kill`, and not so long ago that more has to be done.
     fn is_left_to_cgroup_kill(&self) -> bool {
         self.used == Some(UsedMethod::CgroupKill) && self.attempts < STUBBORN
     }
 
-    /// Whether every member was sent SIGKILL, in whatever way, can act on it, and may well die of it yet.
+    /// Whether every member was sent SIGKILL in some way and can act on it, not so long ago that more has to be done.
     fn has_killed_all(&self) -> bool {
         let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && self.refusals == 0;
         self.is_left_to_cgroup_kill() || killed && (1..STUBBORN).contains(&self.attempts)

@@ -40,11 +40,11 @@ pub(super) enum Ladder {
 pub(super) enum Pending {
     /// Nothing is pending: a wake-up begins with a check.
     Nothing,
-    /// The attempt to kill goes on.
+    /// The attempt to kill continues.
     Kill,
-    /// The grace signal goes on.
+    /// Sending the grace signal continues.
     Signal(Signal),
-    /// The removal goes on.
+    /// The removal continues.
     Removal,
     /// The target's own thaw follows that of external freezes, which came to this.
     ThawAfterExternal(Thawed),
