@@ -57,7 +57,7 @@ pub(crate) struct Signalled<S: Sys> {
     /// That attempt was by `cgroup.kill` alone, so the members listed next are not new.
     killed_unlisted: bool,
     /// The number of members at the last check.
-    last: usize,
+    last: u32,
     /// Attempts since the last one in which every member was sent SIGKILL.
     attempts: u8,
     /// One member, whose exit wakes the reap.
@@ -124,7 +124,8 @@ impl<S: Sys> Signalled<S> {
     /// Takes note of the members: whether some have joined since the last attempt, and whether there are fewer than at
     /// the last check.
     pub(crate) fn compare(&mut self, members: &MemberList) -> (bool, bool) {
-        let fewer = members.len() < std::mem::replace(&mut self.last, members.len());
+        let now = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let fewer = now < std::mem::replace(&mut self.last, now);
         if std::mem::take(&mut self.killed_unlisted) {
             add(&mut self.tried, &members.pids);
         }
