@@ -69,14 +69,18 @@ impl<S: Sys> Checks<S> {
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
         for tree in trees.iter().filter(|tree| tree.hierarchy.is_v1()) {
             let path = tree.path();
+            let ask = || lock(&self.own).contains(sys, &self.mounts, tree.identity.id);
             let own = match members.add_tree(sys, tree, directories) {
-                Ok(()) => Ok(members.pids.contains(&sys.caller().0)),
+                Ok(()) if members.pids.contains(&sys.caller().0) => Ok(true),
+                // A line that is no pid may stand for the caller.
+                Ok(()) if members.unmapped > 0 => ask(),
+                Ok(()) => Ok(false),
                 Err(failed) => {
                     whole = false;
                     match self.is_gone(tree, failed) {
                         // What becomes of it the first check finds out; the others are still to be asked.
                         true => Ok(false),
-                        false => lock(&self.own).contains(sys, &self.mounts, tree.identity.id),
+                        false => ask(),
                     }
                 }
             };
