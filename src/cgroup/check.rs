@@ -24,7 +24,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if v1_members.is_none() {
             self.findings.directories.forget_subtrees();
         }
-        // The members of a v2 directory that die of `cgroup.kill`, which says so itself, need not be known.
+        // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed.
         let cgroup_kill = self.target.cgroup_kill;
         let list_v2 = cgroup_kill.needs_members()
             || detail == Detail::Members
@@ -85,7 +85,7 @@ impl<S: Sys> Step<'_, '_, S> {
             let change = Change::new(joined, fewer);
             return Checked::Populated(Population { change, notice: self.target.exit_notice() });
         }
-        // All that were signalled are dead by now.
+        // Every signalled process is dead by now.
         self.target.signalled.forget();
         match self.target.fate() {
             Some(Fate::Removed) => Checked::Gone,

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Reaps may hold three quarters of RLIMIT_NOFILE. The rest is the caller's, and the reserve out of which every step
-/// opens what it needs for a moment (without one not even `cgroup.kill` could be opened), and which the few descriptors
-/// come out of that all reaps of a hierarchy share. A reap that gets no permit goes on without, by path and by timer, and
-/// asks again at its next check.
+/// Reaps may hold three quarters of RLIMIT_NOFILE. The rest is for the caller, for the descriptors that a step opens for a
+/// moment (to write `cgroup.kill` takes one), and for the few that all reaps in a hierarchy share. A reap that gets no
+/// permit is addressed by path and checked by timer, and asks again at its next check.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     inner: Arc<Inner>,
@@ -24,7 +23,7 @@ impl Budget {
         Budget { inner: Arc::new(Inner { limit: nofile - nofile / 4, used: AtomicUsize::new(0) }) }
     }
 
-    /// A permit for a watch, which spares a reap from finding out by timer.
+    /// A permit for a watch. Without one a reap is checked by timer.
     pub(crate) fn take(&self) -> Option<Permit> {
         self.take_below(self.inner.limit)
     }

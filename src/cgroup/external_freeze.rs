@@ -33,9 +33,10 @@ pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: Pid, mount: &Mount) -> Option<Path
     }
 }
 
-/// Thaws the groups that hold members frozen and no other process. False if one of them holds another.
+/// Thaws the groups that hold members frozen and no other process. Returns false if a group that holds members frozen
+/// holds another process too.
 ///
-/// What is inside of the target's `own` freezer groups, or above one, is left to the thaw of those.
+/// Groups inside or above the target's `own` freezer groups are not touched: the target's own thaw is for those.
 pub(crate) fn thaw<S: Sys>(
     sys: &S,
     mount: Option<&Mount>,

@@ -41,13 +41,13 @@ pub(crate) enum Freezer {
     Absent,
 }
 
-/// Whether changes of a v2 directory's `cgroup.events` wake the reap; and whether they said last that there is no member.
+/// Whether changes of a v2 directory's `cgroup.events` wake the reap. `empty`: the last read said that it has no members.
 pub(crate) enum Watch<S: Sys> {
     /// Not yet.
     Unwatched { empty: bool },
     /// The kernel refused it.
     Refused { empty: bool },
-    /// They do, as long as this is open.
+    /// They do, as long as the file is open.
     On { empty: bool, file: S::Fd, _permit: Permit },
 }
 
@@ -66,7 +66,7 @@ impl<S: Sys> Watch<S> {
 }
 
 impl<S: Sys> Hierarchy<S> {
-    /// `freezer` is for v1 alone.
+    /// `freezer` counts for v1 only.
     pub(crate) fn new(version: Version, freezer: Freezer) -> Hierarchy<S> {
         match version {
             Version::V1 => Hierarchy::V1(freezer),

@@ -16,14 +16,14 @@ use crate::outcome::{Act, UsedMethod};
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
-/// Which members may be signalled by kill(2), where there are no pidfds. Of the two freezers only v1's is proof against
-/// SIGKILL, and a process that can't exit can't lose its pid.
+/// Which members may be signalled by kill(2), where there are no pidfds. A process that v1 holds frozen does not act on
+/// SIGKILL, so it does not exit and its pid is not reused. A v2 freeze does not prevent that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unverified {
     None,
     /// Those that we have frozen.
     Frozen,
-    /// The caller said so.
+    /// All, as the caller chose.
     All,
 }
 
@@ -275,7 +275,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if unverified != Unverified::All {
             let left = self.list_all()?.pids.into_iter().find(|&pid| !wanted.contains(pid));
             if let Some(pid) = left {
-                // What a freeze does not make safe, nothing will.
+                // A member that is not safe to signal even in a freeze cannot be signalled at all.
                 tally.missed(if frozen { Reach::Denied } else { Reach::Unsafe });
                 self.target.obstacle = Some(Obstacle::of_process(pid, Cause::Unsafe));
             }
@@ -310,7 +310,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        // For one to be removed its members had to leave it.
+        // A freezer directory can be removed only once its members have left it.
         if !all_frozen || left(&self.target.trees) < freezers(&self.target.trees) {
             let error = io::Error::new(
                 io::ErrorKind::Interrupted,

@@ -50,17 +50,17 @@ impl<S: Sys> OwnCgroups<S> {
 
 /// A task's cgroup in each mounted hierarchy, and the ancestors of each.
 ///
-/// Where the task is now is asked for every question; the rest is found out again only when that changed.
+/// Each question reads where the task is now. The rest is found out again only when that has changed.
 struct Cgroups<S: Sys> {
     /// `/proc/.../cgroup`
     file: S::Fd,
-    /// What it said when the rest was found out, and now.
+    /// Its content when the rest was found out, and now.
     text: Vec<u8>,
     now: Vec<u8>,
     ids: Vec<Id>,
     devices: Vec<u64>,
-    /// The task, where the kernel has a way to ask of its v2 cgroup that takes none of the locks that the file
-    /// takes. (It waits for those, and holds up exits, when a thousand groups die at once.)
+    /// The task, where the kernel can tell its v2 cgroup by pidfd. Reading the file takes a lock that it shares with
+    /// exits, and waits when the members of a thousand cgroups exit at once.
     pidfd: Option<S::Fd>,
     /// Its v2 cgroup when the rest was found out.
     v2: Option<Id>,

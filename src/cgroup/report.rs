@@ -1,4 +1,4 @@
-//! What a reap that did not end well reports.
+//! The error of a reap that failed.
 
 use std::io;
 
@@ -11,11 +11,11 @@ use crate::machine::End;
 use crate::outcome::{Act, Effort, ReapError, Survivor};
 use crate::sys::Sys;
 
-/// Survivors described at a deadline, and members of which is found out what holds them frozen.
+/// Survivors described at a deadline, and members asked which cgroup holds them frozen.
 const DESCRIBED: usize = 64;
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// The error of a reap that did not end well.
+    /// The error of a reap that failed.
     pub(crate) fn error(&mut self, end: End, effort: Effort) -> ReapError {
         let obstacle = self.target.obstacle.take();
         let path = self.path().to_path_buf();

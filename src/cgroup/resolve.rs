@@ -57,8 +57,8 @@ impl<S: Sys> Checks<S> {
         Ok((target, findings))
     }
 
-    /// Lists the members of v1 directories, and refuses those that the caller is in. Each of its groups lists its
-    /// process, also where a thread alone is in there; so the list that the first check needs anyway tells.
+    /// Lists the members of v1 directories, for the first check, and refuses a directory that the caller is in. Each cgroup
+    /// of one of its threads lists the caller's process, so the list tells.
     fn list_v1(
         &self,
         trees: &[Tree<S>],
@@ -78,7 +78,7 @@ impl<S: Sys> Checks<S> {
                 Err(failed) => {
                     whole = false;
                     match self.is_gone(tree, failed) {
-                        // What becomes of it the first check finds out; the others are still to be asked.
+                        // The first check finds out what became of it. The other directories are still to be checked.
                         true => Ok(false),
                         false => ask(),
                     }
@@ -136,7 +136,7 @@ fn resolve<S: Sys>(
     let mut trees: Vec<Tree<S>> = Vec::new();
     match place {
         Place::Dir(dir) => {
-            // Thousands wait at once: no room for three more.
+            // Thousands of reaps wait at once: no memory is reserved beyond need.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
                 trees.push(pin(checks, path, fd, directories)?);
@@ -205,7 +205,7 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Fo
             return Err(Refusal::EmptyName);
         }
         let mut path = root.join(subsystem);
-        // Up to the hierarchy links are the system's own (`cpu -> cpu,cpuacct`) and followed.
+        // Links up to the mount point belong to the system (`cpu -> cpu,cpuacct`), and are followed.
         let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
         let mut fd = match opened {
             Ok(fd) => fd,
@@ -214,7 +214,7 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Fo
             }
             Err(source) => return Err(Refusal::Io { path, source }),
         };
-        // Below it none is.
+        // No link is followed below it.
         let mut missing = false;
         for component in options.slice.components().chain(name.components()) {
             path.push(component);

@@ -25,8 +25,8 @@ const SIGNALS: usize = 512;
 /// Processes asked in one step whether they are dead.
 const ASKED: usize = 512;
 
-/// In every so many attempts SIGKILL is sent also to processes that were sent it before, which otherwise has no effect.
-/// Another process in the same group may have got the pid of one of them meanwhile.
+/// In one attempt of so many, SIGKILL is sent again to processes that were sent it before. They do not need it, but
+/// another process in the same group may have got the pid of one of them meanwhile.
 const RESEND: u8 = 4;
 
 /// What an attempt came to so far.
@@ -69,13 +69,13 @@ struct Process {
     pid: Pid,
     /// The inode number of its pidfds, where they have one: it tells a process from a later one of the same pid.
     number: Option<NonZeroU64>,
-    /// The signal that it was sent, if it was one by one. Of SIGKILL it dies, wherever it is.
+    /// The signal that it was sent, if it was signalled by itself. After SIGKILL it exits, also outside the target.
     signal: Option<Signal>,
 }
 
 /// Adds pids to sorted ones.
 fn add(sorted: &mut Vec<Pid>, more: &[Pid]) {
-    // Thousands wait at once: no room to spare.
+    // Thousands of reaps wait at once: no memory is reserved beyond need.
     sorted.reserve_exact(more.len());
     sorted.extend(more);
     sorted.sort_unstable();
@@ -85,7 +85,7 @@ fn add(sorted: &mut Vec<Pid>, more: &[Pid]) {
 /// A pidfd that wakes the reactor.
 struct Watched<S: Sys> {
     pidfd: S::Fd,
-    /// The tracked process whose pidfd this surely is. (Thousands wait at once: no room for a copy of it.)
+    /// The tracked process that the pidfd is known to belong to.
     tracked: Option<Pid>,
     _permit: Permit,
 }
@@ -229,7 +229,7 @@ impl<S: Sys> Signalled<S> {
         Ok(None)
     }
 
-    /// They are all dead.
+    /// Forgets the tracked processes: all are dead.
     pub(crate) fn forget(&mut self) {
         self.processes.clear();
         self.watched = None;

@@ -46,7 +46,7 @@ impl CgroupKill {
     }
 }
 
-/// How far something has come that takes several steps. A check begins it anew.
+/// How far an action that takes several steps has come. A check discards it.
 pub(super) enum Progress {
     None,
     /// An attempt: the last member dealt with, in the order of pids, and how much was reached.

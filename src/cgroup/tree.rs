@@ -13,7 +13,7 @@ use crate::sys::{Stat, Sys};
 pub(crate) struct Tree<S: Sys> {
     pub(crate) identity: Identity<S>,
     pub(crate) hierarchy: Hierarchy<S>,
-    /// Set once it is gone, which is for good.
+    /// What became of it, once it is gone.
     pub(crate) fate: Option<Fate>,
 }
 
