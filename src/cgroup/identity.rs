@@ -142,23 +142,25 @@ impl<S: Sys> Identity<S> {
 
     /// Whether the directory is there, whatever its name; `None` if only its path can tell.
     fn is_there(&self, sys: &S) -> io::Result<Option<bool>> {
-        let error = match &self.address {
-            Address::Path => return Ok(None),
+        let is_alive = |fd: &S::Fd| match sys.stat(Some(fd), c"cgroup.procs") {
+            Ok(_) => Ok(Some(true)),
+            Err(error) if is_gone(&error) => Ok(Some(false)),
+            Err(error) => Err(error),
+        };
+        match &self.address {
+            Address::Path => Ok(None),
+            Address::Held { directory, .. } => is_alive(directory),
             Address::Handle(mount) => match sys.open_identity(mount, self.id.ino) {
-                Ok(_) => return Ok(Some(true)),
+                // Older kernels (5.10) open a removed directory as well, as long as a file in it is open
+                // (`kernfs_find_and_get_node_by_id`).
+                Ok(fd) => is_alive(&fd),
                 Err(error) => match meaning(Call::Handle, &error) {
-                    Meaning::Gone => return Ok(Some(false)),
-                    Meaning::Denied => return Ok(None),
-                    _ => error,
+                    Meaning::Gone => Ok(Some(false)),
+                    Meaning::Denied => Ok(None),
+                    _ => Err(error),
                 },
             },
-            Address::Held { directory: fd, .. } => match sys.stat(Some(fd), c"cgroup.procs") {
-                Ok(_) => return Ok(Some(true)),
-                Err(error) if is_gone(&error) => return Ok(Some(false)),
-                Err(error) => error,
-            },
-        };
-        Err(error)
+        }
     }
 
     /// What became of the directory; `None` if it is there.

@@ -120,7 +120,10 @@ impl Sys for Sim {
             let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
             let hierarchy = world.groups[mount].hierarchy;
             let group = ino as usize - 1;
-            let there = |group: &&Group| group.hierarchy == hierarchy && !group.removed;
+            // Older kernels open a removed directory as well, as long as a file in it is open.
+            let is_open = |watch: &WatchOf| matches!(watch.object, Object::File(of, _) if of == group);
+            let lingers = !world.features.pidfs && world.watches.values().any(is_open);
+            let there = |group: &&Group| group.hierarchy == hierarchy && (!group.removed || lingers);
             world.groups.get(group).filter(there).map(|_| group).ok_or_else(|| errno(libc::ESTALE))?
         };
         self.fd(Object::Group(group))
