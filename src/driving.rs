@@ -126,8 +126,9 @@
 //!
 //! ## tokio
 //!
-//! A task that drives the reactor, and handles that any task can await. `clear_ready` tells tokio to wait for
-//! the next edge; what comes between the turn and it is not lost, since tokio then knows of a newer one.
+//! A task that drives the reactor, and handles that any task can await. `clear_ready` makes tokio wait for the next
+//! edge. An event between `turn` and `clear_ready` is not lost: tokio clears only the readiness that `ready` has
+//! seen.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -214,8 +215,9 @@
 //! | Drop the reactor | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
 //!
-//! These do not break the contract: extra turns; turns from a timer of your own; turns that come late (the reaps take
-//! longer by as much, and the next two attempts to kill are up to four times as far apart); spawning inside the callback
+//! These do not break the contract: extra turns; turns from a timer of your own; turns that come late (a late turn
+//! delays its reaps by the same time, and can make the wait before the next attempts up to four times as long);
+//! spawning inside the callback
 //! that calls `turn`; moving the reactor to another thread between turns.
 
 #[allow(unused_imports, reason = "for links")]

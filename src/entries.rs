@@ -110,7 +110,7 @@ impl<S: Sys> Entries<S> {
     pub(crate) fn spawn(&mut self, spawn: Spawn<S>, host: &impl Host<S>) {
         let Spawn { reaper, target, findings, completer } = spawn;
         let Some(id) = self.generation.next(self.slab.vacant_key()) else {
-            // Out of reach, but with 32-bit ids.
+            // Can happen only where ids have 32 bits.
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         };
         let now = Instant::after_start(self.checks.sys.now());
@@ -242,7 +242,7 @@ impl<S: Sys> Drop for Entries<S> {
         let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, None);
         for mut entry in self.slab.drain() {
             if entry.machine.has_frozen() {
-                // There is no later to try again in, save at once.
+                // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
                 let mut thaws = (0..THAWS)
                     .map(|_| entry.target.step(&mut kernel, Findings::default()).thaw(ThawScope::All));
                 let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));

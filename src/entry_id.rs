@@ -8,7 +8,8 @@ const KEY_MASK: usize = (1 << KEY_BITS) - 1;
 
 /// A slab key, and the generation that tells the entry from a later one with the same key.
 ///
-/// Fits into the token of a poll. Neither 0 nor among the highest tokens, which are left to the loop.
+/// Fits into the token of a poll. It is never 0, and never one of the highest tokens: the reactor uses those for its
+/// timer and waker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryId(NonZeroUsize);
 

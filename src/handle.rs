@@ -122,7 +122,7 @@ impl ReapHandle {
 
     /// Blocks until the reap is complete or `timeout` has passed; `None` if it passed first.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result> {
-        // A deadline too far for the clock is none.
+        // If the deadline overflows the clock, there is no timeout.
         let Some(deadline) = Instant::now().checked_add(timeout) else {
             return Some(self.wait());
         };

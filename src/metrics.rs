@@ -36,8 +36,8 @@ pub struct Metrics {
     pub calls: Calls,
 }
 
-/// System calls by kind, those of a [`Remote`](crate::Remote) of the reactor included; close(2) and what the
-/// memory allocator makes apart.
+/// System calls by kind. Those of the reactor's [`Remote`]s are included. close(2) and the calls of the memory
+/// allocator are not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Calls {

@@ -34,8 +34,8 @@ const EVENTS: usize = 256;
 /// with every value that a `Duration` can have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A timer that is no longer needed is left to fire if it fires this soon: the next reap may use it, and unsetting it
-/// would delay the completion that made it needless.
+/// A timer that is not needed any more is not disarmed if it fires within this time. This saves a system call at
+/// completion.
 const SOON: Duration = Duration::from_millis(10);
 
 const TIMER: Token = Token(usize::MAX);
@@ -195,8 +195,8 @@ impl Reactor {
         }
         self.notified = turn.into_notified();
         if self.full {
-            // What a full batch left behind, this timer's own expiry perhaps, raises no new edge for an outer
-            // loop that is edge-triggered. Setting the timer anew does.
+            // Events that did not fit into this batch make no new edge for an edge-triggered outer loop. Setting the
+            // timer again does.
             self.armed = None;
         }
         self.arm();
@@ -290,8 +290,8 @@ impl Reactor {
                 self.timer.unset()
             }
             (Some(next), Some(armed)) if armed == next => return,
-            // Set too early is as good: that expiry finds nothing due and sets it right. One that was for nothing
-            // already is taken back by setting it anew.
+            // A timer that is set too early may stay: the turn it causes finds nothing due and sets it again. A timer
+            // that has expired already is set again now.
             (Some(next), Some(armed)) if armed < next && !self.until(armed).is_zero() => return,
             (Some(next), _) => {
                 self.entries.metrics.calls.timerfd_settime += 1;

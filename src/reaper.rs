@@ -43,7 +43,7 @@ impl CgroupOptions {
         }
     }
 
-    /// The directory between a hierarchy and the names, the same in each; default none.
+    /// Sets the path between the mount point of each hierarchy and the cgroup's name. Default: none.
     pub fn slice(mut self, slice: impl Into<PathBuf>) -> CgroupOptions {
         self.slice = slice.into();
         self
@@ -60,8 +60,9 @@ impl CgroupOptions {
     }
 
     /// Whether pids that were just read may be signalled with kill(2), unverified, where the kernel has no pidfds
-    /// and the target is not in the v1 freezer. Default: `false`, because a process that gets one of these pids in
-    /// between is killed instead. With pidfds (Linux 5.3) it changes nothing: signals are verified, and need no
+    /// and the target is not in the v1 freezer. Default: `false`, because a pid can be reused before the signal is
+    /// sent. Another process is killed then. With pidfds (Linux 5.3) it changes nothing: signals are verified, and
+    /// need no
     /// freezer.
     pub fn kill_without_freezer(mut self, yes: bool) -> CgroupOptions {
         self.kill_without_freezer = yes;
@@ -119,7 +120,7 @@ impl Reaper {
 
     /// How long to wait after the first attempt to kill before the next one. Default: 10 ms. The wait grows fourfold
     /// after each attempt that changed nothing, up to [`Reaper::max_wait`], and starts over when members joined or
-    /// exited. It does not delay a target whose members exit: the kernel notifies of that.
+    /// exited. The wait does not delay completion: when the members exit, the kernel notifies the reactor.
     ///
     /// At least 1 ms, and no more than `max_wait`; else the spawn is refused.
     pub fn min_wait(mut self, wait: Duration) -> Reaper {
@@ -154,8 +155,8 @@ impl Reaper {
     }
 
     /// Ends the reap after this long, counted from the spawn, with
-    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). Default: none. A process in uninterruptible sleep is then
-    /// waited for until it wakes and exits.
+    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). Default: none. Without a deadline the reap waits until
+    /// the last process exits, however long it is in uninterruptible sleep.
     pub fn deadline(mut self, deadline: Duration) -> Reaper {
         self.deadline = Some(deadline);
         self

@@ -37,7 +37,7 @@ impl Queue {
         let Some(waker) = &inner.waker else {
             return Err(command);
         };
-        // A queue that is not empty has had its wake from the push that made it so.
+        // Only a push to an empty queue wakes the reactor.
         if inner.commands.is_empty() {
             if let Err(error) = waker.wake() {
                 // An eventfd that is ours and non-blocking has no way to fail; should it, the command is seen

@@ -48,7 +48,7 @@ pub(crate) trait Sys {
     fn open(&self, at: Option<&Self::Fd>, path: &CStr, how: Open) -> io::Result<Self::Fd>;
 
     /// open_by_handle_at(2): the cgroup directory with this inode number in the hierarchy that `mount` is a readable
-    /// directory of, as a place in the tree. Needs CAP_DAC_READ_SEARCH. ESTALE once that directory was removed.
+    /// directory of, as an O_PATH descriptor. Needs CAP_DAC_READ_SEARCH. ESTALE once that directory was removed.
     fn open_identity(&self, mount: &Self::Fd, ino: u64) -> io::Result<Self::Fd>;
 
     /// pread(2).
@@ -131,7 +131,7 @@ pub(crate) struct Stat {
     pub(crate) links: u32,
     /// The mount that it is seen through: a number that is never given out again (Linux 6.8).
     pub(crate) mount: Option<u64>,
-    /// It is the root of that mount, so that what is seen is not what is below (Linux 5.8).
+    /// Whether it is the root of a mount, which covers the directory below it (Linux 5.8). `None` before.
     pub(crate) mount_root: Option<bool>,
 }
 
@@ -175,7 +175,7 @@ impl Linux {
         Linux { absent, ..Linux::default() }
     }
 
-    /// What was asked so far; of the loop itself, nothing.
+    /// The system calls made so far, without those of the event loop (epoll, timerfd).
     pub(crate) fn calls(&self) -> Calls {
         let counts = &self.counts;
         let get = |counter: &AtomicU64| counter.load(Relaxed);

@@ -7,9 +7,9 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-/// A number of nanoseconds. Ends at 584 years, which stands for never.
+/// A number of nanoseconds. The greatest value, 584 years, means never.
 ///
-/// Stored as one more, so that an `Option` of it takes no more room.
+/// Stored plus one, so that zero is free and `Option<Nanos>` has the same size.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Nanos(NonZeroU64);
 

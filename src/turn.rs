@@ -29,7 +29,7 @@ pub(crate) struct Turn {
     commands: usize,
     timers: usize,
     deferred: usize,
-    /// The tick of the clock when the first timer was asked for, and how far the loop was behind with it then.
+    /// The time of the first timer pop in this turn, and the event-loop lag at that time.
     clock: Option<(u64, Span)>,
 }
 

@@ -100,19 +100,16 @@ impl Wheel {
 
     /// The tick at which [`pop`](Self::pop) next has something to do; `None` if nothing is scheduled.
     ///
-    /// This is the earliest deadline. It can be earlier than that once a key has left a slot which still has
-    /// others, be it by `cancel`, by `schedule` or, among deadlines that had passed when they were scheduled,
-    /// by `pop`. A `pop` at that tick then returns `None` but finds the true one: there is one such wake-up
-    /// for a key that left, at most, and after a `pop` that got to the tick and returned `None` the answer is
-    /// exact.
+    /// Returns a tick that is never later than the earliest deadline, and usually is that. After a key was removed it
+    /// may be too early: then one `pop` at that tick returns `None`, and the next answer is exact.
     pub(crate) fn next(&self) -> Option<u64> {
         self.first().map(|slot| self.slots[slot].earliest)
     }
 
     /// Advances to `now` and takes out one key whose deadline is not after it; to be called until `None`.
     ///
-    /// Keys come in the order of their deadlines. Deadlines that had passed when they were scheduled are
-    /// alike in this, and come first. A `now` less than in an earlier call counts as the greatest one so far.
+    /// Keys come in the order of their deadlines. Keys scheduled after their deadline come first, in the order of
+    /// scheduling. A `now` less than in an earlier call counts as the greatest one so far.
     pub(crate) fn pop(&mut self, now: u64) -> Option<usize> {
         self.now = self.now.max(now);
         while let Some(slot) = self.first() {
@@ -162,7 +159,7 @@ impl Wheel {
     fn link(&mut self, link: u32) {
         let deadline = self.nodes[link as usize].deadline;
         let place = deadline.max(self.cursor);
-        // `| 1`: the cursor itself differs in no group, and is on level 0.
+        // `| 1`: a deadline equal to the cursor gives 0, which has no ilog2; it belongs to level 0.
         let level = ((place ^ self.cursor) | 1).ilog2() / BITS;
         let index = (place >> (level * BITS)) as usize % SLOTS;
         let (level, bit) = (level as usize, 1 << index);

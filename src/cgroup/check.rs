@@ -53,13 +53,13 @@ impl<S: Sys> Step<'_, '_, S> {
         });
         members.extend(v1_members.unwrap_or_default());
         members.finish();
-        // A list that is not whole only says that there are members.
+        // An incomplete list is not compared with the last one. It only shows that there are members.
         let whole = listed && refused.is_none();
         let (joined, fewer) = if whole { self.target.signalled.compare(&members) } else { (false, false) };
         let mut unknown = refused;
         if !members.is_empty() {
             populated = true;
-            // v1 has no notification, and that of v2 comes late where it follows another.
+            // v1 has no notification. On v2 a second notification within 12 ms is delayed.
             if cgroup_kill.was_written() || self.target.signalled.any_tried() {
                 self.target.signalled.rewatch(self.kernel, &members);
             }
@@ -109,8 +109,8 @@ impl<S: Sys> Target<S> {
     }
 }
 
-/// Whether a tree without listed members may have some that are exiting: v1, or one that is gone without having said that
-/// it is empty.
+/// Whether a tree can have exiting members that are not listed: a v1 tree, or a v2 tree that was removed before
+/// `populated 0` was read.
 fn may_hide_exiting<S: Sys>(tree: &Tree<S>) -> bool {
     match &tree.hierarchy {
         Hierarchy::V1(_) => true,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::outcome::Act;
 use crate::sys::Pid;
 
-/// The kinds of calls that the same errno means different things of.
+/// The kinds of system calls. The same errno means different things for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// On a cgroup's directory or one of its files: by a path, below a descriptor, or through an open file.
@@ -104,7 +104,7 @@ pub(crate) enum Failed {
 }
 
 impl From<io::Error> for Failed {
-    /// Whether the directory itself is gone is found out where it is known which that is
+    /// An ENOENT may mean the file or the directory. `Tree::note` finds out which.
     /// ([`Tree::note`](super::tree::Tree::note)).
     fn from(error: io::Error) -> Failed {
         Failed::Because(Cause::Error(error))

@@ -11,7 +11,7 @@ use super::tree::descendants;
 use super::v1;
 use crate::sys::{Open, Pid, Sys};
 
-/// Members of which one step finds out what holds them frozen.
+/// The most members whose freezer cgroup is looked up in one step.
 const ASKED: usize = 64;
 
 /// The freezer cgroup whose own freeze holds the process.

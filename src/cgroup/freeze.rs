@@ -22,7 +22,8 @@ impl<S: Sys> Step<'_, '_, S> {
             self.obstacle(Act::Freeze, refused);
             return Froze::Freezing;
         }
-        // Of the caller's threads the check below asks for the calling one; the list has their process for any of them.
+        // `check_caller` below covers only the calling thread. The list has the caller's process if any thread is in
+        // the target.
         let (caller, _) = self.kernel.sys.caller();
         let inside = match &self.findings.members {
             Some(members) => members.contains(caller),
@@ -167,7 +168,8 @@ fn thaw_tree<S: Sys>(
     let (dir, below) = directories.subtree(sys, &tree.identity)?;
     for relative in &below[1..] {
         match thaw(dir, relative, false) {
-            // If it is not thawed, it is through the root, or by another party: the next attempt sees to it.
+            // A descendant that is still frozen is frozen through the root or by another program. The next attempt
+            // thaws it again.
             Ok(_) => {}
             Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error.into()),

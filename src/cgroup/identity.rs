@@ -48,7 +48,7 @@ pub(crate) struct Identity<S: Sys> {
     address: Address<S>,
 }
 
-/// The parent directory used last in each hierarchy, open, for siblings share it.
+/// For each hierarchy, the open parent directory that was used last. Targets often have the same parent.
 pub(crate) struct Parents<S: Sys> {
     open: Vec<(Id, S::Fd)>,
 }
@@ -124,7 +124,8 @@ impl<S: Sys> Identity<S> {
             match sys.open_identity(mount, self.id.ino) {
                 Ok(fd) => return Ok(fd),
                 Err(error) => match meaning(Call::Handle, &error) {
-                    // As below a held descriptor. `fate` tells whether it was replaced.
+                    // ENOENT, as a held descriptor would return. `fate` then finds out whether the directory was
+                    // replaced.
                     Meaning::Gone => return Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
                     // The caller has dropped the capability.
                     Meaning::Denied => {}
@@ -176,7 +177,7 @@ impl<S: Sys> Identity<S> {
         self.judge(sys, there, found)
     }
 
-    /// The same, of one of which it is not known that it is there, by what its name leads to.
+    /// What became of a directory that is removed, or may be, judged by what its name leads to now.
     fn judge(&self, sys: &S, there: Option<bool>, found: io::Result<Stat>) -> Result<Option<Fate>, Cause> {
         let by_path = there.is_none();
         match found {
@@ -190,7 +191,7 @@ impl<S: Sys> Identity<S> {
         }
     }
 
-    /// Whether its path leads nowhere because it was removed: it may have been renamed, or a mount may hide it.
+    /// Whether a directory whose path does not exist was removed. False if it may be renamed or hidden by a mount.
     fn is_removed(&self, sys: &S) -> io::Result<bool> {
         for above in self.path().ancestors().skip(1) {
             let directory = match sys.open(None, &c_path(above)?, Open::Place) {
@@ -266,7 +267,7 @@ impl<S: Sys> Identity<S> {
         }
         let Some(at) = place.at else { return Err(Failed::Because(Cause::NameLost)) };
         let directory = if self.held().is_some() { c".." } else { c"." };
-        // The way up leads into what is mounted over the parent.
+        // If a mount covers the parent, `..` leads into that mount.
         let parent = Id::of(&sys.stat(Some(at), directory)?);
         if self.parent.is_none_or(|ino| parent != (Id { dev: self.id.dev, ino: ino.get() })) {
             return Err(Failed::Because(Cause::NameLost));

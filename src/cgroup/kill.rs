@@ -153,7 +153,8 @@ impl<S: Sys> Step<'_, '_, S> {
         self.obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
     }
 
-    /// Gets to know the members before they are killed otherwise than by signals.
+    /// Lists and identifies the members before a write to `cgroup.kill`, because exiting tasks are not listed after
+    /// it.
     fn identify_members(&mut self) -> Result<(), Refused> {
         let known = self.findings.members.take();
         let was_known = known.is_some();
@@ -178,7 +179,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Signals the members, after what an attempt has come to by other means.
+    /// Signals the members. `before`: the result of `cgroup.kill` in the same attempt.
     fn signal_members(&mut self, signal: Signal, members: Members, before: Tally) -> Attempt {
         let mut tally = Tally::new();
         let (from, reached) = self.target.progress.take_attempt();
@@ -205,7 +206,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Signals the members after `from`. Returns the last one dealt with, if there are more than one step takes.
+    /// Signals the members after `from`. If the step reached its bound, returns the last pid that was handled.
     fn try_signal(
         &mut self,
         signal: Signal,

@@ -7,29 +7,29 @@
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `signalled`: the tracked processes, and signals that are verified;
-//! - `kernel`: what all of that works with;
+//! - `kernel`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroups`: what /proc tells;
 //! - `members`: lists of them;
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
-//! - `identity`: which directory it is;
+//! - `identity`: the inode number of a target's directory, and how it is addressed;
 //! - `v1`, `v2`, `hierarchy`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
 //!
-//! # What wakes a reap
+//! # Which kernel notifications wake a reap
 //!
-//! On v2 each target's own `cgroup.events`, for EPOLLPRI only (the file is always readable), armed before the kill,
-//! so that no second check is due. One inotify instance for all of them goes through the kernel's one work item for
-//! those (`kernfs_notify`): a reap of one process took a third longer, a thousand at once a fifth. Linux 6.18 to
-//! 7.0.13 moreover keep inotify watches of groups that are gone. A pidfd of a member alone is nearly as fast, but
-//! another check and another pidfd are due when it was not the last to exit. `benches/reap` has these loops side by
+//! On v2: EPOLLPRI on the target's `cgroup.events`. It is registered before the first attempt, so no change after it
+//! is missed. inotify was measured instead: a third slower for one reap, a fifth for a thousand, because the kernel
+//! sends all its events from one work item (`kernfs_notify`). Linux 6.18 to
+//! 7.0.13 moreover keep inotify watches of groups that are gone. A pidfd of one member is nearly as fast. But if that
+//! member is not the last to exit, another check and another pidfd are needed. `benches/reap` has these loops side by
 //! side.
 //!
 //! The kernel notifies at most once in 12 ms of a file (`cgroup_file_notify`), so the notification of a group that
-//! changed just before its kill is late. These the machine checks again after 1, 3 and 7 ms, at a microsecond each; and
-//! a group that outlives several attempts is listed, and watched by the pidfd of a member as well.
+//! changed just before its kill is late. The machine therefore checks such a target again after 1, 3 and 7 ms, a
+//! microsecond each. After several attempts its members are listed, and the pidfd of one is watched too.
 //!
-//! v1 has no notification: there it is the pidfd of the last member listed, one a reap whatever the number of
-//! members, and a list when that has exited. It is never late, so that nothing is checked in between.
+//! v1 has no notification. There one pidfd per reap is watched, of one of the last members listed. When that member
+//! exits, the list is read again. A pidfd is never late, so there are no probes.
 
 mod check;
 mod descriptor_budget;

@@ -13,8 +13,8 @@ use super::hierarchy::{Freezer, Version};
 use super::identity::Id;
 use crate::sys::{Open, Stat, Sys};
 
-/// How long mountinfo is good for where that is enough. A node has thousands of lines, and each reap that waits for
-/// uninterruptible members asks at every tick.
+/// How long a read of mountinfo is reused. mountinfo can have thousands of lines, and a reap with uninterruptible
+/// members needs it in each attempt.
 const RECENT: Duration = Duration::from_secs(1);
 
 /// Mounts remembered; a machine has a dozen hierarchies, and each mount namespace mounts of its own.
@@ -27,7 +27,7 @@ pub(crate) struct Mounts<S: Sys> {
     known: Vec<Known<S>>,
 }
 
-/// What is remembered of a mount: the interface, of v1 whether it is the freezer's, and the descriptor of [`Known`].
+/// The cached facts about a mount: version, freezer controller, and the descriptor for open_by_handle_at(2).
 type About<F> = (Version, Freezer, Option<Arc<F>>);
 
 /// A mount that a target was found in.
@@ -111,8 +111,8 @@ pub(crate) fn recent<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<A
     }
 }
 
-/// Opens the root of the mount that `dir` is in, so that others in it can be opened by their inode numbers: at the root,
-/// for from Linux 6.12 on a caller that has the capability in a child user namespace only may open what is below the
+/// Opens the root of the mount that contains `dir`, for open_by_handle_at(2). It must be the root: since Linux 6.12 a
+/// caller that has the capability in a child user namespace only may open what is below the
 /// descriptor (`may_decode_fh`).
 ///
 /// Not O_PATH, which open_by_handle_at(2) refuses (EBADF).

@@ -16,7 +16,8 @@ use crate::sys::{Open, Pid, Sys};
 /// file, or in a threaded v2 cgroup).
 pub(crate) struct OwnCgroups<S: Sys> {
     process: Option<Cgroups<S>>,
-    /// Of the thread that asked last; `None` inside for the main thread, which is where its process is.
+    /// The cgroups of the thread that called last. The inner `None` means the main thread, whose cgroups are those of
+    /// the process.
     thread: Option<(ThreadId, Option<Cgroups<S>>)>,
 }
 
@@ -95,7 +96,7 @@ impl<S: Sys> Cgroups<S> {
         }
         read_whole(sys, &self.file, &mut self.now)?;
         if self.now != self.text || !self.devices.contains(&id.dev) {
-            // Not taken for known before all of it is found out.
+            // Cleared first, so that an error below does not leave the cache half filled.
             self.text.clear();
             self.v2 = None;
             match self.find_all(sys, mounts)? {
@@ -106,7 +107,7 @@ impl<S: Sys> Cgroups<S> {
         Ok(self.ids.contains(&id))
     }
 
-    /// Finds the cgroup in each hierarchy. An error inside is of a hierarchy that could not be read; others could.
+    /// Finds the cgroup in each hierarchy. The inner error: some hierarchy could not be read. The others were.
     fn find_all(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Option<io::Error>> {
         self.ids.clear();
         self.devices.clear();

@@ -20,9 +20,9 @@ const REMOVALS: usize = 128;
 struct Removal {
     /// Directories that may still be removed in it.
     bound: usize,
-    /// Directories that an earlier step has left below one, or this one leaves.
+    /// The descendants that are still to be removed, from the last step or for the next.
     left: Option<(Id, Vec<PathBuf>)>,
-    /// That the name leads to the directory was found out just now.
+    /// The identity of the directory was verified directly before, so it is not compared again.
     compared: bool,
     unfinished: bool,
 }
@@ -72,8 +72,8 @@ impl Removal {
         let left = self.left.take_if(|(of, _)| *of == id).map(|(_, left)| left);
         let mut children = left.or_else(|| directories.take_children(id));
         if std::mem::take(&mut self.compared) && children.is_none() {
-            // Most are leaves. Whether one is that was compared just now, an attempt tells. It fails for a child, for lack
-            // of rights, or where the parent is mounted over.
+            // Most cgroups have no children. For one that was just verified, rmdir(2) itself is tried first; it fails
+            // for a child, for lack of rights, or where a mount covers the parent.
             if let Some(Ok(())) = tree.identity.rmdir(sys, parents) {
                 return Err(Failed::Gone(Fate::Removed));
             }

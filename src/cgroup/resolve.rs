@@ -23,8 +23,8 @@ use crate::reaper::{CgroupOptions, KillMethod, Place, Reaper};
 use crate::sys::{Kind, Open, Stat, Sys};
 
 impl<S: Sys> Checks<S> {
-    /// Checks what `reaper` names, and pins it. Touches nothing. What it finds out is good for a first step that follows
-    /// at once, on the same thread.
+    /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
+    /// same thread, directly after.
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
@@ -164,7 +164,7 @@ fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Found<S>>, Refusal> {
     }
     check_dots(dir)?;
     let path = std::path::absolute(dir).map_err(|source| Refusal::Io { path: dir.into(), source })?;
-    // Without a trailing slash, which would have a link followed.
+    // Removes a trailing slash: with it, the kernel follows a symbolic link.
     let path: PathBuf = path.components().collect();
     match place(sys, &path) {
         Ok(fd) => Ok(Some((path, fd))),
@@ -274,14 +274,15 @@ fn pin<S: Sys>(
     if above == id || above.dev != id.dev {
         return Err(Refusal::Root { path });
     }
-    // Of v1, the first list of members tells.
+    // For v1 directories, `list_v1` checks this.
     if version == Version::V2 {
         let own = lock(&checks.own).contains(sys, &checks.mounts, id);
         if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
             return Err(Refusal::OwnCgroup { path });
         }
     }
-    // At the root of a mount `..` is what is above the mount point, and there may be others than that with the name.
+    // At the root of a mount, `..` leads above the mount point. The directory there is not the parent, though it may
+    // have an entry of the same name.
     let is_parent = stat.mount_root == Some(false) || {
         let by_name = Path::new("..").join(path.file_name().unwrap_or_default());
         let named = c_path(&by_name).and_then(|name| sys.stat(Some(&fd), &name));
@@ -310,8 +311,8 @@ fn pin<S: Sys>(
     Ok(Tree::new(identity, Hierarchy::new(version, freezer)))
 }
 
-/// A descriptor by which directories of the same hierarchy can be opened by their inode numbers; `None` if they can't,
-/// an error if that can't be known now.
+/// Opens the descriptor for open_by_handle_at(2) in this hierarchy. `None` if the kernel or the caller's rights do
+/// not allow it; an error if this cannot be decided now.
 fn try_handle<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<Option<Arc<S::Fd>>> {
     let root = match open_root(sys, dir, stat) {
         Ok(root) => root,

@@ -4,8 +4,8 @@
 //! # Verified signals
 //!
 //! List the members, open a pidfd of each ([`Signalled::open`]), list them again, and signal those that are in both
-//! lists ([`Signalled::send`]). A signal that arrives proves that the pidfd's process kept its pid all along, so it
-//! was that process that the second list named. How old the first list is does not matter.
+//! lists ([`Signalled::send`]). If pidfd_send_signal(2) succeeds, the process had not been reaped, so its pid was not
+//! reused. The pid in the second list was therefore this process. How old the first list is does not matter.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -54,11 +54,11 @@ pub(crate) struct Signalled<S: Sys> {
     processes: Vec<Process>,
     /// Members that the last attempt dealt with, whether or not it could signal them. Sorted.
     tried: Vec<Pid>,
-    /// That attempt was by `cgroup.kill` alone, so the members listed next are not new.
+    /// The last attempt wrote `cgroup.kill` without a list. The members in the next list count as handled.
     killed_unlisted: bool,
     /// The number of members at the last check.
     last: u32,
-    /// Attempts since the last one in which every member was sent SIGKILL.
+    /// Attempts since SIGKILL was last sent again to every member, modulo [`RESEND`].
     attempts: u8,
     /// One member, whose exit wakes the reap.
     watched: Option<Watched<S>>,
@@ -160,8 +160,8 @@ impl<S: Sys> Signalled<S> {
         self.processes.binary_search_by_key(&pid, |process| process.pid)
     }
 
-    /// Identifies members that are about to be killed otherwise than by signals, so that [`Signalled::all_dead`]
-    /// can tell. To be followed by another list and [`Signalled::track`].
+    /// Identifies members before a write to `cgroup.kill`, so that [`Signalled::all_dead`] can check them. To be
+    /// followed by another list and [`Signalled::track`].
     pub(crate) fn identify(
         &self,
         kernel: &mut Kernel<'_, S>,
@@ -196,10 +196,10 @@ impl<S: Sys> Signalled<S> {
     }
 
     /// Whether every process that was sent SIGKILL is dead, and every other tracked one is dead or lives on outside of
-    /// the target; `None` if to tell that would take more than one step may. To be asked when no member is listed.
+    /// the target; `None` if the step reached its bound. Call only when no member is listed.
     ///
-    /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list alone does not
-    /// tell. Where pidfds have no inode numbers (before 6.9) it does.
+    /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list does not prove that
+    /// the target is empty. Before 6.9 pidfds have no inode numbers, but there an empty list is proof.
     pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
         if let Some(Watched { pidfd, tracked: Some(pid), .. }) = &self.watched {
             if let Ok(at) = self.find(*pid) {
@@ -311,7 +311,7 @@ impl<S: Sys> Signalled<S> {
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
                     Meaning::Gone => {}
                     Meaning::Unsupported => return Ok(Pidfds::Unsupported),
-                    // As far as descriptors last.
+                    // EMFILE after some pidfds: signal these now, and continue after a yield.
                     Meaning::Short if !pidfds.is_empty() => {
                         tried.pop();
                         more = true;
@@ -322,7 +322,7 @@ impl<S: Sys> Signalled<S> {
             }
         }
         add(&mut self.tried, &tried);
-        // A member that is not among these joins after the last attempt.
+        // From now on a pid that is not in `tried` is a new member.
         self.killed_unlisted = false;
         if !more {
             self.attempts = (self.attempts + 1) % RESEND;
@@ -432,14 +432,14 @@ impl<S: Sys> Signalled<S> {
         }
     }
 
-    /// Whether this attempt may pass over the process of this pid, for SIGKILL was sent to it, or to one before it.
+    /// Whether this attempt skips the pid: SIGKILL was sent to it earlier, and this attempt does not resend.
     fn needs_no_more(&self, pid: Pid) -> bool {
         let killed = |at: usize| self.processes[at].signal == Some(Signal::KILL);
         // A process that is listed again after it was not is another.
         self.attempts + 1 < RESEND && self.was_tried(pid) && self.find(pid).is_ok_and(killed)
     }
 
-    /// The same of every member, where there is one.
+    /// Whether this attempt skips every member. False for an empty list.
     pub(crate) fn need_no_more(&self, members: &MemberList) -> bool {
         !members.is_empty()
             && members.unmapped == 0
@@ -459,7 +459,7 @@ impl Process {
         // Where /proc does not say, it is waited for.
         let killed = self.signal == Some(Signal::KILL);
         let exiting = killed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
-        // Once more, so that the pid was its own when /proc was asked.
+        // Checked again: if the process has not exited, the pid in /proc was its own.
         Ok(exiting && !sys.has_exited(pidfd)?)
     }
 }

@@ -1,4 +1,4 @@
-//! A step on a target: actions that follow one another at once, and what they find out.
+//! [`Step`]: the actions on one target within one call of `Entries::drive`, and what they learn.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub(crate) struct Step<'a, 'k, S: Sys> {
     pub(super) findings: Findings<S>,
 }
 
-/// What a step has found out. That of a spawn's checks is good for the first step, which follows at once.
+/// What a step has found out. The findings of the spawn's checks are passed to the first step.
 pub(crate) struct Findings<S: Sys> {
     pub(super) directories: Directories<S>,
     /// The caller is in none of the directories.

@@ -16,7 +16,7 @@ pub(crate) struct Target<S: Sys> {
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress,
     pub(super) kill_without_freezer: bool,
-    /// What the caller named, where nothing of it is there.
+    /// The path that the caller named, if no directory of it existed.
     pub(super) missing: Option<Box<PathBuf>>,
     pub(super) obstacle: Option<Box<Obstacle>>,
 }
@@ -27,11 +27,11 @@ pub(super) enum CgroupKill {
     Untried,
     /// It was written, and no more than that is known.
     Written,
-    /// It was written, and members outlived it: those whose leader has exited do.
+    /// `cgroup.kill` was written, and members survived it, for instance processes whose leader has exited.
     NotEnough,
     /// The kernel has none, or the caller lacks the right.
     Unavailable,
-    /// The caller chose a method that does without.
+    /// The chosen [`KillMethod`] does not use `cgroup.kill`.
     NotChosen,
 }
 
@@ -112,7 +112,7 @@ impl<S: Sys> Target<S> {
         self.trees.iter().all(|tree| tree.hierarchy.is_v1() || !tree.is_left())
     }
 
-    /// Whether a directory that is left is in the v1 freezer's hierarchy, as far as that was asked.
+    /// Whether a directory that is left is in the v1 freezer's hierarchy. `Unasked` counts as no.
     pub(super) fn has_freezer(&self) -> bool {
         self.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_freezer())
     }

@@ -30,7 +30,7 @@ impl<S: Sys> Tree<S> {
         self.fate.is_none()
     }
 
-    /// Notes what a failure says about the directory; hands the cause back if it is there all the same.
+    /// Marks the directory as gone if `failed` shows that. Returns the cause if the directory still exists.
     pub(crate) fn note(&mut self, sys: &S, parents: &mut Parents<S>, failed: Failed) -> Result<(), Cause> {
         let fate = match failed {
             Failed::Gone(fate) => fate,

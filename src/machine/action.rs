@@ -13,10 +13,10 @@ pub(crate) enum Input {
     Spawned,
     /// The kernel notified that the target may have changed.
     Notified,
-    /// The time given with [`Action::Wait`] has come. `lag`: how far the loop is behind with its timers, the most
-    /// overdue one of this turn.
+    /// The time given with [`Action::Wait`] has come. `lag`: the event-loop lag: how late the earliest timer of this
+    /// turn fired.
     TimerFired { lag: Span },
-    /// The other entries have had their turn after an [`Action::Yield`].
+    /// The other entries were driven after an [`Action::Yield`].
     Resumed,
     /// The caller gives the reap up.
     Cancelled,
@@ -57,7 +57,7 @@ pub(crate) enum Action {
     Remove,
     /// Nothing until a notification, or this time.
     Wait(Instant),
-    /// Nothing until other entries have had their turn.
+    /// Do nothing until the other entries were driven.
     Yield,
     /// The reap is over; the machine is not to be called again.
     Finish(End),
@@ -90,14 +90,14 @@ pub(crate) enum KillBy {
 pub(crate) enum Members {
     /// They may run, fork and exit.
     Running,
-    /// A freeze of ours is complete: they can neither fork nor exit until it is undone.
+    /// Our freeze is complete. Until the thaw the members do not run.
     Frozen,
 }
 
 /// Which freezes inside the target are undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ThawScope {
-    /// Those of v1, which keep SIGKILL pending, by whichever party. A v2 freeze does not, and is left alone.
+    /// v1 freezes of any party: they keep SIGKILL pending. v2 freezes do not, and are not undone.
     V1,
     /// Those of v1 and v2.
     All,
@@ -194,7 +194,7 @@ pub(crate) struct Attempt {
     pub(crate) notice: ExitNotice,
 }
 
-/// Whether an attempt reached every member. Of several answers the greatest counts.
+/// How many of the members the attempt could signal. Ordered: when answers are combined, the later variant wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reach {
     /// It did.

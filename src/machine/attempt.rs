@@ -40,8 +40,8 @@ impl Machine {
             let frozen = self.freezer == Freezer::Frozen;
             self.used = if frozen { Some(UsedMethod::Freezer) } else { attempt.method };
         }
-        // `cgroup.kill` alone does not reach processes whose leader has exited, and does not tell members that joined
-        // after it: at a deadline there is more to do.
+        // `cgroup.kill` alone does not reach processes whose leader has exited, nor does it reach members that join
+        // later. So at a deadline SIGKILL is sent again.
         let partial = attempt.method == Some(UsedMethod::CgroupKill) && by != KillBy::CgroupKillAndSignals;
         let all = attempt.reach == Reach::All && !partial;
         self.sigkill = if all { Sigkill::Sent } else { Sigkill::Due };
@@ -68,8 +68,8 @@ impl Machine {
         let changing = self.attempts == 1 || attempt.signalled > 0;
         self.pace.set_probes(changing && attempt.notice != ExitNotice::Prompt);
         self.pace.attempted(now);
-        // Tasks that v1 keeps frozen keep SIGKILL pending until they are thawed, by whichever party they were frozen.
-        // Few of those that have lasted for long are newly frozen.
+        // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that has lasted long
+        // is rarely frozen later, so external freezes are looked for less often.
         let seldom = self.pace.is_slowest() && self.held_since.is_none();
         if self.attempts > STUBBORN && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
             return Action::ThawExternal;
@@ -96,7 +96,7 @@ impl Machine {
             Reach::Unsafe if self.freezer != Freezer::Frozen && self.ladder != Ladder::DirectOnly => {
                 return Action::Freeze;
             }
-            // No process got it, or not every one: it is sent again.
+            // Some members were not signalled. The grace signal is sent again after the wait.
             Reach::Denied if attempt.method.is_none() => self.pace.back_off(now),
             Reach::Failed => self.pace.back_off(now),
             Reach::All | Reach::Denied | Reach::Unsafe => {

@@ -3,7 +3,8 @@
 use super::action::Members;
 use crate::time::{Instant, Span};
 
-/// The first check of a freeze that is under way, and the longest time between two: nothing notifies of its progress.
+/// The first and the longest time between two checks of a freeze under way. The kernel sends no notification of its
+/// progress.
 const FIRST_PROBE: Span = Span::from_millis(1);
 const LAST_PROBE: Span = Span::from_millis(100);
 
@@ -16,7 +17,7 @@ pub(super) enum Freezer {
     Freezing { since: Instant, probe: Span },
     /// Every member is frozen.
     Frozen,
-    /// The freeze has done its work, or timed out, and is to be undone. `failing_since`: that has failed since then.
+    /// The freeze is not needed any more and must be undone. `failing_since`: when the first thaw failed.
     ThawDue { failing_since: Option<Instant> },
 }
 
@@ -61,7 +62,7 @@ impl Freezer {
         }
     }
 
-    /// A thaw failed; since when it does, if there is something of ours to thaw.
+    /// Notes that a thaw failed. Returns the time of the first failure; `None` if we froze nothing.
     pub(super) fn thaw_failed(&mut self, now: Instant) -> Option<Instant> {
         let since = match *self {
             Freezer::Thawed => return None,

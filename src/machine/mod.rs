@@ -1,7 +1,8 @@
 //! [`Machine`]: what to do next about one target, given what was found out about it.
 //!
 //! Sans-IO: it knows no file, clock or socket. The entry feeds it an [`Input`] and the time, carries out the
-//! [`Action`] that comes back, and feeds the answer in turn, until the action is [`Action::Wait`], [`Action::Yield`]
+//! [`Action`] that comes back, and passes the answer to the next call, until the action is [`Action::Wait`],
+//! [`Action::Yield`]
 //! or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
 //!
 //! # States
@@ -27,20 +28,22 @@
 //! ```
 //!
 //! In `Grace` and `Killing` each wake-up begins with a check ([`Machine::on_wake`]), and what that found decides
-//! ([`Machine::on_checked`]). In `Ending` no check is made any more. A wake-up that continues what a yield interrupted
-//! ([`Pending`]) does so in every phase.
+//! ([`Machine::on_checked`]). In `Ending` no check is made any more. In every phase, the wake-up after a yield first
+//! continues the interrupted action ([`Pending`]).
 //!
-//! An attempt to kill, in [`Phase::Killing`], climbs the [`Ladder`]:
+//! An attempt to kill begins in one of three ways ([`Ladder`]):
 //!
 //! 1. [`Ladder::Direct`]: `cgroup.kill` where it works, else verified signals ([`KillBy`]). Members never signalled
-//!    before are signalled at once, without waiting for a timer. What outlives [`STUBBORN`] attempts by `cgroup.kill`
-//!    is signalled as well: the kernel sends that SIGKILL to the leader of each process, which wakes no thread where
-//!    the leader has exited and other threads live (`__cgroup_kill`, `complete_signal`).
+//!    before are signalled at once, without waiting for a timer. After [`STUBBORN`] attempts the members are
+//!    signalled too. `cgroup.kill` sends SIGKILL to the leader of each process. If the leader has exited, no other
+//!    thread is woken (`__cgroup_kill`, `complete_signal`).
 //! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise,
-//!    or when the caller chose it: freeze, signal, thaw. A freeze that does not complete within `freeze_timeout` is
-//!    killed as it is, thawed and tried again. [`Ladder::DirectOnly`] is for targets that cannot be frozen.
+//!    or when the caller chose it: freeze, signal, thaw. If a freeze does not complete within `freeze_timeout`, the
+//!    members are signalled as they are, and the target is thawed. The next attempt freezes it again.
+//!    [`Ladder::DirectOnly`] is for targets that cannot be frozen.
 //!
-//! [`Freezer`] says how far a freeze of ours is, whatever the phase; nothing ends while one is not undone. [`Pace`]
+//! [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
+//! for [`LAST_THAW`] or was denied five times. [`Pace`]
 //! says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`, and from
 //! `min_wait` again as soon as the members changed; with a few checks between the first attempts.
 //!
@@ -68,14 +71,13 @@ use crate::outcome::{Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
 
-/// Refusals in a row, each at the end of a wait, after which a reap ends as denied: some 850 ms at the default
-/// waits. Rights do change under a reap (a delegation being set up), but not for ever.
+/// A reap ends as `Denied` after this many refusals in a row. At the default waits that takes some 850 ms. Rights do
+/// change under a reap (a delegation being set up), but not for ever.
 const REFUSALS: u8 = 5;
 
-/// Attempts that a target outlives before more is done about it, at 0, 10 and 50 ms at the default waits: its members
-/// are signalled as well as killed by `cgroup.kill`, and external freezes are looked for. Most targets are dead by the
-/// next attempt; of a thousand that exit at once some wait that long for a CPU, and reading their lists would only
-/// delay them.
+/// After this many attempts (at 0, 10 and 50 ms by default) members are signalled in addition to `cgroup.kill`, and
+/// external freezes are looked for. Most targets are empty before that. When a thousand exit at once, some wait that
+/// long for a CPU, and reading `cgroup.procs` would delay them further.
 const STUBBORN: u32 = 3;
 
 /// One target's state. Small: thousands wait at once.
@@ -94,7 +96,7 @@ pub(crate) struct Machine {
     freezer: Freezer,
     pace: Pace,
     sigkill: Sigkill,
-    /// Freezes that are not ours have held members since then.
+    /// When an external freeze was first found to hold members.
     held_since: Option<Instant>,
     /// Refusals in a row.
     refusals: u8,
@@ -199,7 +201,7 @@ impl Machine {
             }
             Pending::Removal if !self.is_expired(now) => Action::Remove,
             Pending::Nothing if !self.is_expired(now) => {
-                // Between attempts, a check that no notification prompted only asks whether it is over.
+                // Between attempts, a check by timer reads only whether the target has members.
                 let prompted = notified || self.pace.is_due(now);
                 let list = prompted && !self.is_left_to_cgroup_kill();
                 Action::Check(if list { Detail::Members } else { Detail::Populated })
@@ -314,7 +316,7 @@ impl Machine {
     /// Waits for a notification, the next attempt or probe, the end of the grace period, or the deadline.
     fn wait(&mut self, now: Instant) -> Action {
         let bound = match self.phase {
-            // A period that is over ends with the next check that finds members.
+            // After `until`, the next check that finds members changes the phase, so `until` bounds no wait any more.
             Phase::Grace { until, .. } if now < until => {
                 Some(self.deadline.map_or(until, |deadline| deadline.min(until)))
             }
@@ -337,14 +339,15 @@ impl Machine {
         Action::Thaw(ThawScope::All)
     }
 
-    /// Ends the reap otherwise. The first end counts.
+    /// Ends the reap with an error. If it is ending already, the first reason is kept.
     fn end(&mut self, end: End) -> Action {
         self.pending = Pending::Nothing;
         let end = match self.phase {
             Phase::Ending(first) => first,
             _ => {
                 self.phase = Phase::Ending(end);
-                // Members that a grace period, a freeze or a bound kept from SIGKILL until the deadline get it now.
+                // At the deadline SIGKILL is sent to members that were not sent it yet, because of a grace period, a
+                // freeze, or the bound on a step.
                 if end == End::TimedOut && (self.sigkill == Sigkill::Due || self.freezer.is_in_use()) {
                     return Action::Kill(self.kill_by());
                 }
@@ -354,7 +357,8 @@ impl Machine {
         if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
     }
 
-    /// Whether every member was killed by `cgroup.kill`, and not so long ago that more has to be done.
+    /// Whether the last attempt was by `cgroup.kill` and fewer than [`STUBBORN`] attempts were made: the members are
+    /// expected to exit.
     fn is_left_to_cgroup_kill(&self) -> bool {
         self.used == Some(UsedMethod::CgroupKill) && self.attempts < STUBBORN
     }

@@ -2,12 +2,12 @@
 
 use crate::time::{Instant, Span};
 
-/// The first of the probes: checks between two attempts that cover for a notification which the kernel delays or
-/// loses. Each further one comes twice as long after the last.
+/// A probe is a check between two attempts, in case the kernel delays or loses a notification. The first comes after
+/// this time; each next wait is twice as long.
 const FIRST_PROBE: Span = Span::from_millis(1);
 
-/// Attempts prompted by notifications before a timer must have fired in between: a target that is refilled without end
-/// may not keep the loop to itself.
+/// After this many attempts that notifications prompted, the next one waits for a timer. Otherwise a fork storm could
+/// occupy the loop.
 pub(super) const PROMPTED: u8 = 8;
 
 /// The backoff between attempts: `min_wait`, then four times as long each time, up to `max_wait`.
@@ -58,8 +58,8 @@ impl Pace {
         matches!(self.next, Next::At { prolonged: true, .. })
     }
 
-    /// A timer fired, and the loop was `lag` behind with its timers. Where every member was killed, and the lag is
-    /// longer than the wait, the exits lag as well: nothing is known of how the members take the signal yet.
+    /// A timer fired, and the loop was `lag` behind with its timers. If SIGKILL was sent to every member and the lag
+    /// exceeds the wait, the members had no CPU time either. The wait is prolonged to four times the lag.
     pub(super) fn timer_fired(&mut self, now: Instant, lag: Span, all_killed: bool) {
         self.prompted = 0;
         if all_killed && lag > self.wait && !self.is_prolonged() {
@@ -74,7 +74,8 @@ impl Pace {
         self.wait = self.min_wait;
     }
 
-    /// Members exited: what takes their place does not wait as long as members that do not exit.
+    /// Some members exited. Members that joined in their place are attempted after `min_wait`, not after the long
+    /// wait of the old ones.
     pub(super) fn hasten(&mut self, now: Instant) {
         if let Next::At { at, .. } = &mut self.next {
             *at = (*at).min(now.saturating_add(self.wait));
@@ -87,7 +88,7 @@ impl Pace {
         self.next = Next::Immediately;
     }
 
-    /// An attempt is due after one that changed nothing; false if it is the first.
+    /// Lengthens the wait, because the last attempt changed nothing. Returns false before the first attempt.
     pub(super) fn lengthen(&mut self) -> bool {
         let again = self.next != Next::Immediately;
         if again {
@@ -134,7 +135,7 @@ impl Pace {
         self.probe.get_or_insert(FIRST_PROBE);
     }
 
-    /// The same, unless the wait for the next attempt is over.
+    /// Starts the probes where there are none, unless the time of the next attempt has passed.
     pub(super) fn probe_while_waiting(&mut self, now: Instant) {
         if self.next == Next::Immediately || !self.is_due(now) {
             self.probe();

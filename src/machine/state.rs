@@ -14,7 +14,8 @@ pub(super) enum Phase {
     Grace { signal: GraceSignal, until: Instant },
     /// SIGKILL is sent.
     Killing,
-    /// How it ends is decided. A thaw of ours is outstanding, or SIGKILL at the deadline.
+    /// The end of the reap is decided. Our freeze is still to be undone, or SIGKILL is still to be sent at the
+    /// deadline.
     Ending(End),
 }
 
@@ -46,7 +47,7 @@ pub(super) enum Pending {
     Signal(Signal),
     /// The removal continues.
     Removal,
-    /// The target's own thaw follows that of external freezes, which came to this.
+    /// External freezes were thawed with this result. The thaw of the target itself is under way.
     ThawAfterExternal(Thawed),
     /// The reap is done once the target is thawed.
     ThawThenDone(Outcome),
@@ -55,7 +56,7 @@ pub(super) enum Pending {
 /// Whether SIGKILL was sent to every member that was there at the last attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sigkill {
-    /// No complete attempt has reached some.
+    /// Some members were not sent SIGKILL yet, or the last attempt was not complete.
     Due,
     Sent,
 }

@@ -12,8 +12,8 @@ use crate::reaper::{KillMethod, Reaper};
 
 /// Why a reap ended before the target was empty and removed.
 ///
-/// In none of these cases does the library leave anything frozen, with one exception: a freeze that it may no longer
-/// undo, or that the kernel did not let it undo for ten seconds.
+/// In none of these cases does the library leave anything frozen, with two exceptions: the library lost the right to
+/// thaw, or each thaw failed for ten seconds.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReapError {
@@ -131,7 +131,8 @@ impl Error for ReapError {
 }
 
 impl ReapError {
-    /// What was done until then; `None` where the reap was not begun, cancelled, or disconnected.
+    /// Returns what was done before the error. `None` for a refused target, a failed reactor, a cancelled and a
+    /// disconnected reap.
     pub fn effort(&self) -> Option<Effort> {
         match self {
             ReapError::TimedOut { effort, .. }

@@ -22,14 +22,14 @@ pub struct Reaped {
     /// Processes that were sent a signal one by one. `cgroup.kill` signals inside the kernel, which
     /// does not say how many, so it adds nothing here.
     pub signalled: u64,
-    /// Attempts to kill: 1 for a target that died of the first. Most of the later ones signal only members that had no
-    /// SIGKILL before.
+    /// Attempts to kill: 1 for a target that died of the first. Most later attempts signal only members that were not
+    /// sent SIGKILL before.
     pub attempts: u32,
     /// Time from the spawn to completion.
     pub elapsed: Duration,
 }
 
-/// What was done for a reap that ended otherwise; see [`Reaped`] for the fields.
+/// What was done for a reap that ended with an error. The fields are those of [`Reaped`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Effort {

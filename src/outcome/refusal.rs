@@ -74,12 +74,12 @@ pub enum Refusal {
         /// The offending name.
         name: PathBuf,
     },
-    /// The path is, or leads below the hierarchy through, a symbolic link.
+    /// The path, or a component of it below the hierarchy's mount point, is a symbolic link.
     Symlink {
         /// The link.
         path: PathBuf,
     },
-    /// The path is not a directory of a cgroup filesystem, nor a missing one below such a directory.
+    /// The path is not in a cgroup filesystem. (A missing directory in one is not refused.)
     NotCgroup {
         /// The path.
         path: PathBuf,
