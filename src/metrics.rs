@@ -36,7 +36,7 @@ pub struct Metrics {
     pub calls: Calls,
 }
 
-/// System calls by kind. Those of the reactor's [`Remote`]s are included. close(2) and the calls of the memory
+/// System calls by kind. Those of the reactor's [`Remote`](crate::Remote)s are included. close(2) and the calls of the memory
 /// allocator are not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -31,7 +31,7 @@ pub(super) enum CgroupKill {
     NotEnough,
     /// The kernel has none, or the caller lacks the right.
     Unavailable,
-    /// The chosen [`KillMethod`] does not use `cgroup.kill`.
+    /// The chosen `KillMethod` does not use `cgroup.kill`.
     NotChosen,
 }
 

@@ -43,7 +43,7 @@
 //!    [`Ladder::DirectOnly`] is for targets that cannot be frozen.
 //!
 //! [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
-//! for [`LAST_THAW`] or was denied five times. [`Pace`]
+//! for `LAST_THAW` or was denied five times. [`Pace`]
 //! says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`, and from
 //! `min_wait` again as soon as the members changed; with a few checks between the first attempts.
 //!
