@@ -179,7 +179,7 @@ impl<S: Sys> Entries<S> {
             let action = machine.step(now, input);
             if machine.freezes_first() && !escalated {
                 step.kernel.metrics.escalations += 1;
-                log::info!("{}: does not shrink; freezing it", step.path().display());
+                log::info!("{}: freezing it before each attempt from now on", step.path().display());
             }
             log::trace!("{}: {input:?} -> {action:?}", step.path().display());
             input = match action {
