@@ -109,7 +109,7 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(false) => Thawed::HeldFromOutside,
             Err(error) => {
                 log::debug!("cannot undo external freezes of {}: {error}", self.path().display());
-                Thawed::All
+                Thawed::Failed
             }
         }
     }

@@ -68,8 +68,8 @@ impl Machine {
         let changing = self.attempts == 1 || attempt.signalled > 0;
         self.pace.set_probes(changing && attempt.notice != ExitNotice::Prompt);
         self.pace.attempted(now);
-        // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that has lasted long
-        // is rarely frozen later, so external freezes are looked for less often.
+        // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
+        // has lasted long is rarely frozen later, so external freezes are looked for less often.
         let seldom = self.pace.is_slowest() && self.held_since.is_none();
         if self.attempts > STUBBORN && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
             return Action::ThawExternal;

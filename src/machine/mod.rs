@@ -2,8 +2,7 @@
 //!
 //! Sans-IO: it knows no file, clock or socket. The entry feeds it an [`Input`] and the time, carries out the
 //! [`Action`] that comes back, and passes the answer to the next call, until the action is [`Action::Wait`],
-//! [`Action::Yield`]
-//! or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
+//! [`Action::Yield`] or [`Action::Finish`]. Every chain of actions is short and ends in one of these.
 //!
 //! # States
 //!
@@ -43,8 +42,7 @@
 //!    [`Ladder::DirectOnly`] is for targets that cannot be frozen.
 //!
 //! [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
-//! for `LAST_THAW` or was denied five times. [`Pace`]
-//! says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`, and from
+//! for `LAST_THAW` or was denied five times. [`Pace`] says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`, and from
 //! `min_wait` again as soon as the members changed; with a few checks between the first attempts.
 //!
 //! [`Machine::wait`] is the one place that says when a machine wants to be called next.

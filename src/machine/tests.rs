@@ -335,6 +335,19 @@ fn an_ancestor_may_hold_the_target_for_the_freeze_timeout() {
     assert_eq!(rig.run(60_000 * MS), None);
 }
 
+/// A passing error in between does not restart the time.
+#[test]
+fn an_external_freeze_may_hold_the_target_for_the_freeze_timeout() {
+    let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));
+    rig.external = Thawed::HeldFromOutside;
+    assert_eq!(rig.run(300 * MS), None);
+    rig.external = Thawed::Failed;
+    assert_eq!(rig.run(900 * MS), None);
+    rig.external = Thawed::HeldFromOutside;
+    assert_eq!(rig.run(60_000 * MS), Some(End::FrozenByAncestor));
+    assert_eq!(rig.now, 3410 * MS);
+}
+
 #[test]
 fn an_error_is_never_empty_and_refusals_end_the_reap() {
     let mut rig = Rig::new(&reaper());
