@@ -72,11 +72,17 @@ pub(crate) trait Sys {
     /// pidfd_open(2), Linux 5.3.
     fn pidfd_open(&self, pid: Pid) -> io::Result<Self::Fd>;
 
-    /// pidfd_open(2) of a thread of the caller's (PIDFD_THREAD, Linux 6.9), the main one included.
+    /// pidfd_open(2) of a thread, a main one included (PIDFD_THREAD, Linux 6.9).
     fn pidfd_of_thread(&self, tid: Pid) -> io::Result<Self::Fd>;
 
     /// The inode number of the v2 cgroup that a pidfd's task is in: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
     fn cgroup_of(&self, pidfd: &Self::Fd) -> io::Result<u64>;
+
+    /// The process that a pidfd's thread is of: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
+    fn process_of(&self, pidfd: &Self::Fd) -> io::Result<Pid>;
+
+    /// Whether the id is that of a thread of the caller's process, by tgkill(2) without a signal.
+    fn is_own_thread(&self, tid: Pid) -> bool;
 
     /// pidfd_send_signal(2), Linux 5.1, without siginfo.
     fn pidfd_send_signal(&self, pidfd: &Self::Fd, signal: i32) -> io::Result<()>;
@@ -201,8 +207,23 @@ impl Linux {
 struct PidfdInfo {
     mask: u64,
     cgroupid: u64,
-    rest: [u32; 12],
+    pid: u32,
+    tgid: u32,
+    rest: [u32; 10],
 }
+
+fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> io::Result<PidfdInfo> {
+    let mut info = PidfdInfo { mask, cgroupid: 0, pid: 0, tgid: 0, rest: [0; 10] };
+    // SAFETY: the descriptor is borrowed and so open; the request's number says how large the structure is, and the
+    // kernel writes no more than that.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if info.mask & mask == mask { Ok(info) } else { Err(Errno::ENODATA.into()) }
+}
+
+const PIDFD_INFO_PID: u64 = 1 << 0;
 
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
 
@@ -377,14 +398,20 @@ impl Sys for Linux {
 
     fn cgroup_of(&self, pidfd: &OwnedFd) -> io::Result<u64> {
         count(&self.counts.pidfd_info);
-        let mut info = PidfdInfo { mask: PIDFD_INFO_CGROUPID, cgroupid: 0, rest: [0; 12] };
-        // SAFETY: the descriptor is borrowed and so open; the request's number says how large the structure
-        // is, and the kernel writes no more than that.
-        let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if info.mask & PIDFD_INFO_CGROUPID == 0 { Err(Errno::ENODATA.into()) } else { Ok(info.cgroupid) }
+        Ok(pidfd_info(pidfd, PIDFD_INFO_CGROUPID)?.cgroupid)
+    }
+
+    fn process_of(&self, pidfd: &OwnedFd) -> io::Result<Pid> {
+        count(&self.counts.pidfd_info);
+        let tgid = pidfd_info(pidfd, PIDFD_INFO_PID)?.tgid;
+        // 0 for one outside of the caller's pid namespace.
+        i32::try_from(tgid).ok().and_then(Pid::new).ok_or_else(|| Errno::ESRCH.into())
+    }
+
+    fn is_own_thread(&self, tid: Pid) -> bool {
+        count(&self.counts.kill);
+        // SAFETY: three integers by value; signal 0 sends nothing.
+        unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid.get(), 0) == 0 }
     }
 
     fn pidfd_send_signal(&self, pidfd: &OwnedFd, signal: i32) -> io::Result<()> {

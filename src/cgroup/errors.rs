@@ -150,6 +150,9 @@ impl Cause {
     }
 }
 
+/// A directory or file, and why something could not be done in it.
+pub(crate) type Refused = (PathBuf, Cause);
+
 impl From<Cause> for Failed {
     fn from(cause: Cause) -> Failed {
         Failed::Because(cause)

@@ -4,9 +4,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::errors::{Cause, Refused};
 use super::file::{self, c_path, read_path};
 use super::members::MemberList;
 use super::mounts::{Mount, membership};
+use super::proc::Proc;
 use super::tree::descendants;
 use super::v1;
 use crate::sys::{Open, Pid, Sys};
@@ -14,10 +16,17 @@ use crate::sys::{Open, Pid, Sys};
 /// The most members whose freezer cgroup is looked up in one step.
 const ASKED: usize = 64;
 
-/// The freezer cgroup whose own freeze holds the process.
-pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: Pid, mount: &Mount) -> Option<PathBuf> {
-    let cgroups = read_path(sys, format!("/proc/{pid}/cgroup").as_ref()).ok()?;
-    let mut dir = mount.path_of(membership(&cgroups, mount)?)?;
+/// The freezer cgroup whose own freeze holds the process, by whichever of the freezer's mounts shows it.
+pub(crate) fn frozen_by<S: Sys>(proc: &Proc<'_, S>, pid: Pid, mounts: &[Mount]) -> Option<PathBuf> {
+    let cgroups = proc.read(pid, "cgroup").ok()?;
+    mounts.iter().filter(|mount| mount.is_freezer()).find_map(|mount| {
+        let dir = mount.path_of(membership(&cgroups, mount)?)?;
+        frozen_above(proc.sys, dir)
+    })
+}
+
+/// The directory, or one above it, whose own freeze it is frozen by.
+fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> Option<PathBuf> {
     let says = |dir: &PathBuf, file: &str| read_path(sys, &dir.join(file)).unwrap_or_default();
     loop {
         let state = says(&dir, "freezer.state");
@@ -33,29 +42,39 @@ pub(crate) fn frozen_by<S: Sys>(sys: &S, pid: Pid, mount: &Mount) -> Option<Path
     }
 }
 
-/// Thaws the groups that hold members frozen and no other process. Returns false if a group that holds members frozen
-/// holds another process too.
+/// What undoing the external freezes came to.
+pub(crate) struct Undone {
+    /// A group that holds members frozen holds another process too, and was not touched.
+    pub(crate) held: bool,
+    /// The last group that could not be thawed, and why.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Thaws the groups that hold members frozen and no other process.
 ///
 /// Groups inside or above the target's `own` freezer groups are not touched: the target's own thaw is for those.
 pub(crate) fn thaw<S: Sys>(
-    sys: &S,
-    mount: Option<&Mount>,
+    proc: &Proc<'_, S>,
+    mounts: &[Mount],
     members: &MemberList,
     own: &[PathBuf],
-) -> io::Result<bool> {
-    let Some(mount) = mount else { return Ok(true) };
+) -> Undone {
     let mut dirs: Vec<PathBuf> =
-        members.pids.iter().take(ASKED).filter_map(|&pid| frozen_by(sys, pid, mount)).collect();
+        members.pids.iter().take(ASKED).filter_map(|&pid| frozen_by(proc, pid, mounts)).collect();
     dirs.retain(|dir| !own.iter().any(|own| dir.starts_with(own) || own.starts_with(dir)));
     dirs.sort_unstable();
     dirs.dedup();
-    let mut thawed = true;
+    let mut undone = Undone { held: false, refused: None };
     for dir in dirs {
-        thawed &= thaw_group(sys, &dir, members)?;
+        match thaw_group(proc.sys, &dir, members) {
+            Ok(thawed) => undone.held |= !thawed,
+            Err(error) => undone.refused = Some((dir.join("freezer.state"), Cause::Error(error))),
+        }
     }
-    Ok(thawed)
+    undone
 }
 
+/// Thaws a group. Returns false if it holds another process, too.
 fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<bool> {
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();

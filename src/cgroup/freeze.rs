@@ -3,11 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Cause, Failed, is_gone};
-use super::external_freeze;
+use super::errors::{Cause, Failed, Refused, is_gone};
+use super::external_freeze::{self, Undone};
 use super::hierarchy::{Freezer, Hierarchy};
-use super::mounts::{self, Mount};
-use super::step::{Refused, Step, check_caller};
+use super::mounts::{self, MOUNTINFO};
+use super::proc::Proc;
+use super::step::Step;
 use super::tree::{Directories, Tree};
 use super::{v1, v2};
 use crate::machine::{Froze, ThawScope, Thawed};
@@ -22,20 +23,25 @@ impl<S: Sys> Step<'_, '_, S> {
             self.obstacle(Act::Freeze, refused);
             return Froze::Freezing;
         }
-        // `check_caller` below covers only the calling thread. The list has the caller's process if any thread is in
-        // the target.
-        let (caller, _) = self.kernel.sys.caller();
+        // The list has the caller's process if any of its threads is in the target.
+        let sys = self.kernel.sys;
         let inside = match &self.findings.members {
-            Some(members) => members.contains(caller),
-            None => self.list(|_| true).0.contains(caller),
+            Some(members) => members.contains_caller(sys).map_err(|error| (self.path().into(), error.into())),
+            None => self.list_all().and_then(|members| {
+                members.contains_caller(sys).map_err(|error| (self.path().into(), error.into()))
+            }),
         };
-        if inside {
-            let path = self.path().to_path_buf();
-            self.obstacle(Act::Freeze, (path, Cause::CallerInside));
-            return Froze::Unavailable;
+        let refused = match inside {
+            Ok(false) => None,
+            Ok(true) => Some((self.path().to_path_buf(), Cause::CallerInside)),
+            Err(refused) => Some(refused),
+        };
+        if let Some((path, cause)) = refused {
+            let denied = cause.is_denied();
+            self.obstacle(Act::Freeze, (path, cause));
+            return if denied { Froze::Unavailable } else { Froze::Freezing };
         }
         let by_v1 = self.target.has_freezer();
-        let caller_outside = self.findings.caller_outside;
         let mut result = Froze::Unavailable;
         let refused = self.each(|kernel, tree, directories| {
             let is_wanted = if by_v1 { tree.hierarchy.is_freezer() } else { !tree.hierarchy.is_v1() };
@@ -43,9 +49,6 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             kernel.metrics.freezes += 1;
-            if !caller_outside {
-                check_caller(kernel, tree)?;
-            }
             let dir = directories.get(kernel.sys, &tree.identity)?;
             let froze = if by_v1 { v1::freeze(kernel.sys, dir)? } else { v2::freeze(kernel.sys, dir)? };
             result = match (result, froze) {
@@ -103,14 +106,17 @@ impl<S: Sys> Step<'_, '_, S> {
                 &listed
             }
         };
-        let mounts = mounts::recent(sys, &self.kernel.checks.mounts);
-        match mounts.and_then(|mounts| external_freeze::thaw(sys, Mount::freezer(&mounts), members, &own)) {
-            Ok(true) => Thawed::All,
-            Ok(false) => Thawed::HeldFromOutside,
-            Err(error) => {
-                log::debug!("cannot undo external freezes of {}: {error}", self.path().display());
-                Thawed::Failed
-            }
+        let mounts = match mounts::recent(sys, &self.kernel.checks.mounts) {
+            Ok(mounts) => mounts,
+            Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
+        };
+        // Without a /proc of the caller's pid namespace they cannot be found.
+        let Some(proc) = Proc::open(sys) else { return Thawed::All };
+        let Undone { held, refused } = external_freeze::thaw(&proc, &mounts, members, &own);
+        match refused {
+            Some(refused) => self.thaw_refused(refused),
+            None if held => Thawed::HeldFromOutside,
+            None => Thawed::All,
         }
     }
 

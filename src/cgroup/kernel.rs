@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use super::descriptor_budget::{Budget, Permit};
 use super::facts::Facts;
 use super::mounts::Mounts;
-use super::own_cgroups::OwnCgroups;
+use super::own_cgroup::OwnCgroup;
 use crate::metrics::Metrics;
 use crate::sys::Sys;
 
 /// What the checks of a target need, shared with the fronts for other threads.
 pub(crate) struct Checks<S: Sys> {
     pub(crate) sys: S,
-    pub(super) own: Arc<Mutex<OwnCgroups<S>>>,
+    pub(super) own: Arc<Mutex<OwnCgroup<S>>>,
     pub(super) mounts: Arc<Mutex<Mounts<S>>>,
     pub(crate) budget: Budget,
 }

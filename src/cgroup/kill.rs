@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use super::errors::{Call, Cause, Failed, Meaning, Obstacle, meaning};
+use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::MemberList;
 use super::signalled::{Pidfds, Tally};
-use super::step::{Refused, Step, check_caller};
+use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
 use super::tree::Tree;
 use super::{v1, v2};
@@ -72,8 +72,8 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Writes to `cgroup.kill` of each v2 directory.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
         let caller_outside = self.findings.caller_outside;
-        let inside = self.each(|kernel, tree, _| match tree.hierarchy {
-            Hierarchy::V2 { .. } if !caller_outside => check_caller(kernel, tree),
+        let inside = self.each(|kernel, tree, directories| match tree.hierarchy {
+            Hierarchy::V2 { .. } if !caller_outside => check_caller(kernel, tree, directories),
             _ => Ok(()),
         });
         if let Some(refused) = inside {
@@ -170,13 +170,6 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         self.findings.members = was_known.then_some(before);
         Ok(())
-    }
-
-    fn list_all(&mut self) -> Result<MemberList, Refused> {
-        match self.list(|_| true) {
-            (_, Some(refused)) => Err(refused),
-            (members, None) => Ok(members),
-        }
     }
 
     /// Signals the members. `before`: the result of `cgroup.kill` in the same attempt.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
+use super::proc::Proc;
 use super::tree::{Directories, Tree};
 use crate::sys::{Pid, Sys};
 
@@ -16,6 +17,8 @@ pub(crate) struct MemberList {
     /// Lines that name no process that the caller can see: 0 stands for one outside of its pid namespace. They can't be
     /// signalled, and do count as alive.
     pub(crate) unmapped: usize,
+    /// Some of these lines make no sense. Any process may be meant.
+    pub(crate) garbled: bool,
 }
 
 impl MemberList {
@@ -56,9 +59,13 @@ impl MemberList {
                 let mut threads = MemberList::default();
                 threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
                 self.unmapped += threads.unmapped;
+                self.garbled |= threads.garbled;
+                let mut proc = None;
                 for tid in threads.pids {
-                    match process_of(sys, tid) {
-                        Ok(pid) => self.pids.push(pid),
+                    match process_of(sys, tid, &mut proc) {
+                        Ok(Some(pid)) => self.pids.push(pid),
+                        // It lives, and which process to signal cannot be known.
+                        Ok(None) => self.unmapped += 1,
                         // The thread has exited meanwhile.
                         Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
                         Err(error) => return Err(error),
@@ -74,6 +81,7 @@ impl MemberList {
     pub(crate) fn extend(&mut self, other: MemberList) {
         self.pids.extend(other.pids);
         self.unmapped += other.unmapped;
+        self.garbled |= other.garbled;
     }
 
     /// To be called after the last `add`.
@@ -82,11 +90,24 @@ impl MemberList {
         self.pids.dedup();
     }
 
+    /// Whether the caller's process is among them, once `finish`ed. An error if that cannot be known.
+    pub(crate) fn contains_caller<S: Sys>(&self, sys: &S) -> io::Result<bool> {
+        match self.contains(sys.caller().0) {
+            false if self.garbled => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "cgroup.procs makes no sense"))
+            }
+            inside => Ok(inside),
+        }
+    }
+
     fn parse(&mut self, text: &[u8]) {
         for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
             match parse_pid(line) {
                 Some(pid) => self.pids.push(pid),
-                None => self.unmapped += 1,
+                None => {
+                    self.unmapped += 1;
+                    self.garbled |= line != b"0";
+                }
             }
         }
     }
@@ -101,14 +122,33 @@ fn parse_pid(text: &[u8]) -> Option<Pid> {
     Pid::new(std::str::from_utf8(text).ok()?.parse().ok()?)
 }
 
-/// The process that a thread is of.
-fn process_of<S: Sys>(sys: &S, tid: Pid) -> io::Result<Pid> {
-    let status = file::read_path(sys, format!("/proc/{tid}/status").as_ref())?;
-    status
-        .split(|&b| b == b'\n')
-        .find_map(|line| line.strip_prefix(b"Tgid:"))
-        .and_then(|pid| parse_pid(pid.trim_ascii()))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
+/// The process that a thread is of, as the kernel says, or a /proc that is known to be the caller's own. `None` if neither
+/// does.
+fn process_of<'a, S: Sys>(
+    sys: &'a S,
+    tid: Pid,
+    proc: &mut Option<Option<Proc<'a, S>>>,
+) -> io::Result<Option<Pid>> {
+    if sys.is_own_thread(tid) {
+        return Ok(Some(sys.caller().0));
+    }
+    match sys.pidfd_open(tid) {
+        // A process has the number of its main thread.
+        Ok(_) => return Ok(Some(tid)),
+        Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
+        Err(_) => {}
+    }
+    match sys.pidfd_of_thread(tid).and_then(|pidfd| sys.process_of(&pidfd)) {
+        Ok(pid) => return Ok(Some(pid)),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
+        Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
+        // Linux before 6.13.
+        Err(_) => {}
+    }
+    match proc.get_or_insert_with(|| Proc::open(sys)) {
+        Some(proc) => proc.process_of(tid).map(Some),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +185,7 @@ mod tests {
             let list = parsed(text);
             assert!(list.pids.is_empty(), "{text:?}");
             assert_eq!(list.unmapped, 1, "{text:?}");
+            assert_eq!(list.garbled, text != b"0\n", "{text:?}");
             assert!(!list.is_empty());
         }
     }

@@ -8,7 +8,7 @@
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `signalled`: the tracked processes, and signals that are verified;
 //! - `kernel`: the context passed to every step: system calls, metrics, descriptor budget, watches;
-//! - `survivors`, `external_freeze`, `own_cgroups`: what /proc tells;
+//! - `survivors`, `external_freeze`, `own_cgroup`: what /proc tells;
 //! - `members`: lists of them;
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
@@ -44,7 +44,7 @@ mod kernel;
 mod kill;
 pub(crate) mod members;
 pub(crate) mod mounts;
-mod own_cgroups;
+mod own_cgroup;
 pub(crate) mod proc;
 mod remove;
 mod report;

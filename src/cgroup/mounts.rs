@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ const RECENT: Duration = Duration::from_secs(1);
 
 /// Mounts remembered; a machine has a dozen hierarchies, and each mount namespace mounts of its own.
 const MOUNTS: usize = 64;
+
+pub(super) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// What is known of mounts, for all targets.
 pub(crate) struct Mounts<S: Sys> {
@@ -145,10 +147,7 @@ pub(crate) struct Mount {
 impl Mount {
     /// All that are mounted in the caller's mount namespace.
     pub(crate) fn all<S: Sys>(sys: &S) -> io::Result<Vec<Mount>> {
-        Ok(read_path(sys, "/proc/self/mountinfo".as_ref())?
-            .split(|&b| b == b'\n')
-            .filter_map(Mount::parse)
-            .collect())
+        Ok(read_path(sys, MOUNTINFO.as_ref())?.split(|&b| b == b'\n').filter_map(Mount::parse).collect())
     }
 
     /// proc(5): `36 35 98:0 /root /point options [fields] - type source superoptions`.
@@ -166,9 +165,9 @@ impl Mount {
         Some(Mount { root: unescape(root).into(), point: unescape(point).into(), unified, options })
     }
 
-    /// The one that the v1 freezer is mounted by.
-    pub(crate) fn freezer(mounts: &[Mount]) -> Option<&Mount> {
-        mounts.iter().find(|mount| mount.has_controller(b"freezer"))
+    /// Whether it is one of the v1 freezer's.
+    pub(crate) fn is_freezer(&self) -> bool {
+        self.has_controller(b"freezer")
     }
 
     fn has_controller(&self, name: &[u8]) -> bool {
@@ -176,9 +175,19 @@ impl Mount {
     }
 
     /// Where `cgroup`, a path as in `/proc/PID/cgroup`, is to be seen under this mount.
+    ///
+    /// `None` if the mount does not show it. Both paths begin at the root of the caller's cgroup namespace, and `..` in
+    /// one means that it is outside of that (`cgroup_path_ns`).
     pub(crate) fn path_of(&self, cgroup: &[u8]) -> Option<PathBuf> {
         let below = Path::new(OsStr::from_bytes(cgroup)).strip_prefix(&self.root).ok()?;
+        let is_known = below.components().all(|component| matches!(component, Component::Normal(_)));
+        let below = Some(below).filter(|_| is_known)?;
         Some(if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
+    }
+
+    /// How many levels a directory of [`Mount::path_of`] is below the mount point.
+    pub(crate) fn levels_above(&self, dir: &Path) -> usize {
+        dir.strip_prefix(&self.point).map_or(0, |below| below.components().count())
     }
 }
 
@@ -228,6 +237,19 @@ mod tests {
         assert_eq!(mount.path_of(b"/a b/c"), Some(PathBuf::from(r"/sys/fs/cgroup/cpu\x/c")));
         assert_eq!(mount.path_of(b"/a b"), Some(PathBuf::from(r"/sys/fs/cgroup/cpu\x")));
         assert_eq!(mount.path_of(b"/other"), None);
+        assert_eq!(mount.levels_above(Path::new(r"/sys/fs/cgroup/cpu\x/c/d")), 2);
+        assert_eq!(mount.levels_above(Path::new(r"/sys/fs/cgroup/cpu\x")), 0);
+    }
+
+    /// In a cgroup namespace: the mount of the host, the caller in the namespace's root, and beside it.
+    #[test]
+    fn a_cgroup_outside_of_a_mount_has_no_path() {
+        let mount = |root| Mount::parse(format!("1 2 0:3 {root} /c rw - cgroup2 c rw").as_bytes()).unwrap();
+        assert_eq!(mount("/../..").path_of(b"/"), None);
+        assert_eq!(mount("/").path_of(b"/../beside"), None);
+        assert_eq!(mount("/..").path_of(b"/../beside"), Some("/c/beside".into()));
+        assert_eq!(mount("/..").path_of(b"/../../beside"), None);
+        assert_eq!(mount("/").path_of(b"/"), Some("/c".into()));
     }
 
     #[test]

@@ -1,12 +1,67 @@
-//! `/proc/PID/stat`, proc_pid_stat(5).
+//! [`Proc`]: what /proc tells of processes, where it is that of the caller's pid namespace.
+//!
+//! In a container, /proc can be another pid namespace's. Its numbers are then those of other processes.
 
-use super::file::read_path;
-use crate::sys::{Pid, Sys};
+use std::io;
+
+use super::file::{c_path, read_whole};
+use crate::sys::{Open, Pid, Sys};
 
 /// `PF_EXITING` and `PF_KTHREAD` of `linux/sched.h`.
 const PF_EXITING: u64 = 0x0000_0004;
 const PF_KTHREAD: u64 = 0x0020_0000;
 
+/// A /proc that is known to be of the caller's pid namespace.
+pub(crate) struct Proc<'a, S: Sys> {
+    pub(super) sys: &'a S,
+    directory: S::Fd,
+}
+
+impl<'a, S: Sys> Proc<'a, S> {
+    /// Opens /proc. `None` if it cannot be opened, or is of another pid namespace.
+    pub(crate) fn open(sys: &'a S) -> Option<Proc<'a, S>> {
+        let proc = Proc { sys, directory: sys.open(None, c"/proc", Open::Place).ok()? };
+        let status = proc.read_path("self/status").ok()?;
+        // proc_pid_status(5): the id in the pid namespace of /proc and in each nested one down to the process's own. Only
+        // where these are the same is there a single number.
+        let mut ids = field(&status, b"NSpid:")?.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty());
+        let own = sys.caller().0.to_string();
+        (ids.next() == Some(own.as_bytes()) && ids.next().is_none()).then_some(proc)
+    }
+
+    fn read_path(&self, path: &str) -> io::Result<Vec<u8>> {
+        let file = self.sys.open(Some(&self.directory), &c_path(path.as_ref())?, Open::Read)?;
+        let mut text = Vec::new();
+        read_whole(self.sys, &file, &mut text)?;
+        Ok(text)
+    }
+
+    /// The whole of a file of a process.
+    pub(crate) fn read(&self, pid: Pid, file: &str) -> io::Result<Vec<u8>> {
+        self.read_path(&format!("{pid}/{file}"))
+    }
+
+    /// The process that a thread is of.
+    pub(crate) fn process_of(&self, tid: Pid) -> io::Result<Pid> {
+        let status = self.read(tid, "status")?;
+        field(&status, b"Tgid:")
+            .and_then(|pid| std::str::from_utf8(pid.trim_ascii()).ok()?.parse().ok())
+            .and_then(Pid::new)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
+    }
+
+    /// What `/proc/PID/stat` says of a process, if it does.
+    pub(crate) fn stat(&self, pid: Pid) -> Option<Stat> {
+        Stat::parse(&self.read(pid, "stat").ok()?)
+    }
+}
+
+/// The rest of the line that begins with `name`.
+fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name))
+}
+
+/// A line of `/proc/PID/stat`, proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// Its state letter.
@@ -15,6 +70,15 @@ pub(crate) struct Stat {
 }
 
 impl Stat {
+    /// The name is in parentheses and may contain some; then come the state and, six fields on, the flags.
+    pub(crate) fn parse(text: &[u8]) -> Option<Stat> {
+        let end = text.iter().rposition(|&b| b == b')')?;
+        let mut fields = text[end + 1..].split(|&b| b == b' ').filter(|field| !field.is_empty());
+        let state = char::from(*fields.next()?.first()?);
+        let flags = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
+        Some(Stat { state, flags })
+    }
+
     pub(crate) fn is_exiting(self) -> bool {
         self.flags & PF_EXITING != 0
     }
@@ -24,30 +88,16 @@ impl Stat {
     }
 }
 
-/// What /proc says of a process, if it does.
-pub(crate) fn stat<S: Sys>(sys: &S, pid: Pid) -> Option<Stat> {
-    parse(&read_path(sys, format!("/proc/{pid}/stat").as_ref()).ok()?)
-}
-
-/// The name is in parentheses and may contain some; then come the state and, six fields on, the flags.
-fn parse(text: &[u8]) -> Option<Stat> {
-    let end = text.iter().rposition(|&b| b == b')')?;
-    let mut fields = text[end + 1..].split(|&b| b == b' ').filter(|field| !field.is_empty());
-    let state = char::from(*fields.next()?.first()?);
-    let flags = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
-    Some(Stat { state, flags })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_name_may_be_anything() {
-        let stat = parse(b"7 (a) R (b) D 1 1 1 0 -1 2097156 0 0").unwrap();
+        let stat = Stat::parse(b"7 (a) R (b) D 1 1 1 0 -1 2097156 0 0").unwrap();
         assert_eq!(stat.state, 'D');
         assert!(stat.is_exiting() && stat.is_kernel_thread());
-        let stat = parse(b"7 () S 1 1 1 0 -1 4194560 0").unwrap();
+        let stat = Stat::parse(b"7 () S 1 1 1 0 -1 4194560 0").unwrap();
         assert!(!stat.is_exiting() && !stat.is_kernel_thread());
     }
 
@@ -56,7 +106,7 @@ mod tests {
         for text in
             [&b""[..], b"7", b"7 (x)", b"7 (x) ", b"7 (x) S 1 1 1 0 -1", b"7 (x) S 1 1 1 0 -1 x", b")"]
         {
-            assert_eq!(parse(text), None, "{text:?}");
+            assert_eq!(Stat::parse(text), None, "{text:?}");
         }
     }
 }

@@ -4,7 +4,8 @@ use std::io;
 
 use super::errors::{Fate, Obstacle};
 use super::external_freeze;
-use super::mounts::{self, Mount};
+use super::mounts;
+use super::proc::Proc;
 use super::step::Step;
 use super::survivors;
 use crate::machine::End;
@@ -36,10 +37,10 @@ impl<S: Sys> Step<'_, '_, S> {
                 let frozen = self.target.trees.iter().find(|tree| tree.hierarchy.is_freezer());
                 let path = frozen.map_or(path, |tree| tree.path().to_path_buf());
                 let members = self.list(|_| true).0.pids;
-                let mounts = mounts::recent(sys, &self.kernel.checks.mounts).ok();
-                let frozen_by = mounts.as_deref().and_then(Mount::freezer).and_then(|mount| {
+                let mounts = mounts::recent(sys, &self.kernel.checks.mounts).unwrap_or_default();
+                let frozen_by = Proc::open(sys).and_then(|proc| {
                     let mut members = members.iter().take(DESCRIBED);
-                    members.find_map(|&pid| external_freeze::frozen_by(sys, pid, mount))
+                    members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts))
                 });
                 ReapError::FrozenByAncestor { path, frozen_by, effort }
             }
@@ -59,9 +60,9 @@ impl<S: Sys> Step<'_, '_, S> {
     fn survivors(&mut self) -> Vec<Survivor> {
         let sys = self.kernel.sys;
         let (members, _) = self.list(|_| true);
-        let mounts = mounts::recent(sys, &self.kernel.checks.mounts).ok();
-        let freezer = mounts.as_deref().and_then(Mount::freezer);
-        let describe = |pid| survivors::describe(sys, pid, freezer);
+        let mounts = mounts::recent(sys, &self.kernel.checks.mounts).unwrap_or_default();
+        let proc = Proc::open(sys);
+        let describe = |pid| survivors::describe(proc.as_ref(), pid, &mounts);
         if members.is_empty() {
             // Exiting, and no longer listed.
             return self.target.signalled.pids().take(DESCRIBED).map(|pid| describe(Some(pid))).collect();

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::errors::{Call, Failed, Fate, Meaning, meaning};
+use super::errors::{Call, Cause, Failed, Meaning, meaning};
 use super::file::c_path;
 use super::freeze::{ask_freezer, find_freezer};
 use super::hierarchy::{Freezer, Hierarchy, Version};
@@ -13,6 +13,7 @@ use super::identity::{Address, Id, Identity, Parents};
 use super::kernel::Checks;
 use super::members::MemberList;
 use super::mounts::{lock, open_root};
+use super::own_cgroup::is_caller_in;
 use super::signalled::Signalled;
 use super::step::Findings;
 use super::target::{CgroupKill, Progress, Target};
@@ -39,7 +40,7 @@ impl<S: Sys> Checks<S> {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
             }
         }
-        let v1_members = self.list_v1(&trees, &mut directories)?;
+        let v1_members = self.refuse_own(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
             missing,
@@ -57,9 +58,8 @@ impl<S: Sys> Checks<S> {
         Ok((target, findings))
     }
 
-    /// Lists the members of v1 directories, for the first check, and refuses a directory that the caller is in. Each cgroup
-    /// of one of its threads lists the caller's process, so the list tells.
-    fn list_v1(
+    /// Refuses a directory that the caller is in. Returns the members of v1 directories, for the first check.
+    fn refuse_own(
         &self,
         trees: &[Tree<S>],
         directories: &mut Directories<S>,
@@ -67,38 +67,38 @@ impl<S: Sys> Checks<S> {
         let sys = &self.sys;
         let mut members = MemberList::default();
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
-        for tree in trees.iter().filter(|tree| tree.hierarchy.is_v1()) {
+        for tree in trees {
             let path = tree.path();
-            let ask = || lock(&self.own).contains(sys, &self.mounts, tree.identity.id);
-            let own = match members.add_tree(sys, tree, directories) {
-                Ok(()) if members.pids.contains(&sys.caller().0) => Ok(true),
-                // A line that is no pid may stand for the caller.
-                Ok(()) if members.unmapped > 0 => ask(),
-                Ok(()) => Ok(false),
-                Err(failed) => {
-                    whole = false;
-                    match self.is_gone(tree, failed) {
-                        // The first check finds out what became of it. The other directories are still to be checked.
-                        true => Ok(false),
-                        false => ask(),
-                    }
-                }
+            let own = if tree.hierarchy.is_v1() {
+                let listed = members.add_tree(sys, tree, directories);
+                members.finish();
+                listed.and_then(|()| Ok(members.contains_caller(sys)?))
+            } else {
+                is_caller_in(sys, &self.own, &self.mounts, tree, directories)
             };
             match own {
                 Ok(false) => {}
                 Ok(true) => return Err(Refusal::OwnCgroup { path: path.into() }),
-                Err(source) => return Err(Refusal::Io { path: path.into(), source }),
+                // The first check finds out what became of it. The other directories are still to be checked.
+                Err(failed) => match self.cause(tree, failed) {
+                    None => whole = false,
+                    Some(cause) => {
+                        return Err(Refusal::Io { path: path.into(), source: cause.into_error() });
+                    }
+                },
             }
         }
         Ok(whole.then_some(members))
     }
 
-    fn is_gone(&self, tree: &Tree<S>, failed: Failed) -> bool {
+    /// Why something failed in a directory that is there; `None` if it is gone.
+    fn cause(&self, tree: &Tree<S>, failed: Failed) -> Option<Cause> {
         match failed {
-            Failed::Gone(Fate::Removed | Fate::Replaced) => true,
-            Failed::Because(_) => {
-                matches!(tree.identity.fate(&self.sys, &mut Parents::new()), Ok(Some(_)))
-            }
+            Failed::Gone(_) => None,
+            Failed::Because(cause) => match tree.identity.fate(&self.sys, &mut Parents::new()) {
+                Ok(Some(_)) => None,
+                Ok(None) | Err(_) => Some(cause),
+            },
         }
     }
 
@@ -273,13 +273,6 @@ fn pin<S: Sys>(
     let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
     if above == id || above.dev != id.dev {
         return Err(Refusal::Root { path });
-    }
-    // For v1 directories, `list_v1` checks this.
-    if version == Version::V2 {
-        let own = lock(&checks.own).contains(sys, &checks.mounts, id);
-        if own.map_err(|source| Refusal::Io { path: "/proc/self/cgroup".into(), source })? {
-            return Err(Refusal::OwnCgroup { path });
-        }
     }
     // At the root of a mount, `..` leads above the mount point. The directory there is not the parent, though it may
     // have an entry of the same name.

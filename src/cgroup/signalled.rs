@@ -13,7 +13,8 @@ use std::num::NonZeroU64;
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
-use super::{Kernel, Notice, proc};
+use super::proc::Proc;
+use super::{Kernel, Notice};
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;
 use crate::reaper::Signal;
@@ -457,8 +458,8 @@ impl Process {
             return Ok(false);
         }
         // Where /proc does not say, it is waited for.
-        let killed = self.signal == Some(Signal::KILL);
-        let exiting = killed || proc::stat(sys, self.pid).is_none_or(|stat| stat.is_exiting());
+        let says = || Proc::open(sys).and_then(|proc| proc.stat(self.pid));
+        let exiting = self.signal == Some(Signal::KILL) || says().is_none_or(|stat| stat.is_exiting());
         // Checked again: if the process has not exited, the pid in /proc was its own.
         Ok(exiting && !sys.has_exited(pidfd)?)
     }

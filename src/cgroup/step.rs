@@ -1,11 +1,11 @@
 //! [`Step`]: the actions on one target within one call of `Entries::drive`, and what they learn.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Kernel;
-use super::errors::{Cause, Failed, Obstacle};
+use super::errors::{Cause, Failed, Obstacle, Refused};
 use super::members::MemberList;
-use super::mounts::lock;
+use super::own_cgroup::is_caller_in;
 use super::target::Target;
 use super::tree::{Directories, Tree};
 use crate::outcome::Act;
@@ -42,9 +42,6 @@ impl<S: Sys> Default for Findings<S> {
         }
     }
 }
-
-/// A directory, and why something could not be done in it.
-pub(super) type Refused = (PathBuf, Cause);
 
 impl<S: Sys> Target<S> {
     /// Begins a step: some actions that follow one another at once. It ends when it is dropped, and with it what it has
@@ -91,6 +88,14 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         (members, refused)
     }
 
+    /// Lists all members.
+    pub(super) fn list_all(&mut self) -> Result<MemberList, Refused> {
+        match self.list(|_| true) {
+            (_, Some(refused)) => Err(refused),
+            (members, None) => Ok(members),
+        }
+    }
+
     /// Notes why an action did not succeed. On a shortage of descriptors the target closes its own, and is addressed by
     /// path and checked by timer from then on.
     pub(super) fn obstacle(&mut self, act: Act, (path, cause): Refused) {
@@ -103,10 +108,14 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     }
 }
 
-/// Refuses to kill or freeze the caller, should it have moved in after the spawn.
-pub(super) fn check_caller<S: Sys>(kernel: &Kernel<'_, S>, tree: &Tree<S>) -> Result<(), Failed> {
+/// Refuses to kill the caller, should it have moved in after the spawn.
+pub(super) fn check_caller<S: Sys>(
+    kernel: &Kernel<'_, S>,
+    tree: &Tree<S>,
+    directories: &mut Directories<S>,
+) -> Result<(), Failed> {
     let checks = kernel.checks;
-    match lock(&checks.own).contains(kernel.sys, &checks.mounts, tree.identity.id)? {
+    match is_caller_in(kernel.sys, &checks.own, &checks.mounts, tree, directories)? {
         false => Ok(()),
         true => Err(Failed::Because(Cause::CallerInside)),
     }

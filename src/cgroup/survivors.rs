@@ -1,26 +1,26 @@
 //! The processes that outlive a deadline, as /proc describes them.
 
 use super::external_freeze::frozen_by;
-use super::file::read_path;
 use super::mounts::Mount;
-use super::proc;
+use super::proc::Proc;
 use crate::outcome::Survivor;
 use crate::sys::{Pid, Sys};
 
-/// Describes a process, as far as it can be seen; `None` is one outside of the caller's pid namespace. `freezer` is
-/// where the v1 freezer is mounted.
-pub(crate) fn describe<S: Sys>(sys: &S, pid: Option<Pid>, freezer: Option<&Mount>) -> Survivor {
+/// Describes a process, as far as it can be seen; `None` is one outside of the caller's pid namespace. `mounts` are the
+/// cgroup mounts.
+pub(crate) fn describe<S: Sys>(proc: Option<&Proc<'_, S>>, pid: Option<Pid>, mounts: &[Mount]) -> Survivor {
     let Some(pid) = pid else { return Survivor::default() };
     let mut survivor = Survivor { pid: pid.get(), ..Survivor::default() };
-    let read = |file: &str| read_path(sys, format!("/proc/{pid}/{file}").as_ref()).unwrap_or_default();
+    let Some(proc) = proc else { return survivor };
+    let read = |file: &str| proc.read(pid, file).unwrap_or_default();
     survivor.command = String::from_utf8_lossy(read("comm").trim_ascii_end()).into_owned();
     // "0" is a process that runs, or one of which the caller may not know.
     let wait_channel = String::from_utf8_lossy(read("wchan").trim_ascii_end()).into_owned();
     survivor.wait_channel = if wait_channel == "0" { String::new() } else { wait_channel };
-    if let Some(stat) = proc::stat(sys, pid) {
+    if let Some(stat) = proc.stat(pid) {
         survivor.state = Some(stat.state);
         survivor.kernel_thread = stat.is_kernel_thread();
     }
-    survivor.frozen_by = freezer.and_then(|mount| frozen_by(sys, pid, mount));
+    survivor.frozen_by = frozen_by(proc, pid, mounts);
     survivor
 }

@@ -81,7 +81,7 @@ pub(super) struct Script {
     pub(super) threaded: bool,
 }
 
-const THREAD: &[u8] = b"7\n";
+const THREAD: &[u8] = b"8\n";
 
 /// An open file of it.
 #[derive(Debug)]
@@ -173,6 +173,14 @@ impl Anything {
         }
     }
 
+    /// The ids in a threaded script are those of threads, and the kernel is older than their pidfds.
+    fn not_threaded(&self) -> io::Result<()> {
+        match &self.script {
+            Some(Script { threaded: true, .. }) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            _ => Ok(()),
+        }
+    }
+
     fn file(&self, what: What) -> File {
         self.open.set(self.open.get() + 1);
         File { what, open: Rc::clone(&self.open) }
@@ -216,7 +224,13 @@ impl Anything {
         let name = path.file_name().unwrap_or_default().to_str().unwrap_or_default();
         if let Some(script) = &self.script {
             let is_thread = script.threaded && name == "cgroup.threads";
-            return if is_thread { THREAD.to_vec() } else { script.text.clone() };
+            return match name {
+                _ if is_thread => THREAD.to_vec(),
+                "status" if path == Path::new("/proc/self/status") => {
+                    format!("NSpid:\t{CALLER}\n").into_bytes()
+                }
+                _ => script.text.clone(),
+            };
         }
         if self.draw() >= 240 {
             return self.garbage();
@@ -235,7 +249,10 @@ impl Anything {
             "cgroup" => [&b"1:freezer:/o\n0::/o\n"[..], b"1:freezer:/t/a\n0::/t\n", b"0::/\n"]
                 [usize::from(self.draw() % 3)]
             .to_vec(),
-            "status" => format!("Name:\tx\nTgid:\t{}\n", self.draw() % 12).into_bytes(),
+            "status" => {
+                let outer = if self.draw() & 1 == 0 { "\t70" } else { "" };
+                format!("Name:\tx\nTgid:\t{}\nNSpid:{outer}\t{CALLER}\n", self.draw() % 12).into_bytes()
+            }
             "stat" => format!("1 (x) D 1 1 1 0 -1 {} 0 0\n", self.draw() & 4).into_bytes(),
             _ => self.garbage(),
         }
@@ -411,13 +428,18 @@ impl Sys for Rc<Anything> {
     fn pidfd_open(&self, pid: Pid) -> io::Result<File> {
         assert!(self.named.borrow().contains_key(&pid), "{pid} opened, which no file named");
         Facility::Pidfds.check(&self.absent)?;
+        self.not_threaded()?;
         self.answer(libc::ESRCH)?;
         Ok(self.file(What::Pidfd { pid, at: self.clock.get() }))
     }
 
     fn pidfd_of_thread(&self, tid: Pid) -> io::Result<File> {
-        assert_eq!(tid.get(), CALLER);
+        assert!(
+            tid.get() == CALLER || self.named.borrow().contains_key(&tid),
+            "{tid} opened, which no file named"
+        );
         Facility::Pidfds.check(&self.absent)?;
+        self.not_threaded()?;
         self.answer(libc::ENOENT)?;
         Ok(self.file(What::Pidfd { pid: tid, at: self.clock.get() }))
     }
@@ -425,6 +447,19 @@ impl Sys for Rc<Anything> {
     fn cgroup_of(&self, _: &File) -> io::Result<u64> {
         self.answer(libc::ENOENT)?;
         Ok(u64::from(self.draw()))
+    }
+
+    fn process_of(&self, fd: &File) -> io::Result<Pid> {
+        self.answer(libc::ESRCH)?;
+        let What::Pidfd { .. } = fd.what else { panic!("asked of a file") };
+        let pid =
+            Pid::new(i32::from(self.draw() % 12)).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
+        self.named.borrow_mut().insert(pid, self.clock.get());
+        Ok(pid)
+    }
+
+    fn is_own_thread(&self, tid: Pid) -> bool {
+        tid.get() == CALLER
     }
 
     fn pidfd_send_signal(&self, fd: &File, signal: i32) -> io::Result<()> {

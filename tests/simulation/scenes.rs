@@ -352,7 +352,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let mut kernel = Kernel::new(&checks, &mut metrics, &mut facts, None);
     let list = |pids: &[i32]| {
         let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-        MemberList { pids, unmapped: 0 }
+        MemberList { pids, ..MemberList::default() }
     };
     let mut signalled = Signalled::new();
     let identified = signalled.identify(&mut kernel, &list(&[gone, left])).expect("nothing fails");
@@ -387,7 +387,7 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let mut kernel = Kernel::new(&checks, &mut metrics, &mut facts, None);
     let list = |pids: &[i32]| {
         let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-        MemberList { pids, unmapped: 0 }
+        MemberList { pids, ..MemberList::default() }
     };
     let mut signalled = Signalled::new();
     signalled.killed_all(None);

@@ -7,7 +7,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{FrozenBy, Group, Life, Object, Process, SELF, THREAD, V2, WatchOf, World, errno};
+use super::{
+    FrozenBy, Group, GroupId, Life, Object, Process, ROOTS, SELF, THREAD, V2, WatchOf, World, errno,
+};
 use crate::sys::{Kind, Open, Pid, Stat, Sys};
 
 /// The handle on a [`World`] that the library is given.
@@ -34,6 +36,14 @@ impl Drop for Fd {
         world.descriptors -= 1;
         world.watches.remove(&self.id);
     }
+}
+
+/// The inode number of each hierarchy's root.
+const ROOT_INODE: u64 = 1;
+
+/// The inode number of a group's directory.
+fn inode(group: GroupId) -> u64 {
+    if ROOTS.contains(&group) { ROOT_INODE } else { group as u64 + 1 }
 }
 
 /// Failures that a call may meet whatever it is for.
@@ -119,7 +129,7 @@ impl Sys for Sim {
             }
             let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
             let hierarchy = world.groups[mount].hierarchy;
-            let group = ino as usize - 1;
+            let group = if ino == ROOT_INODE { ROOTS[hierarchy] } else { ino as usize - 1 };
             // Older kernels open a removed directory as well, as long as a file in it is open.
             let is_open = |watch: &WatchOf| matches!(watch.object, Object::File(of, _) if of == group);
             let lingers = !world.features.pidfs && world.watches.values().any(is_open);
@@ -211,7 +221,7 @@ impl Sys for Sim {
                 let links = if world.groups[group].removed { 0 } else { 2 + world.children(group).count() };
                 let Group { hierarchy, parent, .. } = world.groups[group];
                 let mount_root = roots.then_some(parent.is_none());
-                Stat { mount_root, ..directory(31 + hierarchy as u64, group as u64 + 1, links as u32) }
+                Stat { mount_root, ..directory(31 + hierarchy as u64, inode(group), links as u32) }
             }
             Object::Pidfd(ino) => {
                 let ino = if world.features.pidfs { ino } else { 7 };
@@ -302,7 +312,23 @@ impl Sys for Sim {
             return Err(errno(libc::ENOTTY));
         }
         let process = world.process(ino).ok_or_else(|| errno(libc::ESRCH))?;
-        Ok(process.groups[V2] as u64 + 1)
+        Ok(inode(process.groups[V2]))
+    }
+
+    fn process_of(&self, pidfd: &Fd) -> io::Result<Pid> {
+        let mut world = self.0.borrow_mut();
+        world.enter("ioctl", &[libc::ESRCH])?;
+        let Object::Pidfd(ino) = pidfd.object else { return Err(errno(libc::ENOTTY)) };
+        if !world.features.info {
+            return Err(errno(libc::ENOTTY));
+        }
+        let pid = world.process(ino).ok_or_else(|| errno(libc::ESRCH))?.pid;
+        Pid::new(pid).ok_or_else(|| errno(libc::ESRCH))
+    }
+
+    fn is_own_thread(&self, tid: Pid) -> bool {
+        let (process, thread) = self.caller();
+        tid == process || tid == thread
     }
 
     fn pidfd_send_signal(&self, pidfd: &Fd, signal: i32) -> io::Result<()> {

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{CPU, FREEZER, Group, GroupId, Life, MOUNTS, Object, SELF, V2, World};
+use super::{CPU, FREEZER, Group, GroupId, Life, MOUNTS, Object, SELF, THREAD, V2, World};
 
 /// The files of a group.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "cgroup.procs",
+    "cgroup.threads",
     "cgroup.events",
     "cgroup.kill",
     "cgroup.freeze",
@@ -20,9 +21,11 @@ impl World {
     pub(super) fn lookup(&self, at: Option<&Object>, path: &str) -> Result<Object, i32> {
         let mut rest = path;
         let mut here;
-        if let Some(at) = at {
+        if let Some(Object::Proc(dir)) = at {
+            return Ok(Object::Proc(format!("{dir}/{path}")));
+        } else if let Some(at) = at {
             here = at.clone();
-        } else if path.starts_with("/proc/") {
+        } else if path == "/proc" || path.starts_with("/proc/") {
             return Ok(Object::Proc(path.to_string()));
         } else {
             let starts = |rest: &str| rest.is_empty() || rest.starts_with('/');
@@ -61,6 +64,7 @@ impl World {
         let Group { hierarchy, parent, .. } = self.groups[group];
         let has = match file {
             "cgroup.procs" => true,
+            "cgroup.threads" => hierarchy == V2,
             "cgroup.kill" => hierarchy == V2 && parent.is_some() && self.features.cgroup_kill,
             "cgroup.events" | "cgroup.freeze" => hierarchy == V2 && parent.is_some(),
             _ => hierarchy == FREEZER && parent.is_some(),
@@ -75,7 +79,11 @@ impl World {
         }
         let Group { hierarchy, parent, frozen, .. } = self.groups[group];
         let digit = |yes: bool| format!("{}\n", u8::from(yes));
+        // The one thread that is not in the cgroup of its process is in a threaded one.
+        let is_threaded = self.thread.is_some_and(|groups| hierarchy == V2 && groups[V2] == group);
         Ok(match name {
+            "cgroup.procs" if is_threaded => return Err(libc::EOPNOTSUPP),
+            "cgroup.threads" if is_threaded => format!("{THREAD}\n"),
             "cgroup.procs" => {
                 let mut text = String::new();
                 let exiting_unlisted = self.features.exiting_unlisted;
@@ -120,7 +128,8 @@ impl World {
                 + &line(CPU, "cgroup", ",cpu")
                 + &line(V2, "cgroup2", ""));
         }
-        let mut parts = path.trim_start_matches("/proc/").split('/');
+        let Some(path) = path.strip_prefix("/proc/") else { return Ok(String::new()) };
+        let mut parts = path.split('/');
         let mut groups = None;
         let pid = match parts.next() {
             Some("self") => SELF,
@@ -138,6 +147,7 @@ impl World {
                 let path = |hierarchy: usize| self.inner_path(groups[hierarchy]);
                 Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
             }
+            Some("status") => Ok(format!("Tgid:\t{pid}\nNSpid:\t{pid}\n")),
             Some("comm") => Ok("simulated\n".into()),
             Some("wchan") => Ok("0".into()),
             Some("stat") => {

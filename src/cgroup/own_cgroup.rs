@@ -1,0 +1,193 @@
+//! The caller's own v2 cgroup, which must not be killed.
+//!
+//! On v1 a list of a directory's members has the caller's process if any of its threads is in it. On v2 such a list is
+//! spared where it is known which cgroups the caller is in. That is found out by /proc and the mounts, and believed only
+//! if the kernel confirms it: in a namespace they can lead to another cgroup, or to none.
+
+use std::ffi::CStr;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread::{self, ThreadId};
+
+use super::errors::Failed;
+use super::file::{c_path, read_whole};
+use super::identity::Id;
+use super::members::MemberList;
+use super::mounts::{self, Mounts, lock, membership};
+use super::tree::{Directories, Tree};
+use crate::sys::{Open, Pid, Sys};
+
+/// Whether the caller is in a tree. An error if that cannot be known.
+pub(super) fn is_caller_in<S: Sys>(
+    sys: &S,
+    own: &Mutex<OwnCgroup<S>>,
+    mounts: &Mutex<Mounts<S>>,
+    tree: &Tree<S>,
+    directories: &mut Directories<S>,
+) -> Result<bool, Failed> {
+    if !tree.hierarchy.is_v1() {
+        if let Some(inside) = lock(own).is_in(sys, mounts, tree.identity.id) {
+            return Ok(inside);
+        }
+    }
+    let mut members = MemberList::default();
+    members.add_tree(sys, tree, directories)?;
+    members.finish();
+    Ok(members.contains_caller(sys)?)
+}
+
+/// The inode number of a hierarchy's root: the first that kernfs gives out (`__kernfs_new_node`).
+const ROOT: u64 = 1;
+
+/// The v2 cgroups of the caller: its process's, and the calling thread's, which may be another (in a threaded cgroup).
+pub(crate) struct OwnCgroup<S: Sys> {
+    process: Option<Task<S>>,
+    /// The thread that called last. The inner `None` means the main thread, whose cgroup is that of the process.
+    thread: Option<(ThreadId, Option<Task<S>>)>,
+}
+
+impl<S: Sys> Default for OwnCgroup<S> {
+    fn default() -> OwnCgroup<S> {
+        OwnCgroup { process: None, thread: None }
+    }
+}
+
+impl<S: Sys> OwnCgroup<S> {
+    /// Whether the v2 cgroup `id` is one that the caller is in, or an ancestor of one. `None` if /proc and the mounts do
+    /// not tell: its members do.
+    pub(crate) fn is_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
+        let process = match &mut self.process {
+            Some(process) => Some(process),
+            None => match Task::open(sys, sys.caller().0, c"/proc/self/cgroup") {
+                Ok(process) => Some(self.process.insert(process)),
+                Err(_) => None,
+            },
+        };
+        let by_process = process.and_then(|process| process.is_in(sys, mounts, id));
+        if by_process == Some(true) {
+            return by_process;
+        }
+        let current = thread::current().id();
+        let thread = match &mut self.thread {
+            Some((thread, task)) if *thread == current => task,
+            _ => &mut self.thread.insert((current, Task::calling(sys).ok()?)).1,
+        };
+        match thread.as_mut().map(|thread| thread.is_in(sys, mounts, id)) {
+            Some(Some(true)) => Some(true),
+            Some(None) => None,
+            Some(Some(false)) | None => by_process,
+        }
+    }
+}
+
+/// A task, and its v2 cgroup.
+struct Task<S: Sys> {
+    /// `/proc/.../cgroup`
+    file: S::Fd,
+    /// Its content when the ancestry was found out, and now.
+    text: Vec<u8>,
+    now: Vec<u8>,
+    ancestry: Option<Ancestry>,
+    /// The task, where the kernel can tell its v2 cgroup by pidfd. Reading the file takes a lock that it shares with
+    /// exits, and waits when the members of a thousand cgroups exit at once.
+    pidfd: Option<S::Fd>,
+}
+
+/// A cgroup and its ancestors, as far up as a mount shows them.
+struct Ancestry {
+    dev: u64,
+    /// The task's own first.
+    inodes: Vec<u64>,
+}
+
+impl Ancestry {
+    fn has(&self, id: Id) -> Option<bool> {
+        if self.dev == id.dev && self.inodes.contains(&id.ino) {
+            return Some(true);
+        }
+        // Where the mount begins below the root, others of the ancestors can be seen through another mount.
+        (self.dev == id.dev && self.inodes.last() == Some(&ROOT)).then_some(false)
+    }
+}
+
+impl<S: Sys> Task<S> {
+    fn open(sys: &S, tid: Pid, path: &CStr) -> io::Result<Task<S>> {
+        Ok(Task {
+            file: sys.open(None, path, Open::Read)?,
+            text: Vec::new(),
+            now: Vec::new(),
+            ancestry: None,
+            pidfd: sys.pidfd_of_thread(tid).ok().filter(|pidfd| sys.cgroup_of(pidfd).is_ok()),
+        })
+    }
+
+    /// The calling thread; `None` for the main thread.
+    fn calling(sys: &S) -> io::Result<Option<Task<S>>> {
+        let (pid, tid) = sys.caller();
+        if pid == tid { Ok(None) } else { Task::open(sys, tid, c"/proc/thread-self/cgroup").map(Some) }
+    }
+
+    fn is_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
+        if let (Some(pidfd), Some(ancestry)) = (&self.pidfd, &self.ancestry) {
+            // A v2 cgroup can't be moved: while the task is in the same one, its ancestors are the same.
+            if sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first() {
+                return ancestry.has(id);
+            }
+        }
+        read_whole(sys, &self.file, &mut self.now).ok()?;
+        if self.ancestry.is_none() || self.now != self.text {
+            // Cleared first, so that an error below leaves nothing that is outdated.
+            self.ancestry = None;
+            self.ancestry = self.find(sys, mounts).ok()?;
+            std::mem::swap(&mut self.text, &mut self.now);
+        }
+        self.ancestry.as_ref()?.has(id)
+    }
+
+    /// Finds the cgroup by the mounts. `None` if none of them shows it.
+    fn find(&self, sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Option<Ancestry>> {
+        let mut highest: Option<Ancestry> = None;
+        for mount in mounts::read(sys, mounts)?.iter().filter(|mount| mount.unified) {
+            let Some(dir) = membership(&self.now, mount).and_then(|own| mount.path_of(own)) else { continue };
+            // Where another mount hides it, or the caller may not search, another mount may show it.
+            let Ok(ancestry) = ancestry(sys, &dir, mount.levels_above(&dir)) else { continue };
+            let is_highest =
+                highest.as_ref().is_none_or(|highest| highest.inodes.len() < ancestry.inodes.len());
+            if is_highest && self.confirms(sys, &dir, &ancestry) {
+                highest = Some(ancestry);
+            }
+        }
+        Ok(highest)
+    }
+
+    /// Whether the kernel says that the task is in this cgroup.
+    fn confirms(&self, sys: &S, dir: &Path, ancestry: &Ancestry) -> bool {
+        if let Some(pidfd) = &self.pidfd {
+            return sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first();
+        }
+        let mut members = MemberList::default();
+        let listed = c_path(dir)
+            .and_then(|dir| sys.open(None, &dir, Open::Place))
+            .and_then(|dir| members.add(sys, &dir, Path::new("")));
+        members.finish();
+        listed.is_ok() && members.contains(sys.caller().0)
+    }
+}
+
+/// A cgroup that is mounted so many levels below a mount point, and those above it up to there.
+fn ancestry<S: Sys>(sys: &S, dir: &Path, levels: usize) -> io::Result<Ancestry> {
+    let mut fd = sys.open(None, &c_path(dir)?, Open::Place)?;
+    let Id { dev, ino } = Id::of(&sys.stat(Some(&fd), c"")?);
+    let mut inodes = vec![ino];
+    for _ in 0..levels {
+        fd = sys.open(Some(&fd), c"..", Open::Place)?;
+        let id = Id::of(&sys.stat(Some(&fd), c"")?);
+        if id.dev != dev {
+            // Not the mount that was meant.
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        inodes.push(id.ino);
+    }
+    Ok(Ancestry { dev, inodes })
+}
