@@ -30,7 +30,7 @@ impl<S: Sys> Step<'_, '_, S> {
             || detail == Detail::Members
                 && (cgroup_kill.was_written() || self.kernel.facts.exiting_not_listed);
         let mut members = MemberList::default();
-        let (mut populated, mut listed, mut passed_over) = (false, false, false);
+        let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);
         let refused = self.each(|kernel, tree, directories| {
             if tree.hierarchy.is_v1() {
                 listed = true;
@@ -47,7 +47,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 listed = true;
                 members.add_tree(kernel.sys, tree, directories)
             } else {
-                passed_over = true;
+                v2_not_listed = true;
                 Ok(())
             }
         });
@@ -80,8 +80,9 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         if populated {
             // Where exiting tasks are not listed, every member has to be known before a kill.
-            let enough = whole && !(passed_over && self.kernel.facts.exiting_not_listed);
+            let enough = whole && !(v2_not_listed && self.kernel.facts.exiting_not_listed);
             self.findings.members = enough.then_some(members);
+            self.findings.v2_not_listed = v2_not_listed;
             let change = Change::new(joined, fewer);
             return Checked::Populated(Population { change, notice: self.target.exit_notice() });
         }

@@ -132,6 +132,11 @@ impl Cause {
         }
     }
 
+    /// Whether something uses the directory.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Cause::Error(error) if meaning(Call::Cgroup, error) == Meaning::Busy)
+    }
+
     pub(crate) fn is_out_of_descriptors(&self) -> bool {
         matches!(self, Cause::Error(error) if is_out_of_descriptors(error))
     }

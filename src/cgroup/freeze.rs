@@ -25,7 +25,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         // The list has the caller's process if any of its threads is in the target.
         let sys = self.kernel.sys;
-        let inside = match &self.findings.members {
+        let inside = match self.findings.all_members() {
             Some(members) => members.contains_caller(sys).map_err(|error| (self.path().into(), error.into())),
             None => self.list_all().and_then(|members| {
                 members.contains_caller(sys).map_err(|error| (self.path().into(), error.into()))
@@ -99,7 +99,7 @@ impl<S: Sys> Step<'_, '_, S> {
         // /proc names the groups that hold members by their current paths.
         let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
         let listed;
-        let members = match &self.findings.members {
+        let members = match self.findings.all_members() {
             Some(members) => members,
             None => {
                 listed = self.list(|_| true).0;

@@ -208,9 +208,14 @@ impl<S: Sys> Step<'_, '_, S> {
         tally: &mut Tally,
     ) -> Result<Option<Pid>, Refused> {
         let frozen = members == Members::Frozen;
-        let before = match self.findings.members.take().filter(|_| !frozen) {
+        // Those of v2 that are not listed were killed by `cgroup.kill`.
+        let is_enough = !frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
+        let before = match self.findings.members.take().filter(|_| is_enough) {
             Some(members) => members,
-            None => self.list_all()?,
+            None => {
+                self.findings.v2_not_listed = false;
+                self.list_all()?
+            }
         };
         let result = self.try_signal_listed(signal, members, &before, from, tally);
         self.findings.members = Some(before);

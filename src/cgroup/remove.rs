@@ -49,9 +49,13 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         if let Some((path, cause)) = refused {
             log::debug!("cannot remove {}: {cause:?}", path.display());
-            let denied = cause.is_denied();
+            let removed = match &cause {
+                cause if cause.is_denied() => Removed::Denied,
+                cause if cause.is_busy() => Removed::Busy,
+                _ => Removed::Failed,
+            };
             self.obstacle(Act::Remove, (path, cause));
-            return if denied { Removed::Denied } else { Removed::Busy };
+            return removed;
         }
         match self.target.fate() {
             Some(Fate::Replaced) => Removed::Replaced,

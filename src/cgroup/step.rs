@@ -25,8 +25,10 @@ pub(crate) struct Findings<S: Sys> {
     pub(super) caller_outside: bool,
     /// The members of the v1 directories, for the first check.
     pub(super) v1_members: Option<MemberList>,
-    /// All members, by the last check.
+    /// The members, by the last check.
     pub(super) members: Option<MemberList>,
+    /// The last check did not list the members of v2 directories.
+    pub(super) v2_not_listed: bool,
     /// The last check has just read that the one directory is empty, from its own open file.
     pub(super) just_read: bool,
 }
@@ -38,6 +40,7 @@ impl<S: Sys> Default for Findings<S> {
             caller_outside: false,
             v1_members: None,
             members: None,
+            v2_not_listed: false,
             just_read: false,
         }
     }
@@ -52,6 +55,13 @@ impl<S: Sys> Target<S> {
         findings: Findings<S>,
     ) -> Step<'a, 'k, S> {
         Step { target: self, kernel, findings }
+    }
+}
+
+impl<S: Sys> Findings<S> {
+    /// All members, if the last check has listed them.
+    pub(super) fn all_members(&self) -> Option<&MemberList> {
+        self.members.as_ref().filter(|_| !self.v2_not_listed)
     }
 }
 

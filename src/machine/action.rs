@@ -238,9 +238,11 @@ pub(crate) enum Removed {
     All,
     /// A directory is gone, and another cgroup has its name.
     Replaced,
-    /// EBUSY, or an error that may pass: check again later.
+    /// Something uses a directory.
     Busy,
     Denied,
+    /// A passing error: try again.
+    Failed,
     /// The bound on one step's work was met: the same action again, after a yield, continues.
     Unfinished,
 }

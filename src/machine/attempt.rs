@@ -2,10 +2,12 @@
 
 use super::Machine;
 use super::STUBBORN;
-use super::action::{Action, Attempt, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed};
+use super::action::{
+    Action, Attempt, Detail, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed,
+};
 use super::freezer::Freezer;
 use super::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
-use crate::outcome::UsedMethod;
+use crate::outcome::{Act, UsedMethod};
 use crate::reaper::KillMethod;
 use crate::time::{Instant, Span};
 
@@ -23,7 +25,7 @@ impl Machine {
 
     /// How SIGKILL is sent now.
     pub(super) fn kill_by(&self) -> KillBy {
-        let last = matches!(self.phase, Phase::Ending(_));
+        let last = matches!(self.phase, Phase::Expired { .. } | Phase::Ending(_));
         match self.method {
             _ if self.freezer.is_ours() => KillBy::Signals(self.freezer.members()),
             KillMethod::Auto if self.attempts < STUBBORN && !last => KillBy::Cheapest,
@@ -54,13 +56,20 @@ impl Machine {
             self.ladder = Ladder::FreezeFirst;
             return Action::Freeze;
         }
-        // Signals that are unsafe because a freeze did not complete may be safe in the next one.
         let refused = match attempt.reach {
-            Reach::Denied => true,
-            Reach::Unsafe => self.ladder != Ladder::FreezeFirst,
-            _ => false,
+            Reach::Denied => self.failed(Act::Kill, now, true),
+            Reach::Failed => self.failed(Act::Kill, now, false),
+            // Signals that are unsafe because a freeze did not complete may be safe in the next one.
+            Reach::Unsafe if self.ladder == Ladder::FreezeFirst => false,
+            Reach::Unsafe => self.failed(Act::Kill, now, true),
+            Reach::All | Reach::Unfinished => {
+                if self.retry.is_some_and(|retry| retry.act() != Act::Thaw) {
+                    self.retry = None;
+                }
+                false
+            }
         };
-        if self.count_refusal(refused) && !matches!(self.phase, Phase::Ending(_)) {
+        if refused && !matches!(self.phase, Phase::Ending(_)) {
             return self.end(End::Denied);
         }
         self.freezer.release();
@@ -96,9 +105,9 @@ impl Machine {
             Reach::Unsafe if self.freezer != Freezer::Frozen && self.ladder != Ladder::DirectOnly => {
                 return Action::Freeze;
             }
-            // Some members were not signalled. The grace signal is sent again after the wait.
-            Reach::Denied if attempt.method.is_none() => self.pace.back_off(now),
-            Reach::Failed => self.pace.back_off(now),
+            // Some members were not signalled. The grace signal is sent again soon.
+            Reach::Denied if attempt.method.is_none() => drop(self.failed(Act::Kill, now, false)),
+            Reach::Failed => drop(self.failed(Act::Kill, now, false)),
             Reach::All | Reach::Denied | Reach::Unsafe => {
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
@@ -111,8 +120,12 @@ impl Machine {
     }
 
     pub(super) fn on_froze(&mut self, now: Instant, froze: Froze) -> Action {
+        // A freeze that is only now begun has its time as well, be that none.
         let since = self.freezer.freezing_since().unwrap_or(now);
         let timed_out = now.saturating_since(since) >= self.freeze_timeout;
+        if froze != Froze::Unavailable {
+            self.succeeded(Act::Freeze);
+        }
         match (froze, self.phase) {
             (Froze::Frozen, phase) => {
                 self.freezer = Freezer::Frozen;
@@ -123,12 +136,12 @@ impl Machine {
                     _ => Action::Kill(self.kill_by()),
                 }
             }
-            // At the deadline there is no time to wait for it.
-            (Froze::Freezing, Phase::Grace { .. } | Phase::Killing) if !timed_out => {
+            // At the end there is no time to wait for it.
+            (Froze::Freezing, Phase::Grace { .. } | Phase::Killing | Phase::Expired { .. }) if !timed_out => {
                 self.freezer.freezing(now);
                 self.wait(now)
             }
-            (Froze::Freezing, Phase::Killing | Phase::Ending(_)) => {
+            (Froze::Freezing, Phase::Killing | Phase::Expired { .. } | Phase::Ending(_)) => {
                 self.freezer = Freezer::ThawDue { failing_since: None };
                 Action::Kill(self.kill_by())
             }
@@ -147,10 +160,9 @@ impl Machine {
                     self.ladder = Ladder::DirectOnly;
                     return Action::Kill(self.kill_by());
                 }
-                if self.count_refusal(true) {
+                if self.failed(Act::Freeze, now, true) {
                     return self.end(End::Denied);
                 }
-                self.pace.back_off(now);
                 self.wait(now)
             }
         }
@@ -163,37 +175,50 @@ impl Machine {
 
     pub(super) fn on_thawed(&mut self, now: Instant, thawed: Thawed) -> Action {
         let pending = self.take_pending();
-        let failing_since = match thawed {
+        let ours = self.freezer.is_ours();
+        let has_failed = matches!(self.freezer, Freezer::ThawDue { failing_since: Some(_) });
+        let (failing_since, refused) = match thawed {
             Thawed::All | Thawed::HeldFromOutside => {
                 self.freezer = Freezer::Thawed;
-                None
+                self.succeeded(Act::Thaw);
+                (None, false)
             }
-            Thawed::Denied | Thawed::Failed => self.freezer.thaw_failed(now),
+            Thawed::Denied if !ours => (None, false),
+            Thawed::Denied => (self.freezer.thaw_failed(now), self.failed(Act::Thaw, now, true)),
+            Thawed::Failed => (self.freezer.thaw_failed(now), self.failed(Act::Thaw, now, false)),
         };
-        let end = match (self.phase, pending) {
-            (Phase::Ending(end), _) => Some(end),
-            (_, Pending::ThawThenDone(outcome)) => Some(End::Done(outcome)),
-            _ => None,
-        };
-        if let Some(end) = end {
+        if let Phase::Ending(end) = self.phase {
+            if let (None, true, End::Done(_)) = (failing_since, has_failed, end) {
+                // Processes may have joined meanwhile.
+                self.phase = Phase::Killing;
+                return Action::Check(Detail::Members);
+            }
             let Some(since) = failing_since else { return Action::Finish(end) };
-            let denied = thawed == Thawed::Denied && self.count_refusal(true);
-            if denied || now.saturating_since(since) >= LAST_THAW {
+            if refused || now.saturating_since(since) >= LAST_THAW {
                 return Action::Finish(end);
             }
-            self.pace.retry(now);
             return self.wait(now);
+        }
+        if refused {
+            return self.end(End::Denied);
+        }
+        if pending == Pending::Check {
+            return Action::Check(Detail::Members);
         }
         let external = match pending {
             Pending::ThawAfterExternal(external) => external,
             _ => Thawed::All,
         };
+        if external == Thawed::Failed {
+            self.failed(Act::Thaw, now, false);
+        }
         let held = match thawed.max(external) {
             Thawed::All => {
                 self.held_since = None;
                 return self.wait(now);
             }
             Thawed::Failed => return self.wait(now),
+            Thawed::Denied if ours => return self.wait(now),
             Thawed::HeldFromOutside => End::FrozenByAncestor,
             Thawed::Denied => End::Denied,
         };

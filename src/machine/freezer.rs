@@ -45,6 +45,11 @@ impl Freezer {
         }
     }
 
+    /// Whether the freeze under way has lasted longer than `timeout`.
+    pub(super) fn is_overdue(self, now: Instant, timeout: Span) -> bool {
+        self.freezing_since().is_some_and(|since| now.saturating_since(since) >= timeout)
+    }
+
     /// The freeze is not complete yet.
     pub(super) fn freezing(&mut self, now: Instant) {
         *self = match *self {

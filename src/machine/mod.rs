@@ -52,6 +52,7 @@ mod action;
 mod attempt;
 mod freezer;
 mod pace;
+mod retry;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -62,16 +63,16 @@ pub(crate) use self::action::{
 };
 use self::freezer::Freezer;
 use self::pace::Pace;
+use self::retry::Retry;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
 use self::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
-use crate::outcome::{Outcome, UsedMethod};
+use crate::outcome::{Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
 
-/// A reap ends as `Denied` after this many refusals in a row. At the default waits that takes some 850 ms. Rights do
-/// change under a reap (a delegation being set up), but not for ever.
-const REFUSALS: u8 = 5;
+/// What SIGKILL was sent to at the deadline may take this long to exit before the reap ends.
+const LAST_WAIT: Span = Span::from_millis(95);
 
 /// After this many attempts (at 0, 10 and 50 ms by default) members are signalled in addition to `cgroup.kill`, and
 /// external freezes are looked for. Most targets are empty before that. When a thousand exit at once, some wait that
@@ -96,8 +97,8 @@ pub(crate) struct Machine {
     sigkill: Sigkill,
     /// When an external freeze was first found to hold members.
     held_since: Option<Instant>,
-    /// Refusals in a row.
-    refusals: u8,
+    /// Failed calls in a row, and when what failed is tried again.
+    retry: Option<Retry>,
 
     attempts: u32,
     signalled: u64,
@@ -130,7 +131,7 @@ impl Machine {
             pace: Pace::new(reaper.min_wait.into(), reaper.max_wait.into()),
             sigkill: Sigkill::Due,
             held_since: None,
-            refusals: 0,
+            retry: None,
             attempts: 0,
             signalled: 0,
             used: None,
@@ -193,14 +194,20 @@ impl Machine {
             };
         }
         match pending {
-            Pending::Kill if !self.is_expired(now) => Action::Kill(self.kill_by()),
+            Pending::Kill if !self.is_expired(now) || matches!(self.phase, Phase::Expired { .. }) => {
+                Action::Kill(self.kill_by())
+            }
             Pending::Signal(signal) if !self.is_expired(now) => {
                 Action::Signal(signal, self.freezer.members())
             }
             Pending::Removal if !self.is_expired(now) => Action::Remove,
+            Pending::Nothing if matches!(self.freezer, Freezer::ThawDue { .. }) => {
+                self.pending = Pending::Check;
+                Action::Thaw(ThawScope::All)
+            }
             Pending::Nothing if !self.is_expired(now) => {
                 // Between attempts, a check by timer reads only whether the target has members.
-                let prompted = notified || self.pace.is_due(now);
+                let prompted = notified || self.is_due(now);
                 let list = prompted && !self.is_left_to_cgroup_kill();
                 Action::Check(if list { Detail::Members } else { Detail::Populated })
             }
@@ -209,26 +216,36 @@ impl Machine {
     }
 
     fn on_checked(&mut self, now: Instant, checked: Checked) -> Action {
+        if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
+            self.succeeded(Act::Check);
+        }
         match checked {
-            Checked::Gone if self.found => self.done(Outcome::Removed),
-            Checked::Gone => self.done(Outcome::AlreadyGone),
+            Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
+            Checked::Gone => self.end(End::Done(Outcome::AlreadyGone)),
             Checked::Replaced => self.end(End::Replaced),
             Checked::Empty { replaced: true } if self.keep_dir => self.end(End::Replaced),
-            Checked::Empty { .. } if self.keep_dir => self.done(Outcome::Emptied),
+            Checked::Empty { .. } if self.keep_dir => self.end(End::Done(Outcome::Emptied)),
             Checked::Empty { .. } => Action::Remove,
             Checked::Populated(population) if self.is_expired(now) => {
                 if population.change.has_joined() {
                     self.sigkill = Sigkill::Due;
                 }
-                self.end(End::TimedOut)
+                self.on_expired(now)
             }
-            _ if self.is_expired(now) => self.end(End::TimedOut),
+            Checked::Unfinished if self.is_expired(now) => self.on_expired(now),
             Checked::Unfinished => Action::Yield,
             Checked::Unknown(failure) => {
-                if self.pace.is_due(now) && self.count_refusal(failure == Failure::Denied) {
+                if self.is_expired(now) {
+                    self.failed(Act::Check, now, false);
+                    return self.on_expired(now);
+                }
+                if self.failed(Act::Check, now, failure == Failure::Denied) {
                     return self.end(End::Denied);
                 }
-                self.pace.back_off(now);
+                if self.freezer.is_overdue(now, self.freeze_timeout) {
+                    // No check is needed to give the freeze up.
+                    return self.on_froze(now, Froze::Freezing);
+                }
                 self.wait(now)
             }
             Checked::Populated(population) => self.on_populated(now, population),
@@ -243,7 +260,7 @@ impl Machine {
             self.pace.reset_wait();
         }
         if change.is_fewer() {
-            self.refusals = 0;
+            self.retry = None;
             self.pace.hasten(now);
         }
         if let Phase::Grace { signal, until } = self.phase {
@@ -253,7 +270,7 @@ impl Machine {
                     self.pace.start();
                 }
                 GraceSignal::ToSend(_) if self.freezer.is_in_use() => return Action::Freeze,
-                GraceSignal::ToSend(signal) if self.pace.is_due(now) => {
+                GraceSignal::ToSend(signal) if self.is_due(now) => {
                     return Action::Signal(signal, self.freezer.members());
                 }
                 GraceSignal::ToSend(_) => return self.wait(now),
@@ -273,6 +290,9 @@ impl Machine {
             }
             return self.attempt();
         }
+        if self.is_due(now) {
+            return self.attempt();
+        }
         if change.has_joined() && self.pace.may_be_prompted() {
             self.ladder.count_storm();
             return self.attempt();
@@ -280,9 +300,32 @@ impl Machine {
         self.wait(now)
     }
 
+    /// The deadline has passed, and the target is not known to be empty.
+    fn on_expired(&mut self, now: Instant) -> Action {
+        if let Phase::Grace { .. } | Phase::Killing = self.phase {
+            if self.sigkill == Sigkill::Sent && !self.freezer.is_in_use() {
+                return self.end(End::TimedOut);
+            }
+            self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
+            return Action::Kill(self.kill_by());
+        }
+        match self.phase {
+            Phase::Expired { until } if now < until => {
+                let is_early = self.retry.is_some_and(|retry| now < retry.at());
+                let prompted = self.sigkill == Sigkill::Due && !is_early && self.pace.may_be_prompted();
+                if prompted || self.is_due(now) {
+                    self.pace.lengthen();
+                    return Action::Kill(self.kill_by());
+                }
+                self.wait(now)
+            }
+            _ => self.end(End::TimedOut),
+        }
+    }
+
     fn on_removed(&mut self, now: Instant, removed: Removed) -> Action {
         match removed {
-            Removed::All => return self.done(Outcome::Removed),
+            Removed::All => return self.end(End::Done(Outcome::Removed)),
             Removed::Replaced => return self.end(End::Replaced),
             Removed::Unfinished => {
                 self.pending = Pending::Removal;
@@ -291,53 +334,69 @@ impl Machine {
             Removed::Busy => {
                 // A task in the last steps of its exit makes EBUSY for a moment; other causes last.
                 self.pace.probe_while_waiting(now);
+                self.pace.back_off(now);
                 if self.freezer.is_ours() && !self.is_expired(now) {
                     // A frozen member that was not listed cannot exit before a thaw.
-                    self.pace.back_off(now);
                     return Action::Thaw(ThawScope::All);
                 }
             }
-            Removed::Denied => {
-                self.pace.set_probes(false);
-                if self.pace.is_due(now) && self.count_refusal(true) {
+            Removed::Denied | Removed::Failed => {
+                if self.failed(Act::Remove, now, removed == Removed::Denied) {
                     return self.end(End::Denied);
                 }
             }
         }
-        if self.is_expired(now) {
-            return self.end(End::TimedOut);
-        }
-        self.pace.back_off(now);
-        self.wait(now)
+        if self.is_expired(now) { self.on_expired(now) } else { self.wait(now) }
     }
 
-    /// Waits for a notification, the next attempt or probe, the end of the grace period, or the deadline.
+    /// Notes that an act failed, to be tried again soon. Returns whether it is refused for good.
+    fn failed(&mut self, act: Act, now: Instant, refused: bool) -> bool {
+        let retry = Retry::after(self.retry, act, now, refused);
+        self.retry = Some(retry);
+        retry.is_final(now)
+    }
+
+    /// Notes that an act did not fail.
+    fn succeeded(&mut self, act: Act) {
+        if self.retry.is_some_and(|retry| retry.act() == act) {
+            self.retry = None;
+        }
+    }
+
+    /// Whether an attempt is due: by the pace, because something failed, or because an external freeze has held members
+    /// for too long.
+    fn is_due(&self, now: Instant) -> bool {
+        let held_until = self.held_until();
+        self.pace.is_due(now)
+            || self.retry.is_some_and(|retry| now >= retry.at())
+            || held_until.is_some_and(|until| now >= until)
+    }
+
+    /// When an external freeze has held members for too long.
+    fn held_until(&self) -> Option<Instant> {
+        Some(self.held_since?.saturating_add(self.freeze_timeout))
+    }
+
+    /// Waits for a notification, the next attempt, retry or probe, the end of the grace period, or the deadline.
     fn wait(&mut self, now: Instant) -> Action {
-        let bound = match self.phase {
-            // After `until`, the next check that finds members changes the phase, so `until` bounds no wait any more.
-            Phase::Grace { until, .. } if now < until => {
-                Some(self.deadline.map_or(until, |deadline| deadline.min(until)))
-            }
-            Phase::Grace { .. } | Phase::Killing => self.deadline,
-            Phase::Ending(_) => None,
+        // The next check after these changes the state, so that they bound no wait any more.
+        let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
+        let bounds = match self.phase {
+            Phase::Grace { until, .. } => [ahead(Some(until)), self.deadline],
+            Phase::Killing => [ahead(self.held_until()), self.deadline],
+            Phase::Expired { until } => [Some(until), None],
+            Phase::Ending(_) => [None, None],
         };
-        let until = match self.freezer.next(now, self.freeze_timeout) {
+        let bound = bounds.into_iter().flatten().min();
+        let retry = ahead(self.retry.map(Retry::at));
+        let until = match self.freezer.next(now, self.freeze_timeout).or(retry) {
             Some(at) => bound.map_or(at, |bound| at.min(bound)),
             None => self.pace.next(now, bound),
         };
         Action::Wait(until.max(now))
     }
 
-    /// Ends the reap: the target is empty, and removed or kept.
-    fn done(&mut self, outcome: Outcome) -> Action {
-        if !self.freezer.is_ours() {
-            return Action::Finish(End::Done(outcome));
-        }
-        self.pending = Pending::ThawThenDone(outcome);
-        Action::Thaw(ThawScope::All)
-    }
-
-    /// Ends the reap with an error. If it is ending already, the first reason is kept.
+    /// Ends the reap. If it is ending already, the first reason is kept.
     fn end(&mut self, end: End) -> Action {
         self.pending = Pending::Nothing;
         let end = match self.phase {
@@ -363,18 +422,12 @@ impl Machine {
 
     /// Whether every member was sent SIGKILL in some way and can act on it, not so long ago that more has to be done.
     fn has_killed_all(&self) -> bool {
-        let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && self.refusals == 0;
+        let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && self.retry.is_none();
         self.is_left_to_cgroup_kill() || killed && (1..STUBBORN).contains(&self.attempts)
     }
 
     fn is_expired(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
-    }
-
-    /// Counts refusals in a row; true when they are too many.
-    fn count_refusal(&mut self, refused: bool) -> bool {
-        self.refusals = if refused { self.refusals.saturating_add(1) } else { 0 };
-        self.refusals >= REFUSALS
     }
 
     fn take_pending(&mut self) -> Pending {

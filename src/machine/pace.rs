@@ -119,12 +119,6 @@ impl Pace {
         self.next = Next::At { at: now.saturating_add(self.wait), prolonged: self.is_prolonged() };
     }
 
-    /// Schedules the next attempt in `min_wait`, and nothing before it.
-    pub(super) fn retry(&mut self, now: Instant) {
-        self.probe = None;
-        self.next = Next::At { at: now.saturating_add(self.min_wait), prolonged: self.is_prolonged() };
-    }
-
     /// Starts the probes over, or ends them.
     pub(super) fn set_probes(&mut self, wanted: bool) {
         self.probe = wanted.then_some(FIRST_PROBE);

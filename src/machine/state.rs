@@ -1,7 +1,6 @@
 //! The states that a [`Machine`](super::Machine) is made of.
 
 use super::action::{End, Thawed};
-use crate::outcome::Outcome;
 use crate::reaper::Signal;
 use crate::time::Instant;
 
@@ -14,6 +13,8 @@ pub(super) enum Phase {
     Grace { signal: GraceSignal, until: Instant },
     /// SIGKILL is sent.
     Killing,
+    /// The deadline has passed. SIGKILL was sent then, and its members may exit until `until`.
+    Expired { until: Instant },
     /// The end of the reap is decided. Our freeze is still to be undone, or SIGKILL is still to be sent at the
     /// deadline.
     Ending(End),
@@ -43,14 +44,14 @@ pub(super) enum Pending {
     Nothing,
     /// The attempt to kill continues.
     Kill,
+    /// Our freeze is being undone; a check follows.
+    Check,
     /// Sending the grace signal continues.
     Signal(Signal),
     /// The removal continues.
     Removal,
     /// External freezes were thawed with this result. The thaw of the target itself is under way.
     ThawAfterExternal(Thawed),
-    /// The reap is done once the target is thawed.
-    ThawThenDone(Outcome),
 }
 
 /// Whether SIGKILL was sent to every member that was there at the last attempt.

@@ -419,11 +419,14 @@ impl History {
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
             // Where nothing fails a deadline is kept.
             let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
-            let ends = deadline.map(|deadline| reap.spawned.saturating_add(deadline));
+            let queued = reap.queued_for.unwrap_or_default();
+            let ends = deadline.map(|deadline| (reap.spawned + queued).saturating_add(deadline));
             // So is a cancel, once it has left the queue.
             let cancel = reap.cancel_at.filter(|_| self.quiet && reap.cancelled && reap.queued.is_none());
             let cancel = cancel.map(|at| at.max(reap.spawned + reap.queued_for.unwrap_or_default()));
-            let missed = ends.into_iter().chain(cancel).any(|end| now > end + 50 * MS);
+            let is_missed = |end: Duration, by: Duration| now > end.saturating_add(by);
+            let missed = ends.is_some_and(|end| is_missed(end, 100 * MS))
+                || cancel.is_some_and(|end| is_missed(end, 50 * MS));
             !reap.done && (self.calm && now > since + bound || missed)
         };
         self.reaps.iter().position(late)
