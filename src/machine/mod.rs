@@ -6,31 +6,24 @@
 //!
 //! # States
 //!
-//! ```text
-//!   spawn, with a grace period          spawn
-//!            |                            |
-//!            v                            v
-//!      Phase::Grace --- period over --> Phase::Killing
-//!            |                            |     ^
-//!            |  deadline, cancel,         |     | thaw failed
-//!            +- Replaced, refused --------+     | directory busy, new members
-//!            |        |                   |     |
-//!            |        v                   v     |
-//!            |  Phase::Ending           target empty: Action::Remove, then a thaw if we froze it
-//!            |        |                   |     ^
-//!            |        |                   |     |
-//!            +--------|-- target empty ---|-----+
-//!                     |                   |
-//!                     | SIGKILL at a deadline, then a thaw if we froze it
-//!                     v                   v
-//!             Finish(TimedOut, ...)   Finish(Done)
-//! ```
+//! | phase | what happens | next phase |
+//! |---|---|---|
+//! | (spawn) | there is a grace period | `Grace` |
+//! | (spawn) | there is none | `Killing` |
+//! | `Grace` | the period is over | `Killing` |
+//! | `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
+//! | `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
+//! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit | `Ending` (timed out) |
+//! | each of these | the target is empty: it is removed | `Ending` (done) |
+//! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
+//! | `Ending` (done) | a thaw had failed: new members may have joined | `Killing` |
+//! | `Ending` | nothing is frozen by us | (finished) |
 //!
-//! In `Grace` and `Killing` each wake-up begins with a check ([`Machine::on_wake`]), and what that found decides
+//! Before `Ending` each wake-up begins with a check ([`Machine::on_wake`]), and what that found decides
 //! ([`Machine::on_checked`]). In `Ending` no check is made any more. In every phase, the wake-up after a yield first
-//! continues the interrupted action ([`Pending`]).
+//! continues the interrupted action ([`Pending`]), and a thaw that is due comes before a check.
 //!
-//! An attempt to kill begins in one of three ways ([`Ladder`]):
+//! An attempt to kill begins in one of these ways ([`Ladder`]):
 //!
 //! 1. [`Ladder::Direct`]: `cgroup.kill` where it works, else verified signals ([`KillBy`]). Members never signalled
 //!    before are signalled at once, without waiting for a timer. After [`STUBBORN`] attempts the members are
@@ -39,11 +32,19 @@
 //! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise,
 //!    or when the caller chose it: freeze, signal, thaw. If a freeze does not complete within `freeze_timeout`, the
 //!    members are signalled as they are, and the target is thawed. The next attempt freezes it again.
-//!    [`Ladder::DirectOnly`] is for targets that cannot be frozen.
+//! 3. [`Ladder::DirectOnly`], for targets that cannot be frozen.
 //!
-//! [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
-//! for `LAST_THAW` or was denied five times. [`Pace`] says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`, and from
-//! `min_wait` again as soon as the members changed; with a few checks between the first attempts.
+//! A new way to kill is a variant of `KillMethod` and `UsedMethod` (what the caller chooses and is told), of [`KillBy`]
+//! (what one attempt does, chosen in `Machine::kill_by`) and a branch of `Step::kill` (how it is done).
+//!
+//! # Time
+//!
+//! - [`Pace`] says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`,
+//!   and from `min_wait` again as soon as the members changed; with a few checks between the first attempts. That is for
+//!   members that do not exit.
+//! - [`Retry`] says when what failed is tried again, and when it is refused for good. That is for calls that fail.
+//! - [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
+//!   for `LAST_THAW` or was refused for good.
 //!
 //! [`Machine::wait`] is the one place that says when a machine wants to be called next.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]

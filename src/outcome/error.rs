@@ -18,7 +18,8 @@ use crate::reaper::{KillMethod, Reaper};
 #[non_exhaustive]
 pub enum ReapError {
     /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`grace`](Reaper::grace)
-    /// period would have lasted longer, unless `source` says why it could not be sent. The survivors exit as soon as
+    /// period would have lasted longer, unless `source` says why it could not be sent. Members that were sent it only then
+    /// had some 95 ms more to exit. The survivors exit as soon as
     /// what holds them, such as uninterruptible sleep or a tracer, ends.
     #[non_exhaustive]
     TimedOut {
@@ -40,8 +41,8 @@ pub enum ReapError {
         /// What was done until then.
         effort: Effort,
     },
-    /// Something that has to be done was refused in five attempts in a row, some 850 ms at the default waits, while no
-    /// member exited: for lack of rights (EACCES, EPERM, EROFS), or of a kernel facility that the chosen [`KillMethod`]
+    /// Something that has to be done was refused in five attempts in a row or more, for at least 850 ms, while no member
+    /// exited: for lack of rights (EACCES, EPERM, EROFS), or of a kernel facility that the chosen [`KillMethod`]
     /// insists on. ESTALE: the target is addressed by its path (see [`crate::limitations`]), which does not lead to it
     /// any more, because it was renamed or a mount hides it.
     #[non_exhaustive]
