@@ -20,6 +20,9 @@ use crate::time::Instant;
 use crate::turn::Turn;
 use crate::wheel::Wheel;
 
+/// How often one of the entries that wait for a descriptor asks whether there is one, in milliseconds.
+const PROBE: u64 = 80;
+
 /// Attempts to thaw a target whose reap is dropped.
 const THAWS: usize = 3;
 
@@ -61,6 +64,8 @@ struct Entry<S: Sys> {
     spawned: Instant,
     /// It is in the queue of deferred entries.
     deferred: bool,
+    /// It is in the queue of entries that wait for a descriptor.
+    short: bool,
 }
 
 pub(crate) struct Entries<S: Sys> {
@@ -72,6 +77,11 @@ pub(crate) struct Entries<S: Sys> {
     generation: Generation,
     /// Entries that yielded. They are resumed in the next turn, after all other work.
     deferred: VecDeque<EntryId>,
+    /// Entries that could not get a descriptor or a watch, in order. When one returns descriptors, or gets what it waited
+    /// for, the next is deferred to try. Their timers run on.
+    short: VecDeque<EntryId>,
+    /// The tick at which the first of them tries, for the caller may have returned descriptors.
+    probe: Option<u64>,
     /// The last turn met its bound on commands.
     commands_left: bool,
     facts: Facts<S>,
@@ -87,6 +97,8 @@ impl<S: Sys> Entries<S> {
             wheel: Wheel::new(),
             generation: Generation::default(),
             deferred: VecDeque::new(),
+            short: VecDeque::new(),
+            probe: None,
             commands_left: false,
             facts,
         }
@@ -98,7 +110,7 @@ impl<S: Sys> Entries<S> {
 
     /// The tick at which a timer is due.
     pub(crate) fn next_tick(&self) -> Option<u64> {
-        self.wheel.next()
+        self.wheel.next().into_iter().chain(self.probe).min()
     }
 
     /// Whether the next turn has work to do without any notification, timer or command.
@@ -116,7 +128,15 @@ impl<S: Sys> Entries<S> {
         let now = Instant::after_start(self.checks.sys.now());
         let machine = Machine::new(&reaper, now, target.found());
         let bound = completer.bind(id);
-        self.slab.insert(Entry { machine, target, completer, id, spawned: now, deferred: false });
+        self.slab.insert(Entry {
+            machine,
+            target,
+            completer,
+            id,
+            spawned: now,
+            deferred: false,
+            short: false,
+        });
         self.metrics.spawned += 1;
         self.drive(id.key(), if bound { Input::Spawned } else { Input::Cancelled }, findings, host);
     }
@@ -130,7 +150,7 @@ impl<S: Sys> Entries<S> {
     /// Does the next piece of a turn's work; false once there is none.
     pub(crate) fn advance(&mut self, turn: &mut Turn, host: &mut impl Host<S>) -> bool {
         let sys = &self.checks.sys;
-        let now = || u64::try_from(sys.now().as_millis()).unwrap_or(u64::MAX);
+        let now = || tick(sys);
         if let Some(id) = turn.notification() {
             self.metrics.events += 1;
             self.wake(id, Input::Notified, host);
@@ -144,6 +164,9 @@ impl<S: Sys> Entries<S> {
         } else if let Some((key, lag)) = turn.timer(&mut self.wheel, now) {
             self.metrics.timers += 1;
             self.drive(key, Input::TimerFired { lag }, Findings::default(), host);
+        } else if self.probe.is_some_and(|at| at <= tick(sys)) {
+            self.probe = None;
+            self.resume_short();
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
             if let Some(entry) = self.get_mut(id) {
                 entry.deferred = false;
@@ -169,7 +192,7 @@ impl<S: Sys> Entries<S> {
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
     fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
         let Some(entry) = self.slab.get_mut(key) else { return };
-        let Entry { machine, target, id, deferred, .. } = entry;
+        let Entry { machine, target, id, deferred, short, .. } = entry;
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, Some(&watch));
         let mut step = target.step(&mut kernel, findings);
@@ -199,12 +222,35 @@ impl<S: Sys> Entries<S> {
                 }
                 Action::Wait(until) => {
                     self.wheel.schedule(key, until.millis_rounded_up());
+                    let is_short = step.kernel.is_short;
+                    let was_short = std::mem::replace(short, is_short);
+                    if is_short {
+                        if !was_short {
+                            self.short.push_back(*id);
+                        }
+                        let next = tick(&self.checks.sys).saturating_add(PROBE);
+                        self.probe.get_or_insert(next);
+                    } else if was_short {
+                        self.resume_short();
+                    }
                     return;
                 }
                 Action::Finish(end) => break end,
             };
         };
         self.complete(key, end);
+    }
+
+    /// Defers the next of the entries that wait for a descriptor.
+    fn resume_short(&mut self) {
+        while let Some(id) = self.short.pop_front() {
+            let Some(entry) = self.get_mut(id).filter(|entry| entry.short) else { continue };
+            entry.short = false;
+            if !std::mem::replace(&mut entry.deferred, true) {
+                self.deferred.push_back(id);
+            }
+            break;
+        }
     }
 
     fn complete(&mut self, key: usize, end: End) {
@@ -233,7 +279,13 @@ impl<S: Sys> Entries<S> {
         // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
         completer.complete(result);
+        self.resume_short();
     }
+}
+
+/// The clock's tick.
+fn tick<S: Sys>(sys: &S) -> u64 {
+    u64::try_from(sys.now().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl<S: Sys> Drop for Entries<S> {

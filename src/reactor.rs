@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
@@ -112,15 +111,15 @@ impl Reactor {
         let raw = timer.as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let budget = Budget::new(usize::try_from(limit).unwrap_or(usize::MAX));
+        let checks = Checks::new(Linux::without(absent), Budget::of_process());
+        checks.renew_limit();
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             notified: VecDeque::with_capacity(EVENTS),
             timer,
             armed: None,
-            entries: Entries::new(Checks::new(Linux::without(absent), budget)),
+            entries: Entries::new(checks),
             queue: Arc::new(Queue::new(waker)),
             full: false,
             absent,

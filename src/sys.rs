@@ -18,6 +18,7 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 use nix::sys::uio::pread;
@@ -43,6 +44,9 @@ pub(crate) trait Sys {
 
     /// The caller's process id, and its thread id, which is the same on the main thread.
     fn caller(&self) -> (Pid, Pid);
+
+    /// How many descriptors the process may have, getrlimit(2) with RLIMIT_NOFILE; `None` if that is not known.
+    fn descriptor_limit(&self) -> Option<usize>;
 
     /// openat(2). The descriptor is close-on-exec.
     fn open(&self, at: Option<&Self::Fd>, path: &CStr, how: Open) -> io::Result<Self::Fd>;
@@ -284,6 +288,11 @@ impl Sys for Linux {
         // Fits: the kernel's pids are ints.
         let positive = |id| Pid::new(id).expect("getpid(2) and gettid(2) return positive numbers");
         (positive(std::process::id() as i32), positive(gettid().as_raw()))
+    }
+
+    fn descriptor_limit(&self) -> Option<usize> {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+        Some(usize::try_from(limit).unwrap_or(usize::MAX))
     }
 
     fn open(&self, at: Option<&OwnedFd>, path: &CStr, how: Open) -> io::Result<OwnedFd> {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cgroup_reaper::{Act, Effort, Facility, KillMethod, Outcome, Reactor, ReapError, Reaper, Signal};
+use cgroup_reaper::{Act, Effort, Facility, KillMethod, Outcome, Reactor, ReapError, Reaped, Reaper, Signal};
 use common::*;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};

@@ -104,10 +104,15 @@ impl<S: Sys> Target<S> {
     pub(super) fn exit_notice(&self) -> ExitNotice {
         match (self.is_v1(), self.signalled.are_watched()) {
             (true, true) => ExitNotice::Prompt,
-            (true, false) => ExitNotice::None,
-            (false, _) => ExitNotice::Delayed,
+            (false, _) if self.trees.iter().any(is_watched) => ExitNotice::Delayed,
+            (false, true) => ExitNotice::Delayed,
+            (_, false) => ExitNotice::None,
         }
     }
+}
+
+fn is_watched<S: Sys>(tree: &Tree<S>) -> bool {
+    matches!(tree.hierarchy, Hierarchy::V2 { watch: Watch::On { .. } })
 }
 
 /// Whether a tree can have exiting members that are not listed: a v1 tree, or a v2 tree that was removed before
@@ -132,10 +137,9 @@ fn read_populated<S: Sys>(
     let mut buffer = [0; 256];
     let events = match watch {
         Watch::On { file, .. } => v2::parse(file::read_small(sys, file, &mut buffer)?)?,
-        Watch::Unwatched { .. } | Watch::Refused { .. } => {
+        Watch::Unwatched { .. } => {
             let dir = directories.get(sys, identity)?;
-            let permit = if matches!(watch, Watch::Refused { .. }) { None } else { kernel.permit() };
-            match permit {
+            match kernel.permit() {
                 None => v2::events(sys, dir)?,
                 Some(permit) => {
                     let file = file::open(sys, dir, Path::new(""), v2::EVENTS, Open::Read)?;
@@ -143,10 +147,9 @@ fn read_populated<S: Sys>(
                     // is notified as soon as the watch stands.
                     let events = v2::parse(file::read_small(sys, &file, &mut buffer)?)?;
                     if events.populated {
-                        *watch = match kernel.watch(&file, Notice::Events) {
-                            true => Watch::On { empty: false, file, _permit: permit },
-                            false => Watch::Refused { empty: false },
-                        };
+                        if kernel.watch(&file, Notice::Events) {
+                            *watch = Watch::On { empty: false, file, _permit: permit };
+                        }
                     }
                     events
                 }

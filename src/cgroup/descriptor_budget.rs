@@ -1,47 +1,75 @@
-//! How many descriptors the reaps of a reactor may hold.
+//! How many descriptors reaps may hold.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 
-/// Reaps may hold three quarters of RLIMIT_NOFILE. The rest is for the caller, for the descriptors that a step opens for a
-/// moment (to write `cgroup.kill` takes one), and for the few that all reaps in a hierarchy share. A reap that gets no
-/// permit is addressed by path and checked by timer, and asks again at its next check.
+/// The descriptors that the reaps of one reactor hold.
+///
+/// Those of all reactors of a process may hold three quarters of RLIMIT_NOFILE. The rest is for the caller, for the
+/// descriptors that a step opens for a moment (to write `cgroup.kill` takes one), and for the few that all reaps in a
+/// hierarchy share. This is a ceiling only: the caller may have used up more. A reap that gets no permit is addressed by
+/// path and checked by timer, and asks again at its next check.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
-    inner: Arc<Inner>,
+    all: Arc<All>,
+    used: Arc<AtomicUsize>,
 }
 
+/// The budget that reactors share.
 #[derive(Debug)]
-struct Inner {
-    limit: usize,
+struct All {
+    limit: AtomicUsize,
     used: AtomicUsize,
 }
 
+/// That of this process.
+static PROCESS: LazyLock<Arc<All>> = LazyLock::new(|| Arc::new(All::new()));
+
+impl All {
+    fn new() -> All {
+        All { limit: AtomicUsize::new(0), used: AtomicUsize::new(0) }
+    }
+}
+
 impl Budget {
-    /// The budget of a process that may have `nofile` descriptors.
+    /// A reactor's part of this process's budget.
+    pub(crate) fn of_process() -> Budget {
+        Budget { all: Arc::clone(&PROCESS), used: Arc::default() }
+    }
+
+    /// A budget by itself, of a process that may have `nofile` descriptors.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn new(nofile: usize) -> Budget {
-        Budget { inner: Arc::new(Inner { limit: nofile - nofile / 4, used: AtomicUsize::new(0) }) }
+        let budget = Budget { all: Arc::new(All::new()), used: Arc::default() };
+        budget.set_limit(nofile);
+        budget
+    }
+
+    /// Notes how many descriptors the process may have.
+    pub(crate) fn set_limit(&self, nofile: usize) {
+        self.all.limit.store(nofile - nofile / 4, Relaxed);
     }
 
     /// A permit for a watch. Without one a reap is checked by timer.
     pub(crate) fn take(&self) -> Option<Permit> {
-        self.take_below(self.inner.limit)
+        self.take_below(self.all.limit.load(Relaxed))
     }
 
     /// A permit for a target's directory, without which it is reached by its path: half of the budget is for watches.
     pub(crate) fn take_optional(&self) -> Option<Permit> {
-        self.take_below(self.inner.limit / 2)
+        self.take_below(self.all.limit.load(Relaxed) / 2)
     }
 
     fn take_below(&self, limit: usize) -> Option<Permit> {
         let fits = |used: usize| (used < limit).then_some(used + 1);
-        self.inner.used.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        self.all.used.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        self.used.fetch_add(1, Relaxed);
         Some(Permit { budget: self.clone() })
     }
 
-    /// Descriptors permitted now.
+    /// Descriptors permitted to this reactor now.
     pub(crate) fn used(&self) -> usize {
-        self.inner.used.load(Relaxed)
+        self.used.load(Relaxed)
     }
 }
 
@@ -53,7 +81,8 @@ pub(crate) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.budget.inner.used.fetch_sub(1, Relaxed);
+        self.budget.used.fetch_sub(1, Relaxed);
+        self.budget.all.used.fetch_sub(1, Relaxed);
     }
 }
 
@@ -74,5 +103,18 @@ mod tests {
         assert!(budget.take().is_some());
         assert!(Budget::new(0).take().is_none());
         assert!(Budget::new(usize::MAX).take().is_some());
+    }
+
+    #[test]
+    fn reactors_share_a_limit_that_may_change() {
+        let one = Budget::new(8);
+        let other = Budget { all: Arc::clone(&one.all), used: Arc::default() };
+        let permits: Vec<Permit> = std::iter::from_fn(|| one.take()).collect();
+        assert!(other.take().is_none());
+        assert_eq!((one.used(), other.used()), (6, 0));
+        other.set_limit(12);
+        assert!(other.take().is_some());
+        drop(permits);
+        assert_eq!(one.used(), 0);
     }
 }

@@ -43,10 +43,8 @@ pub(crate) enum Freezer {
 
 /// Whether changes of a v2 directory's `cgroup.events` wake the reap. `empty`: the last read said that it has no members.
 pub(crate) enum Watch<S: Sys> {
-    /// Not yet.
+    /// Not yet, or there was no descriptor, or the kernel refused it.
     Unwatched { empty: bool },
-    /// The kernel refused it.
-    Refused { empty: bool },
     /// They do, as long as the file is open.
     On { empty: bool, file: S::Fd, _permit: Permit },
 }
@@ -54,13 +52,13 @@ pub(crate) enum Watch<S: Sys> {
 impl<S: Sys> Watch<S> {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
-            Watch::Unwatched { empty } | Watch::Refused { empty } | Watch::On { empty, .. } => *empty,
+            Watch::Unwatched { empty } | Watch::On { empty, .. } => *empty,
         }
     }
 
     pub(crate) fn set_empty(&mut self, now: bool) {
         match self {
-            Watch::Unwatched { empty } | Watch::Refused { empty } | Watch::On { empty, .. } => *empty = now,
+            Watch::Unwatched { empty } | Watch::On { empty, .. } => *empty = now,
         }
     }
 }

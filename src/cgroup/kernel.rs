@@ -24,6 +24,15 @@ impl<S: Sys> Checks<S> {
     }
 }
 
+impl<S: Sys> Checks<S> {
+    /// Reads the limit of descriptors anew: it can be changed while the process runs, prlimit(2).
+    pub(crate) fn renew_limit(&self) {
+        if let Some(limit) = self.sys.descriptor_limit() {
+            self.budget.set_limit(limit);
+        }
+    }
+}
+
 impl<S: Sys + Clone> Clone for Checks<S> {
     fn clone(&self) -> Checks<S> {
         Checks {
@@ -47,6 +56,8 @@ pub(crate) struct Kernel<'a, S: Sys> {
     /// `None`: do without.
     pub(super) watch: Option<Watch<'a, S>>,
     pub(super) facts: &'a mut Facts<S>,
+    /// Some descriptor, or a watch of one, could not be had.
+    pub(crate) is_short: bool,
 }
 
 /// What a descriptor notifies of, and how.
@@ -65,7 +76,7 @@ impl<'a, S: Sys> Kernel<'a, S> {
         facts: &'a mut Facts<S>,
         watch: Option<Watch<'a, S>>,
     ) -> Kernel<'a, S> {
-        Kernel { sys: &checks.sys, checks, metrics, watch, facts }
+        Kernel { sys: &checks.sys, checks, metrics, watch, facts, is_short: false }
     }
 
     /// A permit to hold a descriptor and watch it, if the budget has one.
@@ -73,6 +84,7 @@ impl<'a, S: Sys> Kernel<'a, S> {
         self.watch?;
         let permit = self.checks.budget.take();
         self.metrics.unwatched += u64::from(permit.is_none());
+        self.is_short |= permit.is_none();
         permit
     }
 
@@ -85,6 +97,7 @@ impl<'a, S: Sys> Kernel<'a, S> {
             Err(error) => {
                 log::debug!("cannot watch {notice:?}, waiting by timer instead: {error}");
                 self.metrics.unwatched += 1;
+                self.is_short = true;
                 false
             }
         }

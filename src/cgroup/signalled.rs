@@ -23,6 +23,9 @@ use crate::sys::{Pid, Sys};
 /// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
 const SIGNALS: usize = 512;
 
+/// Descriptors that a list of members takes: one of a directory, one of a file in it.
+const FOR_A_LIST: usize = 2;
+
 /// Processes asked in one step whether they are dead.
 const ASKED: usize = 512;
 
@@ -312,9 +315,14 @@ impl<S: Sys> Signalled<S> {
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
                     Meaning::Gone => {}
                     Meaning::Unsupported => return Ok(Pidfds::Unsupported),
-                    // EMFILE after some pidfds: signal these now, and continue after a yield.
+                    // EMFILE after some pidfds: signal these now, and continue after a yield. The list that verifies them
+                    // takes descriptors as well.
                     Meaning::Short if !pidfds.is_empty() => {
-                        tried.pop();
+                        kernel.is_short = true;
+                        let kept = pidfds.len().saturating_sub(FOR_A_LIST).max(1);
+                        pidfds.truncate(kept);
+                        let last = pidfds.last().map(|(pid, _)| *pid);
+                        tried.retain(|&pid| Some(pid) <= last);
                         more = true;
                         break;
                     }

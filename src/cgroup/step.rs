@@ -113,6 +113,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
             self.target.signalled.let_go();
             self.target.trees.iter_mut().for_each(Tree::let_go);
             self.kernel.facts.parents.let_go();
+            self.kernel.checks.renew_limit();
+            self.kernel.is_short = true;
         }
         self.target.obstacle = Some(Box::new(Obstacle { act, path, cause }));
     }

@@ -16,7 +16,7 @@ pub(crate) enum Input {
     /// The time given with [`Action::Wait`] has come. `lag`: the event-loop lag: how late the earliest timer of this
     /// turn fired.
     TimerFired { lag: Span },
-    /// The other entries were driven after an [`Action::Yield`].
+    /// The other entries were driven after an [`Action::Yield`], or there may be a descriptor again.
     Resumed,
     /// The caller gives the reap up.
     Cancelled,

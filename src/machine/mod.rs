@@ -168,7 +168,11 @@ impl Machine {
     /// answer only to the action just returned; not at all after [`Action::Finish`].
     pub(crate) fn step(&mut self, now: Instant, input: Input) -> Action {
         match input {
-            Input::Spawned | Input::Resumed => self.on_wake(now, false),
+            Input::Spawned => self.on_wake(now, false),
+            Input::Resumed => {
+                self.retry = self.retry.map(|retry| retry.at_once(now));
+                self.on_wake(now, false)
+            }
             Input::Notified => self.on_wake(now, true),
             Input::TimerFired { lag } => {
                 self.pace.timer_fired(now, lag, self.has_killed_all());

@@ -46,6 +46,11 @@ impl Retry {
         retry
     }
 
+    /// The same, to be tried again now.
+    pub(super) fn at_once(self, now: Instant) -> Retry {
+        Retry { at: self.at.min(now), ..self }
+    }
+
     /// What failed.
     pub(super) fn act(self) -> Act {
         self.act

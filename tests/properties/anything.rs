@@ -308,6 +308,10 @@ impl Sys for Rc<Anything> {
         (own, own)
     }
 
+    fn descriptor_limit(&self) -> Option<usize> {
+        None
+    }
+
     fn open(&self, at: Option<&File>, path: &CStr, how: Open) -> io::Result<File> {
         self.answer(libc::ENOENT)?;
         Facility::check_file(&self.absent, path)?;

@@ -99,6 +99,10 @@ impl Sys for Sim {
         self.0.borrow().features.release()
     }
 
+    fn descriptor_limit(&self) -> Option<usize> {
+        None
+    }
+
     fn open(&self, at: Option<&Fd>, path: &CStr, how: Open) -> io::Result<Fd> {
         let path = path.to_str().map_err(|_| errno(libc::ENOENT))?;
         let object = {
