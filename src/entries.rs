@@ -193,6 +193,8 @@ impl<S: Sys> Entries<S> {
     fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, short, .. } = entry;
+        // There may be a descriptor again.
+        target.sparing &= input != Input::Resumed || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, Some(&watch));
         let mut step = target.step(&mut kernel, findings);

@@ -58,6 +58,8 @@ pub(crate) struct Kernel<'a, S: Sys> {
     pub(super) facts: &'a mut Facts<S>,
     /// Some descriptor, or a watch of one, could not be had.
     pub(crate) is_short: bool,
+    /// No descriptor is to be held for the target of this step.
+    pub(super) sparing: bool,
 }
 
 /// What a descriptor notifies of, and how.
@@ -76,13 +78,13 @@ impl<'a, S: Sys> Kernel<'a, S> {
         facts: &'a mut Facts<S>,
         watch: Option<Watch<'a, S>>,
     ) -> Kernel<'a, S> {
-        Kernel { sys: &checks.sys, checks, metrics, watch, facts, is_short: false }
+        Kernel { sys: &checks.sys, checks, metrics, watch, facts, is_short: false, sparing: false }
     }
 
     /// A permit to hold a descriptor and watch it, if the budget has one.
     pub(super) fn permit(&mut self) -> Option<Permit> {
         self.watch?;
-        let permit = self.checks.budget.take();
+        let permit = if self.sparing { None } else { self.checks.budget.take() };
         self.metrics.unwatched += u64::from(permit.is_none());
         self.is_short |= permit.is_none();
         permit

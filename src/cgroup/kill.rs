@@ -185,6 +185,9 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         };
         tally.missed(reached.max(before.reach));
+        if tally.reach == Reach::All && unfinished.is_none() {
+            self.target.sparing = false;
+        }
         if let Some(last) = unfinished {
             self.target.progress = Progress::Attempt { last, reach: tally.reach };
             tally.missed(Reach::Unfinished);
@@ -233,7 +236,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let path = |step: &Self| step.path().to_path_buf();
         let opened =
             self.target.signalled.open(self.kernel, signal, before, from, tally, &mut self.target.obstacle);
-        let opened = match opened {
+        let mut opened = match opened {
             Ok(Pidfds::Opened(opened)) => opened,
             Ok(Pidfds::Unsupported) => return self.signal_unverified(signal, members, tally).map(|()| None),
             Err(error) => return Err((path(self), error.into())),
@@ -241,8 +244,18 @@ impl<S: Sys> Step<'_, '_, S> {
         if opened.is_empty() {
             return Ok(None);
         }
+        let after = loop {
+            match self.list_all() {
+                Ok(after) => break after,
+                Err((_, cause))
+                    if cause.is_out_of_descriptors() && self.target.signalled.close_half(&mut opened) =>
+                {
+                    self.kernel.is_short = true;
+                }
+                Err(refused) => return Err(refused),
+            }
+        };
         let unfinished = opened.unfinished;
-        let after = self.list_all()?;
         let sent =
             self.target.signalled.send(self.kernel, signal, opened, &after, tally, &mut self.target.obstacle);
         match sent {

@@ -52,6 +52,7 @@ impl<S: Sys> Checks<S> {
                 Place::Dir(_) => false,
                 Place::Named { options, .. } => options.kill_without_freezer,
             },
+            sparing: false,
             obstacle: None,
         };
         let findings = Findings { directories, caller_outside: true, v1_members, ..Findings::default() };

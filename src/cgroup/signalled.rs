@@ -23,9 +23,6 @@ use crate::sys::{Pid, Sys};
 /// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
 const SIGNALS: usize = 512;
 
-/// Descriptors that a list of members takes: one of a directory, one of a file in it.
-const FOR_A_LIST: usize = 2;
-
 /// Processes asked in one step whether they are dead.
 const ASKED: usize = 512;
 
@@ -315,14 +312,10 @@ impl<S: Sys> Signalled<S> {
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
                     Meaning::Gone => {}
                     Meaning::Unsupported => return Ok(Pidfds::Unsupported),
-                    // EMFILE after some pidfds: signal these now, and continue after a yield. The list that verifies them
-                    // takes descriptors as well.
+                    // EMFILE after some pidfds: signal these now, and continue after a yield.
                     Meaning::Short if !pidfds.is_empty() => {
                         kernel.is_short = true;
-                        let kept = pidfds.len().saturating_sub(FOR_A_LIST).max(1);
-                        pidfds.truncate(kept);
-                        let last = pidfds.last().map(|(pid, _)| *pid);
-                        tried.retain(|&pid| Some(pid) <= last);
+                        tried.pop();
                         more = true;
                         break;
                     }
@@ -337,6 +330,18 @@ impl<S: Sys> Signalled<S> {
             self.attempts = (self.attempts + 1) % RESEND;
         }
         Ok(Pidfds::Opened(Opened { pidfds, unfinished: tried.last().copied().filter(|_| more) }))
+    }
+
+    /// Closes half of the pidfds, for a step that is short of descriptors. Returns false if there is only one.
+    pub(crate) fn close_half(&mut self, opened: &mut Opened<S>) -> bool {
+        if opened.pidfds.len() < 2 {
+            return false;
+        }
+        for (pid, _) in opened.pidfds.drain(opened.pidfds.len() / 2..) {
+            self.tried.retain(|tried| *tried != pid);
+        }
+        opened.unfinished = opened.pidfds.last().map(|(pid, _)| *pid);
+        true
     }
 
     /// Signals the opened processes that are listed now, too. What was done is added to the tally, also before an

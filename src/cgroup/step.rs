@@ -54,6 +54,7 @@ impl<S: Sys> Target<S> {
         kernel: &'a mut Kernel<'k, S>,
         findings: Findings<S>,
     ) -> Step<'a, 'k, S> {
+        kernel.sparing = self.sparing;
         Step { target: self, kernel, findings }
     }
 }
@@ -115,6 +116,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
             self.kernel.facts.parents.let_go();
             self.kernel.checks.renew_limit();
             self.kernel.is_short = true;
+            (self.kernel.sparing, self.target.sparing) = (true, true);
         }
         self.target.obstacle = Some(Box::new(Obstacle { act, path, cause }));
     }

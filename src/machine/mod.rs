@@ -159,6 +159,11 @@ impl Machine {
         self.freezer.is_ours()
     }
 
+    /// Whether what failed last is to be tried again.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.retry.is_some()
+    }
+
     /// Whether attempts begin with a freeze.
     pub(crate) fn freezes_first(&self) -> bool {
         self.ladder == Ladder::FreezeFirst
