@@ -41,8 +41,8 @@ fn turn_for(reactor: &mut Reactor, turns: u32) {
 fn a_deadline_inside_the_grace_kills() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    for dir in groups(&sandbox, "target") {
-        for deadline in [Duration::ZERO, 100 * MS] {
+    for (name, deadline) in [("at-once", Duration::ZERO), ("soon", 100 * MS)] {
+        for dir in groups(&sandbox, name) {
             let stubborn = sandbox.ignores_sigterm(&[&dir]);
             let result = reap(Reaper::at(&dir).grace(Signal::TERM, LONG).deadline(deadline));
             // SIGKILL has some time to take effect, which a busy machine may exceed.
