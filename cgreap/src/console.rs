@@ -1,28 +1,24 @@
 //! Writing to stdout and stderr, without a panic where they are closed, and without control characters.
 
-use std::io::{self, Write};
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Writes an error message to stderr.
 pub fn complain(message: &str) {
-    write_stderr(&format!("cgreap: {}\n", printable(message)));
+    let mut stderr = io::stderr();
+    // A failure has no place where it could be reported.
+    let _ = stderr.write_all(format!("cgreap: {}\n", printable(message)).as_bytes());
 }
 
 /// Writes to stdout.
 pub fn print(text: &str) {
-    // Unlike with `print!`, a closed stdout is no panic.
-    let _ = write_stdout(text);
-}
-
-/// Writes to stderr. A failure has no place where it could be reported.
-pub fn write_stderr(text: &str) {
-    let mut stderr = io::stderr();
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
-}
-
-/// Writes to stdout, and tells whether that worked.
-pub fn write_stdout(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+    // Unlike with `print!`, a closed stdout is no panic.
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// The text with control characters escaped. Cgroups and processes are named by other users, and a terminal
@@ -36,4 +32,122 @@ pub fn printable(text: &str) -> String {
         }
         safe
     })
+}
+
+/// The lines on their way to stdout or stderr. They are written when the stream takes them without blocking, so that a
+/// reader that is slow, or has stopped, does not hold up the program.
+#[derive(Debug)]
+pub struct Output<S> {
+    stream: S,
+    /// The bytes that a write does not block for where the stream is writable.
+    at_once: usize,
+    waiting: VecDeque<Vec<u8>>,
+    /// Nothing more is written after an error.
+    error: Option<io::Error>,
+}
+
+impl<S: AsFd + IsTerminal> Output<S> {
+    pub fn to(stream: S) -> Output<S> {
+        // A pipe that is writable has room for PIPE_BUF bytes, pipe(7). A terminal (`pty_write_room`) says so from one
+        // buffer of 256 bytes on. O_NONBLOCK would be set for all processes that share the stream.
+        let at_once = if stream.is_terminal() { 256 } else { libc::PIPE_BUF };
+        Output { stream, at_once, waiting: VecDeque::new(), error: None }
+    }
+
+    pub fn push(&mut self, line: String) {
+        if self.error.is_none() {
+            self.waiting.push_back(line.into_bytes());
+        }
+    }
+
+    /// Writes what the stream takes without blocking.
+    pub fn write(&mut self) {
+        while let Some(line) = self.waiting.front_mut() {
+            if !is_writable(&self.stream) {
+                return;
+            }
+            match nix::unistd::write(&self.stream, &line[..line.len().min(self.at_once)]) {
+                Ok(written) if written == line.len() => drop(self.waiting.pop_front()),
+                Ok(written) => drop(line.drain(..written)),
+                Err(Errno::EINTR | Errno::EAGAIN) => return,
+                Err(errno) => {
+                    self.error = Some(errno.into());
+                    self.waiting.clear();
+                }
+            }
+        }
+    }
+
+    /// What to wait for before the next write; `None` if all is written.
+    pub fn awaited(&self) -> Option<PollFd<'_>> {
+        (!self.waiting.is_empty()).then(|| PollFd::new(self.stream.as_fd(), PollFlags::POLLOUT))
+    }
+
+    /// Why not all was written, if an error is the reason.
+    pub fn into_error(self) -> Option<io::Error> {
+        self.error
+    }
+
+    #[cfg(test)]
+    pub fn unwritten(&self) -> String {
+        String::from_utf8(self.waiting.iter().flatten().copied().collect()).expect("UTF-8")
+    }
+}
+
+/// Whether a small write to the stream would not block. An error of the stream does not block either.
+pub fn is_writable(stream: &impl AsFd) -> bool {
+    let mut writable = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut writable, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
+    use super::*;
+
+    fn pipe() -> (File, Output<File>) {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        (reader.into(), Output::to(writer.into()))
+    }
+
+    #[test]
+    fn a_full_pipe_is_written_to_when_it_is_read_from() {
+        let (mut reader, mut output) = pipe();
+        // Longer than what is written at once, and together more than a pipe takes.
+        let lines: Vec<_> = (0..100).map(|n| format!("{n:5000}\n")).collect();
+        lines.iter().for_each(|line| output.push(line.clone()));
+        let mut read = vec![0; lines.concat().len()];
+        let mut done = 0;
+        while done < read.len() {
+            output.write();
+            assert_eq!(output.awaited().is_some(), !output.unwritten().is_empty());
+            done += reader.read(&mut read[done..]).unwrap();
+        }
+        assert_eq!(read, lines.concat().into_bytes());
+        assert!(output.awaited().is_none() && output.into_error().is_none());
+    }
+
+    #[test]
+    fn lines_of_several_writers_to_one_pipe_stay_whole() {
+        let (_reader, mut output) = pipe();
+        // More than a pipe takes, however large its pages are.
+        (0..1000).for_each(|n| output.push(format!("{n:3000}\n")));
+        output.write();
+        let unwritten = output.unwritten().len();
+        assert!(unwritten > 0 && unwritten % 3001 == 0, "{unwritten}");
+    }
+
+    #[test]
+    fn after_an_error_nothing_waits() {
+        let (reader, mut output) = pipe();
+        drop(reader);
+        for _ in 0..2 {
+            output.push("line\n".to_owned());
+            output.write();
+            assert!(output.awaited().is_none());
+        }
+        assert_eq!(output.into_error().unwrap().kind(), io::ErrorKind::BrokenPipe);
+    }
 }

@@ -3,20 +3,19 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::end::{End, Failure};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Wait};
 
-/// The longest wait in the reactor. Completions and signals end it early. It bounds the wait for a signal that
-/// arrives just before it.
-const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// The number of spawns between two turns, so that the first targets do not wait until the last is spawned.
 const SPAWNS_PER_TURN: usize = 64;
 /// How long cancelled reaps may take to thaw what they have frozen.
@@ -28,8 +27,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 pub fn start() -> Result<(Reactor, Interrupt), String> {
     raise_descriptor_limit();
     let reactor = Reactor::new().map_err(|error| format!("event loop: {error}"))?;
-    let interrupt =
-        Interrupt::watch(reactor.remote()).map_err(|error| format!("signal handlers: {error}"))?;
+    let interrupt = Interrupt::watch().map_err(|error| format!("signals: {error}"))?;
     Ok((reactor, interrupt))
 }
 
@@ -40,6 +38,17 @@ fn raise_descriptor_limit() {
         if soft < hard {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
         }
+    }
+}
+
+/// Is told how each target ended.
+pub trait Listener {
+    /// The target of this index has ended.
+    fn ended(&mut self, index: usize, end: End);
+
+    /// Writes what can be written without blocking. Returns what to wait for before the next call.
+    fn write(&mut self) -> Wait<'_> {
+        Wait::default()
     }
 }
 
@@ -64,12 +73,12 @@ impl Wake for CompletionWaker {
     }
 }
 
-/// Reaps all of `reapers` at once. Each of them is reported to `ended`, by its index, exactly once, whatever fails.
+/// Reaps all of `reapers` at once. The listener is told of each, by its index, exactly once, whatever fails.
 pub fn drive(
     mut reactor: Reactor,
     reapers: Vec<Reaper>,
     interrupt: &Interrupt,
-    ended: &mut dyn FnMut(usize, End),
+    listener: &mut dyn Listener,
 ) -> io::Result<()> {
     let mut driver = Driver {
         running: reapers.iter().map(|_| None).collect(),
@@ -78,7 +87,7 @@ pub fn drive(
         out_of_descriptors: false,
         completed: Arc::default(),
         interrupt,
-        ended,
+        listener,
     };
     let driven = driver.run(&mut reactor);
     // What still runs is thawed and completes `Disconnected`.
@@ -98,7 +107,7 @@ struct Driver<'a> {
     out_of_descriptors: bool,
     completed: Arc<Completed>,
     interrupt: &'a Interrupt,
-    ended: &'a mut dyn FnMut(usize, End),
+    listener: &'a mut dyn Listener,
 }
 
 impl Driver<'_> {
@@ -107,23 +116,28 @@ impl Driver<'_> {
         let mut cancelled_at = None;
         loop {
             if self.interrupt.signal().is_some() {
-                let at = *cancelled_at.get_or_insert_with(|| {
+                cancelled_at.get_or_insert_with(|| {
                     self.running.iter().flatten().for_each(|running| running.handle.cancel());
                     Instant::now()
                 });
-                if at.elapsed() > CANCEL_PATIENCE {
-                    return Ok(());
-                }
             } else {
                 self.spawn_some(reactor);
             }
             self.report_completed();
             let to_spawn = cancelled_at.is_none() && !self.waiting.is_empty();
-            if self.running_count == 0 && !to_spawn {
+            let patience = cancelled_at.map(|at| CANCEL_PATIENCE.saturating_sub(at.elapsed()));
+            if self.running_count == 0 && !to_spawn || patience == Some(Duration::ZERO) {
                 return Ok(());
             }
-            let spawn_now = to_spawn && !self.out_of_descriptors;
-            reactor.turn(Some(if spawn_now { Duration::ZERO } else { LONGEST_WAIT }))?;
+            let mut wait = self.listener.write();
+            wait.descriptors.push(PollFd::new(reactor.as_fd(), PollFlags::POLLIN));
+            if to_spawn && !self.out_of_descriptors {
+                wait.at_most = Some(Duration::ZERO);
+            } else {
+                wait.at_most = wait.at_most.into_iter().chain(patience).min();
+            }
+            self.interrupt.wait(wait)?;
+            reactor.turn(Some(Duration::ZERO))?;
         }
     }
 
@@ -150,7 +164,7 @@ impl Driver<'_> {
                 }
                 Err(error) => {
                     let result = Err(Failure::Refused(error));
-                    (self.ended)(index, End { result, elapsed: since.elapsed() });
+                    self.listener.ended(index, End { result, elapsed: since.elapsed() });
                 }
             }
         }
@@ -171,7 +185,7 @@ impl Driver<'_> {
             self.running_count -= 1;
             self.out_of_descriptors = false;
             let elapsed = result.as_ref().map_or_else(|_| running.since.elapsed(), |reaped| reaped.elapsed);
-            (self.ended)(index, End { result: result.map_err(Failure::Reap), elapsed });
+            self.listener.ended(index, End { result: result.map_err(Failure::Reap), elapsed });
         }
     }
 
@@ -182,7 +196,7 @@ impl Driver<'_> {
         }
         for (index, _) in std::mem::take(&mut self.waiting) {
             let result = Err(Failure::Reap(ReapError::Cancelled));
-            (self.ended)(index, End { result, elapsed: Duration::ZERO });
+            self.listener.ended(index, End { result, elapsed: Duration::ZERO });
         }
     }
 }

@@ -1,58 +1,80 @@
-//! The signals that ask the program to end: SIGINT, SIGTERM and SIGHUP.
+//! The signals that ask the program to end, SIGINT, SIGTERM and SIGHUP, and the wait that they end.
 
+use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use cgroup_reaper::Remote;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Remembers which signal asked the program to end.
+/// Remembers which signal asked the program to end. It needs no thread: there may be no pid left for one.
 #[derive(Debug)]
 pub struct Interrupt {
-    signal: Arc<AtomicI32>,
+    pending: SignalFd,
+    first: Cell<Option<Signal>>,
+}
+
+/// What to wait for, besides a signal.
+#[derive(Debug, Default)]
+pub struct Wait<'a> {
+    pub descriptors: Vec<PollFd<'a>>,
+    /// How long at most; `None` is without limit.
+    pub at_most: Option<Duration>,
 }
 
 impl Interrupt {
-    /// Watches for the signals in a thread of its own. Each of them wakes the reactor.
-    pub fn watch(remote: Remote) -> io::Result<Interrupt> {
-        let mut watched = vec![SIGINT, SIGTERM];
+    /// Blocks the signals, and watches for them. Child processes inherit that they are blocked, see [`unblock_all`].
+    pub fn watch() -> io::Result<Interrupt> {
+        let mut watched = SigSet::from(Signal::SIGINT) | Signal::SIGTERM;
         // nohup(1) starts programs with SIGHUP ignored, and that is kept.
-        if !is_ignored(SIGHUP) {
-            watched.push(SIGHUP);
+        if !is_ignored(Signal::SIGHUP) {
+            watched.add(Signal::SIGHUP);
         }
-        let mut signals = Signals::new(watched)?;
-        let signal = Arc::new(AtomicI32::new(0));
-        let seen = Arc::clone(&signal);
-        thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                // The first signal decides the exit status.
-                let _ = seen.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
-                remote.stop();
-            }
-        })?;
-        Ok(Interrupt { signal })
+        watched.thread_block()?;
+        let pending = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Interrupt { pending, first: Cell::new(None) })
     }
 
-    /// The signal that arrived first, if any has.
-    pub fn signal(&self) -> Option<i32> {
-        match self.signal.load(Ordering::SeqCst) {
-            0 => None,
-            signal => Some(signal),
+    /// The signal that arrived first, if any has. Those after it are taken and dropped.
+    pub fn signal(&self) -> Option<Signal> {
+        while let Ok(Some(info)) = self.pending.read_signal() {
+            let signal = Signal::try_from(info.ssi_signo as i32).ok();
+            self.first.set(self.first.get().or(signal));
         }
+        self.first.get()
+    }
+
+    /// Waits until a signal arrives or one of the descriptors is ready, or for the time given. Returns whether a
+    /// descriptor is ready.
+    pub fn wait<'a>(&'a self, mut wait: Wait<'a>) -> io::Result<bool> {
+        wait.descriptors.push(PollFd::new(self.pending.as_fd(), PollFlags::POLLIN));
+        let timeout = wait.at_most.map(|time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+        match poll(&mut wait.descriptors, timeout) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
+        wait.descriptors.pop();
+        Ok(wait.descriptors.iter().any(|descriptor| descriptor.any() != Some(false)))
     }
 }
 
-fn is_ignored(signal: i32) -> bool {
+/// For a child process of a program that watches: unblocks all signals, which would stay pending for ever.
+pub fn unblock_all() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+fn is_ignored(signal: Signal) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
+    mask >> (signal as i32 - 1) & 1 == 1
 }
 
 /// The signal in words.
-pub fn describe(signal: i32) -> String {
-    format!("interrupted by {}", signal_hook::low_level::signal_name(signal).unwrap_or("a signal"))
+pub fn describe(signal: Signal) -> String {
+    format!("interrupted by {signal}")
 }

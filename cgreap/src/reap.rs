@@ -6,8 +6,8 @@ use std::time::Instant;
 use crate::args::ReapArgs;
 use crate::console::complain;
 use crate::duration::human;
-use crate::report::Reporter;
-use crate::status::{ALL_REAPED, NOT_REAPED};
+use crate::report::{Report, Summary};
+use crate::status::NOT_REAPED;
 use crate::{driver, interrupt, status};
 
 /// Reaps all targets. Returns the exit status.
@@ -22,34 +22,18 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
     let targets = args.targets();
     let (names, reapers): (Vec<_>, Vec<_>) =
         targets.into_iter().map(|target| (target.name, target.reaper)).unzip();
-    let reporter = match Reporter::start(names, args.place(), args.json, verbose) {
-        Ok(reporter) => reporter,
-        Err(error) => {
-            complain(&format!("thread: {error}"));
-            return NOT_REAPED;
-        }
-    };
-
-    let since = Instant::now();
-    let (mut status, mut reaped, total) = (ALL_REAPED, 0, reapers.len());
-    let driven = driver::drive(reactor, reapers, &interrupt, &mut |index, end| {
-        status = status.max(end.status());
-        reaped += usize::from(end.result.is_ok());
-        reporter.report(index, end);
-    });
+    let (since, total) = (Instant::now(), reapers.len());
+    let mut report = Report::new(names, args.place(), args.json, verbose);
+    let driven = driver::drive(reactor, reapers, &interrupt, &mut report);
+    let Summary { mut status, reaped, stdout_error, bar_shown } = report.finish(&interrupt);
     if let Err(error) = driven {
         complain(&format!("event loop: {error}"));
         status = status.max(NOT_REAPED);
     }
-    let finished = reporter.finish(&interrupt);
-    match finished.stdout {
-        Ok(()) => {}
-        // The reader of a pipe has closed it. The targets were reaped all the same.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => {
-            complain(&format!("stdout: {error}"));
-            status = status.max(NOT_REAPED);
-        }
+    // A reader of a pipe that has closed it is no failure. The targets were reaped all the same.
+    if let Some(error) = stdout_error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        complain(&format!("stdout: {error}"));
+        status = status.max(NOT_REAPED);
     }
     let summary = format!("{reaped} of {total} reaped in {}", human(since.elapsed()));
     if let Some(signal) = interrupt.signal() {
@@ -57,7 +41,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
         return status::interrupted_by(signal);
     }
     // In place of the progress bar, which has been removed.
-    if finished.bar_shown {
+    if bar_shown {
         complain(&summary);
     }
     status

@@ -1,5 +1,7 @@
 //! The exit statuses.
 
+use nix::sys::signal::Signal;
+
 /// Every target was reaped, or was gone already.
 pub const ALL_REAPED: u8 = 0;
 /// At least one target was not reaped.
@@ -8,6 +10,6 @@ pub const NOT_REAPED: u8 = 1;
 pub const REFUSED: u8 = 2;
 
 /// A signal ended the program: the status that shells give for it.
-pub fn interrupted_by(signal: i32) -> u8 {
+pub fn interrupted_by(signal: Signal) -> u8 {
     128 + signal as u8
 }

@@ -79,15 +79,40 @@ fn signal(child: &Child, signal: i32) {
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }
 
-/// Waits until it has a handler for the signal.
+/// Waits until it watches for the signal, which it blocks then.
 #[track_caller]
-fn await_handler(child: &Child, signal: i32) {
-    eventually("a signal handler", || {
+fn await_watch(child: &Child, signal: i32) {
+    eventually("the signal is blocked", || {
         let status =
             fs::read_to_string(format!("/proc/{}/status", child.id())).expect("a child not waited for");
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("SigCgt");
-        u64::from_str_radix(caught.trim(), 16).expect("hexadecimal") >> (signal - 1) & 1 == 1
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("SigBlk");
+        u64::from_str_radix(blocked.trim(), 16).expect("hexadecimal") >> (signal - 1) & 1 == 1
     });
+}
+
+/// Has the child make a system call before it executes the program, as the user that it runs as.
+#[expect(unsafe_code, reason = "std has no limits and no signal masks")]
+fn before_exec(command: &mut Command, call: fn() -> i32) {
+    let call = move || if call() == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    // SAFETY: nothing but a system call.
+    unsafe { command.pre_exec(call) };
+}
+
+/// Uses up the processes that the user may have.
+#[expect(unsafe_code, reason = "std has no limits")]
+fn no_more_processes() -> i32 {
+    // SAFETY: the structure outlives the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &libc::rlimit { rlim_cur: 1, rlim_max: 1 }) }
+}
+
+#[expect(unsafe_code, reason = "std has no signal masks")]
+fn block_all_signals() -> i32 {
+    // SAFETY: a local, which outlives the calls.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut())
+    }
 }
 
 fn is_root() -> bool {
@@ -117,8 +142,15 @@ impl Copy {
     /// Starts it, as a user without rights where that can be chosen.
     #[track_caller]
     fn spawn(&self, args: &[&OsStr]) -> Child {
+        self.spawn_as(args, |_| {})
+    }
+
+    /// The same, with further settings.
+    #[track_caller]
+    fn spawn_as(&self, args: &[&OsStr], set: impl FnOnce(&mut Command)) -> Child {
         let mut command = Command::new(&self.program);
         command.args(args).current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
+        set(&mut command);
         if is_root() {
             command.uid(65534).gid(65534);
         }
@@ -505,13 +537,92 @@ fn a_reader_that_never_reads_does_not_outlast_a_signal() {
     let child = command(["--json"]).args(&targets).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("spawn");
     let out = child.stdout.take();
-    await_handler(&child, libc::SIGTERM);
+    await_watch(&child, libc::SIGTERM);
     thread::sleep(Duration::from_millis(100));
     assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
     signal(&child, libc::SIGTERM);
+    thread::sleep(Duration::from_millis(100));
+    signal(&child, libc::SIGINT);
+    let run = finish(child);
+    assert_eq!(run.status, Some(143), "the first signal decides: {run:?}");
+    drop(out);
+}
+
+#[test]
+fn errors_that_are_not_read_do_not_hold_up_the_reaping() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("last");
+    let sleeper = sandbox.sleeper(&[&dir]);
+    // More lines than a pipe takes, before the one that matters.
+    let refused = std::env::temp_dir();
+    let targets = std::iter::repeat_n(&refused, 2000).chain([&dir]);
+    let child = command(targets).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("spawn");
+    assert!(sleeper.ended(TIMEOUT));
+    eventually("the group is removed", || !dir.exists());
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+    let run = finish(child);
+    assert_eq!(run.status, Some(2), "{run:?}");
+    assert_eq!((run.out.lines().count(), run.err.lines().count()), (1, 2000));
+}
+
+/// As in the fork storm of its own group that it is to end.
+#[test]
+fn no_thread_and_no_process_is_needed() {
+    require!(v2(), pids_limit());
+    let sandbox = Sandbox::new(test_name!());
+    let dirs: Vec<_> = (0..3).map(|n| sandbox.v2(&format!("g{n}"))).collect();
+    let sleepers = sandbox.sleepers(3, &[&dirs[2]]);
+    let full = if v1("pids").is_ok() { sandbox.v1("pids", "full") } else { sandbox.v2_dir() };
+    let tasks: u32 = fs::read_to_string(full.join("pids.current")).unwrap().trim().parse().unwrap();
+    fs::write(full.join("pids.max"), (tasks + 1).to_string()).expect("pids.max");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&full).arg(CGREAP).args(&dirs);
+    let run = finish(shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh"));
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert_eq!(run.out.lines().count(), 3, "{run:?}");
+    assert!(sleepers.ended(TIMEOUT) && dirs.iter().all(|dir| !dir.exists()));
+    assert_eq!(fs::read_to_string(full.join("pids.events")).unwrap().trim(), "max 0", "it has not tried");
+}
+
+/// The same, where the limit is that of a user without rights.
+#[test]
+fn a_user_at_the_process_limit_needs_no_thread() {
+    require!(v2());
+    if !is_root() {
+        return skip(test_name!(), "needs another user to run as");
+    }
+    const USER: u32 = 65534;
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let sleeper = sandbox.sleeper_of(USER, &[&dir]);
+    for delegated in [&sandbox.v2_dir(), &dir, &dir.join("cgroup.procs")] {
+        std::os::unix::fs::chown(delegated, Some(USER), None).expect("chown");
+    }
+    let copy = Copy::new(test_name!());
+    let run = finish(copy.spawn_as(&[dir.as_os_str()], |command| before_exec(command, no_more_processes)));
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(sleeper.ended(TIMEOUT) && !dir.exists());
+}
+
+#[test]
+fn an_ignored_sighup_stays_ignored() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("stuck");
+    let stuck = sandbox.trace_exit(&[&dir]);
+    let mut shell = Command::new("/bin/sh");
+    // As nohup(1) does.
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$1\"", CGREAP]).arg(&dir);
+    let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+    await_watch(&child, libc::SIGTERM);
+    // If both are pending, the kernel reports SIGHUP first.
+    signal(&child, libc::SIGHUP);
+    signal(&child, libc::SIGTERM);
     let run = finish(child);
     assert_eq!(run.status, Some(143), "{run:?}");
-    drop(out);
+    stuck.release();
 }
 
 #[test]
@@ -545,7 +656,7 @@ fn a_signal_cancels_and_leaves_nothing_frozen() {
         let options = ["--method", "freezer", "--min-wait", "1ms", "--max-wait", "2ms"];
         let child = command(options).arg(&v1).arg(&v2).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.expect("spawn");
-        await_handler(&child, number);
+        await_watch(&child, number);
         // The signal may arrive before the first spawn or during the reap.
         thread::sleep(Duration::from_millis(5 * attempt));
         signal(&child, number);
@@ -650,6 +761,20 @@ fn an_interrupted_demo_leaves_nothing() {
         assert!(demo_dirs(pid).is_empty(), "{:?}", demo_dirs(pid));
         eventually("no process is left", || demo_processes(pid) == 0);
     }
+}
+
+/// The demo watches for signals, which it therefore blocks.
+#[test]
+fn a_process_of_the_demo_does_not_inherit_that_signals_are_blocked() {
+    let uptime = fs::read_to_string("/proc/uptime").expect("uptime");
+    let seconds: f64 = uptime.split(' ').next().unwrap().parse().expect("seconds");
+    let until = ((seconds + LIMIT.as_secs_f64()) * 1e3) as u64;
+    let mut command = command(["__demo-process", "sleep", "--until", &until.to_string()]);
+    before_exec(command.stdout(Stdio::piped()), block_all_signals);
+    let mut child = command.spawn().expect("spawn");
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).expect("it is ready");
+    signal(&child, libc::SIGTERM);
+    assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGTERM));
 }
 
 #[test]

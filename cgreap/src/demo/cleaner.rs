@@ -9,6 +9,7 @@ use cgroup_reaper::Reaper;
 
 use crate::demo::directories::is_of_a_demo;
 use crate::demo::process::this_program;
+use crate::interrupt::unblock_all;
 
 /// How long it may take to kill and remove what a demo has made.
 pub const CLEAR_TIME: Duration = Duration::from_secs(10);
@@ -28,6 +29,7 @@ pub fn spawn(directories: &[PathBuf]) -> io::Result<Child> {
 
 /// The process itself. Returns what could not be removed.
 pub fn run(directories: &[PathBuf]) -> Result<(), String> {
+    unblock_all().map_err(|error| error.to_string())?;
     // The kernel closes the other end when the demo ends, however it ends. An error of the read means the same.
     let _ = io::copy(&mut io::stdin(), &mut io::sink());
     let left = clear(directories);

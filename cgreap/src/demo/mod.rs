@@ -17,7 +17,7 @@ use std::time::Instant;
 use cgroup_reaper::Reactor;
 
 use crate::console::{complain, print};
-use crate::driver;
+use crate::driver::{self, Listener};
 use crate::duration::human;
 use crate::end::End;
 use crate::interrupt::Interrupt;
@@ -70,7 +70,7 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     let since = Instant::now();
     let mut ends: Vec<Option<End>> = targets.iter().map(|_| None).collect();
     let reapers = targets.iter().map(|target| target.reaper.clone()).collect();
-    let driven = driver::drive(reactor, reapers, interrupt, &mut |index, end| ends[index] = Some(end));
+    let driven = driver::drive(reactor, reapers, interrupt, &mut ends);
     let elapsed = since.elapsed();
     driven.map_err(|error| format!("event loop: {error}"))?;
 
@@ -101,6 +101,12 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     let total = targets.len();
     print(&format!("demo: {reaped} of {total} reaped in {}; {rest}\n", human(elapsed)));
     Ok(reaped == total && left.is_empty())
+}
+
+impl Listener for Vec<Option<End>> {
+    fn ended(&mut self, index: usize, end: End) {
+        self[index] = Some(end);
+    }
 }
 
 fn row(target: &DemoTarget, processes: usize, end: Option<&End>) -> [String; COLUMNS] {

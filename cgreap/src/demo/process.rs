@@ -7,14 +7,14 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use signal_hook::consts::{SIGSTOP, SIGTERM};
+use nix::sys::signal::{SigSet, Signal, raise};
 
 use crate::args::{Behaviour, DemoProcessArgs};
+use crate::interrupt::unblock_all;
 
 /// This program, even if its path is gone, or if the user may not look it up.
 const SELF: &str = "/proc/self/exe";
@@ -65,16 +65,16 @@ pub fn run(args: &DemoProcessArgs) -> Result<(), String> {
     for group in &args.groups {
         enter(group).map_err(|error| format!("{}: {error}", group.display()))?;
     }
+    unblock_all().map_err(|error| error.to_string())?;
     if args.behaviour == Behaviour::IgnoreTerm {
-        let flag = Arc::default();
-        signal_hook::flag::register(SIGTERM, flag).map_err(|error| error.to_string())?;
+        SigSet::from(Signal::SIGTERM).thread_block().map_err(|error| error.to_string())?;
     }
     // The demo reads the pipes of its own children. For a descendant of theirs the write fails.
     let mut stdout = io::stdout();
     let _ = stdout.write_all(b"+").and_then(|()| stdout.flush());
     match args.behaviour {
         Behaviour::ForkStorm => fork_storm(args),
-        Behaviour::Stop => signal_hook::low_level::raise(SIGSTOP).map_err(|error| error.to_string())?,
+        Behaviour::Stop => raise(Signal::SIGSTOP).map_err(|error| error.to_string())?,
         Behaviour::Sleep | Behaviour::IgnoreTerm => {}
     }
     thread::sleep(time_left(args.until));

@@ -1,13 +1,13 @@
 //! What the demo makes: cgroups with processes in them, which are its targets.
 
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{CgroupOptions, Reaper, Signal};
+use nix::poll::{PollFd, PollFlags};
 
 use crate::args::{Behaviour, DemoProcessArgs};
 use crate::console::complain;
@@ -15,7 +15,7 @@ use crate::demo::cleaner::{self, CLEAR_TIME, clear};
 use crate::demo::directories::{Directories, Directory};
 use crate::demo::groups::{self, START_TIME, await_within, processes_in};
 use crate::demo::process;
-use crate::interrupt::{self, Interrupt};
+use crate::interrupt::{self, Interrupt, Wait};
 
 /// No process of the demo lives longer, even if nothing is left that could kill it.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -204,28 +204,23 @@ impl Setup {
 
     /// Returns when all processes started so far are in their cgroups.
     pub fn await_started(&mut self, interrupt: &Interrupt) -> Result<(), String> {
-        // Read by a thread, because a read has no time limit. It ends with the processes at the latest.
-        let outputs = std::mem::take(&mut self.outputs);
-        let count = outputs.len();
-        let (sender, started) = mpsc::channel();
-        let reader = move || {
-            for mut output in outputs {
-                let _ = sender.send(output.read_exact(&mut [0]).is_ok());
-            }
-        };
-        thread::Builder::new().spawn(reader).map_err(|error| format!("thread: {error}"))?;
         let end = Instant::now() + START_TIME;
-        let mut in_place = 0;
-        while in_place < count {
-            if let Some(signal) = interrupt.signal() {
-                return Err(interrupt::describe(signal));
+        for mut output in std::mem::take(&mut self.outputs) {
+            loop {
+                if let Some(signal) = interrupt.signal() {
+                    return Err(interrupt::describe(signal));
+                }
+                let at_most = end.saturating_duration_since(Instant::now());
+                if at_most.is_zero() {
+                    return Err(format!("a process did not enter its cgroups within {START_TIME:?}"));
+                }
+                let descriptors = vec![PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+                let waited = interrupt.wait(Wait { descriptors, at_most: Some(at_most) });
+                if waited.map_err(|error| format!("poll: {error}"))? {
+                    break;
+                }
             }
-            match started.recv_timeout(Duration::from_millis(50)) {
-                Ok(true) => in_place += 1,
-                Ok(false) => return Err("a process could not enter its cgroups".to_owned()),
-                Err(_) if Instant::now() < end => {}
-                Err(_) => return Err(format!("a process did not enter its cgroups within {START_TIME:?}")),
-            }
+            output.read_exact(&mut [0]).map_err(|_| "a process could not enter its cgroups".to_owned())?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::end::End;
 /// A run that ends sooner shows no bar.
 const DELAY: Duration = Duration::from_millis(250);
 
+#[derive(Debug)]
 pub struct Bar {
     bar: ProgressBar,
     since: Instant,
