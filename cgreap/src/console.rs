@@ -39,8 +39,7 @@ pub fn printable(text: &str) -> String {
 #[derive(Debug)]
 pub struct Output<S> {
     stream: S,
-    /// The bytes that a write does not block for where the stream is writable.
-    at_once: usize,
+    is_terminal: bool,
     waiting: VecDeque<Vec<u8>>,
     /// Nothing more is written after an error.
     error: Option<io::Error>,
@@ -48,10 +47,8 @@ pub struct Output<S> {
 
 impl<S: AsFd + IsTerminal> Output<S> {
     pub fn to(stream: S) -> Output<S> {
-        // A pipe that is writable has room for PIPE_BUF bytes, pipe(7). A terminal (`pty_write_room`) says so from one
-        // buffer of 256 bytes on. O_NONBLOCK would be set for all processes that share the stream.
-        let at_once = if stream.is_terminal() { 256 } else { libc::PIPE_BUF };
-        Output { stream, at_once, waiting: VecDeque::new(), error: None }
+        let is_terminal = stream.is_terminal();
+        Output { stream, is_terminal, waiting: VecDeque::new(), error: None }
     }
 
     pub fn push(&mut self, line: String) {
@@ -66,7 +63,7 @@ impl<S: AsFd + IsTerminal> Output<S> {
             if !is_writable(&self.stream) {
                 return;
             }
-            match nix::unistd::write(&self.stream, &line[..line.len().min(self.at_once)]) {
+            match nix::unistd::write(&self.stream, &line[..at_once(line, self.is_terminal)]) {
                 Ok(written) if written == line.len() => drop(self.waiting.pop_front()),
                 Ok(written) => drop(line.drain(..written)),
                 Err(Errno::EINTR | Errno::EAGAIN) => return,
@@ -91,6 +88,19 @@ impl<S: AsFd + IsTerminal> Output<S> {
     #[cfg(test)]
     pub fn unwritten(&self) -> String {
         String::from_utf8(self.waiting.iter().flatten().copied().collect()).expect("UTF-8")
+    }
+}
+
+/// The bytes at the beginning of a line for which a write does not block where the stream is writable. (With O_NONBLOCK it
+/// would not block either, but that would be set for all processes that share the stream.)
+fn at_once(line: &[u8], is_terminal: bool) -> usize {
+    match line.len() {
+        // It has room for that many bytes, pipe(7).
+        len if !is_terminal => len.min(libc::PIPE_BUF),
+        // It has room for 256 bytes, which may be the last ones, and asks again for the end of a line (`n_tty_write`,
+        // `pty_write_room`).
+        len @ (0 | 1) => len,
+        len => (len - 1).min(256),
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -418,6 +419,8 @@ fn grace_lets_processes_end_by_themselves() {
     let run = run(["--grace", "TERM=20s", &text(&dir)]);
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     assert!(polite.saw_term(Duration::ZERO), "{run:?}");
+    let line = format!("{}: removed (1 process signalled, ", dir.display());
+    assert!(run.out.starts_with(&line), "{run:?}");
     assert!(
         since.elapsed() < Duration::from_secs(15),
         "it exited in time, so the rest of the grace is not waited for"
@@ -565,6 +568,49 @@ fn errors_that_are_not_read_do_not_hold_up_the_reaping() {
     let run = finish(child);
     assert_eq!(run.status, Some(2), "{run:?}");
     assert_eq!((run.out.lines().count(), run.err.lines().count()), (1, 2000));
+}
+
+/// A terminal whose output is not read: its master and its slave.
+#[expect(unsafe_code, reason = "std has no terminals")]
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut master, mut slave, none) = (-1, -1, std::ptr::null_mut());
+    // SAFETY: two locals are written to. Both descriptors are new, and nothing else owns them.
+    unsafe {
+        let opened = libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast());
+        assert_eq!(opened, 0, "openpty: {}", std::io::Error::last_os_error());
+        (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
+    }
+}
+
+#[test]
+fn a_terminal_that_is_not_read_does_not_hold_up_the_reaping() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    // With and without a progress bar.
+    for term in ["xterm", "dumb"] {
+        let dir = sandbox.v2("last");
+        let sleeper = sandbox.sleeper(&[&dir]);
+        let (master, slave) = terminal();
+        let refused = std::env::temp_dir();
+        let mut command = command(std::iter::repeat_n(&refused, 2000).chain([&dir]));
+        command.env("TERM", term).stdout(slave.try_clone().expect("dup")).stderr(slave);
+        let mut child = command.spawn().expect("spawn");
+        // It has copies of the slave.
+        drop(command);
+        assert!(sleeper.ended(TIMEOUT));
+        eventually("the group is removed", || !dir.exists());
+        // Longer than the delay before which no bar is shown.
+        thread::sleep(Duration::from_millis(400));
+        assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
+        let mut text = Vec::new();
+        // EIO when the slave is closed.
+        let _ = File::from(master).read_to_end(&mut text);
+        assert_eq!(child.wait().expect("wait").code(), Some(2));
+        let text = String::from_utf8(text).expect("UTF-8");
+        assert_eq!(text.matches(": refused: ").count(), 2000);
+        assert_eq!(text.matches(": removed (").count(), 1);
+        assert_eq!(text.contains("[====="), term == "xterm");
+    }
 }
 
 /// As in the fork storm of its own group that it is to end.

@@ -1,57 +1,89 @@
-//! The progress bar, on stderr.
+//! The progress bar, on a terminal at stderr.
 
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use crate::console::is_writable;
+use crate::duration::human;
 use crate::end::End;
 
 /// A run that ends sooner shows no bar.
 const DELAY: Duration = Duration::from_millis(250);
+/// The time between two drawings.
+pub const TICK: Duration = Duration::from_millis(100);
+const WIDTH: usize = 40;
 
+/// Draws nothing while the terminal is stopped, so that it does not hold up the program.
 #[derive(Debug)]
 pub struct Bar {
-    bar: ProgressBar,
+    total: usize,
     since: Instant,
+    ended: usize,
+    failed: usize,
+    /// When it was drawn, if it is to be seen.
+    drawn: Option<Instant>,
     shown: bool,
-    ended: u64,
-    failed: u64,
 }
 
 impl Bar {
-    pub fn new(targets: usize) -> Bar {
-        let bar = ProgressBar::with_draw_target(Some(targets as u64), ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("[{bar:40}] {pos}/{len} ended{msg}, {elapsed}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        Bar { bar, since: Instant::now(), shown: false, ended: 0, failed: 0 }
+    pub fn new(total: usize) -> Bar {
+        Bar { total, since: Instant::now(), ended: 0, failed: 0, drawn: None, shown: false }
     }
 
     pub fn count(&mut self, end: &End) {
         self.ended += 1;
-        self.failed += u64::from(end.result.is_err());
+        self.failed += usize::from(end.result.is_err());
     }
 
     /// Draws what was counted, once the run has taken long enough.
-    pub fn update(&mut self) {
-        if !self.shown && self.since.elapsed() >= DELAY {
-            self.shown = true;
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+    pub fn draw(&mut self) {
+        let is_recent = self.drawn.is_some_and(|at| at.elapsed() < TICK);
+        if self.since.elapsed() < DELAY || is_recent || !is_writable(&io::stderr()) {
+            return;
         }
-        if self.failed > 0 {
-            self.bar.set_message(format!(", {} not reaped", self.failed));
-        }
-        self.bar.set_position(self.ended);
-        self.bar.tick();
+        // No line wrap meanwhile: a narrow terminal cuts it off.
+        self.write(&format!("\r\x1b[K\x1b[?7l{}\x1b[?7h", self.text()));
+        (self.drawn, self.shown) = (Some(Instant::now()), true);
     }
 
-    /// Takes the bar off the terminal while `write` writes to it.
-    pub fn suspend(&self, write: impl FnOnce()) {
-        self.bar.suspend(write);
+    /// Takes it off the terminal, where it is in the way of lines.
+    pub fn erase(&mut self) {
+        if self.drawn.is_some() && is_writable(&io::stderr()) {
+            self.write("\r\x1b[K");
+            self.drawn = None;
+        }
     }
 
-    /// Removes the bar, and tells whether there was one to be seen.
-    pub fn finish(self) -> bool {
-        self.bar.finish_and_clear();
+    /// Whether it was to be seen.
+    pub fn was_shown(&self) -> bool {
         self.shown
+    }
+
+    fn text(&self) -> String {
+        let bar = "=".repeat(WIDTH * self.ended / self.total);
+        let failed = if self.failed > 0 { format!(", {} not reaped", self.failed) } else { String::new() };
+        let elapsed = human(self.since.elapsed());
+        format!("[{bar:WIDTH$}] {}/{} ended{failed}, {elapsed}", self.ended, self.total)
+    }
+
+    /// A failure has no place where it could be reported.
+    fn write(&self, text: &str) {
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_grows_with_the_number_of_targets_that_ended() {
+        let mut bar = Bar::new(80);
+        assert!(bar.text().starts_with(&format!("[{}] 0/80 ended, ", " ".repeat(40))), "{}", bar.text());
+        (bar.ended, bar.failed) = (41, 2);
+        let half = format!("[{}{}] 41/80 ended, 2 not reaped, ", "=".repeat(20), " ".repeat(20));
+        assert!(bar.text().starts_with(&half), "{}", bar.text());
+        bar.ended = 80;
+        assert!(bar.text().starts_with(&format!("[{}] 80/80 ended", "=".repeat(40))), "{}", bar.text());
     }
 }

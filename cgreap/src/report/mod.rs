@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Stderr, Stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::console::{Output, is_writable, printable};
+use crate::console::{Output, printable};
 use crate::driver::Listener;
 use crate::end::End;
 use crate::interrupt::{Interrupt, Wait};
@@ -21,7 +21,6 @@ use bar::Bar;
 
 /// Fewer targets than this get no progress bar.
 const MANY: usize = 10;
-const BAR_TICK: Duration = Duration::from_millis(100);
 /// After a signal, how long the reader of stdout may take for the rest of the report.
 const READER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -56,6 +55,7 @@ impl Report {
         let wants_bar = names.len() >= MANY
             && !verbose
             && io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_some_and(|name| name != "dumb")
             && !(json && io::stdout().is_terminal());
         Report {
             bar: wants_bar.then(|| Bar::new(names.len())),
@@ -89,7 +89,10 @@ impl Report {
                 break;
             }
         }
-        let bar_shown = self.bar.is_some_and(Bar::finish);
+        if let Some(bar) = &mut self.bar {
+            bar.erase();
+        }
+        let bar_shown = self.bar.is_some_and(|bar| bar.was_shown());
         let stdout_error = self.out.into_error();
         Summary { status: self.status, reaped: self.reaped, stdout_error, bar_shown }
     }
@@ -121,22 +124,16 @@ impl Listener for Report {
     }
 
     fn write(&mut self) -> Wait<'_> {
-        let waiting = self.out.awaited().is_some() || self.err.awaited().is_some();
-        let mut write = || {
-            self.out.write();
-            self.err.write();
-        };
-        match &mut self.bar {
-            Some(bar) if is_writable(&io::stderr()) => {
-                bar.update();
-                if waiting {
-                    bar.suspend(write);
-                }
-            }
-            _ => write(),
+        if let Some(bar) = self.bar.as_mut().filter(|_| self.out.awaited().or(self.err.awaited()).is_some()) {
+            bar.erase();
+        }
+        self.out.write();
+        self.err.write();
+        if let Some(bar) = &mut self.bar {
+            bar.draw();
         }
         let descriptors = self.out.awaited().into_iter().chain(self.err.awaited()).collect();
-        Wait { descriptors, at_most: self.bar.as_ref().map(|_| BAR_TICK) }
+        Wait { descriptors, at_most: self.bar.as_ref().map(|_| bar::TICK) }
     }
 }
 

@@ -20,14 +20,23 @@ pub fn line(name: &Path, end: &End) -> String {
     }
 }
 
+/// How it was killed. Without a method there was no SIGKILL, but there may have been the signal of `--grace`.
 fn how(method: Option<UsedMethod>, signalled: u64, attempts: u32) -> String {
-    let Some(method) = method else { return "nothing to kill".to_owned() };
+    let method = method.map(|method| method.to_string());
     let signalled = match signalled {
-        0 => String::new(),
-        1 => "1 process signalled, ".to_owned(),
-        n => format!("{n} processes signalled, "),
+        0 => None,
+        1 => Some("1 process signalled".to_owned()),
+        n => Some(format!("{n} processes signalled")),
     };
-    format!("{method}, {signalled}{attempts} {}", if attempts == 1 { "attempt" } else { "attempts" })
+    let attempts = match attempts {
+        0 => None,
+        1 => Some("1 attempt".to_owned()),
+        n => Some(format!("{n} attempts")),
+    };
+    match (&method, &signalled) {
+        (None, None) => "nothing to kill".to_owned(),
+        _ => [method, signalled, attempts].into_iter().flatten().collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Puts the name before the message, unless the message begins with it, as most of the library's do.
@@ -48,6 +57,7 @@ mod tests {
     #[test]
     fn the_method_and_the_counts_are_named() {
         assert_eq!(how(None, 0, 0), "nothing to kill");
+        assert_eq!(how(None, 1, 0), "1 process signalled");
         assert_eq!(how(Some(UsedMethod::CgroupKill), 0, 1), "cgroup.kill, 1 attempt");
         assert_eq!(how(Some(UsedMethod::Pidfd), 1, 2), "pidfd, 1 process signalled, 2 attempts");
         assert_eq!(how(Some(UsedMethod::Freezer), 7, 1), "freezer, 7 processes signalled, 1 attempt");
