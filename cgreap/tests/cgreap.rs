@@ -589,18 +589,18 @@ fn a_terminal_that_is_not_read_does_not_hold_up_the_reaping() {
     // With and without a progress bar.
     for term in ["xterm", "dumb"] {
         let dir = sandbox.v2("last");
-        let sleeper = sandbox.sleeper(&[&dir]);
+        // Killed after the delay before which no bar is shown.
+        let deaf = sandbox.ignores_sigterm(&[&dir]);
         let (master, slave) = terminal();
         let refused = std::env::temp_dir();
-        let mut command = command(std::iter::repeat_n(&refused, 2000).chain([&dir]));
+        let mut command = command(["--grace", "TERM=400ms"]);
+        command.args(std::iter::repeat_n(&refused, 2000).chain([&dir]));
         command.env("TERM", term).stdout(slave.try_clone().expect("dup")).stderr(slave);
         let mut child = command.spawn().expect("spawn");
         // It has copies of the slave.
         drop(command);
-        assert!(sleeper.ended(TIMEOUT));
+        assert!(deaf.ended(TIMEOUT));
         eventually("the group is removed", || !dir.exists());
-        // Longer than the delay before which no bar is shown.
-        thread::sleep(Duration::from_millis(400));
         assert!(child.try_wait().unwrap().is_none(), "it waits for its reader");
         let mut text = Vec::new();
         // EIO when the slave is closed.
