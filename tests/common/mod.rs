@@ -66,6 +66,7 @@ pub use state::{
 pub use sys::drop_dac_read_search;
 pub use sys::refuse_watches;
 pub use sys::set_user;
+pub use sys::{close_all_but, die_with_parent, exit, fork, kill, unshare, wait};
 pub(crate) use world::each;
 pub use world::{
     LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,
