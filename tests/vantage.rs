@@ -1,7 +1,8 @@
 //! A caller's own cgroup and its ancestors are refused, and other cgroups are reaped, from wherever the caller sees them:
 //! with namespaces, mounts and a /proc of its own, or of another namespace, or with none.
 //!
-//! Each caller is a process of its own, in namespaces inside those of the test, with a child process in its target.
+//! Each caller is a process of its own, in namespaces inside those of the test, with a child process in its target and
+//! another one beside itself.
 
 #![allow(unsafe_code, reason = "system calls that std does not have")]
 
@@ -175,21 +176,17 @@ impl Vantage {
     }
 }
 
-/// The caller itself, which `cells` starts. Without its variables it is no test.
-#[test]
-fn caller() {
-    let (Some(target), Some(joins)) = (env::var_os(TARGET), env::var_os(JOINS)) else { return };
-    let joins: Vec<PathBuf> = env::split_paths(&joins).collect();
-    let (reader, writer) = io_pipe();
+/// A child process that rests until it is killed, once it has written to these files.
+fn child(joins: &[PathBuf]) -> i32 {
+    let (reader, writer) = nix::unistd::pipe().expect("pipe");
     let child = fork();
     if child == 0 {
         die_with_parent();
-        drop(reader);
-        if let Err(error) = join(&joins) {
+        if let Err(error) = join(joins) {
             println!("{MARK}its child: {joins:?}: {error}");
             exit(1);
         }
-        drop(writer);
+        drop((reader, writer));
         loop {
             std::thread::park();
         }
@@ -197,21 +194,31 @@ fn caller() {
     drop(writer);
     // The end of the pipe: the child is in its place.
     let _ = io::copy(&mut fs::File::from(reader), &mut io::sink());
+    child
+}
+
+/// Whether a child is alive. It is not afterwards.
+fn was_alive(child: i32) -> &'static str {
+    if wait(child, libc::WNOHANG).expect("a child").0 == child {
+        return "dead";
+    }
+    kill(child, libc::SIGKILL).expect("a child");
+    wait(child, 0).expect("a child");
+    "alive"
+}
+
+/// The caller itself, which `cell` starts. Without its variables it is no test.
+#[test]
+fn caller() {
+    let (Some(target), Some(joins)) = (env::var_os(TARGET), env::var_os(JOINS)) else { return };
+    let bystander = child(&[]);
+    let member = child(&env::split_paths(&joins).collect::<Vec<_>>());
     let result = match cgroup_reaper::reap(Reaper::at(target).deadline(Duration::from_secs(5))) {
         Ok(reaped) => reaped.outcome.to_string(),
         Err(ReapError::Refused(Refusal::OwnCgroup { .. })) => "own cgroup".to_owned(),
         Err(error) => error.to_string(),
     };
-    let died = wait(child, libc::WNOHANG).expect("its child").0 == child;
-    println!("{MARK}{result}, child {}", if died { "dead" } else { "alive" });
-    if !died {
-        kill(child, libc::SIGKILL).expect("its child");
-        wait(child, 0).expect("its child");
-    }
-}
-
-fn io_pipe() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
-    nix::unistd::pipe().expect("pipe")
+    println!("{MARK}{result}, member {}, bystander {}", was_alive(member), was_alive(bystander));
 }
 
 /// The result of a caller with one target.
@@ -224,7 +231,7 @@ fn cell(vantage: Vantage, groups: Groups, relation: Relation) -> String {
         .env(TARGET, vantage.path(target))
         .env(JOINS, env::join_paths(joins).expect("no colons"))
         .stdin(Stdio::null());
-    // SAFETY: this program has one thread that allocates, which is the one that forks.
+    // SAFETY: the other thread of this program only sleeps, so that none holds a lock of the allocator.
     unsafe { command.pre_exec(move || vantage.enter(&groups)) };
     match command.output() {
         Err(error) => format!("not started: {error}"),
@@ -239,6 +246,9 @@ fn cell(vantage: Vantage, groups: Groups, relation: Relation) -> String {
 /// All targets of callers at one vantage point.
 fn cells(test: &str, vantage: Vantage) {
     isolated(test, || {
+        // Process 2 of this namespace, the test program, gets a thread 3. In `ForeignProc`, they are the bystander's pid
+        // and the member's.
+        std::thread::spawn(std::thread::park);
         let sandbox = Sandbox::new(test);
         let mut wrong = Vec::new();
         let kinds = [(Kind::V1, v1("freezer")), (Kind::V2, v2()), (Kind::Threaded, v2())];
@@ -248,8 +258,8 @@ fn cells(test: &str, vantage: Vantage) {
                 let canary = sandbox.canary(&[&groups.first]);
                 let result = cell(vantage, groups, relation);
                 let right = match relation {
-                    Relation::Own | Relation::Ancestor => "own cgroup, child alive",
-                    Relation::Sibling | Relation::Unrelated => "removed, child dead",
+                    Relation::Own | Relation::Ancestor => "own cgroup, member alive, bystander alive",
+                    Relation::Sibling | Relation::Unrelated => "removed, member dead, bystander alive",
                 };
                 if result != right {
                     wrong.push(format!("{vantage:?}, {kind:?}, {relation:?}: {result}"));
