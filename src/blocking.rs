@@ -1,7 +1,7 @@
 //! [`reap`] and [`reap_all`]: for callers without an event loop.
 
 use crate::handle::ReapHandle;
-use crate::outcome::{ReapError, Reaped};
+use crate::outcome::{Effort, ReapError, Reaped};
 use crate::reactor::Reactor;
 use crate::reaper::Reaper;
 
@@ -12,7 +12,7 @@ use crate::reaper::Reaper;
 /// Those of the reap; [`ReapError::Refused`] for a target that is refused; [`ReapError::Reactor`] if no event loop
 /// can be made, for instance for lack of descriptors.
 pub fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
-    reap_all([reaper]).pop().unwrap_or(Err(ReapError::Disconnected))
+    reap_all([reaper]).pop().unwrap_or(Err(ReapError::Disconnected { effort: Effort::default() }))
 }
 
 /// Reaps many targets at once, and blocks until every reap is complete. The results are in the order of the targets.
@@ -35,7 +35,7 @@ pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped,
     // Reaps that a failed loop left undone are disconnected by this, so that no wait below blocks.
     drop(reactor);
     let result = |handle: ReapHandle| match (handle.wait(), &failed) {
-        (Err(ReapError::Disconnected), Some(failed)) => Err(failed.clone()),
+        (Err(ReapError::Disconnected { .. }), Some(failed)) => Err(failed.clone()),
         (result, _) => result,
     };
     spawned.into_iter().map(|handle| handle.and_then(result)).collect()

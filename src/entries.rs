@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::Duration;
 
 use slab::Slab;
 
@@ -261,12 +262,7 @@ impl<S: Sys> Entries<S> {
         let sys = &self.checks.sys;
         let elapsed = sys.now().saturating_sub(spawned.since_start());
         self.metrics.completed += 1;
-        let effort = Effort {
-            method: machine.used(),
-            signalled: machine.signalled(),
-            attempts: machine.attempts(),
-            elapsed,
-        };
+        let effort = effort(&machine, elapsed);
         log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
         let result = match end {
             End::Done(outcome) => {
@@ -283,6 +279,11 @@ impl<S: Sys> Entries<S> {
         completer.complete(result);
         self.resume_short();
     }
+}
+
+/// What a machine has done so far.
+fn effort(machine: &Machine, elapsed: Duration) -> Effort {
+    Effort { method: machine.used(), signalled: machine.signalled(), attempts: machine.attempts(), elapsed }
 }
 
 /// The clock's tick.
@@ -302,6 +303,10 @@ impl<S: Sys> Drop for Entries<S> {
                 let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
+            let elapsed = kernel.sys.now().saturating_sub(entry.spawned.since_start());
+            let effort = effort(&entry.machine, elapsed);
+            drop(entry.target);
+            entry.completer.complete(Err(ReapError::Disconnected { effort }));
         }
     }
 }

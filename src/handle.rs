@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::entries::Command;
 use crate::entry_id::EntryId;
-use crate::outcome::{ReapError, Reaped};
+use crate::outcome::{Effort, ReapError, Reaped};
 use crate::remote::Queue;
 
 type Result = std::result::Result<Reaped, ReapError>;
@@ -98,7 +98,7 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
-        self.set(Err(ReapError::Disconnected));
+        self.set(Err(ReapError::Disconnected { effort: Effort::default() }));
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
         let (queue, _poll) = queue();
         let (completer, handle) = channel(&queue);
         drop(completer);
-        assert!(matches!(handle.wait(), Err(ReapError::Disconnected)));
+        assert!(matches!(handle.wait(), Err(ReapError::Disconnected { .. })));
     }
 
     #[test]

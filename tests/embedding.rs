@@ -743,7 +743,7 @@ fn cancel_from_another_thread() {
                 driver.step(&mut reactor);
             }
         });
-        assert!(matches!(handle.wait(), Err(ReapError::Cancelled)), "{handle:?}");
+        assert!(matches!(handle.wait(), Err(ReapError::Cancelled { .. })), "{handle:?}");
         assert!(reactor.is_empty());
         // Of one that waits in the queue: nothing is done then.
         let other = hierarchy.group(&sandbox, "other");
@@ -751,7 +751,7 @@ fn cancel_from_another_thread() {
         let queued = reactor.remote().spawn_reaper(patient(&other)).expect("a spawn");
         thread::scope(|scope| drop(scope.spawn(|| queued.cancel())));
         driver.finish(&mut reactor, 2);
-        assert!(matches!(queued.wait(), Err(ReapError::Cancelled)), "{queued:?}");
+        assert!(matches!(queued.wait(), Err(ReapError::Cancelled { .. })), "{queued:?}");
         assert!(sleeper.alive());
         // Several times and afterwards: no-ops.
         for handle in [&handle, &handle, &queued] {
@@ -787,7 +787,7 @@ fn cancel_in_mid_freeze_leaves_nothing_frozen() {
                 handle.cancel();
                 reactor.run_until(&handle).expect("no error");
                 assert!(!hierarchy.frozen(dir));
-                assert!(matches!(handle.wait(), Err(ReapError::Cancelled)), "{handle:?}");
+                assert!(matches!(handle.wait(), Err(ReapError::Cancelled { .. })), "{handle:?}");
             });
         }
     });
@@ -1013,7 +1013,7 @@ fn spawns_that_race_with_the_drop_fail_or_disconnect_but_never_hang() {
                     accepted += 1;
                     match handle.wait_timeout(TIMEOUT).expect("never completed") {
                         Ok(reaped) => assert_eq!(reaped.outcome, Outcome::AlreadyGone),
-                        Err(error) => assert!(matches!(error, ReapError::Disconnected), "{error}"),
+                        Err(error) => assert!(matches!(error, ReapError::Disconnected { .. }), "{error}"),
                     }
                 }
                 Err(error) => {
@@ -1084,9 +1084,9 @@ fn drop_in_order(hierarchy: Hierarchy, state: State, order: &[u8; 3]) {
                 drop(reactor.take());
                 if let Some(handle) = &handle {
                     let result = handle.try_wait().expect("complete as soon as the reactor is gone");
-                    assert!(matches!(result, Err(ReapError::Disconnected)), "{result:?}");
+                    assert!(matches!(result, Err(ReapError::Disconnected { .. })), "{result:?}");
                     handle.cancel();
-                    assert!(matches!(handle.wait(), Err(ReapError::Disconnected)));
+                    assert!(matches!(handle.wait(), Err(ReapError::Disconnected { .. })));
                 }
             }
             b'R' => drop(remote.take()),

@@ -208,7 +208,7 @@ fn dropped_in_mid_freeze_without_descriptors() {
                 let taken = TakenDescriptors::new();
                 drop(reactor);
                 drop(taken);
-                assert!(matches!(handle.wait(), Err(ReapError::Disconnected)));
+                assert!(matches!(handle.wait(), Err(ReapError::Disconnected { .. })));
             });
             assert!(!frozen(&dir), "{} is still frozen", dir.display());
             assert!(stuck.alive());
@@ -630,9 +630,9 @@ fn a_freeze_that_cannot_complete(world: &World) {
         if end != "release" {
             let error = finish(&mut reactor, &handle).expect_err("not reaped");
             match (end, &error) {
-                ("cancel", ReapError::Cancelled)
+                ("cancel", ReapError::Cancelled { .. })
                 | ("deadline", ReapError::TimedOut { .. })
-                | ("drop", ReapError::Disconnected) => {}
+                | ("drop", ReapError::Disconnected { .. }) => {}
                 _ => panic!("{end}: {error:?}"),
             }
             assert!(!world.frozen("target"), "{end}");

@@ -358,9 +358,9 @@ fn point_09_no_end_of_a_reap_leaves_it_frozen() {
         }
         let error = finish(&mut reactor, &handle).expect_err("not reaped");
         match (end, &error) {
-            ("cancel", ReapError::Cancelled)
+            ("cancel", ReapError::Cancelled { .. })
             | ("deadline", ReapError::TimedOut { .. })
-            | ("drop", ReapError::Disconnected) => {}
+            | ("drop", ReapError::Disconnected { .. }) => {}
             _ => panic!("{end}: {error:?}"),
         }
         assert_eq!(freezer_state(&dir), "THAWED", "{end}");
@@ -524,7 +524,7 @@ fn point_14_a_reap_can_end_otherwise() {
     let mut reactor = Reactor::new().expect("reactor");
     let handle = spawn(&mut reactor, Reaper::at(&dir));
     handle.cancel();
-    assert!(matches!(finish(&mut reactor, &handle), Err(ReapError::Cancelled)));
+    assert!(matches!(finish(&mut reactor, &handle), Err(ReapError::Cancelled { .. })));
     stuck.release();
 }
 
@@ -541,7 +541,7 @@ fn point_14_a_dead_loop_is_told() {
         let handle = spawn(&mut reactor, Reaper::at(&dir));
         let waiting = thread::spawn(move || handle.wait());
         drop(reactor);
-        assert!(matches!(waiting.join().expect("thread"), Err(ReapError::Disconnected)));
+        assert!(matches!(waiting.join().expect("thread"), Err(ReapError::Disconnected { .. })));
         assert_eq!(open_fds(), fds, "descriptors leak");
         stuck.release();
     });

@@ -543,7 +543,7 @@ fn cancelled(world: &World) {
         handle.cancel();
         handle.cancel();
         match finish(&mut reactor, &handle) {
-            Err(ReapError::Cancelled) => {}
+            Err(ReapError::Cancelled { .. }) => {}
             other => panic!("{other:?}"),
         }
         assert!(reactor.is_empty());
@@ -568,7 +568,7 @@ fn disconnected(world: &World) {
         }
         drop(reactor);
         match handle.wait() {
-            Err(ReapError::Disconnected) => {}
+            Err(ReapError::Disconnected { .. }) => {}
             other => panic!("{other:?}"),
         }
         assert!(dirs.iter().all(|dir| dir.exists()) && !world.frozen("target"));

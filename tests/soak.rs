@@ -551,8 +551,8 @@ fn check(tally: &Tally, target: &Target, result: &Result<Reaped, ReapError>, dro
         Ok(Reaped { outcome: Outcome::AlreadyGone, .. }) => by_others,
         Ok(Reaped { outcome: Outcome::Emptied, .. }) => target.keep_dir,
         Err(ReapError::TimedOut { .. }) => target.deadline,
-        Err(ReapError::Cancelled) => target.cancel,
-        Err(ReapError::Disconnected) => dropped,
+        Err(ReapError::Cancelled { .. }) => target.cancel,
+        Err(ReapError::Disconnected { .. }) => dropped,
         Err(ReapError::Replaced { .. }) => *fault == Fault::Replace,
         _ => false,
     };

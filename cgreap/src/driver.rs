@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -192,10 +192,10 @@ impl Driver<'_> {
     /// Reports all that have not ended.
     fn report_unended(&mut self) {
         for index in 0..self.running.len() {
-            self.end(index, Err(ReapError::Disconnected));
+            self.end(index, Err(ReapError::Disconnected { effort: Effort::default() }));
         }
         for (index, _) in std::mem::take(&mut self.waiting) {
-            let result = Err(Failure::Reap(ReapError::Cancelled));
+            let result = Err(Failure::Reap(ReapError::Cancelled { effort: Effort::default() }));
             self.listener.ended(index, End { result, elapsed: Duration::ZERO });
         }
     }

@@ -51,8 +51,8 @@ impl Failure {
                 ReapError::Replaced { .. } => "replaced",
                 ReapError::Denied { .. } => "denied",
                 ReapError::FrozenByAncestor { .. } => "frozen-by-ancestor",
-                ReapError::Cancelled => "cancelled",
-                ReapError::Disconnected => "disconnected",
+                ReapError::Cancelled { .. } => "cancelled",
+                ReapError::Disconnected { .. } => "disconnected",
                 _ => "other",
             },
         }

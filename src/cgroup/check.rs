@@ -70,6 +70,9 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
             }
         }
+        if unknown.is_none() {
+            self.forget_obstacle(|act| act == Act::Check || populated && act == Act::Remove);
+        }
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());

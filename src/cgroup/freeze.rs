@@ -70,18 +70,24 @@ impl<S: Sys> Step<'_, '_, S> {
         if let Some(refused) = self.find_freezer() {
             return self.thaw_refused(refused);
         }
+        let is_wanted = |tree: &Tree<S>| match tree.hierarchy {
+            Hierarchy::V1(freezer) => freezer == Freezer::Present,
+            Hierarchy::V2 { .. } => scope == ThawScope::All,
+        };
         let mut result = Thawed::All;
-        let refused = self.each(|kernel, tree, directories| {
-            let is_wanted = match tree.hierarchy {
-                Hierarchy::V1(freezer) => freezer == Freezer::Present,
-                Hierarchy::V2 { .. } => scope == ThawScope::All,
-            };
-            if is_wanted {
+        // What is frozen by us is thawed before anything is listed.
+        let mut refused = self.each(|kernel, tree, directories| {
+            if is_wanted(tree) {
                 kernel.metrics.thaws += 1;
-                result = result.max(thaw_tree(kernel.sys, tree, directories, scope)?);
+                result = result.max(thaw_root(kernel.sys, tree, directories, scope)?);
             }
             Ok(())
         });
+        let below = self.each(|kernel, tree, directories| match is_wanted(tree) {
+            true => thaw_below(kernel.sys, tree, directories),
+            false => Ok(()),
+        });
+        refused = refused.or(below);
         match refused {
             Some(refused) => result.max(self.thaw_refused(refused)),
             None => result,
@@ -154,32 +160,41 @@ pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<Freezer> {
     }
 }
 
-/// Thaws a tree from its root down.
-fn thaw_tree<S: Sys>(
+/// Thaws the root of a tree, and with it what is frozen through it.
+fn thaw_root<S: Sys>(
     sys: &S,
     tree: &Tree<S>,
     directories: &mut Directories<S>,
     scope: ThawScope,
 ) -> Result<Thawed, Failed> {
-    let is_freezer = tree.hierarchy.is_freezer();
-    // Where all is thawed the root is most likely frozen, by us.
-    let thaw = |dir: &S::Fd, relative: &Path, likely: bool| match is_freezer {
-        true => v1::thaw(sys, dir, relative, likely),
-        false => v2::thaw(sys, dir, relative).map(|()| true),
-    };
     let root = Path::new("");
     let dir = directories.get(sys, &tree.identity)?;
-    let thawed = thaw(dir, root, scope == ThawScope::All)?;
-    let held = !thawed && v1::held_from_above(sys, dir, root)?;
+    // Where all is thawed the root is most likely frozen, by us.
+    let by_us = scope == ThawScope::All;
+    if !tree.hierarchy.is_freezer() {
+        v2::thaw(sys, dir, root, by_us)?;
+        return Ok(Thawed::All);
+    }
+    let held = !v1::thaw(sys, dir, root, by_us)? && v1::held_from_above(sys, dir, root)?;
+    Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
+}
+
+/// Thaws what is frozen by itself below the root of a tree.
+fn thaw_below<S: Sys>(sys: &S, tree: &Tree<S>, directories: &mut Directories<S>) -> Result<(), Failed> {
     let (dir, below) = directories.subtree(sys, &tree.identity)?;
+    let mut refused = None;
     for relative in &below[1..] {
-        match thaw(dir, relative, false) {
+        let thawed = match tree.hierarchy.is_freezer() {
+            true => v1::thaw(sys, dir, relative, false).map(|_| ()),
+            false => v2::thaw(sys, dir, relative, false),
+        };
+        match thawed {
             // A descendant that is still frozen is frozen through the root or by another program. The next attempt
             // thaws it again.
-            Ok(_) => {}
+            Ok(()) => {}
             Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => refused = Some(error),
         }
     }
-    Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -282,6 +282,11 @@ impl<S: Sys> Identity<S> {
         }
     }
 
+    /// Whether its path leads to something else, for instance to what is mounted on it.
+    pub(crate) fn is_covered(&self, sys: &S) -> bool {
+        sys.stat(None, &self.path).is_ok_and(|stat| Id::of(&stat) != self.id)
+    }
+
     /// Where it is now, as far as that is known.
     pub(crate) fn current_path(&self, sys: &S, parents: &mut Parents<S>) -> PathBuf {
         match self.find(sys, parents) {

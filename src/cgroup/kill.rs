@@ -30,6 +30,15 @@ enum Unverified {
 impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
+        let attempt = self.try_kill(by);
+        if attempt.reach == Reach::All {
+            // What stood in the way of it does so no more.
+            self.forget_obstacle(|_| true);
+        }
+        attempt
+    }
+
+    fn try_kill(&mut self, by: KillBy) -> Attempt {
         let members = match by {
             KillBy::Signals(members) => members,
             KillBy::Cheapest | KillBy::CgroupKillAndSignals | KillBy::CgroupKill => Members::Running,

@@ -1,11 +1,12 @@
 //! From what the caller named to pinned directories, or a refusal, before anything is touched.
 
+use std::ffi::CStr;
 use std::io;
 use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::errors::{Call, Cause, Failed, Meaning, meaning};
+use super::errors::{Call, Cause, Failed, Meaning, is_gone, meaning};
 use super::file::c_path;
 use super::freeze::{ask_freezer, find_freezer};
 use super::hierarchy::{Freezer, Hierarchy, Version};
@@ -36,7 +37,7 @@ impl<S: Sys> Checks<S> {
         };
         let missing = trees.is_empty().then(|| Box::new(named.clone()));
         if let Some(first) = trees.first().map(|tree| tree.path().to_path_buf()) {
-            if !self.supports(&mut trees, &mut directories, reaper) {
+            if !self.supports(&mut trees, &mut directories, reaper.method)? {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
             }
         }
@@ -104,26 +105,54 @@ impl<S: Sys> Checks<S> {
     }
 
     /// Whether a method has anything to work with.
-    fn supports(&self, trees: &mut [Tree<S>], directories: &mut Directories<S>, reaper: &Reaper) -> bool {
+    fn supports(
+        &self,
+        trees: &mut [Tree<S>],
+        directories: &mut Directories<S>,
+        method: KillMethod,
+    ) -> Result<bool, Refusal> {
         let sys = &self.sys;
-        let mut has = |tree: &Tree<S>, file| {
-            directories.get(sys, &tree.identity).is_ok_and(|dir| sys.stat(Some(dir), file).is_ok())
-        };
-        match reaper.method {
-            KillMethod::Auto | KillMethod::Pidfd => true,
-            // It kills in its own hierarchy only: where there are others it can't do the job alone.
-            KillMethod::CgroupKill => trees.iter().all(|tree| !tree.hierarchy.is_v1() && has(tree, v2::KILL)),
-            KillMethod::Freezer => trees.iter_mut().any(|tree| match tree.hierarchy {
-                Hierarchy::V1(_) => {
-                    let _ = find_freezer(sys, tree, directories);
-                    tree.hierarchy.is_freezer()
+        let mut all = true;
+        let mut any = false;
+        for tree in trees {
+            let has = match (method, &tree.hierarchy) {
+                (KillMethod::Auto | KillMethod::Pidfd, _) => return Ok(true),
+                // It kills in its own hierarchy only: where there are others it can't do the job alone.
+                (KillMethod::CgroupKill, Hierarchy::V1(_)) => Ok(false),
+                (KillMethod::CgroupKill, Hierarchy::V2 { .. }) => has_file(sys, tree, directories, v2::KILL),
+                (KillMethod::Freezer, Hierarchy::V1(_)) => {
+                    find_freezer(sys, tree, directories).map(|()| tree.hierarchy.is_freezer())
                 }
-                Hierarchy::V2 { .. } => {
-                    let dir = directories.get(sys, &tree.identity);
-                    dir.is_ok_and(|dir| sys.stat(Some(dir), v2::FREEZE).is_ok())
-                }
-            }),
+                (KillMethod::Freezer, Hierarchy::V2 { .. }) => has_file(sys, tree, directories, v2::FREEZE),
+            };
+            let has = match has {
+                Ok(has) => has,
+                Err(failed) => match self.cause(tree, failed) {
+                    // It is gone: the first check finds out what became of it.
+                    None => true,
+                    Some(cause) => {
+                        return Err(Refusal::Io { path: tree.path().into(), source: cause.into_error() });
+                    }
+                },
+            };
+            all &= has;
+            any |= has;
         }
+        Ok(if method == KillMethod::Freezer { any } else { all })
+    }
+}
+
+/// Whether a directory has a file. Only ENOENT and ENODEV say that it has not.
+fn has_file<S: Sys>(
+    sys: &S,
+    tree: &Tree<S>,
+    directories: &mut Directories<S>,
+    file: &CStr,
+) -> Result<bool, Failed> {
+    match sys.stat(Some(directories.get(sys, &tree.identity)?), file) {
+        Ok(_) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::num::NonZeroU64;
 
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
+use super::facts::Facts;
 use super::members::MemberList;
 use super::proc::Proc;
 use super::{Kernel, Notice};
@@ -65,8 +66,9 @@ pub(crate) struct Signalled<S: Sys> {
     watched: Option<Watched<S>>,
 }
 
+/// A tracked process.
 #[derive(Clone, Copy)]
-struct Process {
+pub(crate) struct Process {
     pid: Pid,
     /// The inode number of its pidfds, where they have one: it tells a process from a later one of the same pid.
     number: Option<NonZeroU64>,
@@ -143,8 +145,8 @@ impl<S: Sys> Signalled<S> {
     }
 
     /// The tracked processes that are not known to be dead.
-    pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.processes.iter().map(|process| process.pid)
+    pub(crate) fn processes(&self) -> impl Iterator<Item = Process> {
+        self.processes.iter().copied()
     }
 
     /// Whether an attempt has dealt with any member yet.
@@ -357,28 +359,45 @@ impl<S: Sys> Signalled<S> {
     ) -> io::Result<()> {
         self.processes.reserve_exact(opened.pidfds.len());
         let mut last = None;
+        let mut failed = None;
         for (pid, fd) in opened.pidfds {
             if !after.contains(pid) {
                 // If it comes back, it is a new member.
                 self.tried.retain(|tried| *tried != pid);
                 continue;
             }
-            // First which process it is: without that, nothing could tell later whether it is dead.
-            let number = kernel.facts.number(kernel.sys, &fd)?;
-            let sent = kernel.sys.pidfd_send_signal(&fd, signal.number());
-            if sent.is_ok() && signal != Signal::KILL {
-                // A stopped process acts on a signal only once it is continued.
-                let _ = kernel.sys.pidfd_send_signal(&fd, libc::SIGCONT);
-            }
-            let process = Process { pid, number, signal: Some(signal) };
-            if self.note(kernel, process, sent, UsedMethod::Pidfd, tally, obstacle)? {
-                last = Some((pid, fd));
+            // First which process it is: without that, nothing could tell later whether it is dead. One that fails does
+            // not spare those after it.
+            match self.send_one(kernel, signal, pid, &fd, tally, obstacle) {
+                Ok(true) => last = Some((pid, fd)),
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
             }
         }
         if let Some((pid, fd)) = last {
             self.watch(kernel, fd, Some(pid));
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Signals one process; whether it got the signal.
+    fn send_one(
+        &mut self,
+        kernel: &mut Kernel<'_, S>,
+        signal: Signal,
+        pid: Pid,
+        fd: &S::Fd,
+        tally: &mut Tally,
+        obstacle: &mut Option<Box<Obstacle>>,
+    ) -> io::Result<bool> {
+        let number = kernel.facts.number(kernel.sys, fd)?;
+        let sent = kernel.sys.pidfd_send_signal(fd, signal.number());
+        if sent.is_ok() && signal != Signal::KILL {
+            // A stopped process acts on a signal only once it is continued.
+            let _ = kernel.sys.pidfd_send_signal(fd, libc::SIGCONT);
+        }
+        let process = Process { pid, number, signal: Some(signal) };
+        self.note(kernel, process, sent, UsedMethod::Pidfd, tally, obstacle)
     }
 
     /// Signals members by kill(2), where the caller or a freeze of ours makes that acceptable: a process that can't
@@ -393,15 +412,18 @@ impl<S: Sys> Signalled<S> {
     ) -> io::Result<()> {
         let (own, _) = kernel.sys.caller();
         add(&mut self.tried, &members.pids);
+        let mut failed = None;
         for &pid in members.pids.iter().filter(|&&pid| pid != own) {
             let sent = kernel.sys.kill(pid, signal.number());
             if sent.is_ok() && signal != Signal::KILL {
                 let _ = kernel.sys.kill(pid, libc::SIGCONT);
             }
             let process = Process { pid, number: None, signal: Some(signal) };
-            self.note(kernel, process, sent, UsedMethod::Unverified, tally, obstacle)?;
+            if let Err(error) = self.note(kernel, process, sent, UsedMethod::Unverified, tally, obstacle) {
+                failed = Some(error);
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Notes what came of a signal; whether the process got it.
@@ -465,6 +487,17 @@ impl<S: Sys> Signalled<S> {
 pub(crate) struct Identified(Process);
 
 impl Process {
+    pub(crate) fn pid(self) -> Pid {
+        self.pid
+    }
+
+    /// Opens the process, if it is there; `None` also if it cannot be told from another one of its pid.
+    pub(crate) fn open_same<S: Sys>(self, sys: &S, facts: &mut Facts<S>) -> Option<S::Fd> {
+        let pidfd = sys.pidfd_open(self.pid).ok()?;
+        let number = facts.number(sys, &pidfd).ok()??;
+        (Some(number) == self.number).then_some(pidfd)
+    }
+
     /// Whether the process, which is no longer listed, is exiting and not dead yet.
     fn is_exiting<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
         if sys.has_exited(pidfd)? {

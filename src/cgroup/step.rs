@@ -107,6 +107,13 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         }
     }
 
+    /// Forgets an obstacle that stands in the way no more.
+    pub(super) fn forget_obstacle(&mut self, is_past: impl FnOnce(Act) -> bool) {
+        if self.target.obstacle.as_ref().is_some_and(|obstacle| is_past(obstacle.act)) {
+            self.target.obstacle = None;
+        }
+    }
+
     /// Notes why an action did not succeed. On a shortage of descriptors the target closes its own, and is addressed by
     /// path and checked by timer from then on.
     pub(super) fn obstacle(&mut self, act: Act, (path, cause): Refused) {

@@ -57,14 +57,22 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     }
 }
 
-/// Undoes a freeze of one directory, not of those above or below.
-pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
-    match file::read(sys, root, dir, FREEZE) {
-        Ok(text) if text.trim_ascii_end() == b"1" => file::write(sys, root, dir, FREEZE, b"0"),
-        Ok(_) => Ok(()),
-        // A kernel before 5.2.
+/// Undoes a freeze of one directory, not of those above or below. One that is most likely `frozen` is written to at
+/// once.
+pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path, frozen: bool) -> io::Result<()> {
+    let thawed = match frozen {
+        true => file::write(sys, root, dir, FREEZE, b"0"),
+        // Most are not frozen, and some not ours to write.
+        false => match file::read(sys, root, dir, FREEZE) {
+            Ok(text) if text.trim_ascii_end() == b"1" => file::write(sys, root, dir, FREEZE, b"0"),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        },
+    };
+    match thawed {
+        // A kernel before 5.2, or the directory was removed.
         Err(error) if is_gone(&error) => Ok(()),
-        Err(error) => Err(error),
+        result => result,
     }
 }
 

@@ -25,9 +25,10 @@ pub enum ReapError {
     TimedOut {
         /// The first directory of the target.
         path: PathBuf,
-        /// The members that are left, as far as /proc describes them; at most 64.
+        /// The members that are left and alive, as far as /proc describes them; at most 64. Zombies are none.
         survivors: Vec<Survivor>,
-        /// The last error that kept the reap from going on, if one did.
+        /// What stands in the way at the end, if an error does. Where every process is dead it says so, and names what
+        /// keeps the directory from being removed.
         source: Option<io::Error>,
         /// What was done until then.
         effort: Effort,
@@ -69,9 +70,15 @@ pub enum ReapError {
         effort: Effort,
     },
     /// [`ReapHandle::cancel`](crate::ReapHandle::cancel) was called.
-    Cancelled,
+    Cancelled {
+        /// What was done until then.
+        effort: Effort,
+    },
     /// The `Reactor` was dropped first.
-    Disconnected,
+    Disconnected {
+        /// What was done until then.
+        effort: Effort,
+    },
     /// The target was refused; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here.
     Refused(Refusal),
     /// The event loop itself failed; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so
@@ -110,8 +117,8 @@ impl fmt::Display for ReapError {
                 }
                 f.write_str("; its members exit when that is thawed")
             }
-            ReapError::Cancelled => f.write_str("cancelled"),
-            ReapError::Disconnected => f.write_str("the reactor was dropped"),
+            ReapError::Cancelled { .. } => f.write_str("cancelled"),
+            ReapError::Disconnected { .. } => f.write_str("the reactor was dropped"),
             ReapError::Refused(refusal) => refusal.fmt(f),
             ReapError::Reactor(source) => write!(f, "the event loop failed: {source}"),
         }
@@ -132,15 +139,16 @@ impl Error for ReapError {
 }
 
 impl ReapError {
-    /// Returns what was done before the error. `None` for a refused target, a failed reactor, a cancelled and a
-    /// disconnected reap.
+    /// Returns what was done before the error. `None` for a refused target and a failed reactor.
     pub fn effort(&self) -> Option<Effort> {
         match self {
             ReapError::TimedOut { effort, .. }
             | ReapError::Replaced { effort, .. }
             | ReapError::Denied { effort, .. }
-            | ReapError::FrozenByAncestor { effort, .. } => Some(*effort),
-            _ => None,
+            | ReapError::FrozenByAncestor { effort, .. }
+            | ReapError::Cancelled { effort }
+            | ReapError::Disconnected { effort } => Some(*effort),
+            ReapError::Refused(_) | ReapError::Reactor(_) => None,
         }
     }
 }
@@ -193,8 +201,8 @@ impl Clone for ReapError {
                 frozen_by: frozen_by.clone(),
                 effort: *effort,
             },
-            ReapError::Cancelled => ReapError::Cancelled,
-            ReapError::Disconnected => ReapError::Disconnected,
+            ReapError::Cancelled { effort } => ReapError::Cancelled { effort: *effort },
+            ReapError::Disconnected { effort } => ReapError::Disconnected { effort: *effort },
             ReapError::Refused(refusal) => ReapError::Refused(refusal.clone()),
             ReapError::Reactor(source) => ReapError::Reactor(clone_io(source)),
         }

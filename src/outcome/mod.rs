@@ -29,8 +29,8 @@ pub struct Reaped {
     pub elapsed: Duration,
 }
 
-/// What was done for a reap that ended with an error. The fields are those of [`Reaped`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What was done for a reap that ended with an error. The fields are those of [`Reaped`]; by default nothing was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Effort {
     /// As [`Reaped::method`].

@@ -585,7 +585,7 @@ pub fn reap(bytes: &[u8]) {
     drop(entries);
     match result {
         Some(result) => assert_eq!(format!("{:?}", handle.wait()), format!("{result:?}"), "completed twice"),
-        None => assert!(matches!(handle.wait(), Err(ReapError::Disconnected))),
+        None => assert!(matches!(handle.wait(), Err(ReapError::Disconnected { .. }))),
     }
     assert_eq!(open.get(), 0, "descriptors left open");
 }

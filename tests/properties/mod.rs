@@ -92,12 +92,14 @@ pub fn events(text: &[u8]) {
     assert_eq!(*sys.written.borrow(), [b"1"]);
 }
 
-/// `cgroup.freeze`: it is written to only where it says that the directory is frozen.
+/// `cgroup.freeze`: it is written to where it says that the directory is frozen, or is supposed to be.
 pub fn v2_thaw(text: &[u8]) {
-    let sys = Anything::saying(text);
-    v2::thaw(&sys, &sys.dir(V2), here()).unwrap();
     let frozen = text.trim_ascii_end() == b"1";
-    assert_eq!(*sys.written.borrow(), if frozen { vec![b"0"] } else { vec![] });
+    for supposed in [false, true] {
+        let sys = Anything::saying(text);
+        v2::thaw(&sys, &sys.dir(V2), here(), supposed).unwrap();
+        assert_eq!(*sys.written.borrow(), if frozen || supposed { vec![b"0"] } else { vec![] });
+    }
 }
 
 /// `freezer.state`: frozen and thawed is what it says in these words alone, and nothing else is written.

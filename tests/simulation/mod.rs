@@ -382,7 +382,7 @@ impl History {
             let reap = &mut self.reaps[of];
             reap.queued = None;
             let Some(handle) = reap.handle.as_ref().filter(|_| !reap.done) else { continue };
-            if !matches!(handle.try_wait(), Some(Err(ReapError::Disconnected))) {
+            if !matches!(handle.try_wait(), Some(Err(ReapError::Disconnected { .. }))) {
                 self.problem(format!("reap {of} is not disconnected"));
             }
             let world = self.sim.0.borrow();
@@ -508,7 +508,7 @@ impl History {
         let reap = &self.reaps[of];
         let insists = matches!(reap.reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
         let allowed = match error {
-            ReapError::Cancelled => reap.cancelled,
+            ReapError::Cancelled { .. } => reap.cancelled,
             ReapError::Replaced { .. } => world.targets[of].remade,
             ReapError::Denied { .. } => world.refused || insists,
             ReapError::FrozenByAncestor { .. } => world.frozen_outside,

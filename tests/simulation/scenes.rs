@@ -257,7 +257,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
     // In one turn the cancel comes before the deferred id, which is stale by then.
     let mut turn = entries.begin_turn(VecDeque::new());
     assert!(entries.advance(&mut turn, &mut event_loop));
-    assert!(matches!(first.try_wait(), Some(Err(ReapError::Cancelled))));
+    assert!(matches!(first.try_wait(), Some(Err(ReapError::Cancelled { .. }))));
     let second = spawn(&mut entries);
     let killed = || sim.0.borrow().processes.iter().filter(|process| process.killed).count();
     let before = killed();
@@ -356,7 +356,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let identified = signalled.identify(&mut kernel, &list(&[gone, left])).expect("nothing fails");
     sim.0.borrow_mut().migrate(leaves, ROOTS);
     signalled.track(identified, &list(&[left]));
-    assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
+    assert_eq!(signalled.processes().map(|process| process.pid()).collect::<Vec<_>>(), list(&[left]).pids);
     let mut all_dead = || signalled.all_dead(&mut kernel).expect("nothing fails");
     let mut world = sim.0.borrow_mut();
     world.sigkill(leaves);

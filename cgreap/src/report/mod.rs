@@ -139,7 +139,7 @@ impl Listener for Report {
 
 #[cfg(test)]
 mod tests {
-    use cgroup_reaper::{ReapError, Refusal};
+    use cgroup_reaper::{Effort, ReapError, Refusal};
     use serde_json::{Value, json};
 
     use super::*;
@@ -168,20 +168,32 @@ mod tests {
         assert!(err.starts_with("cgreap: /c/a: refused"), "{err}");
         let (_, err) = lines(false, None, "/c", refused());
         assert!(err.starts_with("cgreap: /c: /c/a: refused"), "{err}");
-        assert_eq!(lines(false, None, "/c/a", failed(ReapError::Cancelled)).1, "cgreap: /c/a: cancelled\n");
-        assert_eq!(lines(false, None, "", failed(ReapError::Cancelled)).1, "cgreap: \"\": cancelled\n");
+        assert_eq!(
+            lines(false, None, "/c/a", failed(ReapError::Cancelled { effort: Effort::default() })).1,
+            "cgreap: /c/a: cancelled\n"
+        );
+        assert_eq!(
+            lines(false, None, "", failed(ReapError::Cancelled { effort: Effort::default() })).1,
+            "cgreap: \"\": cancelled\n"
+        );
     }
 
     #[test]
     fn control_characters_in_a_name_are_escaped() {
-        let (_, err) = lines(false, None, "/c/\u{1b}[2J\nb: removed", failed(ReapError::Cancelled));
+        let (_, err) = lines(
+            false,
+            None,
+            "/c/\u{1b}[2J\nb: removed",
+            failed(ReapError::Cancelled { effort: Effort::default() }),
+        );
         assert_eq!(err, "cgreap: /c/\\u{1b}[2J\\nb: removed: cancelled\n");
     }
 
     #[test]
     fn json_has_the_documented_fields() {
         let place = Place { root: "/r".into(), slice: "s".into(), subsystems: vec!["freezer".into()] };
-        let (out, err) = lines(true, Some(place), "a\n", failed(ReapError::Cancelled));
+        let (out, err) =
+            lines(true, Some(place), "a\n", failed(ReapError::Cancelled { effort: Effort::default() }));
         assert_eq!(err, "");
         assert_eq!(out.matches('\n').count(), 1, "one line: {out}");
         assert_eq!(
