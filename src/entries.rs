@@ -127,6 +127,8 @@ impl<S: Sys> Entries<S> {
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         };
         let now = Instant::after_start(self.checks.sys.now());
+        let mut reaper = reaper;
+        reaper.keep_dir |= target.of_systemd;
         let machine = Machine::new(&reaper, now, target.found());
         let bound = completer.bind(id);
         self.slab.insert(Entry {

@@ -67,6 +67,9 @@ pub(crate) trait Sys {
     /// What kind of filesystem it is on: `f_type` of fstatfs(2).
     fn filesystem(&self, fd: &Self::Fd) -> io::Result<i64>;
 
+    /// fgetxattr(2): whether a file has an extended attribute. Attributes `trusted.*` are seen by root only.
+    fn has_attribute(&self, fd: &Self::Fd, name: &CStr) -> io::Result<bool>;
+
     /// getdents64(2): the names of the directories in a directory.
     fn subdirectories(&self, at: &Self::Fd, path: &CStr) -> io::Result<Vec<OsString>>;
 
@@ -370,6 +373,21 @@ impl Sys for Linux {
         // The type differs between architectures.
         #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
         Ok(fstatfs(fd)?.filesystem_type().0 as i64)
+    }
+
+    fn has_attribute(&self, fd: &OwnedFd, name: &CStr) -> io::Result<bool> {
+        count(&self.counts.stat);
+        // SAFETY: the descriptor is borrowed and so open, the name ends in a nul, and with a size of zero nothing is
+        // written.
+        let size = unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), std::ptr::null_mut(), 0) };
+        match size {
+            0.. => Ok(true),
+            _ => match Errno::last() {
+                // There is none, or none can be.
+                Errno::ENODATA | Errno::EOPNOTSUPP => Ok(false),
+                errno => Err(errno.into()),
+            },
+        }
     }
 
     fn subdirectories(&self, at: &OwnedFd, path: &CStr) -> io::Result<Vec<OsString>> {

@@ -60,6 +60,13 @@ impl Budget {
         self.take_below(self.all.limit.load(Relaxed) / 2)
     }
 
+    /// A permit for what cannot do without, be the limit reached or not.
+    pub(crate) fn take_needed(&self) -> Permit {
+        self.all.used.fetch_add(1, Relaxed);
+        self.used.fetch_add(1, Relaxed);
+        Permit { budget: self.clone() }
+    }
+
     fn take_below(&self, limit: usize) -> Option<Permit> {
         let fits = |used: usize| (used < limit).then_some(used + 1);
         self.all.used.fetch_update(Relaxed, Relaxed, fits).ok()?;

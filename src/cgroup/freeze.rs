@@ -9,7 +9,7 @@ use super::hierarchy::{Freezer, Hierarchy};
 use super::mounts::{self, MOUNTINFO};
 use super::proc::Proc;
 use super::step::Step;
-use super::tree::{Directories, Tree};
+use super::tree::{Control, Directories, Tree};
 use super::{v1, v2};
 use crate::machine::{Froze, ThawScope, Thawed};
 use crate::outcome::Act;
@@ -49,8 +49,19 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             kernel.metrics.freezes += 1;
-            let dir = directories.get(kernel.sys, &tree.identity)?;
-            let froze = if by_v1 { v1::freeze(kernel.sys, dir)? } else { v2::freeze(kernel.sys, dir)? };
+            let sys = kernel.sys;
+            let dir = directories.get(sys, &tree.identity)?;
+            let control = match &mut tree.frozen_by {
+                Some(control) => control,
+                none => none.insert(Control {
+                    file: if by_v1 { v1::open(sys, dir)? } else { v2::open(sys, dir)? },
+                    _permit: kernel.checks.budget.take_needed(),
+                }),
+            };
+            let froze = match by_v1 {
+                true => v1::freeze(sys, &control.file)?,
+                false => v2::freeze(sys, dir, &control.file)?,
+            };
             result = match (result, froze) {
                 (Froze::Freezing, _) | (_, Froze::Freezing) => Froze::Freezing,
                 _ => froze,
@@ -79,7 +90,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut refused = self.each(|kernel, tree, directories| {
             if is_wanted(tree) {
                 kernel.metrics.thaws += 1;
-                result = result.max(thaw_root(kernel.sys, tree, directories, scope)?);
+                result = result.max(thaw_root(kernel.sys, tree, directories)?);
             }
             Ok(())
         });
@@ -163,19 +174,19 @@ pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<Freezer> {
 /// Thaws the root of a tree, and with it what is frozen through it.
 fn thaw_root<S: Sys>(
     sys: &S,
-    tree: &Tree<S>,
+    tree: &mut Tree<S>,
     directories: &mut Directories<S>,
-    scope: ThawScope,
 ) -> Result<Thawed, Failed> {
     let root = Path::new("");
-    let dir = directories.get(sys, &tree.identity)?;
-    // Where all is thawed the root is most likely frozen, by us.
-    let by_us = scope == ThawScope::All;
-    if !tree.hierarchy.is_freezer() {
-        v2::thaw(sys, dir, root, by_us)?;
-        return Ok(Thawed::All);
-    }
-    let held = !v1::thaw(sys, dir, root, by_us)? && v1::held_from_above(sys, dir, root)?;
+    let is_v1 = tree.hierarchy.is_freezer();
+    let thawed = match &tree.frozen_by {
+        Some(Control { file, .. }) if is_v1 => v1::thaw_open(sys, file)?,
+        Some(Control { file, .. }) => v2::thaw_open(sys, file).map(|()| true)?,
+        None if is_v1 => v1::thaw(sys, directories.get(sys, &tree.identity)?, root)?,
+        None => v2::thaw(sys, directories.get(sys, &tree.identity)?, root).map(|()| true)?,
+    };
+    tree.frozen_by = None;
+    let held = !thawed && v1::held_from_above(sys, directories.get(sys, &tree.identity)?, root)?;
     Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
 }
 
@@ -185,8 +196,8 @@ fn thaw_below<S: Sys>(sys: &S, tree: &Tree<S>, directories: &mut Directories<S>)
     let mut refused = None;
     for relative in &below[1..] {
         let thawed = match tree.hierarchy.is_freezer() {
-            true => v1::thaw(sys, dir, relative, false).map(|_| ()),
-            false => v2::thaw(sys, dir, relative, false),
+            true => v1::thaw(sys, dir, relative).map(|_| ()),
+            false => v2::thaw(sys, dir, relative),
         };
         match thawed {
             // A descendant that is still frozen is frozen through the root or by another program. The next attempt

@@ -13,7 +13,7 @@
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
 //! - `identity`: the inode number of a target's directory, and how it is addressed;
-//! - `v1`, `v2`, `hierarchy`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
+//! - `v1`, `v2`, `systemd`, `hierarchy`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
 //!
 //! # Which kernel notifications wake a reap
 //!
@@ -52,6 +52,7 @@ mod resolve;
 pub(crate) mod signalled;
 mod step;
 mod survivors;
+mod systemd;
 mod target;
 mod tree;
 pub(crate) mod v1;

@@ -19,7 +19,7 @@ use super::signalled::Signalled;
 use super::step::Findings;
 use super::target::{CgroupKill, Progress, Target};
 use super::tree::{Directories, Tree, is_leaf};
-use super::v2;
+use super::{systemd, v2};
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, KillMethod, Place, Reaper};
 use crate::sys::{Kind, Open, Stat, Sys};
@@ -42,6 +42,7 @@ impl<S: Sys> Checks<S> {
             }
         }
         let v1_members = self.refuse_own(&trees, &mut directories)?;
+        let of_systemd = self.is_of_systemd(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
             missing,
@@ -53,6 +54,7 @@ impl<S: Sys> Checks<S> {
                 Place::Dir(_) => false,
                 Place::Named { options, .. } => options.kill_without_freezer,
             },
+            of_systemd,
             sparing: false,
             obstacle: None,
         };
@@ -91,6 +93,28 @@ impl<S: Sys> Checks<S> {
             }
         }
         Ok(whole.then_some(members))
+    }
+
+    /// Whether a directory is the cgroup of a unit of systemd.
+    fn is_of_systemd(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<bool, Refusal> {
+        for tree in trees {
+            let is_unit = directories
+                .get(&self.sys, &tree.identity)
+                .and_then(|dir| Ok(systemd::is_unit(&self.sys, dir, tree.path())?));
+            match is_unit {
+                Ok(false) => {}
+                Ok(true) => {
+                    log::info!("{}: left to systemd, once it is empty", tree.path().display());
+                    return Ok(true);
+                }
+                Err(failed) => {
+                    if let Some(cause) = self.cause(tree, failed) {
+                        return Err(Refusal::Io { path: tree.path().into(), source: cause.into_error() });
+                    }
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Why something failed in a directory that is there; `None` if it is gone.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::descriptor_budget::Permit;
 use super::errors::{Cause, Failed, Fate, is_gone};
 use super::file::below;
 use super::hierarchy::Hierarchy;
@@ -15,11 +16,20 @@ pub(crate) struct Tree<S: Sys> {
     pub(crate) hierarchy: Hierarchy<S>,
     /// What became of it, once it is gone.
     pub(crate) fate: Option<Fate>,
+    /// The file by which it was frozen by us, and is thawed. It is kept open because rights are checked when it is
+    /// opened, and so that neither a path nor a free descriptor is needed to thaw.
+    pub(crate) frozen_by: Option<Control<S>>,
+}
+
+/// An open `freezer.state` or `cgroup.freeze`.
+pub(crate) struct Control<S: Sys> {
+    pub(crate) file: S::Fd,
+    pub(crate) _permit: Permit,
 }
 
 impl<S: Sys> Tree<S> {
     pub(crate) fn new(identity: Identity<S>, hierarchy: Hierarchy<S>) -> Tree<S> {
-        Tree { identity, hierarchy, fate: None }
+        Tree { identity, hierarchy, fate: None, frozen_by: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -41,11 +51,12 @@ impl<S: Sys> Tree<S> {
             Failed::Because(cause) => return Err(cause),
         };
         self.fate = Some(fate);
+        self.frozen_by = None;
         self.let_go();
         Ok(())
     }
 
-    /// Closes what is open for it.
+    /// Closes what is open for it, but for what a thaw needs.
     pub(crate) fn let_go(&mut self) {
         self.identity.let_go();
         self.hierarchy.let_go();

@@ -31,15 +31,19 @@ fn parse(text: &[u8]) -> io::Result<State> {
     }
 }
 
+/// Opens the file by which the group is frozen and thawed.
+pub(crate) fn open<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<S::Fd> {
+    file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)
+}
+
 /// Freezes the group and everything below it, or reads how far that is.
-pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
-    let control = file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)?;
+pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<Froze> {
     // Written again each time: another party may have thawed it.
-    file::write_open(sys, &control, b"FROZEN")?;
+    file::write_open(sys, control, b"FROZEN")?;
     let mut buffer = [0; 256];
     for read in 0..READS {
         // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
-        match file::read_small(sys, &control, &mut buffer).and_then(parse) {
+        match file::read_small(sys, control, &mut buffer).and_then(parse) {
             Ok(State::Frozen) => return Ok(Froze::Frozen),
             Ok(_) if read + 1 < READS => std::thread::yield_now(),
             _ => break,
@@ -53,24 +57,25 @@ pub(crate) fn is_frozen<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<bool> {
     Ok(parse(&file::read(sys, root, Path::new(""), STATE)?)? == State::Frozen)
 }
 
-/// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it. One that is most
-/// likely `frozen` is written to at once.
-pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path, frozen: bool) -> io::Result<bool> {
-    let is_thawed =
-        |control: &S::Fd| Ok(parse(file::read_small(sys, control, &mut [0; 256])?)? == State::Thawed);
-    if frozen {
-        if let Ok(control) = file::open(sys, root, dir, STATE, Open::ReadWrite) {
-            file::write_open(sys, &control, b"THAWED")?;
-            return is_thawed(&control);
-        }
-    }
+/// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it.
+pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
     // Most are not frozen, and some not ours to write.
     let control = file::open(sys, root, dir, STATE, Open::Read)?;
-    if is_thawed(&control)? {
+    if is_thawed(sys, &control)? {
         return Ok(true);
     }
     file::write(sys, root, dir, STATE, b"THAWED")?;
-    is_thawed(&control)
+    is_thawed(sys, &control)
+}
+
+/// The same through an open file, without a read before.
+pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
+    file::write_open(sys, control, b"THAWED")?;
+    is_thawed(sys, control)
+}
+
+fn is_thawed<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
+    Ok(parse(file::read_small(sys, control, &mut [0; 256])?)? == State::Thawed)
 }
 
 /// Whether the directory is frozen through one above it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::errors::is_gone;
 use super::file;
 use crate::machine::Froze;
-use crate::sys::Sys;
+use crate::sys::{Open, Sys};
 
 pub(crate) const EVENTS: &CStr = c"cgroup.events";
 pub(crate) const KILL: &CStr = c"cgroup.kill";
@@ -47,9 +47,14 @@ pub(crate) fn kill<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> 
     file::write(sys, root, dir, KILL, b"1")
 }
 
+/// Opens the file by which the group is frozen and thawed.
+pub(crate) fn open<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<S::Fd> {
+    file::open(sys, root, Path::new(""), FREEZE, Open::Write)
+}
+
 /// Freezes the subtree, or reads how far that is.
-pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
-    file::write(sys, root, Path::new(""), FREEZE, b"1")?;
+pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd, control: &S::Fd) -> io::Result<Froze> {
+    file::write_open(sys, control, b"1")?;
     // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
     match events(sys, root) {
         Ok(Events { frozen: true, .. }) => Ok(Froze::Frozen),
@@ -57,23 +62,20 @@ pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Froze> {
     }
 }
 
-/// Undoes a freeze of one directory, not of those above or below. One that is most likely `frozen` is written to at
-/// once.
-pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path, frozen: bool) -> io::Result<()> {
-    let thawed = match frozen {
-        true => file::write(sys, root, dir, FREEZE, b"0"),
-        // Most are not frozen, and some not ours to write.
-        false => match file::read(sys, root, dir, FREEZE) {
-            Ok(text) if text.trim_ascii_end() == b"1" => file::write(sys, root, dir, FREEZE, b"0"),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        },
-    };
-    match thawed {
-        // A kernel before 5.2, or the directory was removed.
+/// Undoes a freeze of one directory, not of those above or below.
+pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+    match file::read(sys, root, dir, FREEZE) {
+        Ok(text) if text.trim_ascii_end() == b"1" => file::write(sys, root, dir, FREEZE, b"0"),
+        Ok(_) => Ok(()),
+        // A kernel before 5.2.
         Err(error) if is_gone(&error) => Ok(()),
-        result => result,
+        Err(error) => Err(error),
     }
+}
+
+/// The same through an open file, without a read before.
+pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
+    file::write_open(sys, control, b"0")
 }
 
 #[cfg(test)]

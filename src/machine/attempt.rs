@@ -51,6 +51,9 @@ impl Machine {
             self.pending = Pending::Kill;
             return Action::Yield;
         }
+        if attempt.reach == Reach::Unsafe && self.phase == Phase::Killing && self.freezer.is_now_needed() {
+            return self.wait(now);
+        }
         self.attempts = self.attempts.saturating_add(1);
         if attempt.reach == Reach::Unsafe && matches!(self.ladder, Ladder::Direct { .. }) {
             self.ladder = Ladder::FreezeFirst;
@@ -138,6 +141,9 @@ impl Machine {
             }
             // At the end there is no time to wait for it.
             (Froze::Freezing, Phase::Grace { .. } | Phase::Killing | Phase::Expired { .. }) if !timed_out => {
+                if matches!(self.phase, Phase::Killing) && self.freezer.is_stalled(now) {
+                    return Action::Kill(self.kill_by());
+                }
                 self.freezer.freezing(now);
                 self.wait(now)
             }
@@ -195,7 +201,8 @@ impl Machine {
             }
             let Some(since) = failing_since else { return Action::Finish(end) };
             if refused || now.saturating_since(since) >= LAST_THAW {
-                return Action::Finish(end);
+                // A target that is left frozen is not reaped.
+                return Action::Finish(if let End::Done(_) = end { End::Denied } else { end });
             }
             return self.wait(now);
         }

@@ -8,13 +8,18 @@ use crate::time::{Instant, Span};
 const FIRST_PROBE: Span = Span::from_millis(1);
 const LAST_PROBE: Span = Span::from_millis(100);
 
+/// After this time a freeze under way counts as stalled. A thread that waits for a frozen one in the kernel, as in
+/// execve(2) of a process with threads (`de_thread`), does not freeze, but SIGKILL ends that wait.
+const STALLED: Span = Span::from_millis(50);
+
 /// A freeze of ours. Freezes of other parties are not counted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freezer {
     /// Nothing is frozen by us.
     Thawed,
-    /// The freeze was begun, and is not complete. `probe`: the time to the next check of it.
-    Freezing { since: Instant, probe: Span },
+    /// The freeze was begun, and is not complete. `probe`: the time to the next check of it. `needed`: the members can't
+    /// be signalled safely before it is.
+    Freezing { since: Instant, probe: Span, needed: bool },
     /// Every member is frozen.
     Frozen,
     /// The freeze is not needed any more and must be undone. `failing_since`: when the first thaw failed.
@@ -53,11 +58,27 @@ impl Freezer {
     /// The freeze is not complete yet.
     pub(super) fn freezing(&mut self, now: Instant) {
         *self = match *self {
-            Freezer::Freezing { since, probe } => {
-                Freezer::Freezing { since, probe: probe.saturating_mul(2).min(LAST_PROBE) }
+            Freezer::Freezing { since, probe, needed } => {
+                Freezer::Freezing { since, probe: probe.saturating_mul(2).min(LAST_PROBE), needed }
             }
-            _ => Freezer::Freezing { since: now, probe: FIRST_PROBE },
+            _ => Freezer::Freezing { since: now, probe: FIRST_PROBE, needed: false },
         };
+    }
+
+    /// Whether the freeze under way is stalled, and not needed.
+    pub(super) fn is_stalled(self, now: Instant) -> bool {
+        match self {
+            Freezer::Freezing { since, needed, .. } => !needed && now.saturating_since(since) >= STALLED,
+            _ => false,
+        }
+    }
+
+    /// Notes that a freeze under way is needed. Returns whether there is one that was not known to be.
+    pub(super) fn is_now_needed(&mut self) -> bool {
+        match self {
+            Freezer::Freezing { needed, .. } => !std::mem::replace(needed, true),
+            _ => false,
+        }
     }
 
     /// The freeze has done its work, or is given up.
@@ -82,7 +103,7 @@ impl Freezer {
     /// is checked at the next attempt.
     pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
         match self {
-            Freezer::Freezing { since, probe } => {
+            Freezer::Freezing { since, probe, .. } => {
                 let end = since.saturating_add(timeout);
                 (now < end).then(|| now.saturating_add(probe).min(end))
             }

@@ -30,8 +30,9 @@
 //!    signalled too. `cgroup.kill` sends SIGKILL to the leader of each process. If the leader has exited, no other
 //!    thread is woken (`__cgroup_kill`, `complete_signal`).
 //! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise,
-//!    or when the caller chose it: freeze, signal, thaw. If a freeze does not complete within `freeze_timeout`, the
-//!    members are signalled as they are, and the target is thawed. The next attempt freezes it again.
+//!    or when the caller chose it: freeze, signal, thaw. If a freeze stalls, the members are signalled as they are where
+//!    that is safe, else when it has lasted for `freeze_timeout`, and the target is thawed. The next attempt freezes it
+//!    again.
 //! 3. [`Ladder::DirectOnly`], for targets that cannot be frozen.
 //!
 //! A new way to kill is a variant of `KillMethod` and `UsedMethod` (what the caller chooses and is told), of [`KillBy`]

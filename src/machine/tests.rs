@@ -238,9 +238,12 @@ fn a_freezer_attempt_freezes_kills_and_thaws_in_one_chain() {
 fn a_freeze_that_times_out_is_killed_thawed_and_tried_again() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS));
     rig.freeze = Froze::Freezing;
+    // Without pidfds it is not safe to signal members that are not frozen.
+    rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
     rig.run(99 * MS);
-    assert_eq!(rig.kills(), []);
+    assert_eq!(rig.kills().len(), 1, "tried once, when the freeze had stalled");
     assert!(rig.machine.has_frozen());
+    rig.done.clear();
     rig.run(100 * MS);
     assert_eq!(rig.kills(), [100]);
     let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
@@ -252,6 +255,17 @@ fn a_freeze_that_times_out_is_killed_thawed_and_tried_again() {
     rig.now = 1000 * MS;
     rig.wake(TICK).unwrap();
     assert_eq!(rig.kills().last(), Some(&1000));
+}
+
+/// A member that execs, or is uninterruptible, keeps a freeze from completing.
+#[test]
+fn members_are_signalled_when_a_freeze_stalls() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    rig.freeze = Froze::Freezing;
+    rig.run(300 * MS);
+    let thaws = rig.times(|action| *action == Action::Thaw(ThawScope::All));
+    assert!((50..100).contains(&rig.kills()[0]), "{:?}", rig.kills());
+    assert_eq!(thaws[..2], rig.kills()[..2], "and it is thawed, and frozen again");
 }
 
 #[test]

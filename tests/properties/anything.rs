@@ -413,6 +413,10 @@ impl Sys for Rc<Anything> {
         })
     }
 
+    fn has_attribute(&self, _: &File, _: &CStr) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn subdirectories(&self, _: &File, _: &CStr) -> io::Result<Vec<OsString>> {
         self.answer(libc::ENOENT)?;
         let name = |_| OsString::from_vec(vec![b'a' + self.draw() % 26]);

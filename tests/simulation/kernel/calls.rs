@@ -250,6 +250,10 @@ impl Sys for Sim {
         })
     }
 
+    fn has_attribute(&self, _: &Fd, _: &CStr) -> io::Result<bool> {
+        Ok(false)
+    }
+
     fn subdirectories(&self, at: &Fd, path: &CStr) -> io::Result<Vec<OsString>> {
         let path = path.to_str().map_err(|_| errno(libc::ENOENT))?;
         let mut world = self.0.borrow_mut();

@@ -1,0 +1,26 @@
+//! Cgroups that belong to a unit of systemd.
+//!
+//! systemd notices that a unit is over when its cgroup is empty. systemd 252 misses that where the cgroup is removed
+//! before it has handled the notification, and the unit stays active for ever. systemd removes the cgroup itself.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::sys::{Open, Sys};
+
+/// The kinds of units that have cgroups, systemd.unit(5).
+const UNITS: [&[u8]; 6] = [b"scope", b"service", b"slice", b"mount", b"socket", b"swap"];
+
+/// Whether a directory is the cgroup of a unit: it has the name of one, and the attribute that systemd gives it
+/// (`user.invocation_id`, or `trusted.invocation_id` where the kernel has no user attributes on cgroups).
+pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<bool> {
+    if !UNITS.contains(&path.extension().map_or(&b""[..], OsStr::as_bytes)) {
+        return Ok(false);
+    }
+    // Not through O_PATH: fgetxattr(2) refuses that.
+    let dir = sys.open(Some(dir), c".", Open::Read)?;
+    Ok(sys.has_attribute(&dir, c"user.invocation_id")?
+        || sys.has_attribute(&dir, c"trusted.invocation_id")?)
+}
