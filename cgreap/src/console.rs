@@ -9,9 +9,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Writes an error message to stderr.
 pub fn complain(message: &str) {
-    let mut stderr = io::stderr();
     // A failure has no place where it could be reported.
-    let _ = stderr.write_all(format!("cgreap: {}\n", printable(message)).as_bytes());
+    let _ = io::stderr().write_all(error_line(message).as_bytes());
+}
+
+/// Writes as much of an error message to stderr as does not block.
+pub fn complain_at_once(message: &str) {
+    let mut stderr = Output::to(io::stderr());
+    stderr.push(error_line(message));
+    stderr.write();
+}
+
+fn error_line(message: &str) -> String {
+    format!("cgreap: {}\n", printable(message))
 }
 
 /// Writes to stdout.

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use crate::args::ReapArgs;
-use crate::console::complain;
+use crate::console::{complain, complain_at_once};
 use crate::duration::human;
 use crate::report::{Report, Summary};
 use crate::status::NOT_REAPED;
@@ -37,7 +37,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
     }
     let summary = format!("{reaped} of {total} reaped in {}", human(since.elapsed()));
     if let Some(signal) = interrupt.signal() {
-        complain(&format!("{}: {summary}", interrupt::describe(signal)));
+        complain_at_once(&format!("{}: {summary}", interrupt::describe(signal)));
         return status::interrupted_by(signal);
     }
     // In place of the progress bar, which has been removed.

@@ -578,7 +578,9 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     unsafe {
         let opened = libc::openpty(&raw mut master, &raw mut slave, none, none.cast(), none.cast());
         assert_eq!(opened, 0, "openpty: {}", std::io::Error::last_os_error());
-        (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
+        let (master, slave) = (OwnedFd::from_raw_fd(master), OwnedFd::from_raw_fd(slave));
+        // A child does not inherit the copies, so that the terminal hangs up when the test ends.
+        (master.try_clone().expect("dup"), slave.try_clone().expect("dup"))
     }
 }
 
@@ -611,6 +613,21 @@ fn a_terminal_that_is_not_read_does_not_hold_up_the_reaping() {
         assert_eq!(text.matches(": removed (").count(), 1);
         assert_eq!(text.contains("[====="), term == "xterm");
     }
+}
+
+#[test]
+fn a_terminal_that_is_never_read_does_not_outlast_a_signal() {
+    let (master, slave) = terminal();
+    let refused = std::env::temp_dir();
+    let mut command = command(std::iter::repeat_n(&refused, 2000));
+    command.env("TERM", "dumb").stdout(Stdio::piped()).stderr(slave);
+    let child = command.spawn().expect("spawn");
+    await_watch(&child, libc::SIGTERM);
+    thread::sleep(Duration::from_millis(100));
+    signal(&child, libc::SIGTERM);
+    let run = finish(child);
+    assert_eq!(run.status, Some(143), "{run:?}");
+    drop(master);
 }
 
 /// As in the fork storm of its own group that it is to end.
