@@ -149,10 +149,8 @@ fn read_populated<S: Sys>(
                     // Read, then watch: kernfs counts changes and remembers the count at the read, so one in between
                     // is notified as soon as the watch stands.
                     let events = v2::parse(file::read_small(sys, &file, &mut buffer)?)?;
-                    if events.populated {
-                        if kernel.watch(&file, Notice::Events) {
-                            *watch = Watch::On { empty: false, file, _permit: permit };
-                        }
+                    if events.populated && kernel.watch(&file, Notice::Events) {
+                        *watch = Watch::On { empty: false, file, _permit: permit };
                     }
                     events
                 }

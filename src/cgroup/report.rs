@@ -1,9 +1,11 @@
 //! The error of a reap that failed.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::errors::{Call, Fate, Meaning, Obstacle, meaning};
 use super::external_freeze;
+use super::file::below;
 use super::mounts;
 use super::proc::Proc;
 use super::step::Step;
@@ -22,12 +24,17 @@ impl<S: Sys> Step<'_, '_, S> {
         let path = self.path().to_path_buf();
         let sys = self.kernel.sys;
         match end {
-            End::TimedOut => ReapError::TimedOut {
-                path,
-                survivors: self.survivors(),
-                source: obstacle.map(|obstacle| self.in_the_way(*obstacle)),
-                effort,
-            },
+            End::TimedOut => {
+                let is_busy = |obstacle: &Obstacle| obstacle.act == Act::Remove && obstacle.cause.is_busy();
+                ReapError::TimedOut {
+                    path,
+                    survivors: self.survivors(),
+                    in_the_way: obstacle.as_deref().is_some_and(is_busy).then(|| self.in_the_way()).flatten(),
+                    act: obstacle.as_ref().map(|obstacle| obstacle.act),
+                    source: obstacle.map(|obstacle| obstacle.cause.into_error()),
+                    effort,
+                }
+            }
             End::Replaced => {
                 let replaced = self.target.trees.iter().find(|tree| tree.fate == Some(Fate::Replaced));
                 let path = replaced.map_or(path, |tree| tree.path().to_path_buf());
@@ -57,39 +64,20 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// The error that stands in the way at a deadline. What is in use is named.
-    fn in_the_way(&mut self, Obstacle { act, path, cause }: Obstacle) -> io::Error {
-        if act != Act::Remove || !cause.is_busy() {
-            return cause.into_error();
-        }
-        let user = self.user_of_directory();
-        let error = cause.into_error();
-        let text = match user {
-            Some(user) => format!("{}: {act}: {error}: {user}", path.display()),
-            None => format!("{}: {act}: {error}", path.display()),
-        };
-        io::Error::new(io::ErrorKind::ResourceBusy, text)
-    }
-
     /// What keeps an empty directory from being removed, as far as that can be seen: a mount, or a cgroup in it.
-    fn user_of_directory(&mut self) -> Option<String> {
+    fn in_the_way(&mut self) -> Option<PathBuf> {
         let mut found = None;
         self.each(|kernel, tree, directories| {
             let sys = kernel.sys;
-            let covers = tree.identity.is_covered(sys);
-            if covers {
-                found = Some(format!("something is mounted on {}", tree.path().display()));
+            if tree.identity.is_covered(sys) {
+                found = Some(tree.path().to_path_buf());
             }
-            let (root, below) = directories.subtree(sys, &tree.identity)?;
-            for dir in below {
-                for name in super::file::below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
-                    let path = dir.join(name);
-                    let stat = super::file::below(sys, root, &path, |at, path| sys.stat(Some(at), path))?;
-                    let whole = tree.path().join(&path);
-                    found = found.take().or(Some(match stat.mount_root {
-                        Some(true) => format!("something is mounted on {}", whole.display()),
-                        _ => format!("the cgroup {} is in it", whole.display()),
-                    }));
+            // Those of `subtree` were found at the last removal. What is mounted on a directory is not among them.
+            let (root, subtree) = directories.subtree(sys, &tree.identity)?;
+            for dir in subtree {
+                for name in below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
+                    let child = tree.path().join(dir).join(name);
+                    found.get_or_insert(child);
                 }
             }
             Ok(())

@@ -27,9 +27,12 @@ pub enum ReapError {
         path: PathBuf,
         /// The members that are left and alive, as far as /proc describes them; at most 64. Zombies are none.
         survivors: Vec<Survivor>,
-        /// What stands in the way at the end, if an error does. Where every process is dead it says so, and names what
-        /// keeps the directory from being removed.
+        /// What stands in the way at the end, if an error does.
         source: Option<io::Error>,
+        /// What `source` keeps from being done. [`Act::Remove`] means that every process is dead.
+        act: Option<Act>,
+        /// The mount point, or the cgroup in the target, that keeps its directory from being removed, if one is seen.
+        in_the_way: Option<PathBuf>,
         /// What was done until then.
         effort: Effort,
     },
@@ -89,10 +92,18 @@ pub enum ReapError {
 impl fmt::Display for ReapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReapError::TimedOut { path, survivors, source, .. } => {
+            ReapError::TimedOut { path, survivors, source, act, in_the_way, .. } => {
                 write!(f, "{}: not reaped in time", path.display())?;
-                if let Some(source) = source {
-                    write!(f, " ({source})")?;
+                match (source, act) {
+                    (Some(source), Some(Act::Remove)) => write!(f, " ({}: {source}", Act::Remove)?,
+                    (Some(source), _) => write!(f, " ({source}")?,
+                    (None, _) => {}
+                }
+                if let Some(in_the_way) = in_the_way {
+                    write!(f, ", {} is in the way", in_the_way.display())?;
+                }
+                if source.is_some() {
+                    f.write_str(")")?;
                 }
                 for (i, survivor) in survivors.iter().enumerate() {
                     write!(f, "{}{survivor}", if i == 0 { ": " } else { ", " })?;
@@ -184,10 +195,12 @@ impl fmt::Display for Act {
 impl Clone for ReapError {
     fn clone(&self) -> ReapError {
         match self {
-            ReapError::TimedOut { path, survivors, source, effort } => ReapError::TimedOut {
+            ReapError::TimedOut { path, survivors, source, act, in_the_way, effort } => ReapError::TimedOut {
                 path: path.clone(),
                 survivors: survivors.clone(),
                 source: source.as_ref().map(clone_io),
+                act: *act,
+                in_the_way: in_the_way.clone(),
                 effort: *effort,
             },
             ReapError::Replaced { path, effort } => {
