@@ -18,6 +18,8 @@ pub(crate) enum Call {
     PidfdOpen,
     /// pidfd_send_signal(2) and kill(2).
     Signal,
+    /// pidfd_send_signal(2) to the caller itself.
+    PidfdSignal,
 }
 
 /// What an error says about the object of a call.
@@ -55,7 +57,7 @@ pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
         (Call::PidfdOpen, libc::EINVAL | libc::ENOENT) => Meaning::Gone,
 
         // No such call, or a seccomp filter that does not let it through.
-        (Call::PidfdOpen, libc::ENOSYS | libc::EPERM) => Meaning::Unsupported,
+        (Call::PidfdOpen | Call::PidfdSignal, libc::ENOSYS | libc::EPERM) => Meaning::Unsupported,
         // Not for a threaded cgroup (`cgroup_kill_write`, `cgroup_procs_start`).
         (Call::Cgroup, libc::EOPNOTSUPP) => Meaning::Unsupported,
 

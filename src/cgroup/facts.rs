@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZeroU64;
 
+use super::errors::{Call, Meaning, meaning};
 use super::identity::Parents;
 use crate::sys::Sys;
 
@@ -18,6 +19,8 @@ pub(crate) struct Facts<S: Sys> {
     pub(crate) exiting_not_listed: bool,
     /// Whether pidfds have inode numbers of their own; unknown before the first.
     pidfds_have_numbers: Option<bool>,
+    /// Whether pidfd_send_signal(2) works; unknown before it was refused for the first time.
+    pidfds_take_signals: Option<bool>,
     pub(crate) parents: Parents<S>,
 }
 
@@ -26,8 +29,30 @@ impl<S: Sys> Facts<S> {
         Facts {
             exiting_not_listed: sys.release() >= EXITING_NOT_LISTED,
             pidfds_have_numbers: None,
+            pidfds_take_signals: None,
             parents: Parents::new(),
         }
+    }
+
+    /// Whether pidfd_send_signal(2) is known not to work.
+    pub(crate) fn lacks_pidfd_signals(&self) -> bool {
+        self.pidfds_take_signals == Some(false)
+    }
+
+    /// Finds out whether pidfd_send_signal(2) works, after it was refused: by no signal at all to the caller, which may
+    /// signal itself. A seccomp filter can refuse this call alone.
+    pub(crate) fn try_pidfd_signals(&mut self, sys: &S) {
+        if self.pidfds_take_signals.is_some() {
+            return;
+        }
+        let Ok(own) = sys.pidfd_open(sys.caller().0) else { return };
+        self.pidfds_take_signals = match sys.pidfd_send_signal(&own, 0) {
+            Ok(()) => Some(true),
+            Err(error) => match meaning(Call::PidfdSignal, &error) {
+                Meaning::Unsupported => Some(false),
+                _ => None,
+            },
+        };
     }
 
     /// The inode number of a pidfd, where it is the process's own.

@@ -269,6 +269,9 @@ impl<S: Sys> Step<'_, '_, S> {
             self.target.signalled.send(self.kernel, signal, opened, &after, tally, &mut self.target.obstacle);
         match sent {
             Ok(()) => Ok(unfinished),
+            Err(_) if self.kernel.facts.lacks_pidfd_signals() => {
+                self.signal_unverified(signal, members, tally).map(|()| None)
+            }
             Err(error) => Err((path(self), error.into())),
         }
     }

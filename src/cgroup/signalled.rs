@@ -290,6 +290,9 @@ impl<S: Sys> Signalled<S> {
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<Pidfds<S>> {
+        if kernel.facts.lacks_pidfd_signals() {
+            return Ok(Pidfds::Unsupported);
+        }
         let (own, _) = kernel.sys.caller();
         let mut tried = Vec::with_capacity(before.pids.len().min(SIGNALS));
         let mut pidfds = Vec::with_capacity(before.pids.len().min(SIGNALS));
@@ -395,6 +398,14 @@ impl<S: Sys> Signalled<S> {
         if sent.is_ok() && signal != Signal::KILL {
             // A stopped process acts on a signal only once it is continued.
             let _ = kernel.sys.pidfd_send_signal(fd, libc::SIGCONT);
+        }
+        if let Err(error) = &sent {
+            if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) {
+                kernel.facts.try_pidfd_signals(kernel.sys);
+                if kernel.facts.lacks_pidfd_signals() {
+                    return sent.map(|()| true);
+                }
+            }
         }
         let process = Process { pid, number, signal: Some(signal) };
         self.note(kernel, process, sent, UsedMethod::Pidfd, tally, obstacle)

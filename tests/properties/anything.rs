@@ -434,7 +434,8 @@ impl Sys for Rc<Anything> {
     }
 
     fn pidfd_open(&self, pid: Pid) -> io::Result<File> {
-        assert!(self.named.borrow().contains_key(&pid), "{pid} opened, which no file named");
+        let named = pid.get() == CALLER || self.named.borrow().contains_key(&pid);
+        assert!(named, "{pid} opened, which no file named");
         Facility::Pidfds.check(&self.absent)?;
         self.not_threaded()?;
         self.answer(libc::ESRCH)?;
@@ -472,6 +473,9 @@ impl Sys for Rc<Anything> {
 
     fn pidfd_send_signal(&self, fd: &File, signal: i32) -> io::Result<()> {
         let What::Pidfd { pid, at } = fd.what else { panic!("a signal sent to a file") };
+        if signal == 0 {
+            return self.answer(libc::ESRCH);
+        }
         assert_ne!(pid.get(), CALLER, "the caller is signalled");
         assert!(self.named.borrow()[&pid] > at, "{pid} is signalled, not listed since it was opened");
         assert!([libc::SIGKILL, libc::SIGTERM, libc::SIGCONT].contains(&signal));

@@ -343,6 +343,9 @@ impl Sys for Sim {
         let Object::Pidfd(ino) = pidfd.object else { return Err(errno(libc::EBADF)) };
         let mut world = self.0.borrow_mut();
         world.enter("pidfd_send_signal", &[])?;
+        if signal == 0 {
+            return Ok(());
+        }
         world.signal(ino, signal, "pidfd_send_signal")
     }
 
