@@ -215,7 +215,10 @@ impl<S: Sys> Entries<S> {
                 Action::Kill(by) => Input::Killed(step.kill(by)),
                 Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
                 Action::Freeze => Input::Froze(step.freeze()),
-                Action::Thaw(scope) => Input::Thawed(step.thaw(scope)),
+                Action::Thaw(scope) => {
+                    let thawed = step.thaw(scope);
+                    Input::Thawed { thawed, ours_left: step.is_frozen_by_us() }
+                }
                 Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
                 Action::Remove => Input::Removed(step.remove()),
                 Action::Yield => {

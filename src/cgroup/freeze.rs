@@ -18,10 +18,8 @@ use crate::sys::Sys;
 impl<S: Sys> Step<'_, '_, S> {
     /// Freezes the target, by the v1 freezer if it has one, or reads how far that is.
     pub(crate) fn freeze(&mut self) -> Froze {
-        // After an error that may pass, the timeout of the freeze bounds the tries.
         if let Some(refused) = self.find_freezer() {
-            self.obstacle(Act::Freeze, refused);
-            return Froze::Freezing;
+            return self.freeze_refused(refused);
         }
         // The list has the caller's process if any of its threads is in the target.
         let sys = self.kernel.sys;
@@ -36,10 +34,8 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(true) => Some((self.path().to_path_buf(), Cause::CallerInside)),
             Err(refused) => Some(refused),
         };
-        if let Some((path, cause)) = refused {
-            let denied = cause.is_denied();
-            self.obstacle(Act::Freeze, (path, cause));
-            return if denied { Froze::Unavailable } else { Froze::Freezing };
+        if let Some(refused) = refused {
+            return self.freeze_refused(refused);
         }
         let by_v1 = self.target.has_freezer();
         let mut result = Froze::Unavailable;
@@ -51,29 +47,53 @@ impl<S: Sys> Step<'_, '_, S> {
             kernel.metrics.freezes += 1;
             let sys = kernel.sys;
             let dir = directories.get(sys, &tree.identity)?;
-            let control = match &mut tree.frozen_by {
+            let control = match tree.frozen_by.take() {
                 Some(control) => control,
-                none => none.insert(Control {
+                None => Control {
                     file: if by_v1 { v1::open(sys, dir)? } else { v2::open(sys, dir)? },
+                    is_used: false,
                     _permit: kernel.checks.budget.take_needed(),
-                }),
+                },
             };
+            let control = tree.frozen_by.insert(control);
             let froze = match by_v1 {
-                true => v1::freeze(sys, &control.file)?,
-                false => v2::freeze(sys, dir, &control.file)?,
+                true => v1::freeze(sys, &control.file),
+                false => v2::freeze(sys, dir, &control.file),
             };
+            if froze.is_err() && !control.is_used {
+                tree.frozen_by = None;
+            } else {
+                control.is_used = true;
+            }
+            let froze = froze?;
             result = match (result, froze) {
                 (Froze::Freezing, _) | (_, Froze::Freezing) => Froze::Freezing,
                 _ => froze,
             };
             Ok(())
         });
-        let Some((path, cause)) = refused else { return result };
+        match refused {
+            Some(refused) => self.freeze_refused(refused),
+            None => result,
+        }
+    }
+
+    fn freeze_refused(&mut self, (path, cause): Refused) -> Froze {
         let missing = matches!(&cause, Cause::Error(error) if is_gone(error));
         let unavailable = missing || cause.is_denied();
         log::debug!("cannot freeze {}: {cause:?}", path.display());
         self.obstacle(Act::Freeze, (path, cause));
-        if unavailable { Froze::Unavailable } else { Froze::Freezing }
+        match unavailable {
+            true => Froze::Unavailable,
+            // Of several directories some may be frozen.
+            false if self.is_frozen_by_us() => Froze::Freezing,
+            false => Froze::Failed,
+        }
+    }
+
+    /// Whether a freeze of ours is to be undone.
+    pub(crate) fn is_frozen_by_us(&self) -> bool {
+        self.target.trees.iter().any(|tree| tree.frozen_by.is_some())
     }
 
     /// Thaws what is frozen inside the target.

@@ -30,8 +30,8 @@ pub(crate) enum Input {
     Froze(Froze),
     /// Answer to [`Action::ThawExternal`].
     ThawedExternal(Thawed),
-    /// Answer to [`Action::Thaw`].
-    Thawed(Thawed),
+    /// Answer to [`Action::Thaw`]. `ours_left`: what we froze is frozen still.
+    Thawed { thawed: Thawed, ours_left: bool },
     /// Answer to [`Action::Remove`].
     Removed(Removed),
 }
@@ -216,6 +216,8 @@ pub(crate) enum Froze {
     Freezing,
     /// The target has no freezer, or may not be frozen.
     Unavailable,
+    /// A passing error: nothing is frozen by us.
+    Failed,
 }
 
 /// What a thaw came to. Of several directories the greatest counts.

@@ -18,9 +18,12 @@ const EXTERNAL_EVERY: u32 = 4;
 const LAST_THAW: Span = Span::from_millis(10_000);
 
 impl Machine {
-    /// Begins an attempt to kill.
+    /// Begins an attempt to kill. As long as a freeze cannot be undone, none is begun.
     pub(super) fn attempt(&self) -> Action {
-        if self.ladder == Ladder::FreezeFirst { Action::Freeze } else { Action::Kill(self.kill_by()) }
+        match self.ladder {
+            Ladder::FreezeFirst if self.freezer == Freezer::Thawed => Action::Freeze,
+            _ => Action::Kill(self.kill_by()),
+        }
     }
 
     /// How SIGKILL is sent now.
@@ -57,7 +60,9 @@ impl Machine {
         self.attempts = self.attempts.saturating_add(1);
         if attempt.reach == Reach::Unsafe && matches!(self.ladder, Ladder::Direct { .. }) {
             self.ladder = Ladder::FreezeFirst;
-            return Action::Freeze;
+            if !self.freezer.is_ours() {
+                return Action::Freeze;
+            }
         }
         let refused = match attempt.reach {
             Reach::Denied => self.failed(Act::Kill, now, true),
@@ -126,8 +131,10 @@ impl Machine {
         // A freeze that is only now begun has its time as well, be that none.
         let since = self.freezer.freezing_since().unwrap_or(now);
         let timed_out = now.saturating_since(since) >= self.freeze_timeout;
-        if froze != Froze::Unavailable {
-            self.succeeded(Act::Freeze);
+        match froze {
+            Froze::Frozen | Froze::Freezing => self.succeeded(Act::Freeze),
+            Froze::Unavailable => {}
+            Froze::Failed => return self.on_freeze_failed(now),
         }
         match (froze, self.phase) {
             (Froze::Frozen, phase) => {
@@ -160,6 +167,7 @@ impl Machine {
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 Action::Thaw(ThawScope::All)
             }
+            (Froze::Failed, _) => self.wait(now),
             (Froze::Unavailable, _) => {
                 self.freezer.release();
                 if self.method == KillMethod::Auto {
@@ -174,24 +182,40 @@ impl Machine {
         }
     }
 
+    /// Nothing was frozen, by an error that may pass.
+    fn on_freeze_failed(&mut self, now: Instant) -> Action {
+        self.failed(Act::Freeze, now, false);
+        let lasted = self.retry.map_or(Span::from_millis(0), |retry| retry.lasted(now));
+        match self.phase {
+            Phase::Killing if lasted < self.freeze_timeout => self.wait(now),
+            Phase::Grace { .. } => self.wait(now),
+            _ => Action::Kill(self.kill_by()),
+        }
+    }
+
     pub(super) fn on_thawed_external(&mut self, thawed: Thawed) -> Action {
         self.pending = Pending::ThawAfterExternal(thawed);
         self.thaw_for_sigkill()
     }
 
-    pub(super) fn on_thawed(&mut self, now: Instant, thawed: Thawed) -> Action {
+    pub(super) fn on_thawed(&mut self, now: Instant, thawed: Thawed, ours_left: bool) -> Action {
         let pending = self.take_pending();
-        let ours = self.freezer.is_ours();
         let has_failed = matches!(self.freezer, Freezer::ThawDue { failing_since: Some(_) });
-        let (failing_since, refused) = match thawed {
-            Thawed::All | Thawed::HeldFromOutside => {
+        let failing_since = match ours_left {
+            true => self.freezer.thaw_failed(now),
+            false => {
                 self.freezer = Freezer::Thawed;
-                self.succeeded(Act::Thaw);
-                (None, false)
+                None
             }
-            Thawed::Denied if !ours => (None, false),
-            Thawed::Denied => (self.freezer.thaw_failed(now), self.failed(Act::Thaw, now, true)),
-            Thawed::Failed => (self.freezer.thaw_failed(now), self.failed(Act::Thaw, now, false)),
+        };
+        let refused = match thawed {
+            Thawed::All | Thawed::HeldFromOutside => {
+                self.succeeded(Act::Thaw);
+                false
+            }
+            // What other parties froze may stay so for `freeze_timeout`.
+            Thawed::Denied => ours_left && self.failed(Act::Thaw, now, true),
+            Thawed::Failed => self.failed(Act::Thaw, now, false),
         };
         if let Phase::Ending(end) = self.phase {
             if let (None, true, End::Done(_)) = (failing_since, has_failed, end) {
@@ -225,7 +249,7 @@ impl Machine {
                 return self.wait(now);
             }
             Thawed::Failed => return self.wait(now),
-            Thawed::Denied if ours => return self.wait(now),
+            Thawed::Denied if ours_left => return self.wait(now),
             Thawed::HeldFromOutside => End::FrozenByAncestor,
             Thawed::Denied => End::Denied,
         };

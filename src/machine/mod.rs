@@ -190,7 +190,7 @@ impl Machine {
             Input::Signalled(attempt) => self.on_signalled(now, attempt),
             Input::Froze(froze) => self.on_froze(now, froze),
             Input::ThawedExternal(thawed) => self.on_thawed_external(thawed),
-            Input::Thawed(thawed) => self.on_thawed(now, thawed),
+            Input::Thawed { thawed, ours_left } => self.on_thawed(now, thawed, ours_left),
             Input::Removed(removed) => self.on_removed(now, removed),
         }
     }

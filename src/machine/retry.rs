@@ -34,7 +34,8 @@ impl Retry {
     pub(super) fn after(before: Option<Retry>, act: Act, now: Instant, refused: bool) -> Retry {
         let mut retry = match before {
             Some(before) if before.act == act => before,
-            _ => Retry { act, since: now, at: now, doubled: 0, refusals: 0 },
+            Some(before) => Retry { act, since: now, refusals: 0, ..before },
+            None => Retry { act, since: now, at: now, doubled: 0, refusals: 0 },
         };
         // A notification may have prompted it before its time.
         if now >= retry.at {
@@ -49,6 +50,11 @@ impl Retry {
     /// The same, to be tried again now.
     pub(super) fn at_once(self, now: Instant) -> Retry {
         Retry { at: self.at.min(now), ..self }
+    }
+
+    /// How long it has failed.
+    pub(super) fn lasted(self, now: Instant) -> Span {
+        now.saturating_since(self.since)
     }
 
     /// What failed.

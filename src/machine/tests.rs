@@ -71,7 +71,10 @@ impl Rig {
                 Action::Kill(_) => Input::Killed(self.kill),
                 Action::Signal(..) => Input::Signalled(self.kill),
                 Action::Freeze => Input::Froze(self.freeze),
-                Action::Thaw(_) => Input::Thawed(self.thaw),
+                Action::Thaw(_) => {
+                    let fails = matches!(self.thaw, Thawed::Denied | Thawed::Failed);
+                    Input::Thawed { thawed: self.thaw, ours_left: fails && self.machine.has_frozen() }
+                }
                 Action::ThawExternal => Input::ThawedExternal(self.external),
                 Action::Remove => Input::Removed(self.removal),
                 Action::Wait(until) => return Ok(until.since_start()),

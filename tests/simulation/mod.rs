@@ -6,6 +6,7 @@
 //! of that seed, with its log, and both together that many from that seed on.
 
 mod agree;
+mod judge;
 mod kernel;
 mod others;
 mod scenes;
@@ -22,7 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use self::kernel::{
-    CPU, FREEZER, Features, FrozenBy, GroupId, Life, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
+    CPU, FREEZER, Features, FrozenBy, GroupId, MOUNTS, Nature, ROOTS, SELF, Sim, Target, V2, World,
 };
 use self::others::{some_nature, some_time};
 use crate::cgroup::Notice;
@@ -30,7 +31,7 @@ use crate::cgroup::{Budget, Checks, Findings};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
-use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
+use crate::outcome::{ReapError, Refusal};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
 
@@ -41,6 +42,10 @@ const HISTORIES: u64 = 2000;
 
 /// System calls that one step of a reap may make in these small worlds.
 const CALLS: u64 = 4000;
+
+/// Descriptors that reaps share: two tell of the caller's own cgroups, and each hierarchy has one of its mount and one of
+/// a parent.
+const SHARED: usize = 2 + 2 * MOUNTS.len();
 
 /// Turns that may follow one another without time passing.
 const TURNS: usize = 300;
@@ -107,6 +112,8 @@ struct History {
     quiet: bool,
     /// There are descriptors for all.
     roomy: bool,
+    /// So many descriptors, to the end.
+    tight: Option<usize>,
     drop_at: Option<Duration>,
     /// Every token that was ever notified, to be given again.
     stale: Vec<usize>,
@@ -143,6 +150,9 @@ impl History {
             world.plan_others(MS);
         }
         let descriptors = [0, 1, 4, 1000][rng.usize(..4)];
+        // What all reaps share, and three more or a few.
+        let tight = (rng.u8(..8) == 0).then(|| SHARED + 3 + rng.usize(..4));
+        world.descriptor_limit = tight.unwrap_or(usize::MAX);
         let budget = Budget::new(descriptors);
         let calm_at = start + some_time(&mut rng, 60_000);
         let drop_at = (rng.u8(..12) == 0).then(|| start + some_time(&mut rng, 10_000));
@@ -158,7 +168,8 @@ impl History {
             calm_at,
             calm: false,
             quiet: !hostile,
-            roomy: descriptors == 1000,
+            roomy: descriptors == 1000 && tight.is_none(),
+            tight,
             drop_at,
             stale: Vec::new(),
             problems: Vec::new(),
@@ -202,9 +213,8 @@ impl History {
         if calls > CALLS {
             self.problem(format!("{calls} system calls in one step"));
         }
-        // Two tell of the caller's own cgroups, and each hierarchy has one of its mount and one of a parent. In the queue
-        // nothing is opened.
-        if descriptors > self.budget.used() + 2 + 2 * MOUNTS.len() {
+        // In the queue nothing is opened.
+        if descriptors > self.budget.used() + SHARED {
             self.problem(format!("{descriptors} descriptors, {} of them permitted", self.budget.used()));
         }
     }
@@ -222,6 +232,9 @@ impl History {
                 return self.end();
             }
             let now = self.now();
+            if let Some(late) = self.late(now) {
+                return self.problem(late);
+            }
             if let Some(of) = self.overdue(now) {
                 let world = self.sim.0.borrow();
                 let tell = |p: &kernel::Process| {
@@ -279,7 +292,9 @@ impl History {
         let now = self.now();
         if !self.calm && now >= self.calm_at {
             self.calm = true;
-            self.sim.0.borrow_mut().calm();
+            let mut world = self.sim.0.borrow_mut();
+            world.calm();
+            world.descriptor_limit = self.tight.unwrap_or(usize::MAX);
         }
         if self.drop_at.is_some_and(|at| now >= at) {
             return self.abandon();
@@ -404,157 +419,6 @@ impl History {
         let violations = self.sim.0.borrow().violations.clone();
         self.problems.extend(violations);
     }
-
-    /// A reap that should be over by now.
-    fn overdue(&self, now: Duration) -> Option<usize> {
-        let bound = |reap: &Reap| {
-            let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
-            let period = grace.map_or(Duration::ZERO, |(_, period)| period);
-            // External freezes are looked for in a fourth of the attempts, and some refusals are waited for.
-            *max_wait * 6 + *freeze_timeout * 2 + period + 2000 * MS
-        };
-        // A signalled process may have been moved to where another reap has to kill it.
-        let bound = self.reaps.iter().map(bound).max().unwrap_or_default();
-        let late = |reap: &Reap| {
-            let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
-            // Where nothing fails a deadline is kept.
-            let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
-            let queued = reap.queued_for.unwrap_or_default();
-            let ends = deadline.map(|deadline| (reap.spawned + queued).saturating_add(deadline));
-            // So is a cancel, once it has left the queue.
-            let cancel = reap.cancel_at.filter(|_| self.quiet && reap.cancelled && reap.queued.is_none());
-            let cancel = cancel.map(|at| at.max(reap.spawned + reap.queued_for.unwrap_or_default()));
-            let is_missed = |end: Duration, by: Duration| now > end.saturating_add(by);
-            let missed = ends.is_some_and(|end| is_missed(end, 100 * MS))
-                || cancel.is_some_and(|end| is_missed(end, 50 * MS));
-            !reap.done && (self.calm && now > since + bound || missed)
-        };
-        self.reaps.iter().position(late)
-    }
-
-    // --- What a completion must be -----------------------------------------------------------------------
-
-    fn complete(&mut self, of: usize, result: &Result<Reaped, ReapError>) {
-        if std::mem::replace(&mut self.reaps[of].done, true) {
-            return;
-        }
-        self.sim.0.borrow_mut().note(|| format!("reap {of}: {result:?}"));
-        let problem = match result {
-            Ok(reaped) => self.judge_success(of, reaped.outcome),
-            Err(error) => self.judge_error(of, error),
-        };
-        if let Some(problem) = problem {
-            self.problem(format!("reap {of}: {problem}: {result:?}"));
-        }
-        let world = self.sim.0.borrow();
-        let refused = world.refused_in == world.step;
-        drop(world);
-        // "Save a freeze that the process lost the right to undo."
-        if !refused {
-            self.check_thawed(of);
-        }
-        self.sim.0.borrow_mut().targets[of].live = false;
-    }
-
-    fn check_thawed(&mut self, of: usize) {
-        let world = self.sim.0.borrow();
-        let frozen = world.groups.iter().position(|group| {
-            group.target == Some(of)
-                && group.frozen == Some(FrozenBy::Library)
-                && !group.removed
-                && !group.denied
-        });
-        drop(world);
-        if let Some(group) = frozen {
-            self.problem(format!("reap {of} left group {group} frozen"));
-        }
-    }
-
-    fn judge_success(&self, of: usize, outcome: Outcome) -> Option<String> {
-        let world = self.sim.0.borrow();
-        let Target { tops, .. } = &world.targets[of];
-        for process in &world.processes {
-            let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
-            let hidden = world.features.exiting_unlisted && process.life == Life::Exiting;
-            let unknown = process.moved == world.step
-                || hidden && !process.is_known(Some(of))
-                || process.nature.unmapped && !inside(V2);
-            if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
-                return Some(format!("{} lives", process.ino));
-            }
-        }
-        // The kernel tells, at once or after its throttle, where there is a descriptor left to hear it with.
-        let late = world.now.saturating_sub(world.targets[of].populated_at.max(self.reaps[of].spawned));
-        if self.quiet
-            && self.roomy
-            && !world.has_unmapped
-            && world.features.pidfd
-            && late > 25 * MS + self.reaps[of].queued_for.unwrap_or_default()
-        {
-            return Some(format!("noticed {late:?} late"));
-        }
-        let removed = tops.iter().all(|&top| world.groups[top].removed);
-        let reap = &self.reaps[of];
-        let right = match outcome {
-            Outcome::Removed => removed && !tops.is_empty(),
-            Outcome::Emptied => reap.reaper.keep_dir,
-            Outcome::AlreadyGone => removed && !reap.found,
-        };
-        (!right).then(|| "not so".into())
-    }
-
-    fn judge_error(&self, of: usize, error: &ReapError) -> Option<String> {
-        let world = self.sim.0.borrow();
-        let reap = &self.reaps[of];
-        let insists = matches!(reap.reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
-        let allowed = match error {
-            ReapError::Cancelled { .. } => reap.cancelled,
-            ReapError::Replaced { .. } => world.targets[of].remade,
-            ReapError::Denied { .. } => world.refused || insists,
-            ReapError::FrozenByAncestor { .. } => world.frozen_outside,
-            ReapError::TimedOut { .. } => {
-                let deadline = reap.reaper.deadline.map(|deadline| reap.spawned + deadline);
-                let due = deadline.is_some_and(|deadline| world.now >= deadline);
-                // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
-                let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
-                if due && sound && world.features.pidfd {
-                    if let Some(spared) = self.spared(&world, of) {
-                        return Some(format!("{spared} was sent no SIGKILL"));
-                    }
-                }
-                due
-            }
-            _ => false,
-        };
-        (!allowed).then(|| "no reason for that".into())
-    }
-
-    /// A member that a reap that timed out should have killed, and has not.
-    fn spared(&self, world: &World, of: usize) -> Option<u64> {
-        let Reap { reaper, spawned, .. } = &self.reaps[of];
-        let (method, deadline) = (reaper.method, *spawned + reaper.deadline.unwrap_or_default());
-        let caller = world.processes.iter().find(|process| process.pid == SELF);
-        // Inside, or a moment ago.
-        let inside = |p: &kernel::Process| p.moved == world.step || world.targets_of(p).any(|t| t == of);
-        if method == KillMethod::CgroupKill && caller.is_some_and(inside) {
-            return None;
-        }
-        let spared = |p: &&kernel::Process| {
-            let Nature { unmapped, foreign, leaderless, .. } = p.nature;
-            let beyond = unmapped
-                || foreign
-                || p.refused
-                || leaderless && method == KillMethod::CgroupKill
-                || p.pid == SELF;
-            let denied =
-                method == KillMethod::CgroupKill && p.groups.iter().any(|&group| world.groups[group].denied);
-            let member = world.targets_of(p).any(|target| target == of);
-            // A thaw may hold up the end; no process is killed in the meantime.
-            let late = p.moved == world.step || p.moved_at >= deadline;
-            p.life == Life::Alive && member && !p.killed && !late && !beyond && !denied
-        };
-        world.processes.iter().find(spared).map(|process| process.ino)
-    }
 }
 
 impl Reap {
@@ -633,6 +497,10 @@ impl Reap {
             let min = MS * rng.u32(1..20);
             let max = min + some_time(rng, 10_000);
             reaper = reaper.min_wait(min).max_wait(max).freeze_timeout(some_time(rng, 10_000));
+        }
+        if rng.u8(..12) == 0 {
+            let hours = 3_600_000 * MS;
+            reaper = reaper.max_wait(hours).min_wait([hours, MS][rng.usize(..2)]);
         }
         if rng.u8(..4) == 0 {
             reaper = reaper.grace(Signal::TERM, some_time(rng, 2000));

@@ -13,6 +13,7 @@ impl World {
             removed: false,
             target: parent.and_then(|parent| self.groups[parent].target),
             frozen: None,
+            frozen_at: Duration::ZERO,
             busy: false,
             denied: false,
             events: (false, false),
@@ -106,6 +107,9 @@ impl World {
     pub(crate) fn set_frozen(&mut self, group: GroupId, frozen: Option<FrozenBy>) {
         if frozen.is_none() {
             self.thawed_in = self.step;
+        }
+        if self.groups[group].frozen.is_none() {
+            self.groups[group].frozen_at = self.now;
         }
         self.groups[group].frozen = match (frozen, self.groups[group].frozen) {
             // Once frozen by others it counts as such, whatever the library writes.

@@ -103,6 +103,8 @@ pub(super) struct Group {
     pub(super) target: Option<usize>,
     /// `freezer.state` was written FROZEN, or `cgroup.freeze` 1, and which party did.
     pub(super) frozen: Option<FrozenBy>,
+    /// Since when.
+    pub(super) frozen_at: Duration,
     /// Something makes rmdir(2) fail with EBUSY, a mount for instance.
     pub(super) busy: bool,
     /// The library may not write here, nor remove it.

@@ -1,0 +1,207 @@
+//! What a history must come to: what a completion may say, and by when things are done.
+
+use std::time::Duration;
+
+use super::kernel::{self, CPU, FREEZER, FrozenBy, Life, Nature, SELF, Target, V2, World};
+use super::{History, MS, Reap};
+use crate::outcome::{Outcome, ReapError, Reaped};
+use crate::reaper::{KillMethod, Reaper};
+
+/// What a failed call may cost, by the library's own promise.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How much later a wake-up can be where other parties keep the loop busy, twice.
+const LAG: Duration = Duration::from_millis(100);
+
+impl History {
+    // --- By when ----------------------------------------------------------------------------------------
+
+    /// What should have happened by now.
+    pub(super) fn late(&self, now: Duration) -> Option<String> {
+        let world = self.sim.0.borrow();
+        let lag = if self.quiet { Duration::ZERO } else { LAG };
+        for (of, reap) in
+            self.reaps.iter().enumerate().filter(|(_, reap)| reap.handle.is_some() && !reap.done)
+        {
+            let began = reap.spawned + reap.queued_for.unwrap_or_default();
+            let Reaper { grace, deadline, min_wait, freeze_timeout, .. } = reap.reaper;
+            let end = |span: Duration| began.saturating_add(span);
+            let frozen = world.groups.iter().filter(|group| {
+                group.target == Some(of) && group.frozen == Some(FrozenBy::Library) && !group.removed
+            });
+            // A freeze of ours ends in time. Each of some thaws may fail.
+            let is_long =
+                |since: Duration| now > since.saturating_add(freeze_timeout) + RETRY + lag + 15 * RETRY;
+            if let Some(group) = frozen.clone().find(|group| !group.denied && is_long(group.frozen_at)) {
+                return Some(format!("reap {of}: frozen since {:?}", group.frozen_at));
+            }
+            // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.
+            let holds = world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
+            if deadline.is_some_and(|deadline| now > end(deadline) + RETRY + lag) && !holds {
+                return Some(format!("reap {of}: the deadline is not kept"));
+            }
+            // SIGKILL is sent in time once nothing fails any more.
+            let due = end(grace
+                .map_or(Duration::ZERO, |(_, period)| period)
+                .min(deadline.unwrap_or(Duration::MAX)));
+            let fails = if self.quiet { Duration::ZERO } else { self.calm_at };
+            let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
+            if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag {
+                if let Some(spared) = self.spared(&world, of, due.min(fails.max(began))) {
+                    return Some(format!("reap {of}: {spared} was sent no SIGKILL in time"));
+                }
+            }
+        }
+        None
+    }
+
+    /// A reap that should be over by now.
+    pub(super) fn overdue(&self, now: Duration) -> Option<usize> {
+        let bound = |reap: &Reap| {
+            let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
+            let period = grace.map_or(Duration::ZERO, |(_, period)| period);
+            // External freezes are looked for in a fourth of the attempts, and some refusals are waited for.
+            *max_wait * 6 + *freeze_timeout * 2 + period + 2000 * MS
+        };
+        // A signalled process may have been moved to where another reap has to kill it.
+        let bound = self.reaps.iter().map(bound).max().unwrap_or_default();
+        let late = |reap: &Reap| {
+            let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
+            // Where nothing fails a deadline is kept.
+            let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
+            let queued = reap.queued_for.unwrap_or_default();
+            let ends = deadline.map(|deadline| (reap.spawned + queued).saturating_add(deadline));
+            // So is a cancel, once it has left the queue.
+            let cancel = reap.cancel_at.filter(|_| self.quiet && reap.cancelled && reap.queued.is_none());
+            let cancel = cancel.map(|at| at.max(reap.spawned + reap.queued_for.unwrap_or_default()));
+            let is_missed = |end: Duration, by: Duration| now > end.saturating_add(by);
+            let missed = ends.is_some_and(|end| is_missed(end, 100 * MS))
+                || cancel.is_some_and(|end| is_missed(end, 50 * MS));
+            !reap.done && (self.calm && now > since + bound || missed)
+        };
+        self.reaps.iter().position(late)
+    }
+
+    // --- What a completion must be -----------------------------------------------------------------------
+
+    pub(super) fn complete(&mut self, of: usize, result: &Result<Reaped, ReapError>) {
+        if std::mem::replace(&mut self.reaps[of].done, true) {
+            return;
+        }
+        self.sim.0.borrow_mut().note(|| format!("reap {of}: {result:?}"));
+        let problem = match result {
+            Ok(reaped) => self.judge_success(of, reaped.outcome),
+            Err(error) => self.judge_error(of, error),
+        };
+        if let Some(problem) = problem {
+            self.problem(format!("reap {of}: {problem}: {result:?}"));
+        }
+        let world = self.sim.0.borrow();
+        let refused = world.refused_in == world.step;
+        drop(world);
+        // "Save a freeze that the process lost the right to undo."
+        if !refused {
+            self.check_thawed(of);
+        }
+        self.sim.0.borrow_mut().targets[of].live = false;
+    }
+
+    pub(super) fn check_thawed(&mut self, of: usize) {
+        let world = self.sim.0.borrow();
+        let frozen = world.groups.iter().position(|group| {
+            group.target == Some(of)
+                && group.frozen == Some(FrozenBy::Library)
+                && !group.removed
+                && !group.denied
+        });
+        drop(world);
+        if let Some(group) = frozen {
+            self.problem(format!("reap {of} left group {group} frozen"));
+        }
+    }
+
+    fn judge_success(&self, of: usize, outcome: Outcome) -> Option<String> {
+        let world = self.sim.0.borrow();
+        let Target { tops, .. } = &world.targets[of];
+        for process in &world.processes {
+            let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
+            let hidden = world.features.exiting_unlisted && process.life == Life::Exiting;
+            let unknown = process.moved == world.step
+                || hidden && !process.is_known(Some(of))
+                || process.nature.unmapped && !inside(V2);
+            if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
+                return Some(format!("{} lives", process.ino));
+            }
+        }
+        // The kernel tells, at once or after its throttle, where there is a descriptor left to hear it with.
+        let late = world.now.saturating_sub(world.targets[of].populated_at.max(self.reaps[of].spawned));
+        if self.quiet
+            && self.roomy
+            && !world.has_unmapped
+            && world.features.pidfd
+            && late > 25 * MS + self.reaps[of].queued_for.unwrap_or_default()
+        {
+            return Some(format!("noticed {late:?} late"));
+        }
+        let removed = tops.iter().all(|&top| world.groups[top].removed);
+        let reap = &self.reaps[of];
+        let right = match outcome {
+            Outcome::Removed => removed && !tops.is_empty(),
+            Outcome::Emptied => reap.reaper.keep_dir,
+            Outcome::AlreadyGone => removed && !reap.found,
+        };
+        (!right).then(|| "not so".into())
+    }
+
+    fn judge_error(&self, of: usize, error: &ReapError) -> Option<String> {
+        let world = self.sim.0.borrow();
+        let reap = &self.reaps[of];
+        let insists = matches!(reap.reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
+        let allowed = match error {
+            ReapError::Cancelled { .. } => reap.cancelled,
+            ReapError::Replaced { .. } => world.targets[of].remade,
+            ReapError::Denied { .. } => world.refused || insists,
+            ReapError::FrozenByAncestor { .. } => world.frozen_outside,
+            ReapError::TimedOut { .. } => {
+                let deadline = reap.reaper.deadline.map(|deadline| reap.spawned + deadline);
+                let due = deadline.is_some_and(|deadline| world.now >= deadline);
+                // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
+                let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
+                if due && sound && world.features.pidfd {
+                    if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default()) {
+                        return Some(format!("{spared} was sent no SIGKILL"));
+                    }
+                }
+                due
+            }
+            _ => false,
+        };
+        (!allowed).then(|| "no reason for that".into())
+    }
+
+    /// A member since before `due` that a reap should have killed, and has not.
+    fn spared(&self, world: &World, of: usize, due: Duration) -> Option<u64> {
+        let method = self.reaps[of].reaper.method;
+        let caller = world.processes.iter().find(|process| process.pid == SELF);
+        // Inside, or a moment ago.
+        let inside = |p: &kernel::Process| p.moved == world.step || world.targets_of(p).any(|t| t == of);
+        if method == KillMethod::CgroupKill && caller.is_some_and(inside) {
+            return None;
+        }
+        let spared = |p: &&kernel::Process| {
+            let Nature { unmapped, foreign, leaderless, .. } = p.nature;
+            let beyond = unmapped
+                || foreign
+                || p.refused
+                || leaderless && method != KillMethod::Pidfd
+                || p.pid == SELF;
+            let denied =
+                method == KillMethod::CgroupKill && p.groups.iter().any(|&group| world.groups[group].denied);
+            let member = world.targets_of(p).any(|target| target == of);
+            // A thaw may hold up the end; no process is killed in the meantime.
+            let late = p.moved == world.step || p.moved_at >= due;
+            p.life == Life::Alive && member && !p.killed && !late && !beyond && !denied
+        };
+        world.processes.iter().find(spared).map(|process| process.ino)
+    }
+}
