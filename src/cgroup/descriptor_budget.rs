@@ -11,8 +11,13 @@ use std::sync::{Arc, LazyLock};
 /// path and checked by timer, and asks again at its next check.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     all: Arc<All>,
-    used: Arc<AtomicUsize>,
+    used: AtomicUsize,
 }
 
 /// The budget that reactors share.
@@ -34,49 +39,53 @@ impl All {
 impl Budget {
     /// A reactor's part of this process's budget.
     pub(crate) fn of_process() -> Budget {
-        Budget { all: Arc::clone(&PROCESS), used: Arc::default() }
+        Budget::part_of(Arc::clone(&PROCESS))
+    }
+
+    fn part_of(all: Arc<All>) -> Budget {
+        Budget { inner: Arc::new(Inner { all, used: AtomicUsize::new(0) }) }
     }
 
     /// A budget by itself, of a process that may have `nofile` descriptors.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn new(nofile: usize) -> Budget {
-        let budget = Budget { all: Arc::new(All::new()), used: Arc::default() };
+        let budget = Budget::part_of(Arc::new(All::new()));
         budget.set_limit(nofile);
         budget
     }
 
     /// Notes how many descriptors the process may have.
     pub(crate) fn set_limit(&self, nofile: usize) {
-        self.all.limit.store(nofile - nofile / 4, Relaxed);
+        self.inner.all.limit.store(nofile - nofile / 4, Relaxed);
     }
 
     /// A permit for a watch. Without one a reap is checked by timer.
     pub(crate) fn take(&self) -> Option<Permit> {
-        self.take_below(self.all.limit.load(Relaxed))
+        self.take_below(self.inner.all.limit.load(Relaxed))
     }
 
     /// A permit for a target's directory, without which it is reached by its path: half of the budget is for watches.
     pub(crate) fn take_optional(&self) -> Option<Permit> {
-        self.take_below(self.all.limit.load(Relaxed) / 2)
+        self.take_below(self.inner.all.limit.load(Relaxed) / 2)
     }
 
     /// A permit for what cannot do without, be the limit reached or not.
     pub(crate) fn take_needed(&self) -> Permit {
-        self.all.used.fetch_add(1, Relaxed);
-        self.used.fetch_add(1, Relaxed);
+        self.inner.all.used.fetch_add(1, Relaxed);
+        self.inner.used.fetch_add(1, Relaxed);
         Permit { budget: self.clone() }
     }
 
     fn take_below(&self, limit: usize) -> Option<Permit> {
         let fits = |used: usize| (used < limit).then_some(used + 1);
-        self.all.used.fetch_update(Relaxed, Relaxed, fits).ok()?;
-        self.used.fetch_add(1, Relaxed);
+        self.inner.all.used.fetch_update(Relaxed, Relaxed, fits).ok()?;
+        self.inner.used.fetch_add(1, Relaxed);
         Some(Permit { budget: self.clone() })
     }
 
     /// Descriptors permitted to this reactor now.
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Relaxed)
+        self.inner.used.load(Relaxed)
     }
 }
 
@@ -88,8 +97,8 @@ pub(crate) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(1, Relaxed);
-        self.budget.all.used.fetch_sub(1, Relaxed);
+        self.budget.inner.used.fetch_sub(1, Relaxed);
+        self.budget.inner.all.used.fetch_sub(1, Relaxed);
     }
 }
 
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn reactors_share_a_limit_that_may_change() {
         let one = Budget::new(8);
-        let other = Budget { all: Arc::clone(&one.all), used: Arc::default() };
+        let other = Budget::part_of(Arc::clone(&one.inner.all));
         let permits: Vec<Permit> = std::iter::from_fn(|| one.take()).collect();
         assert!(other.take().is_none());
         assert_eq!((one.used(), other.used()), (6, 0));

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Cause, Refused};
+use super::errors::{Cause, Refused, is_gone};
 use super::file::{self, c_path, read_path};
 use super::members::MemberList;
 use super::mounts::{Mount, membership};
@@ -17,27 +17,42 @@ use crate::sys::{Open, Pid, Sys};
 const ASKED: usize = 64;
 
 /// The freezer cgroup whose own freeze holds the process, by whichever of the freezer's mounts shows it.
-pub(crate) fn frozen_by<S: Sys>(proc: &Proc<'_, S>, pid: Pid, mounts: &[Mount]) -> Option<PathBuf> {
-    let cgroups = proc.read(pid, "cgroup").ok()?;
-    mounts.iter().filter(|mount| mount.is_freezer()).find_map(|mount| {
-        let dir = mount.path_of(membership(&cgroups, mount)?)?;
-        frozen_above(proc.sys, dir)
-    })
+pub(crate) fn frozen_by<S: Sys>(
+    proc: &Proc<'_, S>,
+    pid: Pid,
+    mounts: &[Mount],
+) -> io::Result<Option<PathBuf>> {
+    let cgroups = match proc.read(pid, "cgroup") {
+        // It has exited.
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        cgroups => cgroups?,
+    };
+    for mount in mounts.iter().filter(|mount| mount.is_freezer()) {
+        let dir = membership(&cgroups, mount).and_then(|cgroup| mount.path_of(cgroup));
+        if let Some(frozen) = dir.map_or(Ok(None), |dir| frozen_above(proc.sys, dir))? {
+            return Ok(Some(frozen));
+        }
+    }
+    Ok(None)
 }
 
 /// The directory, or one above it, whose own freeze it is frozen by.
-fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> Option<PathBuf> {
-    let says = |dir: &PathBuf, file: &str| read_path(sys, &dir.join(file)).unwrap_or_default();
+fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> io::Result<Option<PathBuf>> {
+    // Where there is no such file the hierarchy's root, or another mount, was come to.
+    let says = |dir: &PathBuf, file: &str| match read_path(sys, &dir.join(file)) {
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        text => text,
+    };
     loop {
-        let state = says(&dir, "freezer.state");
+        let state = says(&dir, "freezer.state")?;
         if state.is_empty() || state == b"THAWED\n" {
-            return None;
+            return Ok(None);
         }
-        if says(&dir, "freezer.self_freezing") == b"1\n" {
-            return Some(dir);
+        if says(&dir, "freezer.self_freezing")? == b"1\n" {
+            return Ok(Some(dir));
         }
         if !dir.pop() {
-            return None;
+            return Ok(None);
         }
     }
 }
@@ -59,12 +74,17 @@ pub(crate) fn thaw<S: Sys>(
     members: &MemberList,
     own: &[PathBuf],
 ) -> Undone {
-    let mut dirs: Vec<PathBuf> =
-        members.pids.iter().take(ASKED).filter_map(|&pid| frozen_by(proc, pid, mounts)).collect();
+    let mut undone = Undone { held: false, refused: None };
+    let mut dirs = Vec::new();
+    for &pid in members.pids.iter().take(ASKED) {
+        match frozen_by(proc, pid, mounts) {
+            Ok(dir) => dirs.extend(dir),
+            Err(error) => undone.refused = Some((format!("/proc/{pid}").into(), error.into())),
+        }
+    }
     dirs.retain(|dir| !own.iter().any(|own| dir.starts_with(own) || own.starts_with(dir)));
     dirs.sort_unstable();
     dirs.dedup();
-    let mut undone = Undone { held: false, refused: None };
     for dir in dirs {
         match thaw_group(proc.sys, &dir, members) {
             Ok(thawed) => undone.held |= !thawed,

@@ -19,8 +19,8 @@ pub(crate) struct Facts<S: Sys> {
     pub(crate) exiting_not_listed: bool,
     /// Whether pidfds have inode numbers of their own; unknown before the first.
     pidfds_have_numbers: Option<bool>,
-    /// Whether pidfd_send_signal(2) works; unknown before it was refused for the first time.
-    pidfds_take_signals: Option<bool>,
+    /// pidfd_send_signal(2) was refused, and to the caller itself too.
+    lacks_pidfd_signals: bool,
     pub(crate) parents: Parents<S>,
 }
 
@@ -29,30 +29,22 @@ impl<S: Sys> Facts<S> {
         Facts {
             exiting_not_listed: sys.release() >= EXITING_NOT_LISTED,
             pidfds_have_numbers: None,
-            pidfds_take_signals: None,
+            lacks_pidfd_signals: false,
             parents: Parents::new(),
         }
     }
 
-    /// Whether pidfd_send_signal(2) is known not to work.
+    /// Whether pidfd_send_signal(2) does not work, as far as is known.
     pub(crate) fn lacks_pidfd_signals(&self) -> bool {
-        self.pidfds_take_signals == Some(false)
+        self.lacks_pidfd_signals
     }
 
     /// Finds out whether pidfd_send_signal(2) works, after it was refused: by no signal at all to the caller, which may
     /// signal itself. A seccomp filter can refuse this call alone.
     pub(crate) fn try_pidfd_signals(&mut self, sys: &S) {
-        if self.pidfds_take_signals.is_some() {
-            return;
-        }
-        let Ok(own) = sys.pidfd_open(sys.caller().0) else { return };
-        self.pidfds_take_signals = match sys.pidfd_send_signal(&own, 0) {
-            Ok(()) => Some(true),
-            Err(error) => match meaning(Call::PidfdSignal, &error) {
-                Meaning::Unsupported => Some(false),
-                _ => None,
-            },
-        };
+        let sent = sys.pidfd_open(sys.caller().0).and_then(|own| sys.pidfd_send_signal(&own, 0));
+        self.lacks_pidfd_signals =
+            sent.is_err_and(|error| meaning(Call::PidfdSignal, &error) == Meaning::Unsupported);
     }
 
     /// The inode number of a pidfd, where it is the process's own.

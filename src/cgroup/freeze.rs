@@ -49,11 +49,11 @@ impl<S: Sys> Step<'_, '_, S> {
             let dir = directories.get(sys, &tree.identity)?;
             let control = match tree.frozen_by.take() {
                 Some(control) => control,
-                None => Control {
+                None => Box::new(Control {
                     file: if by_v1 { v1::open(sys, dir)? } else { v2::open(sys, dir)? },
                     is_used: false,
                     _permit: kernel.checks.budget.take_needed(),
-                },
+                }),
             };
             let control = tree.frozen_by.insert(control);
             let froze = match by_v1 {
@@ -80,14 +80,15 @@ impl<S: Sys> Step<'_, '_, S> {
 
     fn freeze_refused(&mut self, (path, cause): Refused) -> Froze {
         let missing = matches!(&cause, Cause::Error(error) if is_gone(error));
-        let unavailable = missing || cause.is_denied();
+        let denied = cause.is_denied();
         log::debug!("cannot freeze {}: {cause:?}", path.display());
         self.obstacle(Act::Freeze, (path, cause));
-        match unavailable {
-            true => Froze::Unavailable,
-            // Of several directories some may be frozen.
-            false if self.is_frozen_by_us() => Froze::Freezing,
-            false => Froze::Failed,
+        match () {
+            () if missing => Froze::Unavailable,
+            () if denied => Froze::Denied,
+            // It was frozen before.
+            () if self.is_frozen_by_us() => Froze::Freezing,
+            () => Froze::Failed,
         }
     }
 
@@ -147,13 +148,20 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(mounts) => mounts,
             Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
         };
-        // Without a /proc of the caller's pid namespace they cannot be found.
-        let Some(proc) = Proc::open(sys) else { return Thawed::All };
+        let proc = match Proc::open(sys) {
+            Ok(Some(proc)) => proc,
+            // Without a /proc of the caller's pid namespace they cannot be found.
+            Ok(None) => return Thawed::All,
+            Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
+        };
         let Undone { held, refused } = external_freeze::thaw(&proc, &mounts, members, &own);
         match refused {
             Some(refused) => self.thaw_refused(refused),
             None if held => Thawed::HeldFromOutside,
-            None => Thawed::All,
+            None => {
+                self.forget_obstacle(|act| act == Act::Thaw);
+                Thawed::All
+            }
         }
     }
 
@@ -199,13 +207,20 @@ fn thaw_root<S: Sys>(
 ) -> Result<Thawed, Failed> {
     let root = Path::new("");
     let is_v1 = tree.hierarchy.is_freezer();
-    let thawed = match &tree.frozen_by {
-        Some(Control { file, .. }) if is_v1 => v1::thaw_open(sys, file)?,
-        Some(Control { file, .. }) => v2::thaw_open(sys, file).map(|()| true)?,
+    let thawed = match tree.frozen_by.take() {
+        Some(control) => {
+            let written =
+                if is_v1 { v1::thaw_open(sys, &control.file) } else { v2::thaw_open(sys, &control.file) };
+            if let Err(error) = written {
+                tree.frozen_by = Some(control);
+                return Err(error.into());
+            }
+            // It is not frozen by us any more, whatever a read says.
+            !is_v1 || v1::is_thawed(sys, &control.file)?
+        }
         None if is_v1 => v1::thaw(sys, directories.get(sys, &tree.identity)?, root)?,
         None => v2::thaw(sys, directories.get(sys, &tree.identity)?, root).map(|()| true)?,
     };
-    tree.frozen_by = None;
     let held = !thawed && v1::held_from_above(sys, directories.get(sys, &tree.identity)?, root)?;
     Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
 }

@@ -145,9 +145,12 @@ fn process_of<'a, S: Sys>(
         // Linux before 6.13.
         Err(_) => {}
     }
-    match proc.get_or_insert_with(|| Proc::open(sys)) {
-        Some(proc) => proc.process_of(tid).map(Some),
-        None => Ok(None),
+    if proc.is_none() {
+        *proc = Some(Proc::open(sys)?);
+    }
+    match proc {
+        Some(Some(proc)) => proc.process_of(tid).map(Some),
+        _ => Ok(None),
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::errors::is_gone;
 use super::file::{c_path, read_whole};
 use crate::sys::{Open, Pid, Sys};
 
@@ -18,15 +19,23 @@ pub(crate) struct Proc<'a, S: Sys> {
 }
 
 impl<'a, S: Sys> Proc<'a, S> {
-    /// Opens /proc. `None` if it cannot be opened, or is of another pid namespace.
-    pub(crate) fn open(sys: &'a S) -> Option<Proc<'a, S>> {
-        let proc = Proc { sys, directory: sys.open(None, c"/proc", Open::Place).ok()? };
-        let status = proc.read_path("self/status").ok()?;
+    /// Opens /proc. `None` if there is none, or it is of another pid namespace.
+    pub(crate) fn open(sys: &'a S) -> io::Result<Option<Proc<'a, S>>> {
+        match Proc::try_open(sys) {
+            Err(error) if is_gone(&error) => Ok(None),
+            result => result,
+        }
+    }
+
+    fn try_open(sys: &'a S) -> io::Result<Option<Proc<'a, S>>> {
+        let proc = Proc { sys, directory: sys.open(None, c"/proc", Open::Place)? };
+        let status = proc.read_path("self/status")?;
         // proc_pid_status(5): the id in the pid namespace of /proc and in each nested one down to the process's own. Only
         // where these are the same is there a single number.
-        let mut ids = field(&status, b"NSpid:")?.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty());
+        let ids = field(&status, b"NSpid:").unwrap_or_default();
+        let mut ids = ids.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty());
         let own = sys.caller().0.to_string();
-        (ids.next() == Some(own.as_bytes()) && ids.next().is_none()).then_some(proc)
+        Ok((ids.next() == Some(own.as_bytes()) && ids.next().is_none()).then_some(proc))
     }
 
     fn read_path(&self, path: &str) -> io::Result<Vec<u8>> {

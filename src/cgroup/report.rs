@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::errors::{Call, Fate, Meaning, Obstacle, meaning};
+use super::errors::{Call, Fate, Meaning, Obstacle, Refused, meaning};
 use super::external_freeze;
 use super::file::below;
 use super::mounts;
@@ -21,14 +21,21 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The error of a reap that failed.
     pub(crate) fn error(&mut self, end: End, effort: Effort) -> ReapError {
         let obstacle = self.target.obstacle.take();
+        // What is read now may need the descriptors of what is watched.
+        self.target.signalled.let_go();
+        self.target.trees.iter_mut().for_each(|tree| tree.hierarchy.let_go());
         let path = self.path().to_path_buf();
         let sys = self.kernel.sys;
         match end {
             End::TimedOut => {
                 let is_busy = |obstacle: &Obstacle| obstacle.act == Act::Remove && obstacle.cause.is_busy();
+                let (survivors, refused) = self.survivors();
+                let obstacle = obstacle.or_else(|| {
+                    refused.map(|(path, cause)| Box::new(Obstacle { act: Act::Check, path, cause }))
+                });
                 ReapError::TimedOut {
                     path,
-                    survivors: self.survivors(),
+                    survivors,
                     in_the_way: obstacle.as_deref().is_some_and(is_busy).then(|| self.in_the_way()).flatten(),
                     act: obstacle.as_ref().map(|obstacle| obstacle.act),
                     source: obstacle.map(|obstacle| obstacle.cause.into_error()),
@@ -45,9 +52,9 @@ impl<S: Sys> Step<'_, '_, S> {
                 let path = frozen.map_or(path, |tree| tree.path().to_path_buf());
                 let members = self.list(|_| true).0.pids;
                 let mounts = mounts::recent(sys, &self.kernel.checks.mounts).unwrap_or_default();
-                let frozen_by = Proc::open(sys).and_then(|proc| {
+                let frozen_by = Proc::open(sys).ok().flatten().and_then(|proc| {
                     let mut members = members.iter().take(DESCRIBED);
-                    members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts))
+                    members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts).ok().flatten())
                 });
                 ReapError::FrozenByAncestor { path, frozen_by, effort }
             }
@@ -85,12 +92,12 @@ impl<S: Sys> Step<'_, '_, S> {
         found
     }
 
-    /// The members that are alive, those that can be named first.
-    fn survivors(&mut self) -> Vec<Survivor> {
+    /// The members that are alive, those that can be named first; and why some could not be listed.
+    fn survivors(&mut self) -> (Vec<Survivor>, Option<Refused>) {
         let sys = self.kernel.sys;
-        let (members, _) = self.list(|_| true);
+        let (members, refused) = self.list(|_| true);
         let mounts = mounts::recent(sys, &self.kernel.checks.mounts).unwrap_or_default();
-        let proc = Proc::open(sys);
+        let proc = Proc::open(sys).ok().flatten();
         // What is described of a process that is alive after that was its own.
         let describe = |pid, pidfd: io::Result<S::Fd>| {
             let survivor = survivors::describe(proc.as_ref(), Some(pid), &mounts);
@@ -116,6 +123,6 @@ impl<S: Sys> Step<'_, '_, S> {
         let unmapped = std::iter::repeat_with(Survivor::default).take(members.unmapped);
         let room = DESCRIBED - alive.len();
         alive.extend(unmapped.take(room));
-        alive
+        (alive, refused)
     }
 }

@@ -291,7 +291,11 @@ impl<S: Sys> Signalled<S> {
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<Pidfds<S>> {
         if kernel.facts.lacks_pidfd_signals() {
-            return Ok(Pidfds::Unsupported);
+            // What refused them may be no more.
+            kernel.facts.try_pidfd_signals(kernel.sys);
+            if kernel.facts.lacks_pidfd_signals() {
+                return Ok(Pidfds::Unsupported);
+            }
         }
         let (own, _) = kernel.sys.caller();
         let mut tried = Vec::with_capacity(before.pids.len().min(SIGNALS));
@@ -515,7 +519,7 @@ impl Process {
             return Ok(false);
         }
         // Where /proc does not say, it is waited for.
-        let says = || Proc::open(sys).and_then(|proc| proc.stat(self.pid));
+        let says = || Proc::open(sys).ok()??.stat(self.pid);
         let exiting = self.signal == Some(Signal::KILL) || says().is_none_or(|stat| stat.is_exiting());
         // Checked again: if the process has not exited, the pid in /proc was its own.
         Ok(exiting && !sys.has_exited(pidfd)?)

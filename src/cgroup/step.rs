@@ -107,6 +107,13 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         }
     }
 
+    /// Closes the descriptors that the target holds, but for those that a thaw needs.
+    pub(super) fn let_go(&mut self) {
+        self.target.signalled.let_go();
+        self.target.trees.iter_mut().for_each(Tree::let_go);
+        self.kernel.facts.parents.let_go();
+    }
+
     /// Forgets an obstacle that stands in the way no more.
     pub(super) fn forget_obstacle(&mut self, is_past: impl FnOnce(Act) -> bool) {
         if self.target.obstacle.as_ref().is_some_and(|obstacle| is_past(obstacle.act)) {
@@ -118,9 +125,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     /// path and checked by timer from then on.
     pub(super) fn obstacle(&mut self, act: Act, (path, cause): Refused) {
         if cause.is_out_of_descriptors() {
-            self.target.signalled.let_go();
-            self.target.trees.iter_mut().for_each(Tree::let_go);
-            self.kernel.facts.parents.let_go();
+            self.let_go();
             self.kernel.checks.renew_limit();
             self.kernel.is_short = true;
             (self.kernel.sparing, self.target.sparing) = (true, true);

@@ -21,6 +21,6 @@ pub(crate) fn describe<S: Sys>(proc: Option<&Proc<'_, S>>, pid: Option<Pid>, mou
         survivor.state = Some(stat.state);
         survivor.kernel_thread = stat.is_kernel_thread();
     }
-    survivor.frozen_by = frozen_by(proc, pid, mounts);
+    survivor.frozen_by = frozen_by(proc, pid, mounts).unwrap_or_default();
     survivor
 }

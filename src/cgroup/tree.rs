@@ -18,7 +18,7 @@ pub(crate) struct Tree<S: Sys> {
     pub(crate) fate: Option<Fate>,
     /// The file by which it was frozen by us, and is thawed. It is kept open because rights are checked when it is
     /// opened, and so that neither a path nor a free descriptor is needed to thaw.
-    pub(crate) frozen_by: Option<Control<S>>,
+    pub(crate) frozen_by: Option<Box<Control<S>>>,
 }
 
 /// An open `freezer.state` or `cgroup.freeze`.

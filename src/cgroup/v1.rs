@@ -68,13 +68,12 @@ pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool
     is_thawed(sys, &control)
 }
 
-/// The same through an open file, without a read before.
-pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
-    file::write_open(sys, control, b"THAWED")?;
-    is_thawed(sys, control)
+/// The same through an open file, without a read.
+pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
+    file::write_open(sys, control, b"THAWED")
 }
 
-fn is_thawed<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
+pub(crate) fn is_thawed<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
     Ok(parse(file::read_small(sys, control, &mut [0; 256])?)? == State::Thawed)
 }
 

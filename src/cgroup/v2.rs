@@ -73,7 +73,7 @@ pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> 
     }
 }
 
-/// The same through an open file, without a read before.
+/// The same through an open file, without a read.
 pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
     file::write_open(sys, control, b"0")
 }

@@ -214,8 +214,10 @@ pub(crate) enum Reach {
 pub(crate) enum Froze {
     Frozen,
     Freezing,
-    /// The target has no freezer, or may not be frozen.
+    /// The target has no freezer.
     Unavailable,
+    /// The caller may not freeze it.
+    Denied,
     /// A passing error: nothing is frozen by us.
     Failed,
 }

@@ -133,7 +133,7 @@ impl Machine {
         let timed_out = now.saturating_since(since) >= self.freeze_timeout;
         match froze {
             Froze::Frozen | Froze::Freezing => self.succeeded(Act::Freeze),
-            Froze::Unavailable => {}
+            Froze::Unavailable | Froze::Denied => {}
             Froze::Failed => return self.on_freeze_failed(now),
         }
         match (froze, self.phase) {
@@ -158,7 +158,7 @@ impl Machine {
                 self.freezer = Freezer::ThawDue { failing_since: None };
                 Action::Kill(self.kill_by())
             }
-            (Froze::Freezing | Froze::Unavailable, Phase::Grace { until, .. }) => {
+            (Froze::Freezing | Froze::Unavailable | Froze::Denied, Phase::Grace { until, .. }) => {
                 // There is no safe way to send the signal.
                 if froze == Froze::Freezing {
                     self.freezer = Freezer::ThawDue { failing_since: None };
@@ -168,16 +168,19 @@ impl Machine {
                 Action::Thaw(ThawScope::All)
             }
             (Froze::Failed, _) => self.wait(now),
-            (Froze::Unavailable, _) => {
+            (Froze::Unavailable | Froze::Denied, _) => {
                 self.freezer.release();
-                if self.method == KillMethod::Auto {
-                    self.ladder = Ladder::DirectOnly;
-                    return Action::Kill(self.kill_by());
+                let is_final = self.failed(Act::Freeze, now, true);
+                match self.method {
+                    KillMethod::Auto => {
+                        if is_final || froze == Froze::Unavailable {
+                            self.ladder = Ladder::DirectOnly;
+                        }
+                        Action::Kill(self.kill_by())
+                    }
+                    _ if is_final => self.end(End::Denied),
+                    _ => self.wait(now),
                 }
-                if self.failed(Act::Freeze, now, true) {
-                    return self.end(End::Denied);
-                }
-                self.wait(now)
             }
         }
     }

@@ -99,7 +99,9 @@ pub(crate) struct Machine {
     sigkill: Sigkill,
     /// When an external freeze was first found to hold members.
     held_since: Option<Instant>,
-    /// Failed calls in a row, and when what failed is tried again.
+    /// Checks that failed in a row, and when the next is made.
+    check_retry: Option<Retry>,
+    /// The same of any other act. A check that succeeds does not make up for it.
     retry: Option<Retry>,
 
     attempts: u32,
@@ -133,6 +135,7 @@ impl Machine {
             pace: Pace::new(reaper.min_wait.into(), reaper.max_wait.into()),
             sigkill: Sigkill::Due,
             held_since: None,
+            check_retry: None,
             retry: None,
             attempts: 0,
             signalled: 0,
@@ -162,7 +165,7 @@ impl Machine {
 
     /// Whether what failed last is to be tried again.
     pub(crate) fn is_failing(&self) -> bool {
-        self.retry.is_some()
+        self.retry.is_some() || self.check_retry.is_some()
     }
 
     /// Whether attempts begin with a freeze.
@@ -176,7 +179,9 @@ impl Machine {
         match input {
             Input::Spawned => self.on_wake(now, false),
             Input::Resumed => {
-                self.retry = self.retry.map(|retry| retry.at_once(now));
+                for retry in [&mut self.retry, &mut self.check_retry].into_iter().flatten() {
+                    *retry = retry.at_once(now);
+                }
                 self.on_wake(now, false)
             }
             Input::Notified => self.on_wake(now, true),
@@ -236,7 +241,10 @@ impl Machine {
             Checked::Replaced => self.end(End::Replaced),
             Checked::Empty { replaced: true } if self.keep_dir => self.end(End::Replaced),
             Checked::Empty { .. } if self.keep_dir => self.end(End::Done(Outcome::Emptied)),
-            Checked::Empty { .. } => Action::Remove,
+            Checked::Empty { .. } => {
+                self.sigkill = Sigkill::Sent;
+                Action::Remove
+            }
             Checked::Populated(population) if self.is_expired(now) => {
                 if population.change.has_joined() {
                     self.sigkill = Sigkill::Due;
@@ -362,15 +370,17 @@ impl Machine {
 
     /// Notes that an act failed, to be tried again soon. Returns whether it is refused for good.
     fn failed(&mut self, act: Act, now: Instant, refused: bool) -> bool {
-        let retry = Retry::after(self.retry, act, now, refused);
-        self.retry = Some(retry);
+        let slot = if act == Act::Check { &mut self.check_retry } else { &mut self.retry };
+        let retry = Retry::after(*slot, act, now, refused);
+        *slot = Some(retry);
         retry.is_final(now)
     }
 
     /// Notes that an act did not fail.
     fn succeeded(&mut self, act: Act) {
-        if self.retry.is_some_and(|retry| retry.act() == act) {
-            self.retry = None;
+        let slot = if act == Act::Check { &mut self.check_retry } else { &mut self.retry };
+        if slot.is_some_and(|retry| retry.act() == act) {
+            *slot = None;
         }
     }
 
@@ -399,7 +409,8 @@ impl Machine {
             Phase::Ending(_) => [None, None],
         };
         let bound = bounds.into_iter().flatten().min();
-        let retry = ahead(self.retry.map(Retry::at));
+        let retry =
+            [self.retry, self.check_retry].into_iter().filter_map(|retry| ahead(retry.map(Retry::at))).min();
         let until = match self.freezer.next(now, self.freeze_timeout).or(retry) {
             Some(at) => bound.map_or(at, |bound| at.min(bound)),
             None => self.pace.next(now, bound),
@@ -433,7 +444,7 @@ impl Machine {
 
     /// Whether every member was sent SIGKILL in some way and can act on it, not so long ago that more has to be done.
     fn has_killed_all(&self) -> bool {
-        let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && self.retry.is_none();
+        let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && !self.is_failing();
         self.is_left_to_cgroup_kill() || killed && (1..STUBBORN).contains(&self.attempts)
     }
 

@@ -116,7 +116,10 @@ pub fn freezer(text: &[u8]) {
         let sys = Anything::saying(text);
         let thawed = match supposed {
             false => v1::thaw(&sys, &sys.dir(V1), here()),
-            true => v1::thaw_open(&sys, &v1::open(&sys, &sys.dir(V1)).unwrap()),
+            true => {
+                let control = v1::open(&sys, &sys.dir(V1)).unwrap();
+                v1::thaw_open(&sys, &control).and_then(|()| v1::is_thawed(&sys, &control))
+            }
         };
         let (expected, writes) = match word {
             b"THAWED" => (Some(true), supposed),
