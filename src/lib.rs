@@ -82,6 +82,9 @@ mod entry_id;
 mod facility;
 #[forbid(unsafe_code)]
 mod handle;
+#[cfg(test)]
+#[path = "../tests/injection/mod.rs"]
+mod injection;
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}
 #[forbid(unsafe_code)]
