@@ -25,6 +25,7 @@ pub(super) enum Kind {
     PidfdOpen,
     PidfdOfThread,
     CgroupOf,
+    ProcessOf,
     Signal,
     HasExited,
     Kill,
@@ -34,7 +35,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 20] = [
+    pub(super) const ALL: [Kind; 21] = [
         Kind::OpenPlace,
         Kind::OpenDirectory,
         Kind::OpenRead,
@@ -50,6 +51,7 @@ impl Kind {
         Kind::PidfdOpen,
         Kind::PidfdOfThread,
         Kind::CgroupOf,
+        Kind::ProcessOf,
         Kind::Signal,
         Kind::HasExited,
         Kind::Kill,
@@ -84,6 +86,7 @@ impl Kind {
             Kind::PidfdOpen => "pidfd-open",
             Kind::PidfdOfThread => "pidfd-of-thread",
             Kind::CgroupOf => "cgroup-of",
+            Kind::ProcessOf => "process-of",
             Kind::Signal => "signal",
             Kind::HasExited => "has-exited",
             Kind::Kill => "kill",
@@ -149,7 +152,7 @@ impl Kind {
                 (EPERM, Stays),
             ],
             // ENOTTY: before Linux 6.13. ENODATA: nothing is known of it.
-            Kind::CgroupOf => &[(ENOTTY, Stays), (EPERM, Stays), (ENODATA, Any)],
+            Kind::CgroupOf | Kind::ProcessOf => &[(ENOTTY, Stays), (EPERM, Stays), (ENODATA, Any)],
             // EPERM: another user's process; a security module, EACCES; a seccomp filter, as ENOSYS.
             Kind::Signal => &[(EPERM, Any), (EACCES, Any), (ENOSYS, Stays)],
             // poll(2).

@@ -86,6 +86,9 @@ impl Case<'_> {
             return Some("refused, and something was touched".into());
         }
         match (refusal, self.fault) {
+            (_, Some(fault)) if fault.mode == Mode::Lasting && self.has_another_way(fault) => {
+                Some(format!("refused, and there was another way: {refusal}"))
+            }
             (Refusal::Io { source, .. }, Some(fault)) if is(source, fault.errno) => None,
             (_, Some(_)) => Some(format!("refused, and that is not true: {refusal}")),
             (_, None) => Some(format!("refused for no reason: {refusal}")),
@@ -187,7 +190,10 @@ impl Case<'_> {
         let has_freezer = matches!(self.scenario.layout, Layout::Freezer | Layout::Several);
         let forbidden = matches!(fault.errno, Errno::ENOSYS | Errno::EPERM);
         match fault.kind {
-            Kind::Watch | Kind::PidfdOfThread | Kind::CgroupOf => true,
+            Kind::Watch => true,
+            Kind::PidfdOfThread | Kind::CgroupOf | Kind::ProcessOf => {
+                !matches!(fault.errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+            }
             Kind::OpenIdentity => fault.errno == Errno::EPERM,
             // A filter that is loaded in mid-reap may hide what became of a signalled process.
             Kind::PidfdOpen if fault.nth > 1 => false,

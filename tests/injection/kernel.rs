@@ -280,6 +280,14 @@ impl Sys for Failing {
         self.call(Kind::CgroupOf, || pidfd.path.display().to_string(), || self.linux.cgroup_of(&pidfd.fd))
     }
 
+    fn process_of(&self, pidfd: &File) -> io::Result<Pid> {
+        self.call(Kind::ProcessOf, || pidfd.path.display().to_string(), || self.linux.process_of(&pidfd.fd))
+    }
+
+    fn is_own_thread(&self, tid: Pid) -> bool {
+        self.linux.is_own_thread(tid)
+    }
+
     fn pidfd_send_signal(&self, pidfd: &File, signal: i32) -> io::Result<()> {
         let what = || format!("{signal} to {}", pidfd.path.display());
         self.call(Kind::Signal, what, || self.linux.pidfd_send_signal(&pidfd.fd, signal))

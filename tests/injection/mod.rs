@@ -35,8 +35,8 @@ const DEADLINE: Duration = Duration::from_millis(1200);
 /// Cases at once. Most of them wait.
 const WORKERS: usize = 8;
 
-/// One case of so many is run where not all are asked for.
-const STRIDE: usize = 16;
+/// One case of so many is run where not all are asked for. A prime, so that each kind, error and mode has its turn.
+const STRIDE: usize = 17;
 
 /// What is asked for.
 enum Wanted {
@@ -204,6 +204,7 @@ fn run(cases: &[(&Scenario, Fault)]) -> Vec<Failure> {
                     let played = here.play(Some(*fault));
                     if let Some(problem) = played.problems.into_iter().next() {
                         let name = format!("{}:{fault}", scenario.name);
+                        println!("{name}: {problem}");
                         let failure = Failure { name, problem, ending: played.ending };
                         failures.lock().expect("no panic").push(failure);
                         // A fresh one, in which nothing is left of this case.

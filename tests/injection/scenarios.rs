@@ -126,6 +126,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario {
+        // One of its threads is in a group of threads, which lists no processes.
+        name: "threaded",
+        reaper: |reaper| reaper.method(KillMethod::Pidfd),
+        members: |world, target| {
+            let threaded = world.sandbox.threaded(&target.dirs[0]);
+            target.members.push(threaded.process);
+        },
+        ..PLAIN
+    },
+    Scenario {
         name: "cgroup-kill",
         needs: common::cgroup_kill,
         reaper: |reaper| reaper.method(KillMethod::CgroupKill),
