@@ -63,17 +63,16 @@ fn may_stay_frozen(fault: Fault) -> bool {
 }
 
 impl Case<'_> {
-    /// What is wrong.
-    pub(super) fn problems(&self) -> Vec<String> {
+    /// What is wrong, apart from time.
+    pub(super) fn untruths(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let truth = match self.ending {
             Ending::Refused(refusal) => self.refused(refusal),
             Ending::Complete(Ok(reaped)) => self.reaped(reaped.outcome),
             Ending::Complete(Err(error)) => self.failed(error),
-            Ending::Overdue(after) => Some(format!("not complete after {after:.1?}")),
+            Ending::Overdue(_) => None,
         };
         problems.extend(truth);
-        problems.extend(self.late());
         problems.extend(self.frozen());
         if self.record.made > CALLS && self.fault.is_none_or(|fault| fault.errno != Errno::EINTR) {
             problems.push(format!("busy: {} calls", self.record.made));
@@ -245,12 +244,15 @@ impl Case<'_> {
         Some(self.record.since? + self.fault?.mode.length()?)
     }
 
-    /// SIGKILL and the end came in time, and no freeze lasted too long.
-    fn late(&self) -> Option<String> {
+    /// What came too late: SIGKILL, the end, or the thaw.
+    pub(super) fn late(&self) -> Option<String> {
+        if let Ending::Overdue(after) = self.ending {
+            return Some(format!("not complete after {after:.1?}"));
+        }
         let reaper = &self.target.reaper;
         let elapsed = self.over.saturating_sub(self.spawned);
         let bound = bound(self.scenario, self.target, self.fault);
-        if elapsed > bound && !matches!(self.ending, Ending::Overdue(_)) {
+        if elapsed > bound {
             return Some(format!("took {elapsed:.1?}"));
         }
         let grace = reaper.grace.map_or(Duration::ZERO, |(_, period)| period);
