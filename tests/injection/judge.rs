@@ -12,7 +12,7 @@ use super::faults::{Fault, Kind, Mode};
 use super::kernel::Record;
 use super::scenarios::{Scenario, Target};
 use crate::common::{Layout, TIMEOUT, subtree, wait_until};
-use crate::outcome::{Act, Effort, Outcome, ReapError, Refusal};
+use crate::outcome::{Act, Effort, Outcome, ReapError, Refusal, Survivor};
 use crate::reaper::KillMethod;
 
 /// What a fault may cost beyond its own length.
@@ -130,7 +130,7 @@ impl Case<'_> {
                     return Some("timed out before the deadline".into());
                 }
                 let source = source.as_ref();
-                if let Some(problem) = self.lasting(source).or_else(|| self.sigkill(source)) {
+                if let Some(problem) = self.lasting(source).or_else(|| self.unexplained(source, survivors)) {
                     return Some(problem);
                 }
                 let (stuck, storm) = (&self.target.stuck, self.target.storm.is_some());
@@ -206,10 +206,12 @@ impl Case<'_> {
         }
     }
 
-    /// At a deadline SIGKILL was sent to each member, or the source says why not.
-    fn sigkill(&self, source: Option<&std::io::Error>) -> Option<String> {
-        let sent = source.is_some() || wait_until(EXIT, || self.living().is_empty());
-        (!sent).then(|| "timed out, not sent SIGKILL, and no source says why".into())
+    /// What lives at a deadline does so for a reason: the source says it, or it is frozen by a named group.
+    fn unexplained(&self, source: Option<&std::io::Error>, survivors: &[Survivor]) -> Option<String> {
+        let explained = source.is_some()
+            || survivors.iter().any(|survivor| survivor.frozen_by.is_some())
+            || wait_until(EXIT, || self.living().is_empty());
+        (!explained).then(|| "timed out, a member lives, and no source says why".into())
     }
 
     /// A directory that cannot be removed, while every process is dead, is reported as that.
