@@ -257,6 +257,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "slow", reaper: slowly, ..PLAIN },
     Scenario { name: "slow-pidfd", reaper: |reaper| slowly(reaper).method(KillMethod::Pidfd), ..PLAIN },
+    Scenario {
+        name: "slow-grace",
+        layout: Layout::Cpu,
+        reaper: |reaper| slowly(with_grace(reaper)),
+        members: |world, target| {
+            target.members.push(world.sandbox.ignores_sigterm(&refs(&target.dirs)));
+        },
+        ..PLAIN
+    },
     Scenario { name: "slow-cpu", layout: Layout::Cpu, reaper: slowly, ..PLAIN },
     Scenario {
         name: "slow-freezer",
