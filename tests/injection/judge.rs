@@ -198,6 +198,8 @@ impl Case<'_> {
             Kind::PidfdOpen if fault.nth > 1 => false,
             Kind::PidfdOpen | Kind::Signal if !forbidden => false,
             Kind::PidfdOpen | Kind::Signal => match method {
+                // Members that are frozen outside keep a freeze of ours, which is tried next, from being complete.
+                _ if !self.target.beside.is_empty() => false,
                 KillMethod::Auto | KillMethod::CgroupKill if self.scenario.layout == Layout::V2 => true,
                 KillMethod::Auto | KillMethod::Freezer => has_freezer,
                 _ => false,

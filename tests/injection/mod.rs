@@ -39,7 +39,7 @@ const TRIES: usize = 3;
 const WORKERS: usize = 8;
 
 /// One case of so many is run where not all are asked for. A prime, so that each kind, error and mode has its turn.
-const STRIDE: usize = 17;
+const STRIDE: usize = 23;
 
 /// What is asked for.
 enum Wanted {
