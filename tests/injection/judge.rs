@@ -150,6 +150,7 @@ impl Case<'_> {
                     _ => self.busy(error),
                 }
             }
+            ReapError::FrozenByAncestor { .. } if !self.target.beside.is_empty() => None,
             ReapError::Denied { act, source, effort, .. } => self.denied(*act, source, *effort),
             _ => Some(format!("no reason for that: {error}")),
         }
@@ -208,10 +209,13 @@ impl Case<'_> {
         }
     }
 
-    /// What lives at a deadline does so for a reason: the source says it, or it is frozen by a named group.
+    /// What lives at a deadline does so for a reason: the source says it, or a named group holds it frozen, which no
+    /// failed write has kept from being thawed.
     fn unexplained(&self, source: Option<&std::io::Error>, survivors: &[Survivor]) -> Option<String> {
+        let writes = [Kind::Write, Kind::OpenWrite, Kind::OpenReadWrite];
+        let fails_to_write = self.fault.is_some_and(|fault| writes.contains(&fault.kind));
         let explained = source.is_some()
-            || survivors.iter().any(|survivor| survivor.frozen_by.is_some())
+            || !fails_to_write && survivors.iter().any(|survivor| survivor.frozen_by.is_some())
             || wait_until(EXIT, || self.living().is_empty());
         (!explained).then(|| "timed out, a member lives, and no source says why".into())
     }
