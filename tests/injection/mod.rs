@@ -251,7 +251,7 @@ fn told(failures: &[Failure], cases: usize) -> String {
     for (kind, failures) in kinds {
         let first = failures[0];
         let _ = writeln!(text, "{} times {kind}\n    {}: {}", failures.len(), first.name, first.problem);
-        let _ = writeln!(text, "    {}", first.ending);
+        let _ = writeln!(text, "    {:.500}", first.ending);
         let names: Vec<&str> = failures.iter().skip(1).take(40).map(|failure| &*failure.name).collect();
         let _ = writeln!(text, "    {}", names.join(" "));
     }
