@@ -200,7 +200,8 @@ impl fmt::Debug for Failing {
 
 fn joined(at: Option<&File>, path: &CStr) -> PathBuf {
     let path = Path::new(OsStr::from_bytes(path.to_bytes()));
-    at.map_or_else(|| path.to_path_buf(), |at| at.path.join(path))
+    // Without the `.` in between.
+    at.map_or_else(|| path.to_path_buf(), |at| at.path.join(path)).components().collect()
 }
 
 fn shown(at: Option<&File>, path: &CStr) -> String {
