@@ -130,7 +130,8 @@ impl Case<'_> {
                     return Some("timed out before the deadline".into());
                 }
                 let source = source.as_ref();
-                if let Some(problem) = self.lasting(source).or_else(|| self.unexplained(source, survivors)) {
+                let untrue = source.and_then(|source| self.untrue(source));
+                if let Some(problem) = untrue.or_else(|| self.unexplained(source, survivors)) {
                     return Some(problem);
                 }
                 let (stuck, storm) = (&self.target.stuck, self.target.storm.is_some());
@@ -162,15 +163,14 @@ impl Case<'_> {
     }
 
     /// Only a fault that lasts, or a stuck member, keeps a reap from its end.
-    fn lasting(&self, source: Option<&std::io::Error>) -> Option<String> {
-        let lasting = self.fault.filter(|fault| fault.mode == Mode::Lasting);
-        if self.target.stuck.is_none() && lasting.is_none() {
-            return Some("timed out, and nothing stood in the way any more".into());
+    fn timed_out(&self) -> Option<String> {
+        if self.target.stuck.is_some() {
+            return None;
         }
-        if lasting.is_some_and(|fault| self.has_another_way(fault)) && self.target.stuck.is_none() {
-            return Some("timed out, and there was another way".into());
+        match self.fault.filter(|fault| fault.mode == Mode::Lasting) {
+            None => Some("timed out, and nothing stood in the way any more".into()),
+            Some(fault) => self.has_another_way(fault).then(|| "timed out, and there was another way".into()),
         }
-        source.and_then(|source| self.untrue(source))
     }
 
     /// Whether an error says what no call has said.
@@ -256,6 +256,11 @@ impl Case<'_> {
     pub(super) fn late(&self) -> Option<String> {
         if let Ending::Overdue(after) = self.ending {
             return Some(format!("not complete after {after:.1?}"));
+        }
+        if let Ending::Complete(Err(ReapError::TimedOut { .. })) = self.ending {
+            if let Some(problem) = self.timed_out() {
+                return Some(problem);
+            }
         }
         let reaper = &self.target.reaper;
         let elapsed = self.over.saturating_sub(self.spawned);

@@ -120,7 +120,7 @@ impl<'a> Stage<'a> {
         let case = Case { scenario, target: &target, fault, ending: &ending, record: &record, spawned, over };
         let mut problems = case.untruths();
         let late = case.late();
-        let is_late = problems.is_empty() && late.is_some();
+        let is_late = late.is_some();
         problems.extend(late);
         self.world.canary.assert_alive();
         if let Err(problem) = self.clean_up(&target) {
