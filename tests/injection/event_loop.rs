@@ -59,7 +59,9 @@ pub(super) fn reap(sys: &Failing, reaper: &Reaper, limit: Duration) -> (Ending, 
     let registry = poll.registry().try_clone().expect("a descriptor");
     let queue = Arc::new(Queue::new(Waker::new(&registry, WAKER).expect("eventfd")));
     let mut event_loop = EventLoop { sys, registry: &registry };
-    let mut entries = Entries::new(Checks::new(sys.clone(), Budget::new(1024)));
+    let checks = Checks::new(sys.clone(), Budget::of_process());
+    checks.renew_limit();
+    let mut entries = Entries::new(checks);
     let spawned = sys.now();
     let (target, findings) = match entries.checks.resolve(reaper) {
         Ok(resolved) => resolved,

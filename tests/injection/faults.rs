@@ -184,15 +184,18 @@ pub(super) enum Mode {
     Passing,
     /// All.
     Lasting,
+    /// Those that would have more than k descriptors open at once.
+    Limit,
 }
 
 impl Mode {
-    pub(super) const ALL: [Mode; 3] = [Mode::Once, Mode::Passing, Mode::Lasting];
+    pub(super) const ALL: [Mode; 4] = [Mode::Once, Mode::Passing, Mode::Lasting, Mode::Limit];
 
     /// How long the fault lasts; `None`: for ever.
     pub(super) fn length(self) -> Option<Duration> {
         match self {
-            Mode::Once => Some(Duration::ZERO),
+            // What returns descriptors is the reap itself.
+            Mode::Once | Mode::Limit => Some(Duration::ZERO),
             Mode::Passing => Some(Duration::from_millis(100)),
             Mode::Lasting => None,
         }
@@ -203,11 +206,13 @@ impl Mode {
             Mode::Once => "once",
             Mode::Passing => "passing",
             Mode::Lasting => "lasting",
+            Mode::Limit => "limit",
         }
     }
 
     pub(super) fn is_of(self, extent: Extent) -> bool {
         match extent {
+            _ if self == Mode::Limit => false,
             Extent::Any => true,
             Extent::Passes => self != Mode::Lasting,
             Extent::Stays => self == Mode::Lasting,
@@ -246,7 +251,8 @@ impl Fault {
 
     /// Every fault of a run that makes so many calls of each kind. Of long runs, where calls repeat, some of the later calls.
     pub(super) fn all(counts: &[u32; Kind::ALL.len()]) -> Vec<Fault> {
-        let mut faults = Vec::new();
+        let limit = |nth| Fault { kind: Kind::Descriptor, nth, errno: Errno::EMFILE, mode: Mode::Limit };
+        let mut faults: Vec<Fault> = LIMITS.map(limit).collect();
         for (kind, &count) in Kind::ALL.into_iter().zip(counts) {
             let stride = count.div_ceil(EACH).max(1) as usize;
             let calls = (1..=count.min(EACH)).chain((EACH + 1..=count).step_by(stride));
@@ -260,6 +266,9 @@ impl Fault {
         faults
     }
 }
+
+/// Descriptors that a reap may have open at once, where they are short. Three make do for a reap of any size.
+const LIMITS: std::ops::RangeInclusive<u32> = 3..=12;
 
 /// Calls of a kind of which each one fails in some case.
 const EACH: u32 = 64;

@@ -1,6 +1,6 @@
 //! [`Failing`]: the real kernel, some of whose calls fail, and a record of all of them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt::{self, Write as _};
 use std::io;
@@ -21,6 +21,13 @@ use crate::sys::{Linux, Open, Pid, Stat, Sys};
 pub(super) struct File {
     fd: OwnedFd,
     path: PathBuf,
+    open: Rc<Cell<u32>>,
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
 }
 
 impl AsRawFd for File {
@@ -78,7 +85,7 @@ pub(super) struct Record {
 
 impl Record {
     /// Whether a call of this kind fails now.
-    fn fails(&mut self, kind: Kind, now: Duration) -> Option<Errno> {
+    fn fails(&mut self, kind: Kind, now: Duration, open: u32) -> Option<Errno> {
         let mut count = |kind: Kind| {
             self.counts[kind as usize] += 1;
             self.counts[kind as usize]
@@ -86,6 +93,9 @@ impl Record {
         let nth = count(kind);
         let of_descriptors = kind.takes_descriptor().then(|| count(Kind::Descriptor));
         let fault = self.fault?;
+        if fault.mode == Mode::Limit {
+            return of_descriptors.filter(|_| open >= fault.nth).map(|_| fault.errno);
+        }
         let nth = match fault.kind {
             Kind::Descriptor => of_descriptors?,
             of if of == kind => nth,
@@ -98,7 +108,7 @@ impl Record {
         let fails = match fault.mode {
             Mode::Once => nth == fault.nth,
             Mode::Passing => now < since + fault.mode.length().unwrap_or_default(),
-            Mode::Lasting => true,
+            Mode::Lasting | Mode::Limit => true,
         };
         fails.then_some(fault.errno)
     }
@@ -125,6 +135,8 @@ impl Record {
 pub(super) struct Failing {
     linux: Linux,
     record: Rc<RefCell<Record>>,
+    /// Files that are open now.
+    open: Rc<Cell<u32>>,
 }
 
 impl Failing {
@@ -137,7 +149,7 @@ impl Failing {
             made: 0,
             frozen: Vec::new(),
         };
-        Failing { linux: Linux::without(absent), record: Rc::new(RefCell::new(record)) }
+        Failing { linux: Linux::without(absent), record: Rc::new(RefCell::new(record)), open: Rc::default() }
     }
 
     pub(super) fn record(&self) -> std::cell::Ref<'_, Record> {
@@ -152,7 +164,7 @@ impl Failing {
         make: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
         let at = self.linux.now();
-        let failed = self.record.borrow_mut().fails(kind, at);
+        let failed = self.record.borrow_mut().fails(kind, at, self.open.get());
         let result = match failed {
             Some(errno) => Err(errno.into()),
             None => make(),
@@ -170,6 +182,16 @@ impl Failing {
         let outcome = error.map_or(Ok(()), Err);
         record.calls.push(Call { at, kind, what: what(), result: outcome, injected, times: 1 });
         result
+    }
+
+    fn file(&self, fd: OwnedFd, path: PathBuf) -> File {
+        self.open.set(self.open.get() + 1);
+        File { fd, path, open: Rc::clone(&self.open) }
+    }
+
+    /// Files that are open now.
+    pub(super) fn open_files(&self) -> u32 {
+        self.open.get()
     }
 
     /// Takes note of a freeze and a thaw.
@@ -219,6 +241,10 @@ impl Sys for Failing {
         self.linux.release()
     }
 
+    fn descriptor_limit(&self) -> Option<usize> {
+        self.linux.descriptor_limit()
+    }
+
     fn caller(&self) -> (Pid, Pid) {
         self.linux.caller()
     }
@@ -226,14 +252,14 @@ impl Sys for Failing {
     fn open(&self, at: Option<&File>, path: &CStr, how: Open) -> io::Result<File> {
         let make = || {
             let fd = self.linux.open(at.map(|at| &at.fd), path, how)?;
-            Ok(File { fd, path: joined(at, path) })
+            Ok(self.file(fd, joined(at, path)))
         };
         self.call(Kind::of_open(how), || shown(at, path), make)
     }
 
     fn open_identity(&self, mount: &File, ino: u64) -> io::Result<File> {
         let path = || mount.path.join(format!("#{ino}"));
-        let make = || Ok(File { fd: self.linux.open_identity(&mount.fd, ino)?, path: path() });
+        let make = || Ok(self.file(self.linux.open_identity(&mount.fd, ino)?, path()));
         self.call(Kind::OpenIdentity, || path().display().to_string(), make)
     }
 
@@ -268,12 +294,12 @@ impl Sys for Failing {
     }
 
     fn pidfd_open(&self, pid: Pid) -> io::Result<File> {
-        let make = || Ok(File { fd: self.linux.pidfd_open(pid)?, path: format!("pidfd:{pid}").into() });
+        let make = || Ok(self.file(self.linux.pidfd_open(pid)?, format!("pidfd:{pid}").into()));
         self.call(Kind::PidfdOpen, || pid.to_string(), make)
     }
 
     fn pidfd_of_thread(&self, tid: Pid) -> io::Result<File> {
-        let make = || Ok(File { fd: self.linux.pidfd_of_thread(tid)?, path: format!("pidfd:{tid}").into() });
+        let make = || Ok(self.file(self.linux.pidfd_of_thread(tid)?, format!("pidfd:{tid}").into()));
         self.call(Kind::PidfdOfThread, || tid.to_string(), make)
     }
 

@@ -1,5 +1,6 @@
 //! Every call fails once, on the real kernel: small reaps on real cgroups, in which the k-th call of a kind fails with
-//! each error that it can give, once, for 100 ms, or from then on.
+//! each error that it can give, once, for 100 ms, or from then on; and in which no more than k descriptors can be open at
+//! once.
 //!
 //! The result has to be true, in time, and nothing may be left frozen; a process in a sibling of the target is not
 //! touched. `CGROUP_REAPER_INJECT=all` runs every case; a case by its name, `scenario:kind:k:error:mode`, is run alone and
@@ -115,13 +116,16 @@ impl<'a> Stage<'a> {
         let sys = Failing::new(fault, self.scenario.absent);
         let limit = bound(self.scenario, &target, fault);
         let (ending, spawned, over) = reap(&sys, &target.reaper, limit);
-        let record = sys.record();
+        let (record, open) = (sys.record(), sys.open_files());
         let scenario = self.scenario;
         let case = Case { scenario, target: &target, fault, ending: &ending, record: &record, spawned, over };
         let mut problems = case.untruths();
         let late = case.late();
         let is_late = late.is_some();
         problems.extend(late);
+        if open > 0 {
+            problems.push(format!("left open: {open} descriptors"));
+        }
         self.world.canary.assert_alive();
         if let Err(problem) = self.clean_up(&target) {
             problems.push(problem);

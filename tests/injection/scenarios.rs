@@ -157,6 +157,18 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         },
         ..PLAIN
     },
+    Scenario {
+        name: "many-cpu",
+        layout: Layout::Cpu,
+        members: |world, target| target.sleepers(world, 20),
+        ..PLAIN
+    },
+    Scenario {
+        name: "many-pidfd",
+        reaper: |reaper| reaper.method(KillMethod::Pidfd),
+        members: |world, target| target.sleepers(world, 20),
+        ..PLAIN
+    },
     Scenario { name: "three", layout: Layout::Several, ..PLAIN },
     Scenario {
         name: "grace",
