@@ -249,10 +249,11 @@ impl Fault {
         Some(Fault { kind, nth: nth.parse().ok()?, errno, mode })
     }
 
-    /// Every fault of a run that makes so many calls of each kind. Of long runs, where calls repeat, some of the later calls.
-    pub(super) fn all(counts: &[u32; Kind::ALL.len()]) -> Vec<Fault> {
+    /// Every fault of a run that makes so many calls of each kind, and needs so many descriptors at least. Of long runs, where
+    /// calls repeat, some of the later calls.
+    pub(super) fn all(counts: &[u32; Kind::ALL.len()], descriptors: u32) -> Vec<Fault> {
         let limit = |nth| Fault { kind: Kind::Descriptor, nth, errno: Errno::EMFILE, mode: Mode::Limit };
-        let mut faults: Vec<Fault> = LIMITS.map(limit).collect();
+        let mut faults: Vec<Fault> = (descriptors..descriptors + 6).map(limit).collect();
         for (kind, &count) in Kind::ALL.into_iter().zip(counts) {
             let stride = count.div_ceil(EACH).max(1) as usize;
             let calls = (1..=count.min(EACH)).chain((EACH + 1..=count).step_by(stride));
@@ -266,9 +267,6 @@ impl Fault {
         faults
     }
 }
-
-/// Descriptors that a reap may have open at once, where they are short. Three make do for a reap of any size.
-const LIMITS: std::ops::RangeInclusive<u32> = 3..=12;
 
 /// Calls of a kind of which each one fails in some case.
 const EACH: u32 = 64;

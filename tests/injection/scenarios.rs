@@ -27,6 +27,12 @@ impl Scenario {
         self.layout.need().and_then(|()| (self.needs)())
     }
 
+    /// Descriptors that it makes do with: three, and those that all reaps share. These are of the hierarchy's mount and of a
+    /// parent, and on v2 of the caller's own cgroups, two for its process and two for its thread.
+    pub(super) fn descriptors(&self) -> u32 {
+        if self.layout == Layout::V2 { 3 + 2 + 4 } else { 3 + 2 }
+    }
+
     /// Makes a target of this name in it.
     pub(super) fn target(&self, world: &World, name: &str) -> Target {
         let mut target = Target {
