@@ -37,10 +37,10 @@ const DEADLINE: Duration = Duration::from_millis(1200);
 const TRIES: usize = 3;
 
 /// Cases at once. Most of them wait.
-const WORKERS: usize = 8;
+const WORKERS: usize = 12;
 
 /// One case of so many is run where not all are asked for, and each with few descriptors. A prime, so that each kind, error and mode has its turn.
-const STRIDE: usize = 23;
+const STRIDE: usize = 29;
 
 /// What is asked for.
 enum Wanted {
