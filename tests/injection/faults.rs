@@ -19,6 +19,7 @@ pub(super) enum Kind {
     Read,
     Write,
     Stat,
+    Attribute,
     Filesystem,
     List,
     Rmdir,
@@ -35,7 +36,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 21] = [
+    pub(super) const ALL: [Kind; 22] = [
         Kind::OpenPlace,
         Kind::OpenDirectory,
         Kind::OpenRead,
@@ -45,6 +46,7 @@ impl Kind {
         Kind::Read,
         Kind::Write,
         Kind::Stat,
+        Kind::Attribute,
         Kind::Filesystem,
         Kind::List,
         Kind::Rmdir,
@@ -80,6 +82,7 @@ impl Kind {
             Kind::Read => "read",
             Kind::Write => "write",
             Kind::Stat => "stat",
+            Kind::Attribute => "attribute",
             Kind::Filesystem => "filesystem",
             Kind::List => "list",
             Kind::Rmdir => "rmdir",
@@ -131,6 +134,8 @@ impl Kind {
             // The same, and what asks for rights at the write (`cgroup_file_write` in a cgroup namespace: EPERM).
             Kind::Write => &[(ENOMEM, Any), (EACCES, Any), (EPERM, Any), (EINTR, Passes)],
             Kind::Stat => &[(ENOMEM, Any), (EACCES, Any), (EINTR, Passes)],
+            // getxattr(2).
+            Kind::Attribute => &[(ENOMEM, Any), (EACCES, Any)],
             // fstatfs(2).
             Kind::Filesystem => &[(ENOMEM, Any), (EACCES, Any), (EINTR, Passes)],
             // An open, and getdents64(2), which takes its lock killably.

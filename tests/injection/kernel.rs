@@ -281,6 +281,11 @@ impl Sys for Failing {
         self.call(Kind::Stat, || shown(at, path), || self.linux.stat(at.map(|at| &at.fd), path))
     }
 
+    fn has_attribute(&self, fd: &File, name: &CStr) -> io::Result<bool> {
+        let what = || format!("{} of {}", name.to_string_lossy(), fd.path.display());
+        self.call(Kind::Attribute, what, || self.linux.has_attribute(&fd.fd, name))
+    }
+
     fn filesystem(&self, fd: &File) -> io::Result<i64> {
         self.call(Kind::Filesystem, || fd.path.display().to_string(), || self.linux.filesystem(&fd.fd))
     }
