@@ -238,7 +238,9 @@ impl Case<'_> {
         if fault.mode != Mode::Lasting {
             return Some(format!("denied for what passes, after {:?}", effort.elapsed));
         }
-        if effort.elapsed < PATIENCE {
+        // What is held frozen from outside is given up after the timeout of the freeze.
+        let held = act == Act::Thaw && effort.elapsed >= self.target.reaper.freeze_timeout;
+        if effort.elapsed < PATIENCE && !held {
             return Some(format!("denied too soon, after {:?}", effort.elapsed));
         }
         if self.has_another_way(fault) {
