@@ -265,6 +265,10 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         };
         let unfinished = opened.unfinished;
+        if before.garbled || after.garbled {
+            // A member may stand in a line that makes no sense.
+            tally.missed(Reach::Failed);
+        }
         let sent =
             self.target.signalled.send(self.kernel, signal, opened, &after, tally, &mut self.target.obstacle);
         match sent {

@@ -279,7 +279,7 @@ impl Machine {
             self.pace.reset_wait();
         }
         if change.is_fewer() {
-            self.retry = None;
+            self.retry = self.retry.map(|retry| retry.forgive(now));
             self.pace.hasten(now);
         }
         if let Phase::Grace { signal, until } = self.phase {

@@ -47,6 +47,11 @@ impl Retry {
         retry
     }
 
+    /// The same, with no refusal so far.
+    pub(super) fn forgive(self, now: Instant) -> Retry {
+        Retry { since: now, refusals: 0, ..self }
+    }
+
     /// The same, to be tried again now.
     pub(super) fn at_once(self, now: Instant) -> Retry {
         Retry { at: self.at.min(now), ..self }

@@ -581,6 +581,20 @@ fn a_failed_attempt_is_made_again_soon() {
     assert_eq!(rig.kills(), [0, 10, 30, 70, 150, 230, 310, 390, 470, 550]);
 }
 
+/// Also if some members exit meanwhile.
+#[test]
+fn an_exit_does_not_make_up_for_a_failed_attempt() {
+    let mut rig = Rig::new(&reaper().min_wait(3_600_000 * MS).max_wait(3_600_000 * MS));
+    rig.kill = Attempt { reach: Reach::Failed, method: None, ..KILLED };
+    rig.wake(Input::Spawned).unwrap();
+    (rig.kill, rig.check) = (KILLED, populated(Change::Fewer, ExitNotice::Prompt));
+    rig.now = 5 * MS;
+    rig.wake(Input::Notified).unwrap();
+    rig.check = POPULATED;
+    rig.run(100 * MS);
+    assert_eq!(rig.kills(), [0, 10]);
+}
+
 /// So is a failed thaw, and a freeze is given up in time though every check fails.
 #[test]
 fn a_freeze_ends_in_time_whatever_fails_meanwhile() {
