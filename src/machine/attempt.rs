@@ -65,15 +65,13 @@ impl Machine {
             }
         }
         let refused = match attempt.reach {
-            Reach::Denied => self.failed(Act::Kill, now, true),
-            Reach::Failed => self.failed(Act::Kill, now, false),
+            Reach::Denied => self.retries.failed(Act::Kill, now, true),
+            Reach::Failed => self.retries.failed(Act::Kill, now, false),
             // Signals that are unsafe because a freeze did not complete may be safe in the next one.
             Reach::Unsafe if self.ladder == Ladder::FreezeFirst => false,
-            Reach::Unsafe => self.failed(Act::Kill, now, true),
+            Reach::Unsafe => self.retries.failed(Act::Kill, now, true),
             Reach::All | Reach::Unfinished => {
-                if self.retry.is_some_and(|retry| retry.act() != Act::Thaw) {
-                    self.retry = None;
-                }
+                self.retries.killed();
                 false
             }
         };
@@ -114,8 +112,8 @@ impl Machine {
                 return Action::Freeze;
             }
             // Some members were not signalled. The grace signal is sent again soon.
-            Reach::Denied if attempt.method.is_none() => drop(self.failed(Act::Kill, now, false)),
-            Reach::Failed => drop(self.failed(Act::Kill, now, false)),
+            Reach::Denied if attempt.method.is_none() => drop(self.retries.failed(Act::Kill, now, false)),
+            Reach::Failed => drop(self.retries.failed(Act::Kill, now, false)),
             Reach::All | Reach::Denied | Reach::Unsafe => {
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
@@ -132,7 +130,7 @@ impl Machine {
         let since = self.freezer.freezing_since().unwrap_or(now);
         let timed_out = now.saturating_since(since) >= self.freeze_timeout;
         match froze {
-            Froze::Frozen | Froze::Freezing => self.succeeded(Act::Freeze),
+            Froze::Frozen | Froze::Freezing => self.retries.succeeded(Act::Freeze),
             Froze::Unavailable | Froze::Denied => {}
             Froze::Failed => return self.on_freeze_failed(now),
         }
@@ -170,7 +168,7 @@ impl Machine {
             (Froze::Failed, _) => self.wait(now),
             (Froze::Unavailable | Froze::Denied, _) => {
                 self.freezer.release();
-                let is_final = self.failed(Act::Freeze, now, true);
+                let is_final = self.retries.failed(Act::Freeze, now, true);
                 match self.method {
                     KillMethod::Auto => {
                         if is_final || froze == Froze::Unavailable {
@@ -187,10 +185,10 @@ impl Machine {
 
     /// Nothing was frozen, by an error that may pass.
     fn on_freeze_failed(&mut self, now: Instant) -> Action {
-        self.failed(Act::Freeze, now, false);
-        let lasted = self.retry.map_or(Span::from_millis(0), |retry| retry.lasted(now));
+        self.retries.failed(Act::Freeze, now, false);
+        let may_last = self.retries.lasted(now).is_some_and(|lasted| lasted < self.freeze_timeout);
         match self.phase {
-            Phase::Killing if lasted < self.freeze_timeout => self.wait(now),
+            Phase::Killing if may_last => self.wait(now),
             Phase::Grace { .. } => self.wait(now),
             _ => Action::Kill(self.kill_by()),
         }
@@ -213,12 +211,12 @@ impl Machine {
         };
         let refused = match thawed {
             Thawed::All | Thawed::HeldFromOutside => {
-                self.succeeded(Act::Thaw);
+                self.retries.succeeded(Act::Thaw);
                 false
             }
             // What other parties froze may stay so for `freeze_timeout`.
-            Thawed::Denied => ours_left && self.failed(Act::Thaw, now, true),
-            Thawed::Failed => self.failed(Act::Thaw, now, false),
+            Thawed::Denied => ours_left && self.retries.failed(Act::Thaw, now, true),
+            Thawed::Failed => self.retries.failed(Act::Thaw, now, false),
         };
         if let Phase::Ending(end) = self.phase {
             if let (None, true, End::Done(_)) = (failing_since, has_failed, end) {
@@ -244,7 +242,7 @@ impl Machine {
             _ => Thawed::All,
         };
         if external == Thawed::Failed {
-            self.failed(Act::Thaw, now, false);
+            self.retries.failed(Act::Thaw, now, false);
         }
         let held = match thawed.max(external) {
             Thawed::All => {

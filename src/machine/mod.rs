@@ -43,7 +43,7 @@
 //! - [`Pace`] says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`,
 //!   and from `min_wait` again as soon as the members changed; with a few checks between the first attempts. That is for
 //!   members that do not exit.
-//! - [`Retry`] says when what failed is tried again, and when it is refused for good. That is for calls that fail.
+//! - [`Retries`] says when what failed is tried again, and when it is refused for good. That is for calls that fail.
 //! - [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
 //!   for `LAST_THAW` or was refused for good.
 //!
@@ -65,7 +65,7 @@ pub(crate) use self::action::{
 };
 use self::freezer::Freezer;
 use self::pace::Pace;
-use self::retry::Retry;
+use self::retry::Retries;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
 use self::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
@@ -99,10 +99,8 @@ pub(crate) struct Machine {
     sigkill: Sigkill,
     /// When an external freeze was first found to hold members.
     held_since: Option<Instant>,
-    /// Checks that failed in a row, and when the next is made.
-    check_retry: Option<Retry>,
-    /// The same of any other act. A check that succeeds does not make up for it.
-    retry: Option<Retry>,
+    /// What has failed, and when it is tried again.
+    retries: Retries,
 
     attempts: u32,
     signalled: u64,
@@ -135,8 +133,7 @@ impl Machine {
             pace: Pace::new(reaper.min_wait.into(), reaper.max_wait.into()),
             sigkill: Sigkill::Due,
             held_since: None,
-            check_retry: None,
-            retry: None,
+            retries: Retries::default(),
             attempts: 0,
             signalled: 0,
             used: None,
@@ -165,7 +162,7 @@ impl Machine {
 
     /// Whether what failed last is to be tried again.
     pub(crate) fn is_failing(&self) -> bool {
-        self.retry.is_some() || self.check_retry.is_some()
+        self.retries.is_any()
     }
 
     /// Whether attempts begin with a freeze.
@@ -179,9 +176,7 @@ impl Machine {
         match input {
             Input::Spawned => self.on_wake(now, false),
             Input::Resumed => {
-                for retry in [&mut self.retry, &mut self.check_retry].into_iter().flatten() {
-                    *retry = retry.at_once(now);
-                }
+                self.retries.hasten(now);
                 self.on_wake(now, false)
             }
             Input::Notified => self.on_wake(now, true),
@@ -233,7 +228,7 @@ impl Machine {
 
     fn on_checked(&mut self, now: Instant, checked: Checked) -> Action {
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
-            self.succeeded(Act::Check);
+            self.retries.succeeded(Act::Check);
         }
         match checked {
             Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
@@ -255,10 +250,10 @@ impl Machine {
             Checked::Unfinished => Action::Yield,
             Checked::Unknown(failure) => {
                 if self.is_expired(now) {
-                    self.failed(Act::Check, now, false);
+                    self.retries.failed(Act::Check, now, false);
                     return self.on_expired(now);
                 }
-                if self.failed(Act::Check, now, failure == Failure::Denied) {
+                if self.retries.failed(Act::Check, now, failure == Failure::Denied) {
                     return self.end(End::Denied);
                 }
                 if self.freezer.is_overdue(now, self.freeze_timeout) {
@@ -279,7 +274,7 @@ impl Machine {
             self.pace.reset_wait();
         }
         if change.is_fewer() {
-            self.retry = self.retry.map(|retry| retry.forgive(now));
+            self.retries.forgive(now);
             self.pace.hasten(now);
         }
         if let Phase::Grace { signal, until } = self.phase {
@@ -330,7 +325,7 @@ impl Machine {
         }
         match self.phase {
             Phase::Expired { until } if now < until => {
-                let is_early = self.retry.is_some_and(|retry| now < retry.at());
+                let is_early = self.retries.is_early(now);
                 let prompted = self.sigkill == Sigkill::Due && !is_early && self.pace.may_be_prompted();
                 if prompted || self.is_due(now) {
                     self.pace.lengthen();
@@ -360,7 +355,7 @@ impl Machine {
                 }
             }
             Removed::Denied | Removed::Failed => {
-                if self.failed(Act::Remove, now, removed == Removed::Denied) {
+                if self.retries.failed(Act::Remove, now, removed == Removed::Denied) {
                     return self.end(End::Denied);
                 }
             }
@@ -368,29 +363,11 @@ impl Machine {
         if self.is_expired(now) { self.on_expired(now) } else { self.wait(now) }
     }
 
-    /// Notes that an act failed, to be tried again soon. Returns whether it is refused for good.
-    fn failed(&mut self, act: Act, now: Instant, refused: bool) -> bool {
-        let slot = if act == Act::Check { &mut self.check_retry } else { &mut self.retry };
-        let retry = Retry::after(*slot, act, now, refused);
-        *slot = Some(retry);
-        retry.is_final(now)
-    }
-
-    /// Notes that an act did not fail.
-    fn succeeded(&mut self, act: Act) {
-        let slot = if act == Act::Check { &mut self.check_retry } else { &mut self.retry };
-        if slot.is_some_and(|retry| retry.act() == act) {
-            *slot = None;
-        }
-    }
-
     /// Whether an attempt is due: by the pace, because something failed, or because an external freeze has held members
     /// for too long.
     fn is_due(&self, now: Instant) -> bool {
-        let held_until = self.held_until();
-        self.pace.is_due(now)
-            || self.retry.is_some_and(|retry| now >= retry.at())
-            || held_until.is_some_and(|until| now >= until)
+        let is_held = self.held_until().is_some_and(|until| now >= until);
+        self.pace.is_due(now) || self.retries.is_due(now) || is_held
     }
 
     /// When an external freeze has held members for too long.
@@ -409,9 +386,7 @@ impl Machine {
             Phase::Ending(_) => [None, None],
         };
         let bound = bounds.into_iter().flatten().min();
-        let retry =
-            [self.retry, self.check_retry].into_iter().filter_map(|retry| ahead(retry.map(Retry::at))).min();
-        let until = match self.freezer.next(now, self.freeze_timeout).or(retry) {
+        let until = match self.freezer.next(now, self.freeze_timeout).or(self.retries.next(now)) {
             Some(at) => bound.map_or(at, |bound| at.min(bound)),
             None => self.pace.next(now, bound),
         };

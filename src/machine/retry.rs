@@ -1,4 +1,4 @@
-//! [`Retry`]: what a failed call costs: when it is tried again, and when a refusal is final.
+//! [`Retries`]: what a failed call costs: when it is tried again, and when a refusal is final.
 //!
 //! The backoff of a [`Pace`](super::pace::Pace) is for members that do not exit. Calls that fail have waits of their
 //! own, whatever the caller chose for the pace.
@@ -15,9 +15,100 @@ const LONGEST_WAIT: Span = Span::from_millis(80);
 const REFUSALS: u8 = 5;
 const REFUSED_FOR: Span = Span::from_millis(850);
 
+/// What has failed and is to be tried again. Boxed, for most reaps have none.
+#[derive(Debug, Default)]
+pub(super) struct Retries(Option<Box<Failing>>);
+
+/// A check that succeeds does not make up for another act that failed.
+#[derive(Debug, Default)]
+struct Failing {
+    check: Option<Retry>,
+    act: Option<Retry>,
+}
+
+impl Retries {
+    fn slot(&mut self, act: Act) -> &mut Option<Retry> {
+        let failing = self.0.get_or_insert_default();
+        if act == Act::Check { &mut failing.check } else { &mut failing.act }
+    }
+
+    fn all(&self) -> impl Iterator<Item = Retry> {
+        self.0.iter().flat_map(|failing| [failing.check, failing.act]).flatten()
+    }
+
+    /// Notes that an act failed. Returns whether it is refused for good.
+    pub(super) fn failed(&mut self, act: Act, now: Instant, refused: bool) -> bool {
+        let slot = self.slot(act);
+        slot.insert(Retry::after(*slot, act, now, refused)).is_final(now)
+    }
+
+    /// Notes that an act did not fail.
+    pub(super) fn succeeded(&mut self, act: Act) {
+        if self.all().any(|retry| retry.act == act) {
+            *self.slot(act) = None;
+        }
+        if self.all().next().is_none() {
+            self.0 = None;
+        }
+    }
+
+    /// Notes that every member was sent SIGKILL. Only a thaw that failed is still to be made.
+    pub(super) fn killed(&mut self) {
+        if let Some(retry) = self.act().filter(|retry| retry.act != Act::Thaw) {
+            self.succeeded(retry.act);
+        }
+    }
+
+    /// Notes that members have exited: refusals so far do not count.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        if let Some(Failing { act: Some(retry), .. }) = self.0.as_deref_mut() {
+            (retry.since, retry.refusals) = (now, 0);
+        }
+    }
+
+    /// Everything is to be tried again now.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        if let Some(failing) = &mut self.0 {
+            for retry in [&mut failing.check, &mut failing.act].into_iter().flatten() {
+                retry.at = retry.at.min(now);
+            }
+        }
+    }
+
+    /// The act, other than a check, that failed last.
+    fn act(&self) -> Option<Retry> {
+        self.0.as_ref()?.act
+    }
+
+    /// Whether something is to be tried again.
+    pub(super) fn is_any(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether something is to be tried again now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.all().any(|retry| now >= retry.at)
+    }
+
+    /// Whether the act, other than a check, that failed last is not yet to be tried again.
+    pub(super) fn is_early(&self, now: Instant) -> bool {
+        self.act().is_some_and(|retry| now < retry.at)
+    }
+
+    /// When something is to be tried again, if that is ahead.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        self.all().map(|retry| retry.at).filter(|&at| now < at).min()
+    }
+
+    /// How long the act, other than a check, that failed last has failed.
+    pub(super) fn lasted(&self, now: Instant) -> Option<Span> {
+        self.act().map(|retry| now.saturating_since(retry.since))
+    }
+}
+
 /// Failures of one act in a row.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Retry {
+struct Retry {
     act: Act,
     /// The first of them.
     since: Instant,
@@ -31,7 +122,7 @@ pub(super) struct Retry {
 
 impl Retry {
     /// Notes that an act failed, after the failures so far.
-    pub(super) fn after(before: Option<Retry>, act: Act, now: Instant, refused: bool) -> Retry {
+    fn after(before: Option<Retry>, act: Act, now: Instant, refused: bool) -> Retry {
         let mut retry = match before {
             Some(before) if before.act == act => before,
             Some(before) => Retry { act, since: now, refusals: 0, ..before },
@@ -47,33 +138,8 @@ impl Retry {
         retry
     }
 
-    /// The same, with no refusal so far.
-    pub(super) fn forgive(self, now: Instant) -> Retry {
-        Retry { since: now, refusals: 0, ..self }
-    }
-
-    /// The same, to be tried again now.
-    pub(super) fn at_once(self, now: Instant) -> Retry {
-        Retry { at: self.at.min(now), ..self }
-    }
-
-    /// How long it has failed.
-    pub(super) fn lasted(self, now: Instant) -> Span {
-        now.saturating_since(self.since)
-    }
-
-    /// What failed.
-    pub(super) fn act(self) -> Act {
-        self.act
-    }
-
-    /// When it is tried again.
-    pub(super) fn at(self) -> Instant {
-        self.at
-    }
-
     /// Whether it is refused for good.
-    pub(super) fn is_final(self, now: Instant) -> bool {
+    fn is_final(self, now: Instant) -> bool {
         self.refusals >= REFUSALS && now.saturating_since(self.since) >= REFUSED_FOR
     }
 }
@@ -93,19 +159,35 @@ mod tests {
         let mut retry = Retry::after(None, Act::Check, at(0), false);
         let mut waits = Vec::new();
         for _ in 0..6 {
-            let before = retry.at();
+            let before = retry.at;
             retry = Retry::after(Some(retry), Act::Check, before, false);
-            waits.push(Duration::from(retry.at().saturating_since(before)).as_millis());
+            waits.push(Duration::from(retry.at.saturating_since(before)).as_millis());
         }
         assert_eq!(waits, [20, 40, 80, 80, 80, 80]);
         assert!(!retry.is_final(at(1_000_000)), "a passing error is no refusal");
     }
 
     #[test]
+    fn a_check_does_not_make_up_for_another_act() {
+        let mut retries = Retries::default();
+        retries.failed(Act::Kill, at(0), false);
+        retries.failed(Act::Check, at(5), false);
+        retries.succeeded(Act::Check);
+        assert_eq!(retries.next(at(6)), Some(at(10)));
+        retries.hasten(at(7));
+        assert!(retries.is_due(at(7)) && retries.is_any());
+        retries.killed();
+        assert!(!retries.is_any());
+        retries.failed(Act::Thaw, at(8), false);
+        retries.killed();
+        assert!(retries.is_early(at(9)), "a thaw is still to be made");
+    }
+
+    #[test]
     fn one_that_was_prompted_earlier_does_not_delay_the_next() {
         let first = Retry::after(None, Act::Kill, at(0), true);
         let second = Retry::after(Some(first), Act::Kill, at(1), true);
-        assert_eq!((first.at(), second.at()), (at(10), at(10)));
+        assert_eq!((first.at, second.at), (at(10), at(10)));
     }
 
     #[test]
