@@ -40,7 +40,7 @@ impl Machine {
 
     pub(super) fn on_killed(&mut self, now: Instant, attempt: Attempt) -> Action {
         let by = self.kill_by();
-        self.signalled = self.signalled.saturating_add(attempt.signalled);
+        self.signalled = self.signalled.saturating_add(u32::try_from(attempt.signalled).unwrap_or(u32::MAX));
         if attempt.method.is_some() {
             let frozen = self.freezer == Freezer::Frozen;
             self.used = if frozen { Some(UsedMethod::Freezer) } else { attempt.method };
@@ -99,7 +99,7 @@ impl Machine {
 
     /// The answer to the grace signal.
     pub(super) fn on_signalled(&mut self, now: Instant, attempt: Attempt) -> Action {
-        self.signalled = self.signalled.saturating_add(attempt.signalled);
+        self.signalled = self.signalled.saturating_add(u32::try_from(attempt.signalled).unwrap_or(u32::MAX));
         let Phase::Grace { signal: GraceSignal::ToSend(signal), until } = self.phase else {
             return self.wait(now);
         };

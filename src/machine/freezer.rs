@@ -3,10 +3,9 @@
 use super::action::Members;
 use crate::time::{Instant, Span};
 
-/// The first and the longest time between two checks of a freeze under way. The kernel sends no notification of its
-/// progress.
-const FIRST_PROBE: Span = Span::from_millis(1);
-const LAST_PROBE: Span = Span::from_millis(100);
+/// The longest time between two checks of a freeze under way, in milliseconds. The first is one, and each next twice the
+/// one before: the kernel sends no notification of its progress.
+const LONGEST_PROBE: u64 = 100;
 
 /// After this time a freeze under way counts as stalled. A thread that waits for a frozen one in the kernel, as in
 /// execve(2) of a process with threads (`de_thread`), does not freeze, but SIGKILL ends that wait.
@@ -17,9 +16,9 @@ const STALLED: Span = Span::from_millis(50);
 pub(super) enum Freezer {
     /// Nothing is frozen by us.
     Thawed,
-    /// The freeze was begun, and is not complete. `probe`: the time to the next check of it. `needed`: the members can't
-    /// be signalled safely before it is.
-    Freezing { since: Instant, probe: Span, needed: bool },
+    /// The freeze was begun, and is not complete. `probes`: checks of it so far. `needed`: the members can't be signalled
+    /// safely before it is.
+    Freezing { since: Instant, probes: u8, needed: bool },
     /// Every member is frozen.
     Frozen,
     /// The freeze is not needed any more and must be undone. `failing_since`: when the first thaw failed.
@@ -58,10 +57,10 @@ impl Freezer {
     /// The freeze is not complete yet.
     pub(super) fn freezing(&mut self, now: Instant) {
         *self = match *self {
-            Freezer::Freezing { since, probe, needed } => {
-                Freezer::Freezing { since, probe: probe.saturating_mul(2).min(LAST_PROBE), needed }
+            Freezer::Freezing { since, probes, needed } => {
+                Freezer::Freezing { since, probes: probes.saturating_add(1), needed }
             }
-            _ => Freezer::Freezing { since: now, probe: FIRST_PROBE, needed: false },
+            _ => Freezer::Freezing { since: now, probes: 0, needed: false },
         };
     }
 
@@ -103,8 +102,9 @@ impl Freezer {
     /// is checked at the next attempt.
     pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
         match self {
-            Freezer::Freezing { since, probe, .. } => {
+            Freezer::Freezing { since, probes, .. } => {
                 let end = since.saturating_add(timeout);
+                let probe = Span::from_millis((1 << probes.min(7)).min(LONGEST_PROBE));
                 (now < end).then(|| now.saturating_add(probe).min(end))
             }
             _ => None,

@@ -103,7 +103,7 @@ pub(crate) struct Machine {
     retries: Retries,
 
     attempts: u32,
-    signalled: u64,
+    signalled: u32,
     used: Option<UsedMethod>,
 }
 
@@ -142,7 +142,7 @@ impl Machine {
 
     /// Processes signalled one by one so far.
     pub(crate) fn signalled(&self) -> u64 {
-        self.signalled
+        self.signalled.into()
     }
 
     /// Attempts to kill so far.
