@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::cgroup::{Checks, Facts, Findings, Kernel, Notice, Target};
+use crate::cgroup::{Context, Facts, Findings, Notice, Resolver, Target};
 use crate::entry_id::{EntryId, Generation};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
@@ -70,7 +70,7 @@ struct Entry<S: Sys> {
 }
 
 pub(crate) struct Entries<S: Sys> {
-    pub(crate) checks: Checks<S>,
+    pub(crate) resolver: Resolver<S>,
     pub(crate) metrics: Metrics,
     slab: Slab<Entry<S>>,
     wheel: Wheel,
@@ -89,10 +89,10 @@ pub(crate) struct Entries<S: Sys> {
 }
 
 impl<S: Sys> Entries<S> {
-    pub(crate) fn new(checks: Checks<S>) -> Entries<S> {
-        let facts = Facts::new(&checks.sys);
+    pub(crate) fn new(resolver: Resolver<S>) -> Entries<S> {
+        let facts = Facts::new(&resolver.sys);
         Entries {
-            checks,
+            resolver,
             metrics: Metrics::default(),
             slab: Slab::new(),
             wheel: Wheel::new(),
@@ -126,7 +126,7 @@ impl<S: Sys> Entries<S> {
             // Can happen only where ids have 32 bits.
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         };
-        let now = Instant::after_start(self.checks.sys.now());
+        let now = Instant::after_start(self.resolver.sys.now());
         let mut reaper = reaper;
         reaper.keep_dir |= target.of_systemd;
         let machine = Machine::new(&reaper, now, target.found());
@@ -152,7 +152,7 @@ impl<S: Sys> Entries<S> {
 
     /// Does the next piece of a turn's work; false once there is none.
     pub(crate) fn advance(&mut self, turn: &mut Turn, host: &mut impl Host<S>) -> bool {
-        let sys = &self.checks.sys;
+        let sys = &self.resolver.sys;
         let now = || tick(sys);
         if let Some(id) = turn.notification() {
             self.metrics.events += 1;
@@ -199,14 +199,14 @@ impl<S: Sys> Entries<S> {
         // There may be a descriptor again.
         target.sparing &= input != Input::Resumed || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
-        let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, Some(&watch));
-        let mut step = target.step(&mut kernel, findings);
+        let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch));
+        let mut step = target.step(&mut context, findings);
         let end = loop {
-            let now = Instant::after_start(step.kernel.sys.now());
+            let now = Instant::after_start(step.context.sys.now());
             let escalated = machine.freezes_first();
             let action = machine.step(now, input);
             if machine.freezes_first() && !escalated {
-                step.kernel.metrics.escalations += 1;
+                step.context.metrics.escalations += 1;
                 log::info!("{}: freezing it before each attempt from now on", step.path().display());
             }
             log::trace!("{}: {input:?} -> {action:?}", step.path().display());
@@ -230,13 +230,13 @@ impl<S: Sys> Entries<S> {
                 }
                 Action::Wait(until) => {
                     self.wheel.schedule(key, until.millis_rounded_up());
-                    let is_short = step.kernel.is_short;
+                    let is_short = step.context.is_short;
                     let was_short = std::mem::replace(short, is_short);
                     if is_short {
                         if !was_short {
                             self.short.push_back(*id);
                         }
-                        let next = tick(&self.checks.sys).saturating_add(PROBE);
+                        let next = tick(&self.resolver.sys).saturating_add(PROBE);
                         self.probe.get_or_insert(next);
                     } else if was_short {
                         self.resume_short();
@@ -264,7 +264,7 @@ impl<S: Sys> Entries<S> {
     fn complete(&mut self, key: usize, end: End) {
         self.wheel.cancel(key);
         let Entry { machine, mut target, completer, spawned, .. } = self.slab.remove(key);
-        let sys = &self.checks.sys;
+        let sys = &self.resolver.sys;
         let elapsed = sys.now().saturating_sub(spawned.since_start());
         self.metrics.completed += 1;
         let effort = effort(&machine, elapsed);
@@ -275,8 +275,8 @@ impl<S: Sys> Entries<S> {
                 Ok(Reaped { outcome, method, signalled, attempts, elapsed })
             }
             end => {
-                let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, None);
-                Err(target.step(&mut kernel, Findings::default()).error(end, effort))
+                let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None);
+                Err(target.step(&mut context, Findings::default()).error(end, effort))
             }
         };
         // Descriptors first: a caller that hears of the completion may count on their being closed.
@@ -299,16 +299,16 @@ fn tick<S: Sys>(sys: &S) -> u64 {
 impl<S: Sys> Drop for Entries<S> {
     /// Completes what is left as `Disconnected`, and leaves nothing frozen.
     fn drop(&mut self) {
-        let mut kernel = Kernel::new(&self.checks, &mut self.metrics, &mut self.facts, None);
+        let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None);
         for mut entry in self.slab.drain() {
             if entry.machine.has_frozen() {
                 // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
                 let mut thaws = (0..THAWS)
-                    .map(|_| entry.target.step(&mut kernel, Findings::default()).thaw(ThawScope::All));
+                    .map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
                 let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
-            let elapsed = kernel.sys.now().saturating_sub(entry.spawned.since_start());
+            let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
             let effort = effort(&entry.machine, elapsed);
             drop(entry.target);
             entry.completer.complete(Err(ReapError::Disconnected { effort }));

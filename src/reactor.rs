@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::cgroup::{Budget, Checks, Notice};
+use crate::cgroup::{Budget, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
@@ -111,15 +111,15 @@ impl Reactor {
         let raw = timer.as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let checks = Checks::new(Linux::without(absent), Budget::of_process());
-        checks.renew_limit();
+        let resolver = Resolver::new(Linux::without(absent), Budget::of_process());
+        resolver.renew_limit();
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             notified: VecDeque::with_capacity(EVENTS),
             timer,
             armed: None,
-            entries: Entries::new(checks),
+            entries: Entries::new(resolver),
             queue: Arc::new(Queue::new(waker)),
             full: false,
             absent,
@@ -137,7 +137,7 @@ impl Reactor {
     /// the error hands the [`Reaper`] back. A target that does not exist is no error: its reap completes as
     /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
-        let (target, findings) = match self.entries.checks.resolve(&reaper) {
+        let (target, findings) = match self.entries.resolver.resolve(&reaper) {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
@@ -253,7 +253,7 @@ impl Reactor {
 
     /// Returns a [`Remote`], by which other threads spawn reaps on this reactor.
     pub fn remote(&self) -> Remote {
-        Remote { queue: Arc::clone(&self.queue), checks: self.entries.checks.clone() }
+        Remote { queue: Arc::clone(&self.queue), resolver: self.entries.resolver.clone() }
     }
 
     /// Returns the number of reaps under way.
@@ -268,7 +268,7 @@ impl Reactor {
 
     /// Returns the counters of what was done so far.
     pub fn metrics(&self) -> Metrics {
-        let Checks { sys, budget, .. } = &self.entries.checks;
+        let Resolver { sys, budget, .. } = &self.entries.resolver;
         let metrics = self.entries.metrics.clone();
         let Calls { epoll_ctl, epoll_wait, timerfd_settime, .. } = metrics.calls;
         Metrics {
@@ -314,7 +314,7 @@ impl Reactor {
 
     /// How long it is until a tick of the entries' timers.
     fn until(&self, tick: u64) -> Duration {
-        Duration::from_millis(tick).saturating_sub(self.entries.checks.sys.now())
+        Duration::from_millis(tick).saturating_sub(self.entries.resolver.sys.now())
     }
 }
 

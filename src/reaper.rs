@@ -72,7 +72,7 @@ impl CgroupOptions {
 
 /// What names a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     Dir(PathBuf),
     Named { options: CgroupOptions, name: PathBuf },
 }
@@ -83,7 +83,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a reaper does nothing before it is spawned"]
 pub struct Reaper {
-    pub(crate) place: Place,
+    pub(crate) place: Location,
     pub(crate) min_wait: Duration,
     pub(crate) max_wait: Duration,
     pub(crate) freeze_timeout: Duration,
@@ -97,15 +97,15 @@ impl Reaper {
     /// The cgroups called `name` in each of the hierarchies of `options`. A name may have several
     /// components (`job/step`).
     pub fn new(options: CgroupOptions, name: impl Into<PathBuf>) -> Reaper {
-        Reaper::of(Place::Named { options, name: name.into() })
+        Reaper::of(Location::Named { options, name: name.into() })
     }
 
     /// The one cgroup directory `dir`, v1 or v2, whichever fstatfs(2) says it is.
     pub fn at(dir: impl Into<PathBuf>) -> Reaper {
-        Reaper::of(Place::Dir(dir.into()))
+        Reaper::of(Location::Dir(dir.into()))
     }
 
-    fn of(place: Place) -> Reaper {
+    fn of(place: Location) -> Reaper {
         Reaper {
             place,
             min_wait: Duration::from_millis(10),
@@ -155,7 +155,8 @@ impl Reaper {
     }
 
     /// Ends the reap after this long, counted from the spawn, with
-    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). Default: none. Without a deadline the reap waits until
+    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). It cuts a grace period short: members that were not sent SIGKILL
+    /// yet are sent it then, and have some 95 ms more to exit. Default: none. Without a deadline the reap waits until
     /// the last process exits, however long it is in uninterruptible sleep.
     pub fn deadline(mut self, deadline: Duration) -> Reaper {
         self.deadline = Some(deadline);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cgroup::{Checks, Findings};
+use crate::cgroup::{Findings, Resolver};
 use crate::entries::{Command, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
@@ -76,7 +76,7 @@ impl Queue {
 #[derive(Clone)]
 pub struct Remote {
     pub(crate) queue: Arc<Queue>,
-    pub(crate) checks: Checks<Linux>,
+    pub(crate) resolver: Resolver<Linux>,
 }
 
 impl Remote {
@@ -94,7 +94,7 @@ impl Remote {
             return Err(SpawnError::new(reaper, Refusal::Disconnected));
         }
         // What the checks found out is not good for a step on another thread, later.
-        let target = match self.checks.resolve(&reaper) {
+        let target = match self.resolver.resolve(&reaper) {
             Ok((target, _)) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };

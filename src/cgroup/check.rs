@@ -8,16 +8,16 @@ use super::members::MemberList;
 use super::step::Step;
 use super::target::{Progress, Target};
 use super::tree::{Directories, Tree};
-use super::{Kernel, Notice, file, v2};
+use super::{Context, Notice, file, v2};
 use crate::machine::{Change, Checked, Detail, ExitNotice, Failure, Population};
 use crate::outcome::Act;
 use crate::sys::{Open, Sys};
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Checks the whole target. Members are listed only where `detail` asks for them, or where there is no other way to
+    /// Resolver the whole target. Members are listed only where `detail` asks for them, or where there is no other way to
     /// tell whether there are any.
     pub(crate) fn check(&mut self, detail: Detail) -> Checked {
-        self.kernel.metrics.checks += 1;
+        self.context.metrics.checks += 1;
         self.target.progress = Progress::None;
         (self.findings.members, self.findings.just_read) = (None, false);
         let v1_members = self.findings.v1_members.take();
@@ -28,24 +28,24 @@ impl<S: Sys> Step<'_, '_, S> {
         let cgroup_kill = self.target.cgroup_kill;
         let list_v2 = cgroup_kill.needs_members()
             || detail == Detail::Members
-                && (cgroup_kill.was_written() || self.kernel.facts.exiting_not_listed);
+                && (cgroup_kill.was_written() || self.context.facts.exiting_not_listed);
         let mut members = MemberList::default();
         let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);
-        let refused = self.each(|kernel, tree, directories| {
+        let refused = self.each(|context, tree, directories| {
             if tree.hierarchy.is_v1() {
                 listed = true;
                 return match v1_members {
                     Some(_) => Ok(()),
-                    None => members.add_tree(kernel.sys, tree, directories),
+                    None => members.add_tree(context.sys, tree, directories),
                 };
             }
-            if !read_populated(kernel, tree, directories)? {
+            if !read_populated(context, tree, directories)? {
                 return Ok(());
             }
             populated = true;
             if list_v2 {
                 listed = true;
-                members.add_tree(kernel.sys, tree, directories)
+                members.add_tree(context.sys, tree, directories)
             } else {
                 v2_not_listed = true;
                 Ok(())
@@ -55,16 +55,16 @@ impl<S: Sys> Step<'_, '_, S> {
         members.finish();
         // An incomplete list is not compared with the last one. It only shows that there are members.
         let whole = listed && refused.is_none();
-        let (joined, fewer) = if whole { self.target.signalled.compare(&members) } else { (false, false) };
+        let (joined, fewer) = if whole { self.target.tracked.compare(&members) } else { (false, false) };
         let mut unknown = refused;
         if !members.is_empty() {
             populated = true;
             // v1 has no notification. On v2 a second notification within 12 ms is delayed.
-            if cgroup_kill.was_written() || self.target.signalled.any_tried() {
-                self.target.signalled.rewatch(self.kernel, &members);
+            if cgroup_kill.was_written() || self.target.tracked.any_tried() {
+                self.target.tracked.rewatch(self.context, &members);
             }
         } else if !populated && unknown.is_none() && self.target.trees.iter().any(may_hide_exiting) {
-            match self.target.signalled.all_dead(self.kernel) {
+            match self.target.tracked.all_dead(self.context) {
                 Ok(Some(dead)) => populated |= !dead,
                 Ok(None) => return Checked::Unfinished,
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
@@ -76,21 +76,21 @@ impl<S: Sys> Step<'_, '_, S> {
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());
-            self.obstacle(Act::Check, (path, cause));
+            self.note_obstacle(Act::Check, (path, cause));
             if !populated {
                 return Checked::Unknown(failure);
             }
         }
         if populated {
             // Where exiting tasks are not listed, every member has to be known before a kill.
-            let enough = whole && !(v2_not_listed && self.kernel.facts.exiting_not_listed);
+            let enough = whole && !(v2_not_listed && self.context.facts.exiting_not_listed);
             self.findings.members = enough.then_some(members);
             self.findings.v2_not_listed = v2_not_listed;
             let change = Change::new(joined, fewer);
             return Checked::Populated(Population { change, notice: self.target.exit_notice() });
         }
         // Every signalled process is dead by now.
-        self.target.signalled.forget();
+        self.target.tracked.forget();
         match self.target.fate() {
             Some(Fate::Removed) => Checked::Gone,
             Some(Fate::Replaced) => Checked::Replaced,
@@ -105,7 +105,7 @@ impl<S: Sys> Step<'_, '_, S> {
 impl<S: Sys> Target<S> {
     /// How the loop learns that the members exit.
     pub(super) fn exit_notice(&self) -> ExitNotice {
-        match (self.is_v1(), self.signalled.are_watched()) {
+        match (self.is_v1(), self.tracked.are_watched()) {
             (true, true) => ExitNotice::Prompt,
             (false, _) if self.trees.iter().any(is_watched) => ExitNotice::Delayed,
             (false, true) => ExitNotice::Delayed,
@@ -129,11 +129,11 @@ fn may_hide_exiting<S: Sys>(tree: &Tree<S>) -> bool {
 
 /// Reads whether a v2 tree has members, through a watched descriptor where one can be had.
 fn read_populated<S: Sys>(
-    kernel: &mut Kernel<'_, S>,
+    context: &mut Context<'_, S>,
     tree: &mut Tree<S>,
     directories: &mut Directories<S>,
 ) -> Result<bool, Failed> {
-    let sys = kernel.sys;
+    let sys = context.sys;
     let Tree { identity, hierarchy: Hierarchy::V2 { watch }, .. } = tree else {
         return Ok(false);
     };
@@ -142,14 +142,14 @@ fn read_populated<S: Sys>(
         Watch::On { file, .. } => v2::parse(file::read_small(sys, file, &mut buffer)?)?,
         Watch::Unwatched { .. } => {
             let dir = directories.get(sys, identity)?;
-            match kernel.permit() {
+            match context.permit() {
                 None => v2::events(sys, dir)?,
                 Some(permit) => {
                     let file = file::open(sys, dir, Path::new(""), v2::EVENTS, Open::Read)?;
                     // Read, then watch: kernfs counts changes and remembers the count at the read, so one in between
                     // is notified as soon as the watch stands.
                     let events = v2::parse(file::read_small(sys, &file, &mut buffer)?)?;
-                    if events.populated && kernel.watch(&file, Notice::Events) {
+                    if events.populated && context.watch(&file, Notice::Events) {
                         *watch = Watch::On { empty: false, file, _permit: permit };
                     }
                     events

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Cause, Failed, Refused, is_gone};
 use super::external_freeze::{self, Undone};
-use super::hierarchy::{Freezer, Hierarchy};
+use super::hierarchy::{HasFreezer, Hierarchy};
 use super::mounts::{self, MOUNTINFO};
 use super::proc::Proc;
 use super::step::Step;
@@ -22,7 +22,7 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.freeze_refused(refused);
         }
         // The list has the caller's process if any of its threads is in the target.
-        let sys = self.kernel.sys;
+        let sys = self.context.sys;
         let inside = match self.findings.all_members() {
             Some(members) => members.contains_caller(sys).map_err(|error| (self.path().into(), error.into())),
             None => self.list_all().and_then(|members| {
@@ -39,20 +39,20 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         let by_v1 = self.target.has_freezer();
         let mut result = Froze::Unavailable;
-        let refused = self.each(|kernel, tree, directories| {
+        let refused = self.each(|context, tree, directories| {
             let is_wanted = if by_v1 { tree.hierarchy.is_freezer() } else { !tree.hierarchy.is_v1() };
             if !is_wanted {
                 return Ok(());
             }
-            kernel.metrics.freezes += 1;
-            let sys = kernel.sys;
+            context.metrics.freezes += 1;
+            let sys = context.sys;
             let dir = directories.get(sys, &tree.identity)?;
             let control = match tree.frozen_by.take() {
                 Some(control) => control,
                 None => Box::new(Control {
                     file: if by_v1 { v1::open(sys, dir)? } else { v2::open(sys, dir)? },
                     is_used: false,
-                    _permit: kernel.checks.budget.take_needed(),
+                    _permit: context.resolver.budget.take_needed(),
                 }),
             };
             let control = tree.frozen_by.insert(control);
@@ -82,7 +82,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let missing = matches!(&cause, Cause::Error(error) if is_gone(error));
         let denied = cause.is_denied();
         log::debug!("cannot freeze {}: {cause:?}", path.display());
-        self.obstacle(Act::Freeze, (path, cause));
+        self.note_obstacle(Act::Freeze, (path, cause));
         match () {
             () if missing => Froze::Unavailable,
             () if denied => Froze::Denied,
@@ -103,20 +103,20 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.thaw_refused(refused);
         }
         let is_wanted = |tree: &Tree<S>| match tree.hierarchy {
-            Hierarchy::V1(freezer) => freezer == Freezer::Present,
+            Hierarchy::V1(freezer) => freezer == HasFreezer::Present,
             Hierarchy::V2 { .. } => scope == ThawScope::All,
         };
         let mut result = Thawed::All;
         // What is frozen by us is thawed before anything is listed.
-        let mut refused = self.each(|kernel, tree, directories| {
+        let mut refused = self.each(|context, tree, directories| {
             if is_wanted(tree) {
-                kernel.metrics.thaws += 1;
-                result = result.max(thaw_root(kernel.sys, tree, directories)?);
+                context.metrics.thaws += 1;
+                result = result.max(thaw_root(context.sys, tree, directories)?);
             }
             Ok(())
         });
-        let below = self.each(|kernel, tree, directories| match is_wanted(tree) {
-            true => thaw_below(kernel.sys, tree, directories),
+        let below = self.each(|context, tree, directories| match is_wanted(tree) {
+            true => thaw_below(context.sys, tree, directories),
             false => Ok(()),
         });
         refused = refused.or(below);
@@ -131,9 +131,9 @@ impl<S: Sys> Step<'_, '_, S> {
         if let Some(refused) = self.find_freezer() {
             return self.thaw_refused(refused);
         }
-        let sys = self.kernel.sys;
+        let sys = self.context.sys;
         let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
-        let parents = &mut self.kernel.facts.parents;
+        let parents = &mut self.context.facts.parents;
         // /proc names the groups that hold members by their current paths.
         let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
         let listed;
@@ -144,7 +144,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 &listed
             }
         };
-        let mounts = match mounts::recent(sys, &self.kernel.checks.mounts) {
+        let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
             Ok(mounts) => mounts,
             Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
         };
@@ -167,13 +167,13 @@ impl<S: Sys> Step<'_, '_, S> {
 
     fn thaw_refused(&mut self, (path, cause): Refused) -> Thawed {
         let denied = cause.is_denied();
-        self.obstacle(Act::Thaw, (path, cause));
+        self.note_obstacle(Act::Thaw, (path, cause));
         if denied { Thawed::Denied } else { Thawed::Failed }
     }
 
     /// Finds out which of the directories are in the v1 freezer's hierarchy.
     fn find_freezer(&mut self) -> Option<Refused> {
-        self.each(|kernel, tree, directories| find_freezer(kernel.sys, tree, directories))
+        self.each(|context, tree, directories| find_freezer(context.sys, tree, directories))
     }
 }
 
@@ -183,18 +183,18 @@ pub(super) fn find_freezer<S: Sys>(
     tree: &mut Tree<S>,
     directories: &mut Directories<S>,
 ) -> Result<(), Failed> {
-    if let Hierarchy::V1(freezer @ Freezer::Unasked) = &mut tree.hierarchy {
+    if let Hierarchy::V1(freezer @ HasFreezer::Unasked) = &mut tree.hierarchy {
         *freezer = ask_freezer(sys, directories.get(sys, &tree.identity)?)?;
     }
     Ok(())
 }
 
 /// Whether a v1 directory is in the freezer's hierarchy.
-pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<Freezer> {
+pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<HasFreezer> {
     match sys.stat(Some(dir), v1::STATE) {
-        Ok(_) => Ok(Freezer::Present),
+        Ok(_) => Ok(HasFreezer::Present),
         // The file or the directory?
-        Err(error) if is_gone(&error) => sys.stat(Some(dir), c"cgroup.procs").map(|_| Freezer::Absent),
+        Err(error) if is_gone(&error) => sys.stat(Some(dir), c"cgroup.procs").map(|_| HasFreezer::Absent),
         Err(error) => Err(error),
     }
 }

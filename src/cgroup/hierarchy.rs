@@ -29,13 +29,13 @@ impl Version {
 
 /// The hierarchy of a directory, and what is kept of it.
 pub(crate) enum Hierarchy<S: Sys> {
-    V1(Freezer),
+    V1(HasFreezer),
     V2 { watch: Watch<S> },
 }
 
 /// Whether a v1 hierarchy is that of the freezer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freezer {
+pub(crate) enum HasFreezer {
     Unasked,
     Present,
     Absent,
@@ -65,7 +65,7 @@ impl<S: Sys> Watch<S> {
 
 impl<S: Sys> Hierarchy<S> {
     /// `freezer` counts for v1 only.
-    pub(crate) fn new(version: Version, freezer: Freezer) -> Hierarchy<S> {
+    pub(crate) fn new(version: Version, freezer: HasFreezer) -> Hierarchy<S> {
         match version {
             Version::V1 => Hierarchy::V1(freezer),
             Version::V2 => Hierarchy::V2 { watch: Watch::Unwatched { empty: false } },
@@ -78,7 +78,7 @@ impl<S: Sys> Hierarchy<S> {
 
     /// Whether it is the v1 freezer's, as far as that was asked.
     pub(crate) fn is_freezer(&self) -> bool {
-        matches!(self, Hierarchy::V1(Freezer::Present))
+        matches!(self, Hierarchy::V1(HasFreezer::Present))
     }
 
     /// Closes the file that is watched, if one is.

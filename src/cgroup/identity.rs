@@ -78,7 +78,7 @@ impl<S: Sys> Parents<S> {
 }
 
 /// Where the name of a directory is looked up: below a descriptor, or as a path.
-struct Place<'a, S: Sys> {
+struct NameIn<'a, S: Sys> {
     at: Option<&'a S::Fd>,
     name: CString,
 }
@@ -223,13 +223,13 @@ impl<S: Sys> Identity<S> {
     }
 
     /// Where its name was at the spawn. ENOENT if its parent is gone.
-    fn place<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> io::Result<Place<'a, S>> {
-        let by_path = || Place { at: None, name: self.path.clone() };
+    fn place<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> io::Result<NameIn<'a, S>> {
+        let by_path = || NameIn { at: None, name: self.path.clone() };
         let Some(parent) = self.parent else { return Ok(by_path()) };
         match &self.address {
             Address::Handle(mount) => {
                 match parents.get(sys, mount, Id { dev: self.id.dev, ino: parent.get() }) {
-                    Ok(fd) => Ok(Place { at: Some(fd), name: self.name().into() }),
+                    Ok(fd) => Ok(NameIn { at: Some(fd), name: self.name().into() }),
                     Err(error) => match meaning(Call::Handle, &error) {
                         Meaning::Gone => Err(io::Error::from_raw_os_error(libc::ENOENT)),
                         Meaning::Denied => Ok(by_path()),
@@ -238,7 +238,7 @@ impl<S: Sys> Identity<S> {
                 }
             }
             // The way up is open from a removed directory, too.
-            Address::Held { directory: fd, .. } => Ok(Place { at: Some(fd), name: above(self.name()) }),
+            Address::Held { directory: fd, .. } => Ok(NameIn { at: Some(fd), name: above(self.name()) }),
             Address::Path => Ok(by_path()),
         }
     }
@@ -252,11 +252,15 @@ impl<S: Sys> Identity<S> {
     /// Finds the name that leads to it now.
     ///
     /// A v1 directory can be renamed, within its parent (`cgroup1_rename`).
-    pub(crate) fn find<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> Result<Found<'a, S>, Failed> {
+    pub(crate) fn find<'a>(
+        &'a self,
+        sys: &S,
+        parents: &'a mut Parents<S>,
+    ) -> Result<FoundName<'a, S>, Failed> {
         let mut place = self.place(sys, parents)?;
         let found = sys.stat(place.at, &place.name);
         match found {
-            Ok(stat) if Id::of(&stat) == self.id => return Ok(Found { place, stat }),
+            Ok(stat) if Id::of(&stat) == self.id => return Ok(FoundName { place, stat }),
             Err(error) if !is_gone(&error) => return Err(error.into()),
             _ => {}
         }
@@ -275,7 +279,7 @@ impl<S: Sys> Identity<S> {
         match self.name_in(sys, at, directory)? {
             Some((name, stat)) => {
                 place.name = name;
-                Ok(Found { place, stat })
+                Ok(FoundName { place, stat })
             }
             // Something is mounted over it: rmdir(2) would say the same.
             None => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
@@ -290,7 +294,7 @@ impl<S: Sys> Identity<S> {
     /// Where it is now, as far as that is known.
     pub(crate) fn current_path(&self, sys: &S, parents: &mut Parents<S>) -> PathBuf {
         match self.find(sys, parents) {
-            Ok(Found { place, .. }) => {
+            Ok(FoundName { place, .. }) => {
                 match Path::new(OsStr::from_bytes(place.name.to_bytes())).file_name() {
                     Some(name) => self.path().with_file_name(name),
                     None => self.path().into(),
@@ -316,12 +320,12 @@ impl<S: Sys> Identity<S> {
 }
 
 /// A directory found by its name.
-pub(crate) struct Found<'a, S: Sys> {
-    place: Place<'a, S>,
+pub(crate) struct FoundName<'a, S: Sys> {
+    place: NameIn<'a, S>,
     stat: Stat,
 }
 
-impl<S: Sys> Found<'_, S> {
+impl<S: Sys> FoundName<'_, S> {
     pub(crate) fn stat(&self) -> &Stat {
         &self.stat
     }

@@ -6,9 +6,9 @@ use std::path::Path;
 use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::MemberList;
-use super::signalled::{Pidfds, Tally};
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
+use super::tracked::{Pidfds, Tally};
 use super::tree::Tree;
 use super::{v1, v2};
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
@@ -45,7 +45,7 @@ impl<S: Sys> Step<'_, '_, S> {
         };
         let all_were_sent = by == KillBy::CgroupKillAndSignals
             && self.target.cgroup_kill.needs_members()
-            && self.findings.members.as_ref().is_some_and(|all| self.target.signalled.need_no_more(all));
+            && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
         let mut killed = Tally::new();
         if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
             self.write_cgroup_kill(by, &mut killed);
@@ -81,28 +81,28 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Writes to `cgroup.kill` of each v2 directory.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
         let caller_outside = self.findings.caller_outside;
-        let inside = self.each(|kernel, tree, directories| match tree.hierarchy {
-            Hierarchy::V2 { .. } if !caller_outside => check_caller(kernel, tree, directories),
+        let inside = self.each(|context, tree, directories| match tree.hierarchy {
+            Hierarchy::V2 { .. } if !caller_outside => check_caller(context, tree, directories),
             _ => Ok(()),
         });
         if let Some(refused) = inside {
             return self.cgroup_kill_refused(refused, tally);
         }
-        if self.kernel.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
+        if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
             if let Err((path, cause)) = self.identify_members() {
                 return self.cgroup_kill_refused((path, cause), tally);
             }
         }
         let first = !self.target.cgroup_kill.needs_members();
         let (mut written, mut unavailable) = (false, false);
-        let refused = self.each(|kernel, tree, directories| {
+        let refused = self.each(|context, tree, directories| {
             if !is_v2(tree) {
                 return Ok(());
             }
-            let sys = kernel.sys;
+            let sys = context.sys;
             let result = v2::kill(sys, directories.get(sys, &tree.identity)?, Path::new(""));
             let Err(error) = result else {
-                kernel.metrics.cgroup_kills += 1;
+                context.metrics.cgroup_kills += 1;
                 written = true;
                 return Ok(());
             };
@@ -112,7 +112,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             // The file is not there, or the directory?
             if why == Meaning::Gone {
-                let gone = tree.identity.fate(sys, &mut kernel.facts.parents)?;
+                let gone = tree.identity.fate(sys, &mut context.facts.parents)?;
                 if let Some(fate) = gone {
                     return Err(Failed::Gone(fate));
                 }
@@ -131,7 +131,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 if let Ok((dir, below)) = directories.subtree(sys, &tree.identity) {
                     for child in below.iter().filter(|child| child.components().count() == 1) {
                         if v2::kill(sys, dir, child).is_ok() {
-                            kernel.metrics.cgroup_kills += 1;
+                            context.metrics.cgroup_kills += 1;
                             tally.method = Some(UsedMethod::CgroupKill);
                         }
                     }
@@ -143,7 +143,7 @@ impl<S: Sys> Step<'_, '_, S> {
             if self.target.cgroup_kill == CgroupKill::Untried {
                 self.target.cgroup_kill = CgroupKill::Written;
             }
-            self.target.signalled.killed_all(self.findings.members.as_ref());
+            self.target.tracked.killed_all(self.findings.members.as_ref());
             tally.method = Some(UsedMethod::CgroupKill);
         }
         if unavailable && by != KillBy::CgroupKill {
@@ -159,7 +159,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     fn cgroup_kill_refused(&mut self, (path, cause): Refused, tally: &mut Tally) {
         tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
-        self.obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
+        self.note_obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
     }
 
     /// Lists and identifies the members before a write to `cgroup.kill`, because exiting tasks are not listed after
@@ -171,11 +171,11 @@ impl<S: Sys> Step<'_, '_, S> {
             Some(members) => members,
             None => self.list_all()?,
         };
-        let found = self.target.signalled.identify(self.kernel, &before);
+        let found = self.target.tracked.identify(self.context, &before);
         let found = found.map_err(|error| (self.path().to_path_buf(), Cause::Error(error)))?;
         if !found.is_empty() {
             let after = self.list_all()?;
-            self.target.signalled.track(found, &after);
+            self.target.tracked.track(found, &after);
         }
         self.findings.members = was_known.then_some(before);
         Ok(())
@@ -189,7 +189,7 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(unfinished) => unfinished,
             Err((path, cause)) => {
                 tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
-                self.obstacle(Act::Kill, (path, cause));
+                self.note_obstacle(Act::Kill, (path, cause));
                 None
             }
         };
@@ -202,7 +202,7 @@ impl<S: Sys> Step<'_, '_, S> {
             tally.missed(Reach::Unfinished);
         }
         // v2's own notifications may be late.
-        let prompt = self.target.is_v1() && self.target.signalled.are_watched();
+        let prompt = self.target.is_v1() && self.target.tracked.are_watched();
         Attempt {
             signalled: tally.signalled,
             method: tally.method.or(before.method),
@@ -244,7 +244,7 @@ impl<S: Sys> Step<'_, '_, S> {
     ) -> Result<Option<Pid>, Refused> {
         let path = |step: &Self| step.path().to_path_buf();
         let opened =
-            self.target.signalled.open(self.kernel, signal, before, from, tally, &mut self.target.obstacle);
+            self.target.tracked.open(self.context, signal, before, from, tally, &mut self.target.obstacle);
         let mut opened = match opened {
             Ok(Pidfds::Opened(opened)) => opened,
             Ok(Pidfds::Unsupported) => return self.signal_unverified(signal, members, tally).map(|()| None),
@@ -257,9 +257,9 @@ impl<S: Sys> Step<'_, '_, S> {
             match self.list_all() {
                 Ok(after) => break after,
                 Err((_, cause))
-                    if cause.is_out_of_descriptors() && self.target.signalled.close_half(&mut opened) =>
+                    if cause.is_out_of_descriptors() && self.target.tracked.close_half(&mut opened) =>
                 {
-                    self.kernel.is_short = true;
+                    self.context.is_short = true;
                 }
                 Err(refused) => return Err(refused),
             }
@@ -270,10 +270,10 @@ impl<S: Sys> Step<'_, '_, S> {
             tally.missed(Reach::Failed);
         }
         let sent =
-            self.target.signalled.send(self.kernel, signal, opened, &after, tally, &mut self.target.obstacle);
+            self.target.tracked.send(self.context, signal, opened, &after, tally, &mut self.target.obstacle);
         match sent {
             Ok(()) => Ok(unfinished),
-            Err(_) if self.kernel.facts.lacks_pidfd_signals() => {
+            Err(_) if self.context.facts.lacks_pidfd_signals() => {
                 self.signal_unverified(signal, members, tally).map(|()| None)
             }
             Err(error) => Err((path(self), error.into())),
@@ -308,8 +308,8 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.obstacle = Some(Obstacle::of_process(pid, Cause::Unsafe));
             }
         }
-        let sent = self.target.signalled.send_unverified(
-            self.kernel,
+        let sent = self.target.tracked.send_unverified(
+            self.context,
             signal,
             &wanted,
             tally,
@@ -327,9 +327,9 @@ impl<S: Sys> Step<'_, '_, S> {
         };
         let mut all_frozen = true;
         let refused = refused.or_else(|| {
-            self.each(|kernel, tree, directories| {
+            self.each(|context, tree, directories| {
                 if tree.hierarchy.is_freezer() {
-                    let sys = kernel.sys;
+                    let sys = context.sys;
                     all_frozen &= v1::is_frozen(sys, directories.get(sys, &tree.identity)?)?;
                 }
                 Ok(())

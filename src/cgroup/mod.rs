@@ -6,8 +6,8 @@
 //! - `check`, `kill`, `freeze`, `remove`, `report`: what a step can do;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
-//! - `signalled`: the tracked processes, and signals that are verified;
-//! - `kernel`: the context passed to every step: system calls, metrics, descriptor budget, watches;
+//! - `tracked`: the tracked processes, and signals that are verified;
+//! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroup`: what /proc tells;
 //! - `members`: lists of them;
 //! - `tree`: a directory of a target, and those below it;
@@ -32,6 +32,7 @@
 //! exits, the list is read again. A pidfd is never late, so there are no probes.
 
 mod check;
+mod context;
 mod descriptor_budget;
 mod errors;
 mod external_freeze;
@@ -40,7 +41,6 @@ mod file;
 mod freeze;
 mod hierarchy;
 mod identity;
-mod kernel;
 mod kill;
 pub(crate) mod members;
 pub(crate) mod mounts;
@@ -49,17 +49,17 @@ pub(crate) mod proc;
 mod remove;
 mod report;
 mod resolve;
-pub(crate) mod signalled;
 mod step;
 mod survivors;
 mod systemd;
 mod target;
+pub(crate) mod tracked;
 mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
+pub(crate) use self::context::{Context, Notice, Resolver};
 pub(crate) use self::descriptor_budget::Budget;
 pub(crate) use self::facts::Facts;
-pub(crate) use self::kernel::{Checks, Kernel, Notice};
 pub(crate) use self::step::Findings;
 pub(crate) use self::target::Target;

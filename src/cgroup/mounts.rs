@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::file::read_path;
-use super::hierarchy::{Freezer, Version};
+use super::hierarchy::{HasFreezer, Version};
 use super::identity::Id;
 use crate::sys::{Open, Stat, Sys};
 
@@ -30,14 +30,14 @@ pub(crate) struct Mounts<S: Sys> {
 }
 
 /// The cached facts about a mount: version, freezer controller, and the descriptor for open_by_handle_at(2).
-type About<F> = (Version, Freezer, Option<Arc<F>>);
+type About<F> = (Version, HasFreezer, Option<Arc<F>>);
 
 /// A mount that a target was found in.
 struct Known<S: Sys> {
     key: Key,
     version: Version,
     /// Of v1, whether it is the freezer's.
-    freezer: Freezer,
+    freezer: HasFreezer,
     /// A descriptor by which directories in it can be opened by their inode numbers, if the caller may do that.
     by_handle: Option<Arc<S::Fd>>,
 }
@@ -74,7 +74,7 @@ impl<S: Sys> Mounts<S> {
         &mut self,
         stat: &Stat,
         version: Version,
-        freezer: Freezer,
+        freezer: HasFreezer,
         by_handle: Option<Arc<S::Fd>>,
     ) {
         let key = Key::of(stat);

@@ -60,8 +60,8 @@ impl<'a, S: Sys> Proc<'a, S> {
     }
 
     /// What `/proc/PID/stat` says of a process, if it does.
-    pub(crate) fn stat(&self, pid: Pid) -> Option<Stat> {
-        Stat::parse(&self.read(pid, "stat").ok()?)
+    pub(crate) fn stat(&self, pid: Pid) -> Option<ProcStat> {
+        ProcStat::parse(&self.read(pid, "stat").ok()?)
     }
 }
 
@@ -72,20 +72,20 @@ fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// A line of `/proc/PID/stat`, proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stat {
+pub(crate) struct ProcStat {
     /// Its state letter.
     pub(crate) state: char,
     flags: u64,
 }
 
-impl Stat {
+impl ProcStat {
     /// The name is in parentheses and may contain some; then come the state and, six fields on, the flags.
-    pub(crate) fn parse(text: &[u8]) -> Option<Stat> {
+    pub(crate) fn parse(text: &[u8]) -> Option<ProcStat> {
         let end = text.iter().rposition(|&b| b == b')')?;
         let mut fields = text[end + 1..].split(|&b| b == b' ').filter(|field| !field.is_empty());
         let state = char::from(*fields.next()?.first()?);
         let flags = std::str::from_utf8(fields.nth(5)?).ok()?.parse().ok()?;
-        Some(Stat { state, flags })
+        Some(ProcStat { state, flags })
     }
 
     pub(crate) fn is_exiting(self) -> bool {
@@ -103,10 +103,10 @@ mod tests {
 
     #[test]
     fn the_name_may_be_anything() {
-        let stat = Stat::parse(b"7 (a) R (b) D 1 1 1 0 -1 2097156 0 0").unwrap();
+        let stat = ProcStat::parse(b"7 (a) R (b) D 1 1 1 0 -1 2097156 0 0").unwrap();
         assert_eq!(stat.state, 'D');
         assert!(stat.is_exiting() && stat.is_kernel_thread());
-        let stat = Stat::parse(b"7 () S 1 1 1 0 -1 4194560 0").unwrap();
+        let stat = ProcStat::parse(b"7 () S 1 1 1 0 -1 4194560 0").unwrap();
         assert!(!stat.is_exiting() && !stat.is_kernel_thread());
     }
 
@@ -115,7 +115,7 @@ mod tests {
         for text in
             [&b""[..], b"7", b"7 (x)", b"7 (x) ", b"7 (x) S 1 1 1 0 -1", b"7 (x) S 1 1 1 0 -1 x", b")"]
         {
-            assert_eq!(Stat::parse(text), None, "{text:?}");
+            assert_eq!(ProcStat::parse(text), None, "{text:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Kernel;
+use super::Context;
 use super::errors::{Failed, Fate, is_gone};
 use super::file::below;
 use super::identity::Id;
@@ -31,16 +31,16 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Removes the directories, all of which were seen empty: where a member lives, or is still exiting, rmdir(2) says
     /// EBUSY, or on some kernels blocks until it is dead.
     pub(crate) fn remove(&mut self) -> Removed {
-        self.kernel.metrics.removals += 1;
+        self.context.metrics.removals += 1;
         let mut removal = Removal {
             bound: REMOVALS,
             left: self.target.progress.take_removal(),
             compared: std::mem::take(&mut self.findings.just_read),
             unfinished: false,
         };
-        let refused = self.each(|kernel, tree, directories| match removal.unfinished {
+        let refused = self.each(|context, tree, directories| match removal.unfinished {
             true => Ok(()),
-            false => removal.remove(kernel, tree, directories),
+            false => removal.remove(context, tree, directories),
         });
         if removal.unfinished {
             self.target.progress =
@@ -54,7 +54,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 cause if cause.is_busy() => Removed::Busy,
                 _ => Removed::Failed,
             };
-            self.obstacle(Act::Remove, (path, cause));
+            self.note_obstacle(Act::Remove, (path, cause));
             return removed;
         }
         match self.target.fate() {
@@ -68,11 +68,11 @@ impl Removal {
     /// Removes a tree, as long as the bound lasts.
     fn remove<S: Sys>(
         &mut self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         tree: &mut Tree<S>,
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
-        let (sys, parents, id) = (kernel.sys, &mut kernel.facts.parents, tree.identity.id);
+        let (sys, parents, id) = (context.sys, &mut context.facts.parents, tree.identity.id);
         let left = self.left.take_if(|(of, _)| *of == id).map(|(_, left)| left);
         let mut children = left.or_else(|| directories.take_children(id));
         if std::mem::take(&mut self.compared) && children.is_none() {

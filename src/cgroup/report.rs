@@ -22,10 +22,10 @@ impl<S: Sys> Step<'_, '_, S> {
     pub(crate) fn error(&mut self, end: End, effort: Effort) -> ReapError {
         let obstacle = self.target.obstacle.take();
         // What is read now may need the descriptors of what is watched.
-        self.target.signalled.let_go();
+        self.target.tracked.let_go();
         self.target.trees.iter_mut().for_each(|tree| tree.hierarchy.let_go());
         let path = self.path().to_path_buf();
-        let sys = self.kernel.sys;
+        let sys = self.context.sys;
         match end {
             End::TimedOut => {
                 let is_busy = |obstacle: &Obstacle| obstacle.act == Act::Remove && obstacle.cause.is_busy();
@@ -51,7 +51,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 let frozen = self.target.trees.iter().find(|tree| tree.hierarchy.is_freezer());
                 let path = frozen.map_or(path, |tree| tree.path().to_path_buf());
                 let members = self.list(|_| true).0.pids;
-                let mounts = mounts::recent(sys, &self.kernel.checks.mounts).unwrap_or_default();
+                let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
                 let frozen_by = Proc::open(sys).ok().flatten().and_then(|proc| {
                     let mut members = members.iter().take(DESCRIBED);
                     members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts).ok().flatten())
@@ -74,8 +74,8 @@ impl<S: Sys> Step<'_, '_, S> {
     /// What keeps an empty directory from being removed, as far as that can be seen: a mount, or a cgroup in it.
     fn in_the_way(&mut self) -> Option<PathBuf> {
         let mut found = None;
-        self.each(|kernel, tree, directories| {
-            let sys = kernel.sys;
+        self.each(|context, tree, directories| {
+            let sys = context.sys;
             if tree.identity.is_covered(sys) {
                 found = Some(tree.path().to_path_buf());
             }
@@ -94,9 +94,9 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// The members that are alive, those that can be named first; and why some could not be listed.
     fn survivors(&mut self) -> (Vec<Survivor>, Option<Refused>) {
-        let sys = self.kernel.sys;
+        let sys = self.context.sys;
         let (members, refused) = self.list(|_| true);
-        let mounts = mounts::recent(sys, &self.kernel.checks.mounts).unwrap_or_default();
+        let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
         let proc = Proc::open(sys).ok().flatten();
         // What is described of a process that is alive after that was its own.
         let describe = |pid, pidfd: io::Result<S::Fd>| {
@@ -111,11 +111,11 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut alive: Vec<Survivor> = listed.take(DESCRIBED).collect();
         if members.is_empty() {
             // Exiting, and no longer listed.
-            for process in self.target.signalled.processes() {
+            for process in self.target.tracked.processes() {
                 if alive.len() == DESCRIBED {
                     break;
                 }
-                if let Some(pidfd) = process.open_same(sys, self.kernel.facts) {
+                if let Some(pidfd) = process.open_same(sys, self.context.facts) {
                     alive.extend(describe(process.pid(), Ok(pidfd)));
                 }
             }

@@ -6,34 +6,34 @@ use std::num::NonZeroU64;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use super::context::Resolver;
 use super::errors::{Call, Cause, Failed, Meaning, is_gone, meaning};
 use super::file::c_path;
 use super::freeze::{ask_freezer, find_freezer};
-use super::hierarchy::{Freezer, Hierarchy, Version};
+use super::hierarchy::{HasFreezer, Hierarchy, Version};
 use super::identity::{Address, Id, Identity, Parents};
-use super::kernel::Checks;
 use super::members::MemberList;
 use super::mounts::{lock, open_root};
 use super::own_cgroup::is_caller_in;
-use super::signalled::Signalled;
 use super::step::Findings;
 use super::target::{CgroupKill, Progress, Target};
+use super::tracked::Tracked;
 use super::tree::{Directories, Tree, is_leaf};
 use super::{systemd, v2};
 use crate::outcome::Refusal;
-use crate::reaper::{CgroupOptions, KillMethod, Place, Reaper};
+use crate::reaper::{CgroupOptions, KillMethod, Location, Reaper};
 use crate::sys::{Kind, Open, Stat, Sys};
 
-impl<S: Sys> Checks<S> {
-    /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
+impl<S: Sys> Resolver<S> {
+    /// Resolver what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
     /// same thread, directly after.
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
         let mut trees = resolve(self, &reaper.place, &mut directories)?;
         let named = match &reaper.place {
-            Place::Dir(path) => path,
-            Place::Named { name, .. } => name,
+            Location::Dir(path) => path,
+            Location::Named { name, .. } => name,
         };
         let missing = trees.is_empty().then(|| Box::new(named.clone()));
         if let Some(first) = trees.first().map(|tree| tree.path().to_path_buf()) {
@@ -47,12 +47,12 @@ impl<S: Sys> Checks<S> {
         let target = Target {
             missing,
             trees: trees.into(),
-            signalled: Signalled::new(),
+            tracked: Tracked::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             progress: Progress::None,
             kill_without_freezer: match &reaper.place {
-                Place::Dir(_) => false,
-                Place::Named { options, .. } => options.kill_without_freezer,
+                Location::Dir(_) => false,
+                Location::Named { options, .. } => options.kill_without_freezer,
             },
             of_systemd,
             sparing: false,
@@ -182,24 +182,24 @@ fn has_file<S: Sys>(
 
 /// The directories that `place` names and that exist, each once.
 fn resolve<S: Sys>(
-    checks: &Checks<S>,
-    place: &Place,
+    resolver: &Resolver<S>,
+    place: &Location,
     directories: &mut Directories<S>,
 ) -> Result<Vec<Tree<S>>, Refusal> {
-    let sys = &checks.sys;
+    let sys = &resolver.sys;
     let mut trees: Vec<Tree<S>> = Vec::new();
     match place {
-        Place::Dir(dir) => {
+        Location::Dir(dir) => {
             // Thousands of reaps wait at once: no memory is reserved beyond need.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
-                trees.push(pin(checks, path, fd, directories)?);
+                trees.push(pin(resolver, path, fd, directories)?);
             }
         }
-        Place::Named { options, name } => {
+        Location::Named { options, name } => {
             trees.reserve_exact(options.subsystems.len());
             for (path, fd) in named(sys, options, name)? {
-                let tree = pin(checks, path, fd, directories)?;
+                let tree = pin(resolver, path, fd, directories)?;
                 if trees.iter().all(|other| other.identity.id != tree.identity.id) {
                     trees.push(tree);
                 }
@@ -209,10 +209,10 @@ fn resolve<S: Sys>(
     Ok(trees)
 }
 
-type Found<S> = (PathBuf, <S as Sys>::Fd);
+type Candidate<S> = (PathBuf, <S as Sys>::Fd);
 
 /// Opens one directory; `None` if it is missing below a directory of a cgroup filesystem.
-fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Found<S>>, Refusal> {
+fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Refusal> {
     if dir.as_os_str().is_empty() {
         return Err(Refusal::EmptyName);
     }
@@ -235,7 +235,7 @@ fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Found<S>>, Refusal> {
 }
 
 /// Opens `root/<subsystem>/slice/name` for each subsystem; those that are missing are left out.
-fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Found<S>>, Refusal> {
+fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Candidate<S>>, Refusal> {
     if options.subsystems.is_empty() {
         return Err(Refusal::NoSubsystems);
     }
@@ -294,28 +294,28 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Fo
 
 /// Pins a directory that may be reaped.
 fn pin<S: Sys>(
-    checks: &Checks<S>,
+    resolver: &Resolver<S>,
     path: PathBuf,
     fd: S::Fd,
     directories: &mut Directories<S>,
 ) -> Result<Tree<S>, Refusal> {
-    let sys = &checks.sys;
+    let sys = &resolver.sys;
     let stat = check_kind(sys, &fd, &path)?;
     let id = Id::of(&stat);
     let io = |source| Refusal::Io { path: path.clone(), source };
-    let known = lock(&checks.mounts).known(&stat);
+    let known = lock(&resolver.mounts).known(&stat);
     let (version, freezer, by_handle) = match known {
         Some(known) => known,
         // Not under the lock: some filesystems ask a server that may be gone.
         None => match Version::of(sys, &fd).map_err(io)? {
             Some(version) => {
                 let freezer = match version {
-                    Version::V1 => ask_freezer(sys, &fd).unwrap_or(Freezer::Unasked),
-                    Version::V2 => Freezer::Absent,
+                    Version::V1 => ask_freezer(sys, &fd).unwrap_or(HasFreezer::Unasked),
+                    Version::V2 => HasFreezer::Absent,
                 };
                 let by_handle = try_handle(sys, &fd, &stat);
                 if let Ok(by_handle) = &by_handle {
-                    lock(&checks.mounts).remember(&stat, version, freezer, by_handle.clone());
+                    lock(&resolver.mounts).remember(&stat, version, freezer, by_handle.clone());
                 }
                 (version, freezer, by_handle.ok().flatten())
             }
@@ -342,7 +342,7 @@ fn pin<S: Sys>(
     let mut fd = Some(fd);
     let address = match by_handle {
         Some(mount) => Address::Handle(mount),
-        None => match (checks.budget.take_optional(), fd.take()) {
+        None => match (resolver.budget.take_optional(), fd.take()) {
             (Some(permit), Some(fd)) => Address::Held { directory: fd, _permit: permit },
             (_, left) => {
                 fd = left;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Kernel;
+use super::Context;
 use super::errors::{Cause, Failed, Obstacle, Refused};
 use super::members::MemberList;
 use super::own_cgroup::is_caller_in;
@@ -14,7 +14,7 @@ use crate::sys::Sys;
 /// Actions on a target that follow one another at once.
 pub(crate) struct Step<'a, 'k, S: Sys> {
     pub(super) target: &'a mut Target<S>,
-    pub(crate) kernel: &'a mut Kernel<'k, S>,
+    pub(crate) context: &'a mut Context<'k, S>,
     pub(super) findings: Findings<S>,
 }
 
@@ -51,11 +51,11 @@ impl<S: Sys> Target<S> {
     /// found out, for by the next step that may have changed.
     pub(crate) fn step<'a, 'k>(
         &'a mut self,
-        kernel: &'a mut Kernel<'k, S>,
+        context: &'a mut Context<'k, S>,
         findings: Findings<S>,
     ) -> Step<'a, 'k, S> {
-        kernel.sparing = self.sparing;
-        Step { target: self, kernel, findings }
+        context.sparing = self.sparing;
+        Step { target: self, context, findings }
     }
 }
 
@@ -75,13 +75,13 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     /// Acts on each directory that is left, and notes those that turn out to be gone. Returns the last refusal.
     pub(super) fn each(
         &mut self,
-        mut act: impl FnMut(&mut Kernel<'k, S>, &mut Tree<S>, &mut Directories<S>) -> Result<(), Failed>,
+        mut act: impl FnMut(&mut Context<'k, S>, &mut Tree<S>, &mut Directories<S>) -> Result<(), Failed>,
     ) -> Option<Refused> {
-        let Step { target, kernel, findings } = self;
+        let Step { target, context, findings } = self;
         let mut last = None;
         for tree in target.trees.iter_mut().filter(|tree| tree.is_left()) {
-            let Err(failed) = act(kernel, tree, &mut findings.directories) else { continue };
-            if let Err(cause) = tree.note(kernel.sys, &mut kernel.facts.parents, failed) {
+            let Err(failed) = act(context, tree, &mut findings.directories) else { continue };
+            if let Err(cause) = tree.note(context.sys, &mut context.facts.parents, failed) {
                 last = Some((tree.path().to_path_buf(), cause));
             }
         }
@@ -91,8 +91,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     /// Lists the members of the directories that are left and wanted, as far as that can be done.
     pub(super) fn list(&mut self, wanted: fn(&Tree<S>) -> bool) -> (MemberList, Option<Refused>) {
         let mut members = MemberList::default();
-        let refused = self.each(|kernel, tree, directories| match wanted(tree) {
-            true => members.add_tree(kernel.sys, tree, directories),
+        let refused = self.each(|context, tree, directories| match wanted(tree) {
+            true => members.add_tree(context.sys, tree, directories),
             false => Ok(()),
         });
         members.finish();
@@ -109,9 +109,9 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
 
     /// Closes the descriptors that the target holds, but for those that a thaw needs.
     pub(super) fn let_go(&mut self) {
-        self.target.signalled.let_go();
+        self.target.tracked.let_go();
         self.target.trees.iter_mut().for_each(Tree::let_go);
-        self.kernel.facts.parents.let_go();
+        self.context.facts.parents.let_go();
     }
 
     /// Forgets an obstacle that stands in the way no more.
@@ -123,12 +123,12 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
 
     /// Notes why an action did not succeed. On a shortage of descriptors the target closes its own, and is addressed by
     /// path and checked by timer from then on.
-    pub(super) fn obstacle(&mut self, act: Act, (path, cause): Refused) {
+    pub(super) fn note_obstacle(&mut self, act: Act, (path, cause): Refused) {
         if cause.is_out_of_descriptors() {
             self.let_go();
-            self.kernel.checks.renew_limit();
-            self.kernel.is_short = true;
-            (self.kernel.sparing, self.target.sparing) = (true, true);
+            self.context.resolver.renew_limit();
+            self.context.is_short = true;
+            (self.context.sparing, self.target.sparing) = (true, true);
         }
         self.target.obstacle = Some(Box::new(Obstacle { act, path, cause }));
     }
@@ -136,12 +136,12 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
 
 /// Refuses to kill the caller, should it have moved in after the spawn.
 pub(super) fn check_caller<S: Sys>(
-    kernel: &Kernel<'_, S>,
+    context: &Context<'_, S>,
     tree: &Tree<S>,
     directories: &mut Directories<S>,
 ) -> Result<(), Failed> {
-    let checks = kernel.checks;
-    match is_caller_in(kernel.sys, &checks.own, &checks.mounts, tree, directories)? {
+    let checks = context.resolver;
+    match is_caller_in(context.sys, &checks.own, &checks.mounts, tree, directories)? {
         false => Ok(()),
         true => Err(Failed::Because(Cause::CallerInside)),
     }

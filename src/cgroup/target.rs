@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Fate, Obstacle};
 use super::identity::Id;
-use super::signalled::Signalled;
+use super::tracked::Tracked;
 use super::tree::Tree;
 use crate::machine::Reach;
 use crate::sys::{Pid, Sys};
@@ -12,7 +12,7 @@ use crate::sys::{Pid, Sys};
 /// One target: its directories, and the processes signalled in them.
 pub(crate) struct Target<S: Sys> {
     pub(super) trees: Box<[Tree<S>]>,
-    pub(super) signalled: Signalled<S>,
+    pub(super) tracked: Tracked<S>,
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress,
     pub(super) kill_without_freezer: bool,

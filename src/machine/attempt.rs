@@ -1,7 +1,7 @@
 //! The course of one attempt: freeze, kill or signal, thaw.
 
+use super::CGROUP_KILL_ATTEMPTS;
 use super::Machine;
-use super::STUBBORN;
 use super::action::{
     Action, Attempt, Detail, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed,
 };
@@ -31,7 +31,7 @@ impl Machine {
         let last = matches!(self.phase, Phase::Expired { .. } | Phase::Ending(_));
         match self.method {
             _ if self.freezer.is_ours() => KillBy::Signals(self.freezer.members()),
-            KillMethod::Auto if self.attempts < STUBBORN && !last => KillBy::Cheapest,
+            KillMethod::Auto if self.attempts < CGROUP_KILL_ATTEMPTS && !last => KillBy::Cheapest,
             KillMethod::Auto => KillBy::CgroupKillAndSignals,
             KillMethod::CgroupKill => KillBy::CgroupKill,
             KillMethod::Freezer | KillMethod::Pidfd => KillBy::Signals(Members::Running),
@@ -86,7 +86,7 @@ impl Machine {
         // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
         // has lasted long is rarely frozen later, so external freezes are looked for less often.
         let seldom = self.pace.is_slowest() && self.held_since.is_none();
-        if self.attempts > STUBBORN && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
+        if self.attempts > CGROUP_KILL_ATTEMPTS && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
             return Action::ThawExternal;
         }
         self.thaw_for_sigkill()

@@ -26,7 +26,7 @@
 //! An attempt to kill begins in one of these ways ([`Ladder`]):
 //!
 //! 1. [`Ladder::Direct`]: `cgroup.kill` where it works, else verified signals ([`KillBy`]). Members never signalled
-//!    before are signalled at once, without waiting for a timer. After [`STUBBORN`] attempts the members are
+//!    before are signalled at once, without waiting for a timer. After [`CGROUP_KILL_ATTEMPTS`] attempts the members are
 //!    signalled too. `cgroup.kill` sends SIGKILL to the leader of each process. If the leader has exited, no other
 //!    thread is woken (`__cgroup_kill`, `complete_signal`).
 //! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise,
@@ -79,7 +79,7 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// After this many attempts (at 0, 10 and 50 ms by default) members are signalled in addition to `cgroup.kill`, and
 /// external freezes are looked for. Most targets are empty before that. When a thousand exit at once, some wait that
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
-const STUBBORN: u32 = 3;
+const CGROUP_KILL_ATTEMPTS: u32 = 3;
 
 /// One target's state. Small: thousands wait at once.
 #[derive(Debug)]
@@ -411,16 +411,16 @@ impl Machine {
         if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
     }
 
-    /// Whether the last attempt was by `cgroup.kill` and fewer than [`STUBBORN`] attempts were made: the members are
+    /// Whether the last attempt was by `cgroup.kill` and fewer than [`CGROUP_KILL_ATTEMPTS`] attempts were made: the members are
     /// expected to exit.
     fn is_left_to_cgroup_kill(&self) -> bool {
-        self.used == Some(UsedMethod::CgroupKill) && self.attempts < STUBBORN
+        self.used == Some(UsedMethod::CgroupKill) && self.attempts < CGROUP_KILL_ATTEMPTS
     }
 
     /// Whether every member was sent SIGKILL in some way and can act on it, not so long ago that more has to be done.
     fn has_killed_all(&self) -> bool {
         let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && !self.is_failing();
-        self.is_left_to_cgroup_kill() || killed && (1..STUBBORN).contains(&self.attempts)
+        self.is_left_to_cgroup_kill() || killed && (1..CGROUP_KILL_ATTEMPTS).contains(&self.attempts)
     }
 
     fn is_expired(&self, now: Instant) -> bool {

@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::faults::Kind;
 use super::kernel::{Failing, File};
-use crate::cgroup::{Budget, Checks, Notice};
+use crate::cgroup::{Budget, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle;
@@ -59,11 +59,11 @@ pub(super) fn reap(sys: &Failing, reaper: &Reaper, limit: Duration) -> (Ending, 
     let registry = poll.registry().try_clone().expect("a descriptor");
     let queue = Arc::new(Queue::new(Waker::new(&registry, WAKER).expect("eventfd")));
     let mut event_loop = EventLoop { sys, registry: &registry };
-    let checks = Checks::new(sys.clone(), Budget::of_process());
-    checks.renew_limit();
-    let mut entries = Entries::new(checks);
+    let resolver = Resolver::new(sys.clone(), Budget::of_process());
+    resolver.renew_limit();
+    let mut entries = Entries::new(resolver);
     let spawned = sys.now();
-    let (target, findings) = match entries.checks.resolve(reaper) {
+    let (target, findings) = match entries.resolver.resolve(reaper) {
         Ok(resolved) => resolved,
         Err(refusal) => return (Ending::Refused(refusal), spawned, sys.now()),
     };

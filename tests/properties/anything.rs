@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::positive;
-use crate::cgroup::{Budget, Checks, Notice};
+use crate::cgroup::{Budget, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
@@ -563,8 +563,8 @@ pub fn reap(bytes: &[u8]) {
     let sys = Rc::new(Anything { absent, ..Anything::new(bytes.to_vec(), unverified) });
     let open = Rc::clone(&sys.open);
     let budget = Budget::new(usize::from(sys.draw()));
-    let mut entries = Entries::new(Checks::new(Rc::clone(&sys), budget));
-    let Ok((target, findings)) = entries.checks.resolve(&reaper) else { return };
+    let mut entries = Entries::new(Resolver::new(Rc::clone(&sys), budget));
+    let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { return };
     let (completer, handle) = handle::channel(&QUEUE);
     let mut event_loop = EventLoop { sys: &sys, watched: RefCell::default(), command: None };
     entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
@@ -604,7 +604,7 @@ pub fn accepted(subsystem: &[u8], slice: &[u8], name: &[u8]) {
     // Draws that are sound answers.
     let resolve = |reaper: &Reaper| {
         let sys = Rc::new(Anything::new(vec![0; 4096], false));
-        Checks::new(sys, Budget::new(0)).resolve(reaper).ok().map(|(target, _)| target.path().to_path_buf())
+        Resolver::new(sys, Budget::new(0)).resolve(reaper).ok().map(|(target, _)| target.path().to_path_buf())
     };
     let parts = |bytes: &[u8]| -> Vec<Vec<u8>> {
         bytes.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()

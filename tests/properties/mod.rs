@@ -13,7 +13,7 @@ pub use self::anything::{accepted, reap};
 
 use crate::cgroup::members::MemberList;
 use crate::cgroup::mounts::{Mount, membership};
-use crate::cgroup::proc::Stat;
+use crate::cgroup::proc::ProcStat;
 use crate::cgroup::{v1, v2};
 use crate::machine::Froze;
 use crate::outcome::Refusal;
@@ -136,10 +136,10 @@ pub fn freezer(text: &[u8]) {
 
 /// `/proc/PID/stat`: anything may come; and whatever a process calls itself, its state and flags are found.
 pub fn stat(name: &[u8], state: u8, flags: u64) {
-    Stat::parse(name);
+    ProcStat::parse(name);
     let state = char::from(b'A' + state % 26);
     let text = [b"1 (", name, format!(") {state} 1 1 1 0 -1 {flags} 0 0\n").as_bytes()].concat();
-    let stat = Stat::parse(&text).unwrap();
+    let stat = ProcStat::parse(&text).unwrap();
     assert_eq!(stat.state, state);
     assert_eq!(stat.is_exiting(), flags & 0x4 != 0);
     assert_eq!(stat.is_kernel_thread(), flags & 0x20_0000 != 0);

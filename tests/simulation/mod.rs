@@ -27,7 +27,7 @@ use self::kernel::{
 };
 use self::others::{some_nature, some_time};
 use crate::cgroup::Notice;
-use crate::cgroup::{Budget, Checks, Findings};
+use crate::cgroup::{Budget, Findings, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
@@ -157,11 +157,11 @@ impl History {
         let calm_at = start + some_time(&mut rng, 60_000);
         let drop_at = (rng.u8(..12) == 0).then(|| start + some_time(&mut rng, 10_000));
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let checks = Checks::new(sim.clone(), budget.clone());
+        let resolver = Resolver::new(sim.clone(), budget.clone());
         History {
             event_loop: EventLoop::new(&sim),
             sim,
-            entries: Some(Entries::new(checks)),
+            entries: Some(Entries::new(resolver)),
             budget,
             queue: Arc::clone(queue),
             reaps,
@@ -331,7 +331,7 @@ impl History {
         world.claim(of);
         reap.found = !world.targets[of].tops.is_empty();
         drop(world);
-        let resolved = entries.checks.resolve(&reap.reaper);
+        let resolved = entries.resolver.resolve(&reap.reaper);
         let mut world = self.sim.0.borrow_mut();
         world.targets[of].resolved = true;
         // Others may have been faster.

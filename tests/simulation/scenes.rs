@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use super::{EventLoop, queue};
 use crate::cgroup::members::MemberList;
-use crate::cgroup::signalled::{Pidfds, Signalled, Tally};
-use crate::cgroup::{Budget, Checks, Facts, Kernel};
+use crate::cgroup::tracked::{Pidfds, Tally, Tracked};
+use crate::cgroup::{Budget, Context, Facts, Resolver};
 use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
@@ -39,9 +39,9 @@ fn reaper(subsystems: &[&str]) -> Reaper {
 fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
     let (_poll, queue) = queue();
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
     let reaper = reaper(&["cpu"]);
-    let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
     entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
     (sim, entries, handle)
@@ -75,8 +75,8 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
         });
         let (caller, groups) = (world.processes[0].ino, world.processes[0].groups);
         world.migrate(caller, [groups[FREEZER], cpu, groups[V2]]);
-        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let refusal = checks.resolve(&reaper(&["freezer", "cpu"])).err();
+        let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let refusal = resolver.resolve(&reaper(&["freezer", "cpu"])).err();
         assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "removed at call {call}: {refusal:?}");
     }
 }
@@ -89,11 +89,11 @@ fn roots_are_refused() {
         for root in [FREEZER, CPU, V2] {
             world.mkdir(root, "group");
         }
-        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
         for root in MOUNTS {
-            let group = checks.resolve(&Reaper::at(format!("{root}/group")));
+            let group = resolver.resolve(&Reaper::at(format!("{root}/group")));
             assert!(group.is_ok_and(|(target, _)| target.found()), "{root}");
-            let refusal = checks.resolve(&Reaper::at(root)).err();
+            let refusal = resolver.resolve(&Reaper::at(root)).err();
             assert!(matches!(refusal, Some(Refusal::Root { .. })), "{refusal:?}");
         }
     }
@@ -148,8 +148,8 @@ fn the_group_of_the_calling_thread_is_refused() {
         let below = world.mkdir(group, "below");
         let own = world.processes[0].groups;
         world.thread = Some([own[FREEZER], own[CPU], below]);
-        let checks = Checks::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let refusal = checks.resolve(&Reaper::at(format!("/sys/fs/cgroup/unified/slice/{target}"))).err();
+        let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let refusal = resolver.resolve(&Reaper::at(format!("/sys/fs/cgroup/unified/slice/{target}"))).err();
         assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "{target}: {refusal:?}");
     }
 }
@@ -170,10 +170,10 @@ fn processes_signalled_before_a_call_failed_are_counted() {
             world.add_process([own[FREEZER], group, own[V2]], nature, None);
         }
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
         let reaper = reaper(&["cpu"]);
         // A call of the spawn's own checks refuses it.
-        let Ok((target, findings)) = entries.checks.resolve(&reaper) else { continue };
+        let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
         let (completer, handle) = handle::channel(&queue);
         let event_loop = EventLoop::new(&sim);
         entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
@@ -194,7 +194,7 @@ fn a_late_cancel_is_not_for_another() {
     let slice = world.mkdir(CPU, "slice");
     let own = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
     let mut event_loop = EventLoop::new(&sim);
     let [first, second] = [false, true].map(|hangs| {
         let mut world = sim.0.borrow_mut();
@@ -203,7 +203,7 @@ fn a_late_cancel_is_not_for_another() {
         world.add_process([own[FREEZER], group, own[V2]], nature, None);
         drop(world);
         let reaper = reaper(&["cpu"]);
-        let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
+        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
         entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
         let soon = sim.0.borrow().now + Duration::from_millis(1);
@@ -231,7 +231,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
     let slice = world.mkdir(CPU, "slice");
     let outside = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
     let mut event_loop = EventLoop::new(&sim);
     // More members than one step signals, so that the spawn ends with a yield.
     let spawn = |entries: &mut Entries<Sim>| {
@@ -242,7 +242,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
         }
         drop(world);
         let reaper = reaper(&["cpu"]);
-        let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
+        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
         let (completer, handle) = handle::channel(&queue);
         entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
         assert!(entries.has_deferred());
@@ -279,11 +279,11 @@ fn a_deadline_amid_the_first_signal_kills_every_member() {
         world.add_process([own[FREEZER], group, own[V2]], Nature::default(), None);
     }
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
     let mut event_loop = EventLoop::new(&sim);
     let (grace, deadline) = (Duration::from_secs(50), Duration::from_secs(10));
     let reaper = reaper(&["cpu"]).grace(Signal::TERM, grace).deadline(deadline);
-    let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
     entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let late = sim.0.borrow().now + deadline;
@@ -313,10 +313,10 @@ fn a_new_member_of_the_grace_is_waited_for() {
     let own = world.processes[0].groups;
     world.add_process([own[FREEZER], groups[0], own[V2]], Nature::default(), None);
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Checks::new(sim.clone(), Budget::new(100)));
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
     let event_loop = EventLoop::new(&sim);
     let reaper = reaper(&["cpu", "unified"]).grace(Signal::TERM, Duration::from_millis(5));
-    let (target, findings) = entries.checks.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
     let (completer, handle) = handle::channel(&queue);
     entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let nature = Nature { hangs: true, ..Nature::default() };
@@ -345,14 +345,14 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (gone, left) = (pid(leaves), pid(stays));
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let checks = Checks::new(sim.clone(), Budget::new(100));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Kernel::new(&checks, &mut metrics, &mut facts, None);
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None);
     let list = |pids: &[i32]| {
         let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
         MemberList { pids, ..MemberList::default() }
     };
-    let mut signalled = Signalled::new();
+    let mut signalled = Tracked::new();
     let identified = signalled.identify(&mut kernel, &list(&[gone, left])).expect("nothing fails");
     sim.0.borrow_mut().migrate(leaves, ROOTS);
     signalled.track(identified, &list(&[left]));
@@ -380,14 +380,14 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (member, new_member) = (pid(member), pid(new_member));
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let checks = Checks::new(sim.clone(), Budget::new(100));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Kernel::new(&checks, &mut metrics, &mut facts, None);
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None);
     let list = |pids: &[i32]| {
         let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
         MemberList { pids, ..MemberList::default() }
     };
-    let mut signalled = Signalled::new();
+    let mut signalled = Tracked::new();
     signalled.killed_all(None);
     let there = list(&[member]);
     let (mut tally, mut obstacle) = (Tally::new(), None);

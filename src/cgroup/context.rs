@@ -1,4 +1,4 @@
-//! What the steps and the checks work with.
+//! What the steps work with: [`Context`]; and what resolving a target needs: [`Resolver`].
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -10,21 +10,19 @@ use super::own_cgroup::OwnCgroup;
 use crate::metrics::Metrics;
 use crate::sys::Sys;
 
-/// What the checks of a target need, shared with the fronts for other threads.
-pub(crate) struct Checks<S: Sys> {
+/// What resolving a target needs. A reactor shares it with its remotes.
+pub(crate) struct Resolver<S: Sys> {
     pub(crate) sys: S,
     pub(super) own: Arc<Mutex<OwnCgroup<S>>>,
     pub(super) mounts: Arc<Mutex<Mounts<S>>>,
     pub(crate) budget: Budget,
 }
 
-impl<S: Sys> Checks<S> {
-    pub(crate) fn new(sys: S, budget: Budget) -> Checks<S> {
-        Checks { sys, own: Arc::default(), mounts: Arc::default(), budget }
+impl<S: Sys> Resolver<S> {
+    pub(crate) fn new(sys: S, budget: Budget) -> Resolver<S> {
+        Resolver { sys, own: Arc::default(), mounts: Arc::default(), budget }
     }
-}
 
-impl<S: Sys> Checks<S> {
     /// Reads the limit of descriptors anew: it can be changed while the process runs, prlimit(2).
     pub(crate) fn renew_limit(&self) {
         if let Some(limit) = self.sys.descriptor_limit() {
@@ -33,9 +31,9 @@ impl<S: Sys> Checks<S> {
     }
 }
 
-impl<S: Sys + Clone> Clone for Checks<S> {
-    fn clone(&self) -> Checks<S> {
-        Checks {
+impl<S: Sys + Clone> Clone for Resolver<S> {
+    fn clone(&self) -> Resolver<S> {
+        Resolver {
             sys: self.sys.clone(),
             own: Arc::clone(&self.own),
             mounts: Arc::clone(&self.mounts),
@@ -46,15 +44,15 @@ impl<S: Sys + Clone> Clone for Checks<S> {
 
 /// Asks for an [`Input::Notified`](crate::machine::Input::Notified) on each notification from the descriptor, until
 /// that is closed.
-pub(crate) type Watch<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Result<()>;
+pub(crate) type Register<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Result<()>;
 
 /// What the steps on a target work with.
-pub(crate) struct Kernel<'a, S: Sys> {
+pub(crate) struct Context<'a, S: Sys> {
     pub(crate) sys: &'a S,
-    pub(super) checks: &'a Checks<S>,
+    pub(super) resolver: &'a Resolver<S>,
     pub(crate) metrics: &'a mut Metrics,
     /// `None`: do without.
-    pub(super) watch: Option<Watch<'a, S>>,
+    pub(super) watch: Option<Register<'a, S>>,
     pub(super) facts: &'a mut Facts<S>,
     /// Some descriptor, or a watch of one, could not be had.
     pub(crate) is_short: bool,
@@ -71,20 +69,20 @@ pub(crate) enum Notice {
     Exit,
 }
 
-impl<'a, S: Sys> Kernel<'a, S> {
+impl<'a, S: Sys> Context<'a, S> {
     pub(crate) fn new(
-        checks: &'a Checks<S>,
+        resolver: &'a Resolver<S>,
         metrics: &'a mut Metrics,
         facts: &'a mut Facts<S>,
-        watch: Option<Watch<'a, S>>,
-    ) -> Kernel<'a, S> {
-        Kernel { sys: &checks.sys, checks, metrics, watch, facts, is_short: false, sparing: false }
+        watch: Option<Register<'a, S>>,
+    ) -> Context<'a, S> {
+        Context { sys: &resolver.sys, resolver, metrics, watch, facts, is_short: false, sparing: false }
     }
 
     /// A permit to hold a descriptor and watch it, if the budget has one.
     pub(super) fn permit(&mut self) -> Option<Permit> {
         self.watch?;
-        let permit = if self.sparing { None } else { self.checks.budget.take() };
+        let permit = if self.sparing { None } else { self.resolver.budget.take() };
         self.metrics.unwatched += u64::from(permit.is_none());
         self.is_short |= permit.is_none();
         permit

@@ -3,8 +3,8 @@
 //!
 //! # Verified signals
 //!
-//! List the members, open a pidfd of each ([`Signalled::open`]), list them again, and signal those that are in both
-//! lists ([`Signalled::send`]). If pidfd_send_signal(2) succeeds, the process had not been reaped, so its pid was not
+//! List the members, open a pidfd of each ([`Tracked::open`]), list them again, and signal those that are in both
+//! lists ([`Tracked::send`]). If pidfd_send_signal(2) succeeds, the process had not been reaped, so its pid was not
 //! reused. The pid in the second list was therefore this process. How old the first list is does not matter.
 
 use std::io;
@@ -15,7 +15,7 @@ use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::facts::Facts;
 use super::members::MemberList;
 use super::proc::Proc;
-use super::{Kernel, Notice};
+use super::{Context, Notice};
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;
 use crate::reaper::Signal;
@@ -51,7 +51,7 @@ impl Tally {
 }
 
 /// The processes that a reap tracks.
-pub(crate) struct Signalled<S: Sys> {
+pub(crate) struct Tracked<S: Sys> {
     /// Sorted by pid.
     processes: Vec<Process>,
     /// Members that the last attempt dealt with, whether or not it could signal them. Sorted.
@@ -112,9 +112,9 @@ pub(crate) enum Pidfds<S: Sys> {
     Unsupported,
 }
 
-impl<S: Sys> Signalled<S> {
-    pub(crate) fn new() -> Signalled<S> {
-        Signalled {
+impl<S: Sys> Tracked<S> {
+    pub(crate) fn new() -> Tracked<S> {
+        Tracked {
             processes: Vec::new(),
             tried: Vec::new(),
             killed_unlisted: false,
@@ -163,11 +163,11 @@ impl<S: Sys> Signalled<S> {
         self.processes.binary_search_by_key(&pid, |process| process.pid)
     }
 
-    /// Identifies members before a write to `cgroup.kill`, so that [`Signalled::all_dead`] can check them. To be
-    /// followed by another list and [`Signalled::track`].
+    /// Identifies members before a write to `cgroup.kill`, so that [`Tracked::all_dead`] can check them. To be
+    /// followed by another list and [`Tracked::track`].
     pub(crate) fn identify(
         &self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         before: &MemberList,
     ) -> io::Result<Vec<Identified>> {
         let mut found = Vec::new();
@@ -175,9 +175,9 @@ impl<S: Sys> Signalled<S> {
             if self.find(pid).is_ok() {
                 continue;
             }
-            match kernel.sys.pidfd_open(pid) {
+            match context.sys.pidfd_open(pid) {
                 Ok(fd) => {
-                    let number = kernel.facts.number(kernel.sys, &fd)?;
+                    let number = context.facts.number(context.sys, &fd)?;
                     found.push(Identified(Process { pid, number, signal: None }));
                 }
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
@@ -203,10 +203,10 @@ impl<S: Sys> Signalled<S> {
     ///
     /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list does not prove that
     /// the target is empty. Before 6.9 pidfds have no inode numbers, but there an empty list is proof.
-    pub(crate) fn all_dead(&mut self, kernel: &mut Kernel<'_, S>) -> io::Result<Option<bool>> {
+    pub(crate) fn all_dead(&mut self, context: &mut Context<'_, S>) -> io::Result<Option<bool>> {
         if let Some(Watched { pidfd, tracked: Some(pid), .. }) = &self.watched {
             if let Ok(at) = self.find(*pid) {
-                if self.processes[at].is_exiting(kernel.sys, pidfd)? {
+                if self.processes[at].is_exiting(context.sys, pidfd)? {
                     return Ok(Some(false));
                 }
                 self.processes.remove(at);
@@ -215,11 +215,11 @@ impl<S: Sys> Signalled<S> {
         for _ in 0..ASKED {
             let Some(&process) = self.processes.last() else { return Ok(Some(true)) };
             if process.number.is_some() {
-                match kernel.sys.pidfd_open(process.pid) {
+                match context.sys.pidfd_open(process.pid) {
                     Ok(fd) => {
-                        let same = kernel.facts.number(kernel.sys, &fd)? == process.number;
-                        if same && process.is_exiting(kernel.sys, &fd)? {
-                            self.watch(kernel, fd, Some(process.pid));
+                        let same = context.facts.number(context.sys, &fd)? == process.number;
+                        if same && process.is_exiting(context.sys, &fd)? {
+                            self.watch(context, fd, Some(process.pid));
                             return Ok(Some(false));
                         }
                     }
@@ -249,12 +249,12 @@ impl<S: Sys> Signalled<S> {
     }
 
     /// Sees to it that the exit of some member wakes the reactor.
-    pub(crate) fn rewatch(&mut self, kernel: &mut Kernel<'_, S>, members: &MemberList) {
-        if kernel.watch.is_none() {
+    pub(crate) fn rewatch(&mut self, context: &mut Context<'_, S>, members: &MemberList) {
+        if context.watch.is_none() {
             return;
         }
         if let Some(Watched { pidfd, .. }) = &self.watched {
-            if matches!(kernel.sys.has_exited(pidfd), Ok(false)) {
+            if matches!(context.sys.has_exited(pidfd), Ok(false)) {
                 return;
             }
             self.watched = None;
@@ -262,19 +262,19 @@ impl<S: Sys> Signalled<S> {
         // Any member will do, so nothing needs to be verified. The last listed tend to exit last. One
         // that has exited and is listed all the same would wake us again and again, with no effect.
         for &pid in members.pids.iter().rev().take(4) {
-            if let Ok(fd) = kernel.sys.pidfd_open(pid) {
-                if matches!(kernel.sys.has_exited(&fd), Ok(false)) {
-                    self.watch(kernel, fd, None);
+            if let Ok(fd) = context.sys.pidfd_open(pid) {
+                if matches!(context.sys.has_exited(&fd), Ok(false)) {
+                    self.watch(context, fd, None);
                     return;
                 }
             }
         }
     }
 
-    fn watch(&mut self, kernel: &mut Kernel<'_, S>, pidfd: S::Fd, tracked: Option<Pid>) {
+    fn watch(&mut self, context: &mut Context<'_, S>, pidfd: S::Fd, tracked: Option<Pid>) {
         self.watched = None;
-        if let Some(permit) = kernel.permit() {
-            if kernel.watch(&pidfd, Notice::Exit) {
+        if let Some(permit) = context.permit() {
+            if context.watch(&pidfd, Notice::Exit) {
                 self.watched = Some(Watched { pidfd, tracked, _permit: permit });
             }
         }
@@ -283,21 +283,21 @@ impl<S: Sys> Signalled<S> {
     /// Opens a pidfd of each member after `from` that is to be sent the signal, as many as one step may.
     pub(crate) fn open(
         &mut self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         signal: Signal,
         before: &MemberList,
         from: Option<Pid>,
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<Pidfds<S>> {
-        if kernel.facts.lacks_pidfd_signals() {
+        if context.facts.lacks_pidfd_signals() {
             // What refused them may be no more.
-            kernel.facts.try_pidfd_signals(kernel.sys);
-            if kernel.facts.lacks_pidfd_signals() {
+            context.facts.try_pidfd_signals(context.sys);
+            if context.facts.lacks_pidfd_signals() {
                 return Ok(Pidfds::Unsupported);
             }
         }
-        let (own, _) = kernel.sys.caller();
+        let (own, _) = context.sys.caller();
         let mut tried = Vec::with_capacity(before.pids.len().min(SIGNALS));
         let mut pidfds = Vec::with_capacity(before.pids.len().min(SIGNALS));
         let mut more = false;
@@ -316,14 +316,14 @@ impl<S: Sys> Signalled<S> {
                 *obstacle = Some(Obstacle::of_process(pid, Cause::CallerInside));
                 continue;
             }
-            match kernel.sys.pidfd_open(pid) {
+            match context.sys.pidfd_open(pid) {
                 Ok(fd) => pidfds.push((pid, fd)),
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
                     Meaning::Gone => {}
                     Meaning::Unsupported => return Ok(Pidfds::Unsupported),
                     // EMFILE after some pidfds: signal these now, and continue after a yield.
                     Meaning::Short if !pidfds.is_empty() => {
-                        kernel.is_short = true;
+                        context.is_short = true;
                         tried.pop();
                         more = true;
                         break;
@@ -357,7 +357,7 @@ impl<S: Sys> Signalled<S> {
     /// error.
     pub(crate) fn send(
         &mut self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         signal: Signal,
         opened: Opened<S>,
         after: &MemberList,
@@ -375,14 +375,14 @@ impl<S: Sys> Signalled<S> {
             }
             // First which process it is: without that, nothing could tell later whether it is dead. One that fails does
             // not spare those after it.
-            match self.send_one(kernel, signal, pid, &fd, tally, obstacle) {
+            match self.send_one(context, signal, pid, &fd, tally, obstacle) {
                 Ok(true) => last = Some((pid, fd)),
                 Ok(false) => {}
                 Err(error) => failed = Some(error),
             }
         }
         if let Some((pid, fd)) = last {
-            self.watch(kernel, fd, Some(pid));
+            self.watch(context, fd, Some(pid));
         }
         failed.map_or(Ok(()), Err)
     }
@@ -390,51 +390,51 @@ impl<S: Sys> Signalled<S> {
     /// Signals one process; whether it got the signal.
     fn send_one(
         &mut self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         signal: Signal,
         pid: Pid,
         fd: &S::Fd,
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<bool> {
-        let number = kernel.facts.number(kernel.sys, fd)?;
-        let sent = kernel.sys.pidfd_send_signal(fd, signal.number());
+        let number = context.facts.number(context.sys, fd)?;
+        let sent = context.sys.pidfd_send_signal(fd, signal.number());
         if sent.is_ok() && signal != Signal::KILL {
             // A stopped process acts on a signal only once it is continued.
-            let _ = kernel.sys.pidfd_send_signal(fd, libc::SIGCONT);
+            let _ = context.sys.pidfd_send_signal(fd, libc::SIGCONT);
         }
         if let Err(error) = &sent {
             if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) {
-                kernel.facts.try_pidfd_signals(kernel.sys);
-                if kernel.facts.lacks_pidfd_signals() {
+                context.facts.try_pidfd_signals(context.sys);
+                if context.facts.lacks_pidfd_signals() {
                     return sent.map(|()| true);
                 }
             }
         }
         let process = Process { pid, number, signal: Some(signal) };
-        self.note(kernel, process, sent, UsedMethod::Pidfd, tally, obstacle)
+        self.note(context, process, sent, UsedMethod::Pidfd, tally, obstacle)
     }
 
     /// Signals members by kill(2), where the caller or a freeze of ours makes that acceptable: a process that can't
     /// exit can't lose its pid.
     pub(crate) fn send_unverified(
         &mut self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         signal: Signal,
         members: &MemberList,
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<()> {
-        let (own, _) = kernel.sys.caller();
+        let (own, _) = context.sys.caller();
         add(&mut self.tried, &members.pids);
         let mut failed = None;
         for &pid in members.pids.iter().filter(|&&pid| pid != own) {
-            let sent = kernel.sys.kill(pid, signal.number());
+            let sent = context.sys.kill(pid, signal.number());
             if sent.is_ok() && signal != Signal::KILL {
-                let _ = kernel.sys.kill(pid, libc::SIGCONT);
+                let _ = context.sys.kill(pid, libc::SIGCONT);
             }
             let process = Process { pid, number: None, signal: Some(signal) };
-            if let Err(error) = self.note(kernel, process, sent, UsedMethod::Unverified, tally, obstacle) {
+            if let Err(error) = self.note(context, process, sent, UsedMethod::Unverified, tally, obstacle) {
                 failed = Some(error);
             }
         }
@@ -444,7 +444,7 @@ impl<S: Sys> Signalled<S> {
     /// Notes what came of a signal; whether the process got it.
     fn note(
         &mut self,
-        kernel: &mut Kernel<'_, S>,
+        context: &mut Context<'_, S>,
         process: Process,
         sent: io::Result<()>,
         method: UsedMethod,
@@ -452,7 +452,7 @@ impl<S: Sys> Signalled<S> {
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<bool> {
         let Err(error) = sent else {
-            kernel.metrics.signals += 1;
+            context.metrics.signals += 1;
             tally.method = Some(method);
             tally.signalled += u64::from(self.is_first(process));
             return Ok(true);
