@@ -54,7 +54,9 @@ impl Machine {
             self.pending = Pending::Kill;
             return Action::Yield;
         }
-        if attempt.reach == Reach::Unsafe && self.phase == Phase::Killing && self.freezer.is_now_needed() {
+        let goes_on = self.phase == Phase::Killing && self.freezer.freezing_since().is_some();
+        if attempt.reach == Reach::Unsafe && goes_on {
+            // The freeze goes on until it is complete, or overdue.
             return self.wait(now);
         }
         self.attempts = self.attempts.saturating_add(1);
@@ -146,11 +148,12 @@ impl Machine {
             }
             // At the end there is no time to wait for it.
             (Froze::Freezing, Phase::Grace { .. } | Phase::Killing | Phase::Expired { .. }) if !timed_out => {
-                if matches!(self.phase, Phase::Killing) && self.freezer.is_stalled(now) {
-                    return Action::Kill(self.kill_by());
-                }
+                let is_stalled = self.freezer.is_stalled(now);
                 self.freezer.freezing(now);
-                self.wait(now)
+                match self.phase {
+                    Phase::Killing if is_stalled => Action::Kill(self.kill_by()),
+                    _ => self.wait(now),
+                }
             }
             (Froze::Freezing, Phase::Killing | Phase::Expired { .. } | Phase::Ending(_)) => {
                 self.freezer = Freezer::ThawDue { failing_since: None };

@@ -16,9 +16,8 @@ const STALLED: Span = Span::from_millis(50);
 pub(super) enum Freezer {
     /// Nothing is frozen by us.
     Thawed,
-    /// The freeze was begun, and is not complete. `probes`: checks of it so far. `needed`: the members can't be signalled
-    /// safely before it is.
-    Freezing { since: Instant, probes: u8, needed: bool },
+    /// The freeze was begun, and is not complete. `probes`: checks of it so far.
+    Freezing { since: Instant, probes: u8 },
     /// Every member is frozen.
     Frozen,
     /// The freeze is not needed any more and must be undone. `failing_since`: when the first thaw failed.
@@ -57,27 +56,16 @@ impl Freezer {
     /// The freeze is not complete yet.
     pub(super) fn freezing(&mut self, now: Instant) {
         *self = match *self {
-            Freezer::Freezing { since, probes, needed } => {
-                Freezer::Freezing { since, probes: probes.saturating_add(1), needed }
+            Freezer::Freezing { since, probes } => {
+                Freezer::Freezing { since, probes: probes.saturating_add(1) }
             }
-            _ => Freezer::Freezing { since: now, probes: 0, needed: false },
+            _ => Freezer::Freezing { since: now, probes: 0 },
         };
     }
 
-    /// Whether the freeze under way is stalled, and not needed.
+    /// Whether the freeze under way has stalled.
     pub(super) fn is_stalled(self, now: Instant) -> bool {
-        match self {
-            Freezer::Freezing { since, needed, .. } => !needed && now.saturating_since(since) >= STALLED,
-            _ => false,
-        }
-    }
-
-    /// Notes that a freeze under way is needed. Returns whether there is one that was not known to be.
-    pub(super) fn is_now_needed(&mut self) -> bool {
-        match self {
-            Freezer::Freezing { needed, .. } => !std::mem::replace(needed, true),
-            _ => false,
-        }
+        self.is_overdue(now, STALLED)
     }
 
     /// The freeze has done its work, or is given up.
@@ -102,7 +90,7 @@ impl Freezer {
     /// is checked at the next attempt.
     pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
         match self {
-            Freezer::Freezing { since, probes, .. } => {
+            Freezer::Freezing { since, probes } => {
                 let end = since.saturating_add(timeout);
                 let probe = Span::from_millis((1 << probes.min(7)).min(LONGEST_PROBE));
                 (now < end).then(|| now.saturating_add(probe).min(end))

@@ -244,11 +244,12 @@ fn a_freeze_that_times_out_is_killed_thawed_and_tried_again() {
     // Without pidfds it is not safe to signal members that are not frozen.
     rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
     rig.run(99 * MS);
-    assert_eq!(rig.kills().len(), 1, "tried once, when the freeze had stalled");
+    assert!((50..=64).contains(&rig.kills()[0]), "tried when the freeze has stalled");
     assert!(rig.machine.has_frozen());
+    assert!(!rig.done.iter().any(|(_, action)| *action == Action::Thaw(ThawScope::All)));
     rig.done.clear();
     rig.run(100 * MS);
-    assert_eq!(rig.kills(), [100]);
+    assert_eq!(rig.kills().last(), Some(&100));
     let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
     assert_eq!(thaws, [100]);
     assert!(!rig.machine.has_frozen());
