@@ -7,7 +7,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -283,30 +283,6 @@ fn no_room_for_queued_signals(world: &World) {
 each!(isolated no_room_for_queued_signals needs Ok(()), on v2, freezer, cpu);
 
 // --- Rights ----------------------------------------------------------------------------------------------
-
-/// A user without rights.
-const USER: u32 = 1000;
-
-/// Runs it as [`USER`], and returns to root.
-fn as_user<T>(run: impl FnOnce() -> T) -> T {
-    let become_user = |real, effective, saved| {
-        assert!(set_user(real, effective, saved), "setresuid: {}", std::io::Error::last_os_error());
-    };
-    become_user(USER, USER, 0);
-    let result = run();
-    become_user(0, 0, 0);
-    result
-}
-
-/// What systemd does for `Delegate=yes`.
-fn delegate(dir: &Path) {
-    chown(dir, Some(USER), None).expect("chown");
-    for file in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"] {
-        if dir.join(file).exists() {
-            chown(dir.join(file), Some(USER), None).expect("chown");
-        }
-    }
-}
 
 /// A group of the user's in a subtree that is delegated to it.
 fn delegated(world: &World, name: &str) -> (PathBuf, PathBuf) {

@@ -8,24 +8,43 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Takes every descriptor that the process may have, until this is dropped.
 #[derive(Debug)]
 pub struct TakenDescriptors {
-    _fds: Vec<OwnedFd>,
+    fds: Vec<OwnedFd>,
 }
 
 impl TakenDescriptors {
     pub fn new() -> TakenDescriptors {
         let null = fs::File::open("/dev/null").expect("/dev/null");
-        let mut taken = Vec::with_capacity(4096);
+        let mut fds = Vec::with_capacity(4096);
         while let Ok(fd) = null.as_fd().try_clone_to_owned() {
-            taken.push(fd);
+            fds.push(fd);
         }
-        TakenDescriptors { _fds: taken }
+        fds.push(null.into());
+        TakenDescriptors { fds }
+    }
+
+    /// Takes all but so many.
+    pub fn all_but(free: usize) -> TakenDescriptors {
+        let mut taken = TakenDescriptors::new();
+        taken.fds.truncate(taken.fds.len().checked_sub(free).expect("as many descriptors"));
+        taken
     }
 }
 
 /// Runs with a limit of descriptors so low that a test can take all of them.
 pub fn with_few_descriptors(run: impl FnOnce()) {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    setrlimit(Resource::RLIMIT_NOFILE, 512, hard).expect("setrlimit");
+    with_descriptor_limit(512, run);
+}
+
+/// Runs with this limit of descriptors.
+pub fn with_descriptor_limit(limit: u64, run: impl FnOnce()) {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    limit_descriptors(limit);
     run();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+    limit_descriptors(soft);
+}
+
+/// Sets the limit of descriptors.
+pub fn limit_descriptors(limit: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).expect("setrlimit");
 }

@@ -27,6 +27,7 @@
 //! * `world`: targets of one layout, a canary beside them, and driving a reactor.
 //! * `isolate`: running a test in a PID namespace of its own.
 //! * `mounts`: mounts, such as filesystems that hang.
+//! * `rights`: a caller without rights.
 //! * `sys`: the few system calls; the code run between fork and exit uses nothing else.
 
 #![allow(
@@ -44,6 +45,7 @@ mod isolate;
 mod layout;
 mod limits;
 mod mounts;
+mod rights;
 mod sandbox;
 mod state;
 mod sys;
@@ -56,17 +58,18 @@ pub use layout::{
     cgroup_kill, has_pids_limit, linux, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2,
     v2_root,
 };
-pub use limits::{TakenDescriptors, with_few_descriptors};
+pub use limits::{TakenDescriptors, limit_descriptors, with_descriptor_limit, with_few_descriptors};
 pub use mounts::{FrozenFilesystem, HungFilesystem, frozen_filesystem, fuse, mount, try_mount, unmount};
+pub use rights::{USER, as_user, delegate};
 pub use sandbox::{Proc, Procs, Sandbox};
 pub use state::{
     TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
     subtree, thaw_v1, thaw_v2, wait_until,
 };
 pub use sys::drop_dac_read_search;
-pub use sys::refuse_watches;
 pub use sys::set_user;
 pub use sys::{close_all_but, die_with_parent, exit, fork, kill, unshare, wait};
+pub use sys::{refuse_call, refuse_watches, set_attribute};
 pub(crate) use world::each;
 pub use world::{
     LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,

@@ -333,37 +333,57 @@ pub fn trace_continue(pid: i32) {
     unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0_usize, 0_usize) };
 }
 
+/// Offsets in `struct seccomp_data` of linux/seccomp.h: the number, and the lower half of the second argument.
+const NUMBER: u32 = 0;
+const SECOND: u32 = 24;
+
 /// Has the kernel answer ENOSPC to every further epoll_ctl(2) of this thread that adds a watch, as it does where a
-/// user has used up /proc/sys/fs/epoll/max_user_watches. It cannot be undone, so it is for `isolated` tests.
+/// user has used up /proc/sys/fs/epoll/max_user_watches. It cannot be undone.
 #[track_caller]
 pub fn refuse_watches() {
-    const NUMBER: u32 = 0;
-    // The lower half of the second argument, the operation, in `struct seccomp_data` of linux/seccomp.h.
-    const OPERATION: u32 = 24;
+    refuse(&[(NUMBER, libc::SYS_epoll_ctl as u32), (SECOND, libc::EPOLL_CTL_ADD as u32)], libc::ENOSPC);
+}
+
+/// Has the kernel refuse every further system call of this number to this thread. It cannot be undone.
+#[track_caller]
+pub fn refuse_call(number: libc::c_long, errno: c_int) {
+    refuse(&[(NUMBER, number as u32)], errno);
+}
+
+/// Has the kernel refuse the system calls of this thread that have these values at these offsets.
+#[track_caller]
+fn refuse(values: &[(u32, u32)], errno: c_int) {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
-    let unless = |value: u32, skip: u8| libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-        jt: 0,
-        jf: skip,
-        k: value,
-    };
     let answer = |value| statement(libc::BPF_RET | libc::BPF_K, value);
-    let filter = [
-        load(NUMBER),
-        unless(libc::SYS_epoll_ctl as u32, 3),
-        load(OPERATION),
-        unless(libc::EPOLL_CTL_ADD as u32, 1),
-        answer(libc::SECCOMP_RET_ERRNO | libc::ENOSPC as u32),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ];
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    let mut filter = Vec::new();
+    for (i, &(offset, value)) in values.iter().enumerate() {
+        filter.push(statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset));
+        let rest = 2 * (values.len() - 1 - i) + 1;
+        filter.push(libc::sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            jt: 0,
+            jf: rest as u8,
+            k: value,
+        });
+    }
+    filter.push(answer(libc::SECCOMP_RET_ERRNO | errno as u32));
+    filter.push(answer(libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: numbers, and a program that outlives the call, which reads it only.
     let set = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
     };
     assert!(set, "seccomp: {}", io::Error::last_os_error());
+}
+
+/// Gives a file an extended attribute.
+pub fn set_attribute(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL in a path");
+    // SAFETY: terminated strings; pointer and length are those of a slice.
+    let result =
+        unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A loop device, which is released when it is closed.
