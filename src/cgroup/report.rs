@@ -59,15 +59,15 @@ impl<S: Sys> Step<'_, '_, S> {
                 ReapError::FrozenByAncestor { path, frozen_by, effort }
             }
             End::Cancelled => ReapError::Cancelled { effort },
-            End::Denied | End::Done(_) => match obstacle.map(|obstacle| *obstacle) {
-                Some(Obstacle { act, path, cause }) => {
-                    ReapError::Denied { act, path, source: cause.into_error(), effort }
-                }
-                None => {
-                    let source = io::Error::from_raw_os_error(libc::EPERM);
-                    ReapError::Denied { act: Act::Kill, path, source, effort }
-                }
-            },
+            End::Denied | End::Done(_) => {
+                let refused = obstacle.map(|obstacle| *obstacle).unwrap_or_else(|| Obstacle {
+                    act: Act::Kill,
+                    path: path.clone(),
+                    cause: io::Error::from_raw_os_error(libc::EPERM).into(),
+                });
+                let Obstacle { act, path: refused, cause } = refused;
+                ReapError::Denied { target: path, act, path: refused, source: cause.into_error(), effort }
+            }
         }
     }
 

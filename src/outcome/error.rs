@@ -51,6 +51,8 @@ pub enum ReapError {
     /// any more, because it was renamed or a mount hides it.
     #[non_exhaustive]
     Denied {
+        /// The first directory of the target.
+        target: PathBuf,
         /// What was refused. [`Act::Remove`] means that every process is dead.
         act: Act,
         /// The file, directory or process (`/proc/PID`) that it was refused on.
@@ -113,12 +115,14 @@ impl fmt::Display for ReapError {
             ReapError::Replaced { path, .. } => {
                 write!(f, "{}: another cgroup has this name now; it was not touched", path.display())
             }
-            ReapError::Denied { act, path, source, .. } => {
+            ReapError::Denied { target, act, path, source, .. } => {
+                write!(f, "{}: {act}: ", target.display())?;
                 match path.strip_prefix("/proc") {
-                    Ok(pid) => write!(f, "process {}", pid.display())?,
-                    Err(_) => write!(f, "{}", path.display())?,
+                    Ok(pid) => write!(f, "process {}: ", pid.display())?,
+                    Err(_) if path == target => {}
+                    Err(_) => write!(f, "{}: ", path.display())?,
                 }
-                write!(f, ": {act}: {source}")
+                write!(f, "{source}")
             }
             ReapError::FrozenByAncestor { path, frozen_by, .. } => {
                 write!(f, "{}: held frozen by ", path.display())?;
@@ -206,9 +210,13 @@ impl Clone for ReapError {
             ReapError::Replaced { path, effort } => {
                 ReapError::Replaced { path: path.clone(), effort: *effort }
             }
-            ReapError::Denied { act, path, source, effort } => {
-                ReapError::Denied { act: *act, path: path.clone(), source: clone_io(source), effort: *effort }
-            }
+            ReapError::Denied { target, act, path, source, effort } => ReapError::Denied {
+                target: target.clone(),
+                act: *act,
+                path: path.clone(),
+                source: clone_io(source),
+                effort: *effort,
+            },
             ReapError::FrozenByAncestor { path, frozen_by, effort } => ReapError::FrozenByAncestor {
                 path: path.clone(),
                 frozen_by: frozen_by.clone(),
