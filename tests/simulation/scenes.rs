@@ -15,7 +15,7 @@ use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
-use crate::reaper::{CgroupOptions, Reaper, Signal};
+use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::sys::Pid;
 
 /// More system calls than a scene makes.
@@ -419,4 +419,59 @@ fn a_member_that_cannot_be_killed_is_watched() {
     assert!(!sim.0.borrow_mut().take_notified().is_empty());
     run(&sim, &mut entries);
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
+}
+
+/// Entries that are dropped in mid-freeze leave nothing frozen, and say what was done.
+#[test]
+fn a_drop_in_mid_freeze_thaws() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(FREEZER, "slice");
+    let group = world.mkdir(slice, "t");
+    let own = world.processes[0].groups;
+    let nature = Nature { stuck: true, ..Nature::default() };
+    world.add_process([group, own[CPU], own[V2]], nature, None);
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let reaper = reaper(&["freezer"]).method(KillMethod::Freezer);
+    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(&queue);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+    assert_eq!(sim.0.borrow().groups[group].frozen, Some(FrozenBy::Library));
+    let soon = sim.0.borrow().now + Duration::from_millis(7);
+    sim.0.borrow_mut().advance(soon);
+    drop(entries);
+    assert_eq!(sim.0.borrow().groups[group].frozen, None);
+    match handle.try_wait() {
+        Some(Err(ReapError::Disconnected { effort })) => {
+            assert_eq!(effort.elapsed, Duration::from_millis(7));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Commands that one turn has no room for are left for the next, which is due at once; and when the last reap is over no
+/// timer is left.
+#[test]
+fn a_turn_without_room_for_all_commands_is_followed_by_another() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let group = world.mkdir(slice, "t");
+    let own = world.processes[0].groups;
+    let nature = Nature { hangs: true, ..Nature::default() };
+    world.add_process([own[FREEZER], group, own[V2]], nature, None);
+    let (sim, mut entries, handle) = spawn(world);
+    assert!(entries.next_tick().is_some());
+    let mut event_loop = EventLoop::new(&sim);
+    event_loop.commands.extend((0..1000).map(|_| Command::Stop));
+    event_loop.turn(&mut entries, Vec::new());
+    assert!(entries.has_deferred() && !event_loop.commands.is_empty());
+    while !event_loop.commands.is_empty() {
+        event_loop.turn(&mut entries, Vec::new());
+    }
+    event_loop.turn(&mut entries, Vec::new());
+    assert!(!entries.has_deferred());
+    sim.0.borrow_mut().calm();
+    run(&sim, &mut entries);
+    assert!(handle.is_complete() && entries.next_tick().is_none());
 }
