@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::errors::is_denied;
 use crate::sys::{Open, Sys};
 
 /// The kinds of units that have cgroups, systemd.unit(5).
@@ -20,7 +21,11 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
         return Ok(false);
     }
     // Not through O_PATH: fgetxattr(2) refuses that.
-    let dir = sys.open(Some(dir), c".", Open::Read)?;
+    let dir = match sys.open(Some(dir), c".", Open::Read) {
+        // systemd lets everyone read its cgroups.
+        Err(error) if is_denied(&error) => return Ok(false),
+        dir => dir?,
+    };
     Ok(sys.has_attribute(&dir, c"user.invocation_id")?
         || sys.has_attribute(&dir, c"trusted.invocation_id")?)
 }
