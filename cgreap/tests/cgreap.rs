@@ -91,6 +91,14 @@ fn await_watch(child: &Child, signal: i32) {
     });
 }
 
+/// SIGHUP is ignored where the tests run under nohup(1), and the program keeps that.
+#[expect(unsafe_code, reason = "std has no signal dispositions")]
+fn heed_hangup() -> i32 {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+    0
+}
+
 /// Has the child make a system call before it executes the program, as the user that it runs as.
 #[expect(unsafe_code, reason = "std has no limits and no signal masks")]
 fn before_exec(command: &mut Command, call: fn() -> i32) {
@@ -717,8 +725,10 @@ fn a_signal_cancels_and_leaves_nothing_frozen() {
     for attempt in 0..12_u64 {
         let (number, status, name) = signals[attempt as usize % 3];
         let options = ["--method", "freezer", "--min-wait", "1ms", "--max-wait", "2ms"];
-        let child = command(options).arg(&v1).arg(&v2).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let child = child.expect("spawn");
+        let mut command = command(options);
+        before_exec(&mut command, heed_hangup);
+        command.arg(&v1).arg(&v2).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().expect("spawn");
         await_watch(&child, number);
         // The signal may arrive before the first spawn or during the reap.
         thread::sleep(Duration::from_millis(5 * attempt));
