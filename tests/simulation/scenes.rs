@@ -475,3 +475,29 @@ fn a_turn_without_room_for_all_commands_is_followed_by_another() {
     run(&sim, &mut entries);
     assert!(handle.is_complete() && entries.next_tick().is_none());
 }
+
+/// Where members can be signalled safely only while they are frozen, a reap begins to freeze; one told to does so from the
+/// start.
+#[test]
+fn a_reap_that_begins_to_freeze_is_counted() {
+    let (_poll, queue) = queue();
+    for (method, escalations) in [(KillMethod::Auto, 1), (KillMethod::Freezer, 0)] {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(0));
+        let slice = world.mkdir(FREEZER, "slice");
+        let group = world.mkdir(slice, "t");
+        let own = world.processes[0].groups;
+        world.add_process([group, own[CPU], own[V2]], Nature::default(), None);
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+        let reaper = reaper(&["freezer"]).method(method);
+        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
+        let (completer, handle) = handle::channel(&queue);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+        run(&sim, &mut entries);
+        assert!(
+            matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))),
+            "{handle:?}"
+        );
+        assert_eq!(entries.metrics.escalations, escalations, "{method}");
+    }
+}
