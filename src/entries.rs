@@ -169,6 +169,8 @@ impl<S: Sys> Entries<S> {
             self.drive(key, Input::TimerFired { lag }, Findings::default(), host);
         } else if self.probe.is_some_and(|at| at <= tick(sys)) {
             self.probe = None;
+            // The limit may have been raised.
+            self.resolver.renew_limit();
             self.resume_short();
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
             if let Some(entry) = self.get_mut(id) {

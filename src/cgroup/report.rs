@@ -73,7 +73,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// What keeps an empty directory from being removed, as far as that can be seen: a mount, or a cgroup in it.
     fn in_the_way(&mut self) -> Option<PathBuf> {
-        let mut found = None;
+        let mut found: Option<PathBuf> = None;
         self.each(|context, tree, directories| {
             let sys = context.sys;
             if tree.identity.is_covered(sys) {
@@ -84,7 +84,10 @@ impl<S: Sys> Step<'_, '_, S> {
             for dir in subtree {
                 for name in below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
                     let child = tree.path().join(dir).join(name);
-                    found.get_or_insert(child);
+                    // Those above it are in use because of it.
+                    if found.as_ref().is_none_or(|found| child.starts_with(found)) {
+                        found = Some(child);
+                    }
                 }
             }
             Ok(())

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Resolver;
-use super::errors::{Call, Cause, Failed, Meaning, is_gone, meaning};
+use super::errors::{Call, Cause, Failed, Meaning, is_gone, is_out_of_descriptors, meaning};
 use super::file::c_path;
 use super::freeze::{ask_freezer, find_freezer};
 use super::hierarchy::{HasFreezer, Hierarchy, Version};
@@ -198,7 +198,21 @@ fn resolve<S: Sys>(
         }
         Location::Named { options, name } => {
             trees.reserve_exact(options.subsystems.len());
-            for (path, fd) in named(sys, options, name)? {
+            let root = named_root(options, name)?;
+            for subsystem in &options.subsystems {
+                let open = || -> Result<Option<Candidate<S>>, Refusal> {
+                    open_named(sys, root.join(subsystem), options, name)
+                };
+                let opened = match open() {
+                    // The directories that the checks before have opened are closed: one is enough to go on.
+                    Err(Refusal::Io { source, .. })
+                        if is_out_of_descriptors(&source) && directories.close() =>
+                    {
+                        open()
+                    }
+                    opened => opened,
+                };
+                let Some((path, fd)) = opened? else { continue };
                 let tree = pin(resolver, path, fd, directories)?;
                 if trees.iter().all(|other| other.identity.id != tree.identity.id) {
                     trees.push(tree);
@@ -234,8 +248,8 @@ fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Refusal> {
     }
 }
 
-/// Opens `root/<subsystem>/slice/name` for each subsystem; those that are missing are left out.
-fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Candidate<S>>, Refusal> {
+/// Checks the names, and returns the absolute root.
+fn named_root(options: &CgroupOptions, name: &Path) -> Result<PathBuf, Refusal> {
     if options.subsystems.is_empty() {
         return Err(Refusal::NoSubsystems);
     }
@@ -251,45 +265,45 @@ fn named<S: Sys>(sys: &S, options: &CgroupOptions, name: &Path) -> Result<Vec<Ca
             return Err(Refusal::EmptyName);
         }
     }
-    let root = std::path::absolute(&options.root)
-        .map_err(|source| Refusal::Io { path: options.root.clone(), source })?;
-    let mut found = Vec::new();
-    for subsystem in &options.subsystems {
-        if subsystem.as_os_str().is_empty() {
-            return Err(Refusal::EmptyName);
-        }
-        let mut path = root.join(subsystem);
-        // Links up to the mount point belong to the system (`cpu -> cpu,cpuacct`), and are followed.
-        let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
-        let mut fd = match opened {
-            Ok(fd) => fd,
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-                return Err(Refusal::NotCgroup { path });
-            }
-            Err(source) => return Err(Refusal::Io { path, source }),
-        };
-        // No link is followed below it.
-        let mut missing = false;
-        for component in options.slice.components().chain(name.components()) {
-            path.push(component);
-            let opened = c_path(component.as_ref()).and_then(|name| sys.open(Some(&fd), &name, Open::Place));
-            match opened {
-                Ok(next) => fd = next,
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                    missing = true;
-                    break;
-                }
-                Err(error) => return Err(refuse_io(path, error)),
-            }
-            check_kind(sys, &fd, &path)?;
-        }
-        if !missing {
-            found.push((path, fd));
-        } else if !is_cgroup(sys, &fd, &path)? {
+    if options.subsystems.iter().any(|subsystem| subsystem.as_os_str().is_empty()) {
+        return Err(Refusal::EmptyName);
+    }
+    std::path::absolute(&options.root).map_err(|source| Refusal::Io { path: options.root.clone(), source })
+}
+
+/// Opens `slice/name` in the hierarchy that `path` leads to; `None` if it is missing.
+fn open_named<S: Sys>(
+    sys: &S,
+    mut path: PathBuf,
+    options: &CgroupOptions,
+    name: &Path,
+) -> Result<Option<Candidate<S>>, Refusal> {
+    // Links up to the mount point belong to the system (`cpu -> cpu,cpuacct`), and are followed.
+    let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
+    let mut fd = match opened {
+        Ok(fd) => fd,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
             return Err(Refusal::NotCgroup { path });
         }
+        Err(source) => return Err(Refusal::Io { path, source }),
+    };
+    // No link is followed below it.
+    for component in options.slice.components().chain(name.components()) {
+        path.push(component);
+        let opened = c_path(component.as_ref()).and_then(|name| sys.open(Some(&fd), &name, Open::Place));
+        match opened {
+            Ok(next) => fd = next,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                return match is_cgroup(sys, &fd, &path)? {
+                    true => Ok(None),
+                    false => Err(Refusal::NotCgroup { path }),
+                };
+            }
+            Err(error) => return Err(refuse_io(path, error)),
+        }
+        check_kind(sys, &fd, &path)?;
     }
-    Ok(found)
+    Ok(Some((path, fd)))
 }
 
 /// Pins a directory that may be reaped.

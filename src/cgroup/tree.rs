@@ -83,6 +83,11 @@ impl<S: Sys> Directories<S> {
         self.open.push((id, fd));
     }
 
+    /// Closes the directories. Returns false if none was open.
+    pub(crate) fn close(&mut self) -> bool {
+        !std::mem::take(&mut self.open).is_empty()
+    }
+
     /// Takes in that a directory has none below it.
     pub(crate) fn insert_leaf(&mut self, id: Id) {
         self.subtrees.push((id, vec![PathBuf::new()]));
