@@ -148,6 +148,24 @@ fn two_reactors_share_the_limit(world: &World) {
 }
 each!(isolated two_reactors_share_the_limit needs Ok(()), on v2, freezer, cpu);
 
+fn a_limit_that_is_raised_is_used(world: &World) {
+    with_descriptor_limit(48, || {
+        let mut reactor = Reactor::new().expect("reactor");
+        let (handles, members) = waiting(world, &mut reactor, 0, 60);
+        turn_for(&mut reactor, 200 * MS);
+        let held = reactor.metrics().descriptors;
+        assert!(held <= 36, "{held} descriptors of 48");
+        limit_descriptors(512);
+        drive(&mut reactor, "each reap to have a descriptor", |metrics| metrics.descriptors >= 60);
+        members.iter().for_each(|member| member.signal(libc::SIGKILL));
+        drive(&mut reactor, "the reaps", |_| handles.iter().all(ReapHandle::is_complete));
+        for handle in handles {
+            assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        }
+    });
+}
+each!(isolated a_limit_that_is_raised_is_used needs Ok(()), on v2, freezer, cpu);
+
 // --- What a failed call costs ----------------------------------------------------------------------------
 
 /// The check at the end of the grace period fails. SIGKILL is sent once a check can be made.
@@ -381,7 +399,7 @@ each!(an_exiting_process_is_named_alone needs namespaces(), on v2, freezer, cpu)
 
 /// What is mounted inside the target keeps it from being removed.
 fn a_mount_in_the_way_is_named(world: &World) {
-    for inside in ["", "child"] {
+    for inside in ["", "child", "child/grandchild"] {
         let (dirs, reaper) = world.target();
         let point = if inside.is_empty() { dirs[0].clone() } else { dirs[0].join(inside) };
         fs::create_dir_all(&point).expect("mkdir");
