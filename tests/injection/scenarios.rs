@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::common::{self, ForkStorm, Layout, Proc, TraceExit, World, freeze_v1, refs};
+use crate::common::{self, ForkStorm, Layout, Proc, SEVERAL, TraceExit, World, freeze_v1, refs};
 use crate::facility::Facility;
 use crate::reaper::{KillMethod, Reaper, Signal};
 
@@ -27,10 +27,14 @@ impl Scenario {
         self.layout.need().and_then(|()| (self.needs)())
     }
 
-    /// Descriptors that it makes do with: three, and those that all reaps share. These are of the hierarchy's mount and of a
-    /// parent, and on v2 of the caller's own cgroups, two for its process and two for its thread.
+    /// Descriptors that it makes do with: three, and those that all reaps share. These are of each hierarchy's mount and of a
+    /// parent in it, and on v2 of the caller's own cgroups, two for its process and two for its thread.
     pub(super) fn descriptors(&self) -> u32 {
-        if self.layout == Layout::V2 { 3 + 2 + 4 } else { 3 + 2 }
+        match self.layout {
+            Layout::V2 => 3 + 2 + 4,
+            Layout::Freezer | Layout::Cpu => 3 + 2,
+            Layout::Several => 3 + 2 * SEVERAL.len() as u32,
+        }
     }
 
     /// Makes a target of this name in it.
