@@ -129,7 +129,10 @@ impl<S: Sys> Entries<S> {
         let now = Instant::after_start(self.resolver.sys.now());
         let mut reaper = reaper;
         reaper.keep_dir |= target.of_systemd;
-        let machine = Machine::new(&reaper, now, target.found());
+        let mut machine = Machine::new(&reaper, now, target.found());
+        if target.may_be_scope {
+            machine.let_settle();
+        }
         let bound = completer.bind(id);
         self.slab.insert(Entry {
             machine,

@@ -619,3 +619,28 @@ fn the_group_of_a_unit_is_left(world: &World) {
     }
 }
 each!(the_group_of_a_unit_is_left on v2, freezer);
+
+/// A scope without the attribute is removed after a while, where systemd runs, be it in name only.
+fn a_scope_is_removed_after_a_while(world: &World) {
+    let run = Path::new("/run");
+    mount(Path::new("none"), run, "tmpfs", 0, "");
+    for (is_booted, name, settles) in
+        [(false, "a.scope", false), (true, "b.scope", true), (true, "c.service", false)]
+    {
+        if is_booted {
+            fs::create_dir_all("/run/systemd/system").expect("mkdir");
+        }
+        let dirs = world.group(name);
+        let _member = world.sandbox.sleeper(&refs(&dirs));
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, world.reaper(name));
+        let result = finish(&mut reactor, &handle).expect("reaped");
+        assert_eq!(result.outcome, Outcome::Removed);
+        assert_gone(&dirs);
+        // Only a lower bound holds on every machine.
+        assert!(!settles || result.elapsed >= 100 * MS, "{name}: {result:?}");
+        assert_eq!(reactor.metrics().removals, 1, "{name}");
+    }
+    unmount(run);
+}
+each!(isolated a_scope_is_removed_after_a_while needs Ok::<(), String>(()), on v2, freezer);

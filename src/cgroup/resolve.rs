@@ -43,6 +43,8 @@ impl<S: Sys> Resolver<S> {
         }
         let v1_members = self.refuse_own(&trees, &mut directories)?;
         let of_systemd = self.is_of_systemd(&trees, &mut directories)?;
+        let may_be_scope =
+            !of_systemd && trees.iter().any(|tree| systemd::may_be_scope(&self.sys, tree.path()));
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
             missing,
@@ -55,6 +57,7 @@ impl<S: Sys> Resolver<S> {
                 Location::Named { options, .. } => options.kill_without_freezer,
             },
             of_systemd,
+            may_be_scope,
             sparing: false,
             obstacle: None,
         };

@@ -1,7 +1,8 @@
 //! Cgroups that belong to a unit of systemd.
 //!
-//! systemd notices that a unit is over when its cgroup is empty. systemd 252 misses that where the cgroup is removed
-//! before it has handled the notification, and the unit stays active for ever. systemd removes the cgroup itself.
+//! systemd notices that a unit is over when its cgroup is empty. systemd 252 misses that where the cgroup of a scope is
+//! removed before it has handled the notification, and the scope stays active for ever. systemd removes the cgroups of its
+//! units itself.
 
 use std::ffi::OsStr;
 use std::io;
@@ -28,4 +29,10 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
     };
     Ok(sys.has_attribute(&dir, c"user.invocation_id")?
         || sys.has_attribute(&dir, c"trusted.invocation_id")?)
+}
+
+/// Whether a directory may be the cgroup of a scope that has no attribute: systemd 252 gives none to scopes that are made
+/// by another program. systemd runs if it has this directory, sd_booted(3).
+pub(crate) fn may_be_scope<S: Sys>(sys: &S, path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("scope")) && sys.stat(None, c"/run/systemd/system").is_ok()
 }

@@ -18,6 +18,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) kill_without_freezer: bool,
     /// Some directory is the cgroup of a unit of systemd, which removes it itself.
     pub(crate) of_systemd: bool,
+    /// Some directory may be the cgroup of a scope of systemd.
+    pub(crate) may_be_scope: bool,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
     /// The path that the caller named, if no directory of it existed.

@@ -14,6 +14,8 @@
 //! | `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
 //! | `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
 //! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit | `Ending` (timed out) |
+//! | `Grace`, `Killing` | the target, a scope of systemd, is empty | `Settling` |
+//! | `Settling` | it has new members, or it was empty for `SETTLE` | `Killing` |
 //! | each of these | the target is empty: it is removed | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
 //! | `Ending` (done) | a thaw had failed: new members may have joined | `Killing` |
@@ -81,6 +83,9 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
 const CGROUP_KILL_ATTEMPTS: u32 = 3;
 
+/// How long systemd has to see that a scope is empty. systemd 252 misses it where the cgroup is gone by then.
+const SETTLE: Span = Span::from_millis(100);
+
 /// One target's state. Small: thousands wait at once.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -90,6 +95,8 @@ pub(crate) struct Machine {
     keep_dir: bool,
     /// Some directory was there at the spawn.
     found: bool,
+    /// It is not to be removed as soon as it is empty.
+    settles: bool,
 
     phase: Phase,
     pending: Pending,
@@ -117,6 +124,7 @@ impl Machine {
             method: reaper.method,
             keep_dir: reaper.keep_dir,
             found,
+            settles: false,
             phase: match reaper.grace {
                 Some((signal, period)) => {
                     Phase::Grace { signal: GraceSignal::ToSend(signal), until: after(period) }
@@ -138,6 +146,11 @@ impl Machine {
             signalled: 0,
             used: None,
         }
+    }
+
+    /// Has the machine leave the target for a moment once it is empty.
+    pub(crate) fn let_settle(&mut self) {
+        self.settles = true;
     }
 
     /// Processes signalled one by one so far.
@@ -230,16 +243,16 @@ impl Machine {
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
+        if let (Checked::Populated(_), Phase::Settling { .. }) = (checked, self.phase) {
+            self.phase = Phase::Killing;
+        }
         match checked {
             Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
             Checked::Gone => self.end(End::Done(Outcome::AlreadyGone)),
             Checked::Replaced => self.end(End::Replaced),
             Checked::Empty { replaced: true } if self.keep_dir => self.end(End::Replaced),
             Checked::Empty { .. } if self.keep_dir => self.end(End::Done(Outcome::Emptied)),
-            Checked::Empty { .. } => {
-                self.sigkill = Sigkill::Sent;
-                Action::Remove
-            }
+            Checked::Empty { .. } => self.on_empty(now),
             Checked::Populated(population) if self.is_expired(now) => {
                 if population.change.has_joined() {
                     self.sigkill = Sigkill::Due;
@@ -264,6 +277,25 @@ impl Machine {
             }
             Checked::Populated(population) => self.on_populated(now, population),
         }
+    }
+
+    fn on_empty(&mut self, now: Instant) -> Action {
+        self.sigkill = Sigkill::Sent;
+        if self.settles && !self.is_expired(now) {
+            let until = match self.phase {
+                Phase::Settling { until } => until,
+                _ => now.saturating_add(SETTLE),
+            };
+            if now < until {
+                self.phase = Phase::Settling { until };
+                return self.wait(now);
+            }
+            self.settles = false;
+        }
+        if let Phase::Settling { .. } = self.phase {
+            self.phase = Phase::Killing;
+        }
+        Action::Remove
     }
 
     fn on_populated(&mut self, now: Instant, Population { change, notice }: Population) -> Action {
@@ -316,7 +348,7 @@ impl Machine {
 
     /// The deadline has passed, and the target is not known to be empty.
     fn on_expired(&mut self, now: Instant) -> Action {
-        if let Phase::Grace { .. } | Phase::Killing = self.phase {
+        if let Phase::Grace { .. } | Phase::Killing | Phase::Settling { .. } = self.phase {
             if self.sigkill == Sigkill::Sent && !self.freezer.is_in_use() {
                 return self.end(End::TimedOut);
             }
@@ -382,6 +414,10 @@ impl Machine {
         let bounds = match self.phase {
             Phase::Grace { until, .. } => [ahead(Some(until)), self.deadline],
             Phase::Killing => [ahead(self.held_until()), self.deadline],
+            Phase::Settling { until } => {
+                let until = self.deadline.map_or(until, |deadline| deadline.min(until));
+                return Action::Wait(until.max(now));
+            }
             Phase::Expired { until } => [Some(until), None],
             Phase::Ending(_) => [None, None],
         };

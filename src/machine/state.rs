@@ -13,6 +13,8 @@ pub(super) enum Phase {
     Grace { signal: GraceSignal, until: Instant },
     /// SIGKILL is sent.
     Killing,
+    /// The target is empty. It is removed once systemd has had the time to see that.
+    Settling { until: Instant },
     /// The deadline has passed. SIGKILL was sent then, and its members may exit until `until`.
     Expired { until: Instant },
     /// The end of the reap is decided. Our freeze is still to be undone, or SIGKILL is still to be sent at the

@@ -627,6 +627,40 @@ fn a_failed_removal_is_made_again_soon() {
     assert_eq!(rig.run(550 * MS), Some(End::Done(Outcome::Removed)));
 }
 
+/// A scope of systemd stays for a moment when it is empty.
+#[test]
+fn a_scope_settles_before_it_is_removed() {
+    let settling = |reaper: &Reaper| {
+        let mut rig = Rig::new(reaper);
+        rig.machine.let_settle();
+        rig.run(5 * MS);
+        (rig.now, rig.check) = (5 * MS, EMPTY);
+        rig.wake(Input::Notified).unwrap();
+        rig
+    };
+    let removals = |rig: &Rig| rig.times(|action| *action == Action::Remove);
+    let mut rig = settling(&reaper());
+    assert_eq!(rig.run(104 * MS), None);
+    assert_eq!(removals(&rig), []);
+    assert_eq!(rig.run(105 * MS), Some(End::Done(Outcome::Removed)));
+    // A member that joins meanwhile is killed, and the time begins again.
+    let mut rig = settling(&reaper());
+    (rig.now, rig.check) = (50 * MS, FRESH);
+    rig.wake(Input::Notified).unwrap();
+    assert_eq!(rig.kills().last(), Some(&50));
+    (rig.now, rig.check) = (60 * MS, EMPTY);
+    rig.wake(Input::Notified).unwrap();
+    assert_eq!(rig.run(159 * MS), None);
+    assert_eq!(rig.run(160 * MS), Some(End::Done(Outcome::Removed)));
+    // At a deadline it is removed at once, and one in use is tried again by the backoff.
+    let mut rig = settling(&reaper().deadline(30 * MS));
+    assert_eq!(rig.run(30 * MS), Some(End::Done(Outcome::Removed)));
+    let mut rig = settling(&reaper());
+    rig.removal = Removed::Busy;
+    rig.run(1000 * MS);
+    assert!((2..20).contains(&removals(&rig).len()), "{:?}", removals(&rig));
+}
+
 /// What SIGKILL was sent to at the deadline has some time to exit.
 #[test]
 fn a_target_that_the_deadline_kills_is_removed() {
