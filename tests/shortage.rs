@@ -390,7 +390,8 @@ fn an_exiting_process_is_named_alone(world: &World) {
         Ok(Reaped { outcome: Outcome::Removed, .. }) if world.layout == Layout::V2 || linux() < (6, 9) => {}
         other => panic!("{other:?}"),
     }
-    assert!(namespace[0].alive() && held.parked());
+    eventually("the exit to be held", || held.parked());
+    assert!(namespace[0].alive());
     assert!(zombies.iter().all(|zombie| zombie.state() == Some('Z')) && killed.ended(TIMEOUT));
     held.release();
     assert!(namespace.ended(TIMEOUT));
