@@ -393,9 +393,16 @@ fn fork_storm_pidfd(world: &World) {
     assert_eq!(fork_storm(world, KillMethod::Pidfd).method, Some(UsedMethod::Pidfd));
 }
 
+/// On a slow machine a freeze can stall, and then the members are signalled as they are.
+#[track_caller]
+fn assert_frozen_first(reaped: &Reaped) {
+    let has_stalled = reaped.method == Some(UsedMethod::Pidfd) && reaped.elapsed >= Duration::from_millis(50);
+    assert!(reaped.method == Some(UsedMethod::Freezer) || has_stalled, "{reaped:?}");
+}
+
 each!(fork_storm_freezer needs pids_limit(), on v2, freezer, several);
 fn fork_storm_freezer(world: &World) {
-    assert_eq!(fork_storm(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
+    assert_frozen_first(&fork_storm(world, KillMethod::Freezer));
 }
 
 each!(refilled_while_reaped on v2, freezer, cpu, several);
@@ -437,7 +444,7 @@ fn beside_the_freezer_auto(world: &World) {
 
 each!(beside_the_freezer_by_freezer on several);
 fn beside_the_freezer_by_freezer(world: &World) {
-    assert_eq!(beside_the_freezer(world, KillMethod::Freezer).method, Some(UsedMethod::Freezer));
+    assert_frozen_first(&beside_the_freezer(world, KillMethod::Freezer));
 }
 
 // --- Members that cannot exit ----------------------------------------------------------------------------
@@ -751,7 +758,8 @@ fn reap_target(world: &World, absent: &'static [Facility], change: impl FnOnce(R
 each!(method_freezer on v2, freezer, several);
 fn method_freezer(world: &World) {
     let reaped = by(world, |reaper| reaper.method(KillMethod::Freezer));
-    assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
+    assert_frozen_first(&reaped);
+    assert_eq!(reaped.signalled, 3);
 }
 
 each!(method_pidfd on v2, freezer, cpu, several);
