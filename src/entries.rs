@@ -171,6 +171,7 @@ impl<S: Sys> Entries<S> {
             self.metrics.timers += 1;
             self.drive(key, Input::TimerFired { lag }, Findings::default(), host);
         } else if self.probe.is_some_and(|at| at <= tick(sys)) {
+            self.metrics.timers += 1;
             self.probe = None;
             // The limit may have been raised.
             self.resolver.renew_limit();
