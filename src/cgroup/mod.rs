@@ -8,7 +8,7 @@
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `tracked`: the tracked processes, and signals that are verified;
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
-//! - `survivors`, `external_freeze`, `own_cgroup`: what /proc tells;
+//! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
 //! - `members`: lists of them;
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
@@ -46,6 +46,7 @@ pub(crate) mod members;
 pub(crate) mod mounts;
 mod own_cgroup;
 pub(crate) mod proc;
+mod process;
 mod remove;
 mod report;
 mod resolve;

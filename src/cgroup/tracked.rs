@@ -8,13 +8,11 @@
 //! reused. The pid in the second list was therefore this process. How old the first list is does not matter.
 
 use std::io;
-use std::num::NonZeroU64;
 
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
-use super::facts::Facts;
 use super::members::MemberList;
-use super::proc::Proc;
+use super::process::Process;
 use super::{Context, Notice};
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;
@@ -64,16 +62,6 @@ pub(crate) struct Tracked<S: Sys> {
     attempts: u8,
     /// One member, whose exit wakes the reap.
     watched: Option<Watched<S>>,
-}
-
-/// A tracked process.
-#[derive(Clone, Copy)]
-pub(crate) struct Process {
-    pid: Pid,
-    /// The inode number of its pidfds, where they have one: it tells a process from a later one of the same pid.
-    number: Option<NonZeroU64>,
-    /// The signal that it was sent, if it was signalled by itself. After SIGKILL it exits, also outside the target.
-    signal: Option<Signal>,
 }
 
 /// Adds pids to sorted ones.
@@ -500,28 +488,3 @@ impl<S: Sys> Tracked<S> {
 
 /// A process that will be tracked if it is a member.
 pub(crate) struct Identified(Process);
-
-impl Process {
-    pub(crate) fn pid(self) -> Pid {
-        self.pid
-    }
-
-    /// Opens the process, if it is there; `None` also if it cannot be told from another one of its pid.
-    pub(crate) fn open_same<S: Sys>(self, sys: &S, facts: &mut Facts<S>) -> Option<S::Fd> {
-        let pidfd = sys.pidfd_open(self.pid).ok()?;
-        let number = facts.number(sys, &pidfd).ok()??;
-        (Some(number) == self.number).then_some(pidfd)
-    }
-
-    /// Whether the process, which is no longer listed, is exiting and not dead yet.
-    fn is_exiting<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
-        if sys.has_exited(pidfd)? {
-            return Ok(false);
-        }
-        // Where /proc does not say, it is waited for.
-        let says = || Proc::open(sys).ok()??.stat(self.pid);
-        let exiting = self.signal == Some(Signal::KILL) || says().is_none_or(|stat| stat.is_exiting());
-        // Checked again: if the process has not exited, the pid in /proc was its own.
-        Ok(exiting && !sys.has_exited(pidfd)?)
-    }
-}

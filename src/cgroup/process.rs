@@ -1,0 +1,44 @@
+//! [`Process`]: one tracked process, told from a later one of the same pid.
+
+use std::io;
+use std::num::NonZeroU64;
+
+use super::facts::Facts;
+use super::proc::Proc;
+use crate::reaper::Signal;
+use crate::sys::{Pid, Sys};
+
+/// A tracked process.
+#[derive(Clone, Copy)]
+pub(crate) struct Process {
+    pub(super) pid: Pid,
+    /// The inode number of its pidfds, where they have one: it tells a process from a later one of the same pid.
+    pub(super) number: Option<NonZeroU64>,
+    /// The signal that it was sent, if it was signalled by itself. After SIGKILL it exits, also outside the target.
+    pub(super) signal: Option<Signal>,
+}
+
+impl Process {
+    pub(crate) fn pid(self) -> Pid {
+        self.pid
+    }
+
+    /// Opens the process, if it is there; `None` also if it cannot be told from another one of its pid.
+    pub(crate) fn open_same<S: Sys>(self, sys: &S, facts: &mut Facts<S>) -> Option<S::Fd> {
+        let pidfd = sys.pidfd_open(self.pid).ok()?;
+        let number = facts.number(sys, &pidfd).ok()??;
+        (Some(number) == self.number).then_some(pidfd)
+    }
+
+    /// Whether the process, which is no longer listed, is exiting and not dead yet.
+    pub(super) fn is_exiting<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
+        if sys.has_exited(pidfd)? {
+            return Ok(false);
+        }
+        // Where /proc does not say, it is waited for.
+        let says = || Proc::open(sys).ok()??.stat(self.pid);
+        let exiting = self.signal == Some(Signal::KILL) || says().is_none_or(|stat| stat.is_exiting());
+        // Checked again: if the process has not exited, the pid in /proc was its own.
+        Ok(exiting && !sys.has_exited(pidfd)?)
+    }
+}
