@@ -173,8 +173,6 @@ impl<S: Sys> Entries<S> {
         } else if self.probe.is_some_and(|at| at <= tick(sys)) {
             self.metrics.timers += 1;
             self.probe = None;
-            // The limit may have been raised.
-            self.resolver.renew_limit();
             self.resume_short();
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
             if let Some(entry) = self.get_mut(id) {

@@ -148,24 +148,6 @@ fn two_reactors_share_the_limit(world: &World) {
 }
 each!(isolated two_reactors_share_the_limit needs Ok(()), on v2, freezer, cpu);
 
-fn a_limit_that_is_raised_is_used(world: &World) {
-    with_descriptor_limit(48, || {
-        let mut reactor = Reactor::new().expect("reactor");
-        let (handles, members) = waiting(world, &mut reactor, 0, 60);
-        turn_for(&mut reactor, 200 * MS);
-        let held = reactor.metrics().descriptors;
-        assert!(held <= 36, "{held} descriptors of 48");
-        limit_descriptors(512);
-        drive(&mut reactor, "each reap to have a descriptor", |metrics| metrics.descriptors >= 60);
-        members.iter().for_each(|member| member.signal(libc::SIGKILL));
-        drive(&mut reactor, "the reaps", |_| handles.iter().all(ReapHandle::is_complete));
-        for handle in handles {
-            assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
-        }
-    });
-}
-each!(isolated a_limit_that_is_raised_is_used needs Ok(()), on v2, freezer, cpu);
-
 // --- What a failed call costs ----------------------------------------------------------------------------
 
 /// The check at the end of the grace period fails. SIGKILL is sent once a check can be made.
