@@ -65,8 +65,17 @@ struct Entry<S: Sys> {
     spawned: Instant,
     /// It is in the queue of deferred entries.
     deferred: bool,
-    /// It is in the queue of entries that wait for a descriptor.
-    short: bool,
+    descriptors: Descriptors,
+}
+
+/// Whether an entry has the descriptors that it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Descriptors {
+    Enough,
+    /// It has not, and is in the queue of those that wait for one.
+    Waiting,
+    /// It has left the queue to try.
+    Trying,
 }
 
 pub(crate) struct Entries<S: Sys> {
@@ -81,7 +90,7 @@ pub(crate) struct Entries<S: Sys> {
     /// Entries that could not get a descriptor or a watch, in order. When one returns descriptors, or gets what it waited
     /// for, the next is deferred to try. Their timers run on.
     short: VecDeque<EntryId>,
-    /// The tick at which the first of them tries, for the caller may have returned descriptors.
+    /// The tick at which the first of them tries, for the caller may have returned descriptors. Set as long as any waits.
     probe: Option<u64>,
     /// The last turn met its bound on commands.
     commands_left: bool,
@@ -127,12 +136,7 @@ impl<S: Sys> Entries<S> {
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         };
         let now = Instant::after_start(self.resolver.sys.now());
-        let mut reaper = reaper;
-        reaper.keep_dir |= target.of_systemd;
-        let mut machine = Machine::new(&reaper, now, target.found());
-        if target.may_be_scope {
-            machine.let_settle();
-        }
+        let machine = Machine::new(&reaper, now, target.found(), target.when_empty);
         let bound = completer.bind(id);
         self.slab.insert(Entry {
             machine,
@@ -141,7 +145,7 @@ impl<S: Sys> Entries<S> {
             id,
             spawned: now,
             deferred: false,
-            short: false,
+            descriptors: Descriptors::Enough,
         });
         self.metrics.spawned += 1;
         self.drive(id.key(), if bound { Input::Spawned } else { Input::Cancelled }, findings, host);
@@ -173,6 +177,8 @@ impl<S: Sys> Entries<S> {
         } else if self.probe.is_some_and(|at| at <= tick(sys)) {
             self.metrics.timers += 1;
             self.probe = None;
+            // It may have been raised.
+            self.resolver.renew_limit();
             self.resume_short();
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
             if let Some(entry) = self.get_mut(id) {
@@ -199,7 +205,7 @@ impl<S: Sys> Entries<S> {
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
     fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
         let Some(entry) = self.slab.get_mut(key) else { return };
-        let Entry { machine, target, id, deferred, short, .. } = entry;
+        let Entry { machine, target, id, deferred, descriptors, .. } = entry;
         // There may be a descriptor again.
         target.sparing &= input != Input::Resumed || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
@@ -234,16 +240,17 @@ impl<S: Sys> Entries<S> {
                 }
                 Action::Wait(until) => {
                     self.wheel.schedule(key, until.millis_rounded_up());
-                    let is_short = step.context.is_short;
-                    let was_short = std::mem::replace(short, is_short);
-                    if is_short {
-                        if !was_short {
+                    let now = if step.context.is_short { Descriptors::Waiting } else { Descriptors::Enough };
+                    match (std::mem::replace(descriptors, now), now) {
+                        (Descriptors::Enough | Descriptors::Trying, Descriptors::Waiting) => {
                             self.short.push_back(*id);
+                            self.set_probe();
                         }
-                        let next = tick(&self.resolver.sys).saturating_add(PROBE);
-                        self.probe.get_or_insert(next);
-                    } else if was_short {
-                        self.resume_short();
+                        // There may be more.
+                        (Descriptors::Waiting | Descriptors::Trying, Descriptors::Enough) => {
+                            self.resume_short()
+                        }
+                        _ => {}
                     }
                     return;
                 }
@@ -256,12 +263,24 @@ impl<S: Sys> Entries<S> {
     /// Defers the next of the entries that wait for a descriptor.
     fn resume_short(&mut self) {
         while let Some(id) = self.short.pop_front() {
-            let Some(entry) = self.get_mut(id).filter(|entry| entry.short) else { continue };
-            entry.short = false;
+            let Some(entry) = self.get_mut(id) else { continue };
+            if entry.descriptors != Descriptors::Waiting {
+                continue;
+            }
+            entry.descriptors = Descriptors::Trying;
             if !std::mem::replace(&mut entry.deferred, true) {
                 self.deferred.push_back(id);
             }
             break;
+        }
+        self.set_probe();
+    }
+
+    /// Sees to it that an entry tries again, if any waits.
+    fn set_probe(&mut self) {
+        if !self.short.is_empty() {
+            let next = tick(&self.resolver.sys).saturating_add(PROBE);
+            self.probe.get_or_insert(next);
         }
     }
 

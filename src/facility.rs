@@ -15,6 +15,8 @@ pub enum Facility {
     Pidfds,
     /// Notifications from a descriptor. epoll_ctl(2) fails with ENOSPC, as at the limit of watches.
     Watches,
+    /// Permits to hold a descriptor of a target's directory, as where half of the budget is in use.
+    HeldDirectories,
 }
 
 impl Facility {
@@ -24,6 +26,7 @@ impl Facility {
             Facility::CgroupKill => Errno::ENOENT,
             Facility::Pidfds => Errno::ENOSYS,
             Facility::Watches => Errno::ENOSPC,
+            Facility::HeldDirectories => Errno::EMFILE,
         };
         if absent.contains(&self) { Err(errno.into()) } else { Ok(()) }
     }

@@ -14,7 +14,7 @@ pub struct Metrics {
     pub events: u64,
     /// Timers that fired.
     pub timers: u64,
-    /// Resolver: reads of the state of a target.
+    /// Checks: reads of the state of a target.
     pub checks: u64,
     /// Writes to `cgroup.kill`.
     pub cgroup_kills: u64,

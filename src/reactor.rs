@@ -111,7 +111,8 @@ impl Reactor {
         let raw = timer.as_fd().as_raw_fd();
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let resolver = Resolver::new(Linux::without(absent), Budget::of_process());
+        let budget = Budget::of_process(Facility::HeldDirectories.check(absent).is_ok());
+        let resolver = Resolver::new(Linux::without(absent), budget);
         resolver.renew_limit();
         Ok(Reactor {
             poll,

@@ -2,7 +2,7 @@
 //!
 //! 1. notifications from the kernel, as many as one poll returns;
 //! 2. commands from other threads and handles, up to [`COMMANDS`];
-//! 3. timers that are due, up to [`TIMERS`];
+//! 3. timers that are due, up to [`TIMERS`], and the probe of a shortage of descriptors;
 //! 4. entries deferred before this turn, up to [`DEFERRED`].
 //!
 //! What is left over is for the next turn, which is due at once.

@@ -7,9 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cgroup_reaper::{Act, CgroupOptions, Outcome, Reactor, ReapError, ReapHandle, Reaper, Signal};
+use cgroup_reaper::{Act, CgroupOptions, Facility, Outcome, Reactor, ReapError, ReapHandle, Reaper, Signal};
 use common::*;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -27,26 +26,11 @@ fn reactor(address: Address) -> Reactor {
     if address != Address::Handle {
         assert!(drop_dac_read_search(), "capset: {}", std::io::Error::last_os_error());
     }
-    if address != Address::Path {
-        return Reactor::new().expect("a reactor");
+    match address {
+        Address::Handle | Address::Held => Reactor::new(),
+        Address::Path => Reactor::without(&[Facility::HeldDirectories]),
     }
-    // Its budget is of the limit that it finds: of 24, nine are for directories.
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-    setrlimit(Resource::RLIMIT_NOFILE, 24, hard).expect("setrlimit");
-    let reactor = Reactor::new();
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
-    reactor.expect("a reactor")
-}
-
-/// Reaps that use up the descriptors for directories where there is a limit, and end with the test.
-fn use_up(sandbox: &Sandbox, reactor: &mut Reactor, address: Address) -> Vec<(TraceExit, ReapHandle)> {
-    let count = if address == Address::Path { 9 } else { 0 };
-    let dirs = (0..count).map(|n| groups(sandbox, &format!("filler-{n}")).remove(0));
-    let fillers = dirs.map(|dir| spawn_stuck(sandbox, reactor, &dir)).collect();
-    if count > 0 {
-        assert!(reactor.metrics().descriptors >= 9, "{:?}", reactor.metrics());
-    }
-    fillers
+    .expect("a reactor")
 }
 
 fn turn_for(reactor: &mut Reactor, turns: u32) {
@@ -77,7 +61,6 @@ fn with_each(addresses: &[Address], test: &str, body: impl Fn(Address, &mut Reac
     isolated(test, || {
         for address in addresses {
             let (mut reactor, sandbox) = (reactor(*address), Sandbox::new(&format!("{test}-{address:?}")));
-            let _fillers = use_up(&sandbox, &mut reactor, *address);
             body(*address, &mut reactor, &sandbox);
         }
     });
@@ -201,7 +184,6 @@ fn a_target_that_was_removed_and_made_again_is_replaced() {
         for address in [Address::Handle, Address::Held, Address::Path] {
             let mut reactor = reactor(address);
             let sandbox = Sandbox::new(&format!("{}-{address:?}", test_name!()));
-            let _fillers = use_up(&sandbox, &mut reactor, address);
             for dir in groups(&sandbox, "target") {
                 let polite = sandbox.on_term(MS, &[&dir]);
                 let grace = Duration::from_secs(60);
@@ -231,7 +213,6 @@ fn a_directory_is_held_where_there_is_no_handle_and_a_permit() {
         for address in [Address::Handle, Address::Held, Address::Path] {
             let mut reactor = reactor(address);
             let sandbox = Sandbox::new(&format!("{}-{address:?}", test_name!()));
-            let _fillers = use_up(&sandbox, &mut reactor, address);
             let mut held = Vec::new();
             for dir in groups(&sandbox, "target") {
                 let before = reactor.metrics().descriptors;
@@ -246,8 +227,7 @@ fn a_directory_is_held_where_there_is_no_handle_and_a_permit() {
             match address {
                 Address::Handle => by_handle = held,
                 Address::Held => assert!(std::iter::zip(&held, &by_handle).all(|(held, by)| *held == by + 1)),
-                // The fillers may have left nothing for a watch either.
-                Address::Path => assert!(std::iter::zip(&held, &by_handle).all(|(held, by)| held <= by)),
+                Address::Path => assert_eq!(held, by_handle),
             }
         }
     });

@@ -14,7 +14,7 @@ use crate::outcome::Act;
 use crate::sys::{Open, Sys};
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Resolver the whole target. Members are listed only where `detail` asks for them, or where there is no other way to
+    /// Checks the whole target. Members are listed only where `detail` asks for them, or where there is no other way to
     /// tell whether there are any.
     pub(crate) fn check(&mut self, detail: Detail) -> Checked {
         self.context.metrics.checks += 1;
@@ -71,7 +71,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         if unknown.is_none() {
-            self.forget_obstacle(|act| act == Act::Check || populated && act == Act::Remove);
+            self.forget_obstacle(|past| past.act == Act::Check || populated && past.act == Act::Remove);
         }
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
@@ -105,11 +105,10 @@ impl<S: Sys> Step<'_, '_, S> {
 impl<S: Sys> Target<S> {
     /// How the loop learns that the members exit.
     pub(super) fn exit_notice(&self) -> ExitNotice {
-        match (self.is_v1(), self.tracked.are_watched()) {
-            (true, true) => ExitNotice::Prompt,
-            (false, _) if self.trees.iter().any(is_watched) => ExitNotice::Delayed,
-            (false, true) => ExitNotice::Delayed,
+        match (self.is_v1(), self.tracked.are_watched() || self.trees.iter().any(is_watched)) {
             (_, false) => ExitNotice::None,
+            (true, true) => ExitNotice::Prompt,
+            (false, true) => ExitNotice::Delayed,
         }
     }
 }

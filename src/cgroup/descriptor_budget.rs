@@ -18,6 +18,8 @@ pub(crate) struct Budget {
 struct Inner {
     all: Arc<All>,
     used: AtomicUsize,
+    /// Whether directories may be held.
+    directories: bool,
 }
 
 /// The budget that reactors share.
@@ -37,19 +39,19 @@ impl All {
 }
 
 impl Budget {
-    /// A reactor's part of this process's budget.
-    pub(crate) fn of_process() -> Budget {
-        Budget::part_of(Arc::clone(&PROCESS))
+    /// A reactor's part of this process's budget, with permits for `directories` or without.
+    pub(crate) fn of_process(directories: bool) -> Budget {
+        Budget::part_of(Arc::clone(&PROCESS), directories)
     }
 
-    fn part_of(all: Arc<All>) -> Budget {
-        Budget { inner: Arc::new(Inner { all, used: AtomicUsize::new(0) }) }
+    fn part_of(all: Arc<All>, directories: bool) -> Budget {
+        Budget { inner: Arc::new(Inner { all, used: AtomicUsize::new(0), directories }) }
     }
 
     /// A budget by itself, of a process that may have `nofile` descriptors.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn new(nofile: usize) -> Budget {
-        let budget = Budget::part_of(Arc::new(All::new()));
+        let budget = Budget::part_of(Arc::new(All::new()), true);
         budget.set_limit(nofile);
         budget
     }
@@ -66,7 +68,8 @@ impl Budget {
 
     /// A permit for a target's directory, without which it is reached by its path: half of the budget is for watches.
     pub(crate) fn take_optional(&self) -> Option<Permit> {
-        self.take_below(self.inner.all.limit.load(Relaxed) / 2)
+        let half = self.inner.all.limit.load(Relaxed) / 2;
+        self.take_below(if self.inner.directories { half } else { 0 })
     }
 
     /// A permit for what cannot do without, be the limit reached or not.
@@ -124,7 +127,7 @@ mod tests {
     #[test]
     fn reactors_share_a_limit_that_may_change() {
         let one = Budget::new(8);
-        let other = Budget::part_of(Arc::clone(&one.inner.all));
+        let other = Budget::part_of(Arc::clone(&one.inner.all), true);
         let permits: Vec<Permit> = std::iter::from_fn(|| one.take()).collect();
         assert!(other.take().is_none());
         assert_eq!((one.used(), other.used()), (6, 0));

@@ -24,18 +24,18 @@ impl<S: Sys> Step<'_, '_, S> {
         // The list has the caller's process if any of its threads is in the target.
         let sys = self.context.sys;
         let inside = match self.findings.all_members() {
-            Some(members) => members.contains_caller(sys).map_err(|error| (self.path().into(), error.into())),
-            None => self.list_all().and_then(|members| {
-                members.contains_caller(sys).map_err(|error| (self.path().into(), error.into()))
-            }),
+            Some(members) => Ok(members.contains_caller(sys)),
+            None => self.list_all().map(|members| members.contains_caller(sys)),
         };
-        let refused = match inside {
-            Ok(false) => None,
-            Ok(true) => Some((self.path().to_path_buf(), Cause::CallerInside)),
-            Err(refused) => Some(refused),
+        let cause = match inside {
+            Ok(Ok(false)) => None,
+            Ok(Ok(true)) => Some(Cause::CallerInside),
+            Ok(Err(error)) => Some(error.into()),
+            Err(refused) => return self.freeze_refused(refused),
         };
-        if let Some(refused) = refused {
-            return self.freeze_refused(refused);
+        if let Some(cause) = cause {
+            let path = self.path().to_path_buf();
+            return self.freeze_refused((path, cause));
         }
         let by_v1 = self.target.has_freezer();
         let mut result = Froze::Unavailable;
@@ -47,25 +47,20 @@ impl<S: Sys> Step<'_, '_, S> {
             context.metrics.freezes += 1;
             let sys = context.sys;
             let dir = directories.get(sys, &tree.identity)?;
-            let control = match tree.frozen_by.take() {
-                Some(control) => control,
-                None => Box::new(Control {
-                    file: if by_v1 { v1::open(sys, dir)? } else { v2::open(sys, dir)? },
-                    is_used: false,
-                    _permit: context.resolver.budget.take_needed(),
-                }),
+            let freeze = |file: &S::Fd| match by_v1 {
+                true => v1::freeze(sys, file),
+                false => v2::freeze(sys, dir, file),
             };
-            let control = tree.frozen_by.insert(control);
-            let froze = match by_v1 {
-                true => v1::freeze(sys, &control.file),
-                false => v2::freeze(sys, dir, &control.file),
+            let froze = match &tree.frozen_by {
+                Some(control) => freeze(&control.file)?,
+                None => {
+                    let file = if by_v1 { v1::open(sys, dir)? } else { v2::open(sys, dir)? };
+                    let froze = freeze(&file)?;
+                    let permit = context.resolver.budget.take_needed();
+                    tree.frozen_by = Some(Box::new(Control { file, _permit: permit }));
+                    froze
+                }
             };
-            if froze.is_err() && !control.is_used {
-                tree.frozen_by = None;
-            } else {
-                control.is_used = true;
-            }
-            let froze = froze?;
             result = match (result, froze) {
                 (Froze::Freezing, _) | (_, Froze::Freezing) => Froze::Freezing,
                 _ => froze,
@@ -83,12 +78,15 @@ impl<S: Sys> Step<'_, '_, S> {
         let denied = cause.is_denied();
         log::debug!("cannot freeze {}: {cause:?}", path.display());
         self.note_obstacle(Act::Freeze, (path, cause));
-        match () {
-            () if missing => Froze::Unavailable,
-            () if denied => Froze::Denied,
-            // It was frozen before.
-            () if self.is_frozen_by_us() => Froze::Freezing,
-            () => Froze::Failed,
+        if missing {
+            Froze::Unavailable
+        } else if denied {
+            Froze::Denied
+        } else if self.is_frozen_by_us() {
+            // Since an earlier call.
+            Froze::Freezing
+        } else {
+            Froze::Failed
         }
     }
 
@@ -99,16 +97,15 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Thaws what is frozen inside the target.
     pub(crate) fn thaw(&mut self, scope: ThawScope) -> Thawed {
-        if let Some(refused) = self.find_freezer() {
-            return self.thaw_refused(refused);
-        }
+        // Where that is not known, nothing is frozen by us.
+        let mut refused = self.find_freezer();
         let is_wanted = |tree: &Tree<S>| match tree.hierarchy {
             Hierarchy::V1(freezer) => freezer == HasFreezer::Present,
             Hierarchy::V2 { .. } => scope == ThawScope::All,
         };
         let mut result = Thawed::All;
         // What is frozen by us is thawed before anything is listed.
-        let mut refused = self.each(|context, tree, directories| {
+        let roots = self.each(|context, tree, directories| {
             if is_wanted(tree) {
                 context.metrics.thaws += 1;
                 result = result.max(thaw_root(context.sys, tree, directories)?);
@@ -119,10 +116,15 @@ impl<S: Sys> Step<'_, '_, S> {
             true => thaw_below(context.sys, tree, directories),
             false => Ok(()),
         });
-        refused = refused.or(below);
+        refused = refused.or(roots).or(below);
         match refused {
             Some(refused) => result.max(self.thaw_refused(refused)),
-            None => result,
+            None => {
+                // That of an external freeze names a file outside.
+                let own: Vec<PathBuf> = self.target.trees.iter().map(|tree| tree.path().into()).collect();
+                self.forget_obstacle(|past| past.act == Act::Thaw && own.contains(&past.path));
+                result
+            }
         }
     }
 
@@ -136,13 +138,17 @@ impl<S: Sys> Step<'_, '_, S> {
         let parents = &mut self.context.facts.parents;
         // /proc names the groups that hold members by their current paths.
         let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
+        // Of a list that is not whole, other members would count as other processes.
         let listed;
         let members = match self.findings.all_members() {
             Some(members) => members,
-            None => {
-                listed = self.list(|_| true).0;
-                &listed
-            }
+            None => match self.list_all() {
+                Ok(members) => {
+                    listed = members;
+                    &listed
+                }
+                Err(refused) => return self.thaw_refused(refused),
+            },
         };
         let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
             Ok(mounts) => mounts,
@@ -159,7 +165,7 @@ impl<S: Sys> Step<'_, '_, S> {
             Some(refused) => self.thaw_refused(refused),
             None if held => Thawed::HeldFromOutside,
             None => {
-                self.forget_obstacle(|act| act == Act::Thaw);
+                self.forget_obstacle(|past| past.act == Act::Thaw);
                 Thawed::All
             }
         }

@@ -33,7 +33,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let attempt = self.try_kill(by);
         if attempt.reach == Reach::All {
             // What stood in the way of it does so no more.
-            self.forget_obstacle(|act| matches!(act, Act::Kill | Act::Freeze));
+            self.forget_obstacle(|past| matches!(past.act, Act::Kill | Act::Freeze));
         }
         attempt
     }

@@ -148,7 +148,7 @@ impl<S: Sys> Task<S> {
     /// Finds the cgroup by the mounts. `None` if none of them shows it.
     fn find(&self, sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Option<Ancestry>> {
         let mut highest: Option<Ancestry> = None;
-        for mount in mounts::read(sys, mounts)?.iter().filter(|mount| mount.unified) {
+        for mount in mounts::recent(sys, mounts)?.iter().filter(|mount| mount.unified) {
             let Some(dir) = membership(&self.now, mount).and_then(|own| mount.path_of(own)) else { continue };
             // Where another mount hides it, or the caller may not search, another mount may show it.
             let Ok(ancestry) = ancestry(sys, &dir, mount.levels_above(&dir)) else { continue };

@@ -19,10 +19,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn pid(self) -> Pid {
-        self.pid
-    }
-
     /// Opens the process, if it is there; `None` also if it cannot be told from another one of its pid.
     pub(crate) fn open_same<S: Sys>(self, sys: &S, facts: &mut Facts<S>) -> Option<S::Fd> {
         let pidfd = sys.pidfd_open(self.pid).ok()?;

@@ -22,7 +22,6 @@ impl<S: Sys> Step<'_, '_, S> {
     pub(crate) fn error(&mut self, end: End, effort: Effort) -> ReapError {
         let obstacle = self.target.obstacle.take();
         // What is read now may need the descriptors of what is watched.
-        self.target.tracked.let_go();
         self.target.trees.iter_mut().for_each(|tree| tree.hierarchy.let_go());
         let path = self.path().to_path_buf();
         let sys = self.context.sys;
@@ -98,7 +97,13 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The members that are alive, those that can be named first; and why some could not be listed.
     fn survivors(&mut self) -> (Vec<Survivor>, Option<Refused>) {
         let sys = self.context.sys;
-        let (members, refused) = self.list(|_| true);
+        let (members, refused) = match self.list(|_| true) {
+            (_, Some((_, cause))) if cause.is_out_of_descriptors() => {
+                self.target.tracked.let_go();
+                self.list(|_| true)
+            }
+            listed => listed,
+        };
         let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
         let proc = Proc::open(sys).ok().flatten();
         // What is described of a process that is alive after that was its own.
@@ -114,14 +119,8 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut alive: Vec<Survivor> = listed.take(DESCRIBED).collect();
         if members.is_empty() {
             // Exiting, and no longer listed.
-            for process in self.target.tracked.processes() {
-                if alive.len() == DESCRIBED {
-                    break;
-                }
-                if let Some(pidfd) = process.open_same(sys, self.context.facts) {
-                    alive.extend(describe(process.pid(), Ok(pidfd)));
-                }
-            }
+            let tracked = self.target.tracked.open_each(self.context);
+            alive.extend(tracked.filter_map(|(pid, pidfd)| describe(pid, Ok(pidfd))).take(DESCRIBED));
         }
         let unmapped = std::iter::repeat_with(Survivor::default).take(members.unmapped);
         let room = DESCRIBED - alive.len();

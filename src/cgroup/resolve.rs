@@ -20,12 +20,13 @@ use super::target::{CgroupKill, Progress, Target};
 use super::tracked::Tracked;
 use super::tree::{Directories, Tree, is_leaf};
 use super::{systemd, v2};
+use crate::machine::WhenEmpty;
 use crate::outcome::Refusal;
 use crate::reaper::{CgroupOptions, KillMethod, Location, Reaper};
 use crate::sys::{Kind, Open, Stat, Sys};
 
 impl<S: Sys> Resolver<S> {
-    /// Resolver what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
+    /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
     /// same thread, directly after.
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
@@ -42,9 +43,7 @@ impl<S: Sys> Resolver<S> {
             }
         }
         let v1_members = self.refuse_own(&trees, &mut directories)?;
-        let of_systemd = self.is_of_systemd(&trees, &mut directories)?;
-        let may_be_scope =
-            !of_systemd && trees.iter().any(|tree| systemd::may_be_scope(&self.sys, tree.path()));
+        let when_empty = self.when_empty(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
             missing,
@@ -56,8 +55,7 @@ impl<S: Sys> Resolver<S> {
                 Location::Dir(_) => false,
                 Location::Named { options, .. } => options.kill_without_freezer,
             },
-            of_systemd,
-            may_be_scope,
+            when_empty,
             sparing: false,
             obstacle: None,
         };
@@ -75,7 +73,6 @@ impl<S: Sys> Resolver<S> {
         let mut members = MemberList::default();
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
         for tree in trees {
-            let path = tree.path();
             let own = if tree.hierarchy.is_v1() {
                 let listed = members.add_tree(sys, tree, directories);
                 members.finish();
@@ -83,41 +80,40 @@ impl<S: Sys> Resolver<S> {
             } else {
                 is_caller_in(sys, &self.own, &self.mounts, tree, directories)
             };
-            match own {
-                Ok(false) => {}
-                Ok(true) => return Err(Refusal::OwnCgroup { path: path.into() }),
-                // The first check finds out what became of it. The other directories are still to be checked.
-                Err(failed) => match self.cause(tree, failed) {
-                    None => whole = false,
-                    Some(cause) => {
-                        return Err(Refusal::Io { path: path.into(), source: cause.into_error() });
-                    }
-                },
+            // Where it is gone, the other directories are still to be checked.
+            match self.or_gone(tree, own.map(Some), None)? {
+                Some(false) => {}
+                Some(true) => return Err(Refusal::OwnCgroup { path: tree.path().into() }),
+                None => whole = false,
             }
         }
         Ok(whole.then_some(members))
     }
 
-    /// Whether a directory is the cgroup of a unit of systemd.
-    fn is_of_systemd(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<bool, Refusal> {
-        for tree in trees {
-            let is_unit = directories
+    /// What is to become of the directories once they are empty: those of units are left to systemd.
+    fn when_empty(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<WhenEmpty, Refusal> {
+        let mut when_empty = WhenEmpty::Remove;
+        for tree in trees.iter().filter(|tree| systemd::has_unit_name(tree.path())) {
+            let asked = directories
                 .get(&self.sys, &tree.identity)
-                .and_then(|dir| Ok(systemd::is_unit(&self.sys, dir, tree.path())?));
-            match is_unit {
-                Ok(false) => {}
-                Ok(true) => {
-                    log::info!("{}: left to systemd, once it is empty", tree.path().display());
-                    return Ok(true);
-                }
-                Err(failed) => {
-                    if let Some(cause) = self.cause(tree, failed) {
-                        return Err(Refusal::Io { path: tree.path().into(), source: cause.into_error() });
-                    }
-                }
-            }
+                .and_then(|dir| Ok(systemd::when_empty(&self.sys, dir, tree.path())?));
+            when_empty = when_empty.max(self.or_gone(tree, asked, WhenEmpty::Remove)?);
         }
-        Ok(false)
+        if when_empty == WhenEmpty::Keep {
+            log::info!("{}: left to systemd, once it is empty", trees[0].path().display());
+        }
+        Ok(when_empty)
+    }
+
+    /// What was asked of a directory, or `gone` where it is gone: then the first check finds out what became of it.
+    fn or_gone<T>(&self, tree: &Tree<S>, asked: Result<T, Failed>, gone: T) -> Result<T, Refusal> {
+        match asked {
+            Ok(answer) => Ok(answer),
+            Err(failed) => match self.cause(tree, failed) {
+                None => Ok(gone),
+                Some(cause) => Err(Refusal::Io { path: tree.path().into(), source: cause.into_error() }),
+            },
+        }
     }
 
     /// Why something failed in a directory that is there; `None` if it is gone.
@@ -152,16 +148,7 @@ impl<S: Sys> Resolver<S> {
                 }
                 (KillMethod::Freezer, Hierarchy::V2 { .. }) => has_file(sys, tree, directories, v2::FREEZE),
             };
-            let has = match has {
-                Ok(has) => has,
-                Err(failed) => match self.cause(tree, failed) {
-                    // It is gone: the first check finds out what became of it.
-                    None => true,
-                    Some(cause) => {
-                        return Err(Refusal::Io { path: tree.path().into(), source: cause.into_error() });
-                    }
-                },
-            };
+            let has = self.or_gone(tree, has, true)?;
             all &= has;
             any |= has;
         }

@@ -115,10 +115,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     }
 
     /// Forgets an obstacle that stands in the way no more.
-    pub(super) fn forget_obstacle(&mut self, is_past: impl FnOnce(Act) -> bool) {
-        if self.target.obstacle.as_ref().is_some_and(|obstacle| is_past(obstacle.act)) {
-            self.target.obstacle = None;
-        }
+    pub(super) fn forget_obstacle(&mut self, is_past: impl FnOnce(&Obstacle) -> bool) {
+        self.target.obstacle.take_if(|obstacle| is_past(obstacle));
     }
 
     /// Notes why an action did not succeed. On a shortage of descriptors the target closes its own, and is addressed by
@@ -140,8 +138,8 @@ pub(super) fn check_caller<S: Sys>(
     tree: &Tree<S>,
     directories: &mut Directories<S>,
 ) -> Result<(), Failed> {
-    let checks = context.resolver;
-    match is_caller_in(context.sys, &checks.own, &checks.mounts, tree, directories)? {
+    let resolver = context.resolver;
+    match is_caller_in(context.sys, &resolver.own, &resolver.mounts, tree, directories)? {
         false => Ok(()),
         true => Err(Failed::Because(Cause::CallerInside)),
     }

@@ -10,29 +10,37 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::errors::is_denied;
+use crate::machine::WhenEmpty;
 use crate::sys::{Open, Sys};
 
 /// The kinds of units that have cgroups, systemd.unit(5).
 const UNITS: [&[u8]; 6] = [b"scope", b"service", b"slice", b"mount", b"socket", b"swap"];
 
-/// Whether a directory is the cgroup of a unit: it has the name of one, and the attribute that systemd gives it
-/// (`user.invocation_id`, or `trusted.invocation_id` where the kernel has no user attributes on cgroups).
-pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<bool> {
-    if !UNITS.contains(&path.extension().map_or(&b""[..], OsStr::as_bytes)) {
-        return Ok(false);
-    }
-    // Not through O_PATH: fgetxattr(2) refuses that.
-    let dir = match sys.open(Some(dir), c".", Open::Read) {
-        // systemd lets everyone read its cgroups.
-        Err(error) if is_denied(&error) => return Ok(false),
-        dir => dir?,
-    };
-    Ok(sys.has_attribute(&dir, c"user.invocation_id")?
-        || sys.has_attribute(&dir, c"trusted.invocation_id")?)
+/// Whether the directory at `path` has the name of a unit.
+pub(crate) fn has_unit_name(path: &Path) -> bool {
+    UNITS.contains(&path.extension().map_or(&b""[..], OsStr::as_bytes))
 }
 
-/// Whether a directory may be the cgroup of a scope that has no attribute: systemd 252 gives none to scopes that are made
-/// by another program. systemd runs if it has this directory, sd_booted(3).
-pub(crate) fn may_be_scope<S: Sys>(sys: &S, path: &Path) -> bool {
-    path.extension() == Some(OsStr::new("scope")) && sys.stat(None, c"/run/systemd/system").is_ok()
+/// What becomes of a directory with the name of a unit once it is empty.
+///
+/// It is the cgroup of a unit if it has the attribute that systemd gives it (`user.invocation_id`, or
+/// `trusted.invocation_id` where the kernel has no user attributes on cgroups). systemd 252 gives none to a scope, so any
+/// scope may be one where systemd runs, which the directory in /run shows, sd_booted(3).
+pub(crate) fn when_empty<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<WhenEmpty> {
+    // Not through O_PATH: fgetxattr(2) refuses that.
+    match sys.open(Some(dir), c".", Open::Read) {
+        Ok(dir) => {
+            if sys.has_attribute(&dir, c"user.invocation_id")?
+                || sys.has_attribute(&dir, c"trusted.invocation_id")?
+            {
+                return Ok(WhenEmpty::Keep);
+            }
+        }
+        // systemd lets everyone read its cgroups.
+        Err(error) if is_denied(&error) => return Ok(WhenEmpty::Remove),
+        Err(error) => return Err(error),
+    }
+    let may_be_scope =
+        path.extension() == Some(OsStr::new("scope")) && sys.stat(None, c"/run/systemd/system").is_ok();
+    Ok(if may_be_scope { WhenEmpty::RemoveLater } else { WhenEmpty::Remove })
 }

@@ -6,7 +6,7 @@ use super::errors::{Fate, Obstacle};
 use super::identity::Id;
 use super::tracked::Tracked;
 use super::tree::Tree;
-use crate::machine::Reach;
+use crate::machine::{Reach, WhenEmpty};
 use crate::sys::{Pid, Sys};
 
 /// One target: its directories, and the processes signalled in them.
@@ -16,10 +16,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress,
     pub(super) kill_without_freezer: bool,
-    /// Some directory is the cgroup of a unit of systemd, which removes it itself.
-    pub(crate) of_systemd: bool,
-    /// Some directory may be the cgroup of a scope of systemd.
-    pub(crate) may_be_scope: bool,
+    /// What is to become of the directories, by what they are.
+    pub(crate) when_empty: WhenEmpty,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
     /// The path that the caller named, if no directory of it existed.

@@ -133,8 +133,9 @@ impl<S: Sys> Tracked<S> {
     }
 
     /// The tracked processes that are not known to be dead.
-    pub(crate) fn processes(&self) -> impl Iterator<Item = Process> {
-        self.processes.iter().copied()
+    #[cfg(test)]
+    pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.processes.iter().map(|process| process.pid)
     }
 
     /// Whether an attempt has dealt with any member yet.
@@ -234,6 +235,20 @@ impl<S: Sys> Tracked<S> {
     /// Closes the descriptor that is held.
     pub(crate) fn let_go(&mut self) {
         self.watched = None;
+    }
+
+    /// Opens the tracked processes that can be told from later ones of their pids: the watched one by its pidfd, others by
+    /// their numbers.
+    pub(crate) fn open_each<'t>(
+        &'t mut self,
+        context: &'t mut Context<'_, S>,
+    ) -> impl Iterator<Item = (Pid, S::Fd)> + 't {
+        let watched = self.watched.take().and_then(|Watched { pidfd, tracked, .. }| Some((tracked?, pidfd)));
+        let known = watched.as_ref().map(|(pid, _)| *pid);
+        let others = self.processes.iter().filter(move |process| Some(process.pid) != known);
+        let opened =
+            others.filter_map(|process| Some((process.pid, process.open_same(context.sys, context.facts)?)));
+        watched.into_iter().chain(opened)
     }
 
     /// Sees to it that the exit of some member wakes the reactor.

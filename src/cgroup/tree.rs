@@ -24,8 +24,6 @@ pub(crate) struct Tree<S: Sys> {
 /// An open `freezer.state` or `cgroup.freeze`.
 pub(crate) struct Control<S: Sys> {
     pub(crate) file: S::Fd,
-    /// It was written to.
-    pub(crate) is_used: bool,
     pub(crate) _permit: Permit,
 }
 

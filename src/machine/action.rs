@@ -63,6 +63,16 @@ pub(crate) enum Action {
     Finish(End),
 }
 
+/// What becomes of the directories of a target once it is empty. Ordered: of several answers the later variant wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum WhenEmpty {
+    Remove,
+    /// They are removed after a while, for another party to see that they are empty.
+    RemoveLater,
+    /// They are kept.
+    Keep,
+}
+
 /// How much a check reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Detail {

@@ -40,7 +40,7 @@ impl Machine {
 
     pub(super) fn on_killed(&mut self, now: Instant, attempt: Attempt) -> Action {
         let by = self.kill_by();
-        self.signalled = self.signalled.saturating_add(u32::try_from(attempt.signalled).unwrap_or(u32::MAX));
+        self.signalled = self.signalled.saturating_add(attempt.signalled);
         if attempt.method.is_some() {
             let frozen = self.freezer == Freezer::Frozen;
             self.used = if frozen { Some(UsedMethod::Freezer) } else { attempt.method };
@@ -101,7 +101,7 @@ impl Machine {
 
     /// The answer to the grace signal.
     pub(super) fn on_signalled(&mut self, now: Instant, attempt: Attempt) -> Action {
-        self.signalled = self.signalled.saturating_add(u32::try_from(attempt.signalled).unwrap_or(u32::MAX));
+        self.signalled = self.signalled.saturating_add(attempt.signalled);
         let Phase::Grace { signal: GraceSignal::ToSend(signal), until } = self.phase else {
             return self.wait(now);
         };
@@ -131,10 +131,8 @@ impl Machine {
         // A freeze that is only now begun has its time as well, be that none.
         let since = self.freezer.freezing_since().unwrap_or(now);
         let timed_out = now.saturating_since(since) >= self.freeze_timeout;
-        match froze {
-            Froze::Frozen | Froze::Freezing => self.retries.succeeded(Act::Freeze),
-            Froze::Unavailable | Froze::Denied => {}
-            Froze::Failed => return self.on_freeze_failed(now),
+        if matches!(froze, Froze::Frozen | Froze::Freezing) {
+            self.retries.succeeded(Act::Freeze);
         }
         match (froze, self.phase) {
             (Froze::Frozen, phase) => {
@@ -171,7 +169,7 @@ impl Machine {
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 Action::Thaw(ThawScope::All)
             }
-            (Froze::Failed, _) => self.wait(now),
+            (Froze::Failed, _) => self.on_freeze_failed(now),
             (Froze::Unavailable | Froze::Denied, _) => {
                 self.freezer.release();
                 let is_final = self.retries.failed(Act::Freeze, now, true);

@@ -63,7 +63,7 @@ mod tests;
 
 pub(crate) use self::action::{
     Action, Attempt, Change, Checked, Detail, End, ExitNotice, Failure, Froze, Input, KillBy, Members,
-    Population, Reach, Removed, ThawScope, Thawed,
+    Population, Reach, Removed, ThawScope, Thawed, WhenEmpty,
 };
 use self::freezer::Freezer;
 use self::pace::Pace;
@@ -83,7 +83,8 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
 const CGROUP_KILL_ATTEMPTS: u32 = 3;
 
-/// How long systemd has to see that a scope is empty. systemd 252 misses it where the cgroup is gone by then.
+/// How long a target of [`WhenEmpty::RemoveLater`] stays, for systemd to see that a scope is empty. systemd 252 misses it
+/// where the cgroup is gone by then.
 const SETTLE: Span = Span::from_millis(100);
 
 /// One target's state. Small: thousands wait at once.
@@ -92,11 +93,9 @@ pub(crate) struct Machine {
     freeze_timeout: Span,
     deadline: Option<Instant>,
     method: KillMethod,
-    keep_dir: bool,
+    when_empty: WhenEmpty,
     /// Some directory was there at the spawn.
     found: bool,
-    /// It is not to be removed as soon as it is empty.
-    settles: bool,
 
     phase: Phase,
     pending: Pending,
@@ -110,21 +109,21 @@ pub(crate) struct Machine {
     retries: Retries,
 
     attempts: u32,
-    signalled: u32,
+    signalled: u64,
     used: Option<UsedMethod>,
 }
 
 impl Machine {
-    /// `found` says whether the spawn found any directory.
-    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool) -> Machine {
+    /// `found` says whether the spawn found any directory, `when_empty` what is to become of them if the caller does not
+    /// keep them.
+    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, when_empty: WhenEmpty) -> Machine {
         let after = |span: std::time::Duration| now.saturating_add(span.into());
         Machine {
             freeze_timeout: reaper.freeze_timeout.into(),
             deadline: reaper.deadline.map(after),
             method: reaper.method,
-            keep_dir: reaper.keep_dir,
+            when_empty: if reaper.keep_dir { WhenEmpty::Keep } else { when_empty },
             found,
-            settles: false,
             phase: match reaper.grace {
                 Some((signal, period)) => {
                     Phase::Grace { signal: GraceSignal::ToSend(signal), until: after(period) }
@@ -148,14 +147,9 @@ impl Machine {
         }
     }
 
-    /// Has the machine leave the target for a moment once it is empty.
-    pub(crate) fn let_settle(&mut self) {
-        self.settles = true;
-    }
-
     /// Processes signalled one by one so far.
     pub(crate) fn signalled(&self) -> u64 {
-        self.signalled.into()
+        self.signalled
     }
 
     /// Attempts to kill so far.
@@ -250,9 +244,7 @@ impl Machine {
             Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
             Checked::Gone => self.end(End::Done(Outcome::AlreadyGone)),
             Checked::Replaced => self.end(End::Replaced),
-            Checked::Empty { replaced: true } if self.keep_dir => self.end(End::Replaced),
-            Checked::Empty { .. } if self.keep_dir => self.end(End::Done(Outcome::Emptied)),
-            Checked::Empty { .. } => self.on_empty(now),
+            Checked::Empty { replaced } => self.on_empty(now, replaced),
             Checked::Populated(population) if self.is_expired(now) => {
                 if population.change.has_joined() {
                     self.sigkill = Sigkill::Due;
@@ -279,22 +271,20 @@ impl Machine {
         }
     }
 
-    fn on_empty(&mut self, now: Instant) -> Action {
+    fn on_empty(&mut self, now: Instant, replaced: bool) -> Action {
         self.sigkill = Sigkill::Sent;
-        if self.settles && !self.is_expired(now) {
-            let until = match self.phase {
-                Phase::Settling { until } => until,
-                _ => now.saturating_add(SETTLE),
-            };
-            if now < until {
-                self.phase = Phase::Settling { until };
-                return self.wait(now);
-            }
-            self.settles = false;
+        let until = match (self.when_empty, self.phase) {
+            (WhenEmpty::Keep, _) if replaced => return self.end(End::Replaced),
+            (WhenEmpty::Keep, _) => return self.end(End::Done(Outcome::Emptied)),
+            (WhenEmpty::Remove, _) => return Action::Remove,
+            (WhenEmpty::RemoveLater, Phase::Settling { until }) => until,
+            (WhenEmpty::RemoveLater, _) => now.saturating_add(SETTLE),
+        };
+        if now < until && !self.is_expired(now) {
+            self.phase = Phase::Settling { until };
+            return self.wait(now);
         }
-        if let Phase::Settling { .. } = self.phase {
-            self.phase = Phase::Killing;
-        }
+        (self.when_empty, self.phase) = (WhenEmpty::Remove, Phase::Killing);
         Action::Remove
     }
 

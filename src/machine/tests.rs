@@ -45,7 +45,7 @@ struct Rig {
 impl Rig {
     fn new(reaper: &Reaper) -> Rig {
         Rig {
-            machine: Machine::new(reaper, at(Duration::ZERO), true),
+            machine: Machine::new(reaper, at(Duration::ZERO), true, WhenEmpty::Remove),
             now: Duration::ZERO,
             check: POPULATED,
             kill: KILLED,
@@ -632,7 +632,7 @@ fn a_failed_removal_is_made_again_soon() {
 fn a_scope_settles_before_it_is_removed() {
     let settling = |reaper: &Reaper| {
         let mut rig = Rig::new(reaper);
-        rig.machine.let_settle();
+        rig.machine.when_empty = WhenEmpty::RemoveLater;
         rig.run(5 * MS);
         (rig.now, rig.check) = (5 * MS, EMPTY);
         rig.wake(Input::Notified).unwrap();

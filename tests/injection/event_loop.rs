@@ -59,7 +59,7 @@ pub(super) fn reap(sys: &Failing, reaper: &Reaper, limit: Duration) -> (Ending, 
     let registry = poll.registry().try_clone().expect("a descriptor");
     let queue = Arc::new(Queue::new(Waker::new(&registry, WAKER).expect("eventfd")));
     let mut event_loop = EventLoop { sys, registry: &registry };
-    let resolver = Resolver::new(sys.clone(), Budget::of_process());
+    let resolver = Resolver::new(sys.clone(), Budget::of_process(true));
     resolver.renew_limit();
     let mut entries = Entries::new(resolver);
     let spawned = sys.now();

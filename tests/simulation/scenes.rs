@@ -356,7 +356,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let identified = signalled.identify(&mut kernel, &list(&[gone, left])).expect("nothing fails");
     sim.0.borrow_mut().migrate(leaves, ROOTS);
     signalled.track(identified, &list(&[left]));
-    assert_eq!(signalled.processes().map(|process| process.pid()).collect::<Vec<_>>(), list(&[left]).pids);
+    assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
     let mut all_dead = || signalled.all_dead(&mut kernel).expect("nothing fails");
     let mut world = sim.0.borrow_mut();
     world.sigkill(leaves);
@@ -474,6 +474,83 @@ fn a_turn_without_room_for_all_commands_is_followed_by_another() {
     sim.0.borrow_mut().calm();
     run(&sim, &mut entries);
     assert!(handle.is_complete() && entries.next_tick().is_none());
+}
+
+/// A call that fails once, and some time before the deadline, is not what stands in the way at the deadline.
+#[test]
+fn an_error_that_has_passed_is_not_the_source_of_a_timeout() {
+    let (_poll, queue) = queue();
+    let mut compared = 0;
+    for call in 0..CALLS {
+        let mut world = world(call, |world| {
+            world.faults = if world.calls == u64::from(world.acts) { u8::MAX } else { 0 };
+        });
+        let slice = world.mkdir(FREEZER, "slice");
+        let group = world.mkdir(slice, "t");
+        let own = world.processes[0].groups;
+        let nature = Nature { hangs: true, ..Nature::default() };
+        world.add_process([group, own[CPU], own[V2]], nature, None);
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+        let reaper = reaper(&["freezer"]).method(KillMethod::Freezer).deadline(Duration::from_millis(150));
+        let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
+        let (completer, handle) = handle::channel(&queue);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+        sim.0.borrow_mut().others = |world| world.faults = 0;
+        run(&sim, &mut entries);
+        match handle.try_wait() {
+            Some(Err(ReapError::TimedOut { source: None, survivors, .. })) => {
+                assert_eq!(survivors.len(), 1, "call {call}");
+                compared += 1;
+            }
+            other => panic!("failure of call {call}: {other:?}"),
+        }
+    }
+    assert!(compared > 20, "{compared} of {CALLS} calls are made after the checks of the spawn");
+}
+
+/// Reaps for which there is no watch get one soon after there is, each of them, however long their waits are.
+#[test]
+fn every_reap_is_watched_once_that_is_possible() {
+    let (_poll, queue) = queue();
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let own = world.processes[0].groups;
+    let slice = world.mkdir(CPU, "slice");
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        let group = world.mkdir(slice, name);
+        let nature = Nature { hangs: true, ..Nature::default() };
+        world.add_process([own[FREEZER], group, own[V2]], nature, None);
+    }
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let budget = Budget::new(0);
+    let mut entries = Entries::new(Resolver::new(sim.clone(), budget.clone()));
+    let mut event_loop = EventLoop::new(&sim);
+    let hours = Duration::from_secs(7200);
+    let handles = names.map(|name| {
+        let reaper = Reaper::at(format!("/sys/fs/cgroup/cpu/slice/{name}")).max_wait(hours).min_wait(hours);
+        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
+        let (completer, handle) = handle::channel(&queue);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+        handle
+    });
+    // Past the probes that follow the first attempts.
+    let mut tick_until = |entries: &mut Entries<Sim>, end: Duration| {
+        while let Some(tick) = entries.next_tick().map(Duration::from_millis).filter(|tick| *tick <= end) {
+            sim.0.borrow_mut().advance(tick);
+            event_loop.turn(entries, Vec::new());
+            while entries.has_deferred() {
+                event_loop.turn(entries, Vec::new());
+            }
+        }
+        sim.0.borrow_mut().advance(end);
+        event_loop.watched.borrow().len()
+    };
+    let now = sim.0.borrow().now + Duration::from_secs(600);
+    assert_eq!(tick_until(&mut entries, now), 0);
+    budget.set_limit(100);
+    assert_eq!(tick_until(&mut entries, now + Duration::from_millis(100)), names.len());
+    assert!(handles.iter().all(|handle| !handle.is_complete()));
 }
 
 /// Where members can be signalled safely only while they are frozen, a reap begins to freeze; one told to does so from the
