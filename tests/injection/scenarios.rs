@@ -95,6 +95,15 @@ fn slowly(reaper: Reaper) -> Reaper {
     reaper.min_wait(5000 * MS)
 }
 
+fn one_and_a_stuck_one(world: &World, target: &mut Target) {
+    target.sleepers(world, 1);
+    target.stuck = Some(world.sandbox.trace_exit(&refs(&target.dirs)));
+}
+
+fn one_that_ignores_sigterm(world: &World, target: &mut Target) {
+    target.members.push(world.sandbox.ignores_sigterm(&refs(&target.dirs)));
+}
+
 fn with_grace(reaper: Reaper) -> Reaper {
     reaper.grace(Signal::TERM, 200 * MS)
 }
@@ -180,14 +189,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "three", layout: Layout::Several, ..PLAIN },
-    Scenario {
-        name: "grace",
-        reaper: with_grace,
-        members: |world, target| {
-            target.members.push(world.sandbox.ignores_sigterm(&refs(&target.dirs)));
-        },
-        ..PLAIN
-    },
+    Scenario { name: "grace", reaper: with_grace, members: one_that_ignores_sigterm, ..PLAIN },
     Scenario {
         name: "grace-cpu",
         layout: Layout::Cpu,
@@ -232,23 +234,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         takes: Duration::from_secs(1),
         ..PLAIN
     },
-    Scenario {
-        name: "stuck",
-        reaper: until_a_deadline,
-        members: |world, target| {
-            target.sleepers(world, 1);
-            target.stuck = Some(world.sandbox.trace_exit(&refs(&target.dirs)));
-        },
-        ..PLAIN
-    },
+    Scenario { name: "stuck", reaper: until_a_deadline, members: one_and_a_stuck_one, ..PLAIN },
     Scenario {
         name: "stuck-cpu",
         layout: Layout::Cpu,
         reaper: until_a_deadline,
-        members: |world, target| {
-            target.sleepers(world, 1);
-            target.stuck = Some(world.sandbox.trace_exit(&refs(&target.dirs)));
-        },
+        members: one_and_a_stuck_one,
         ..PLAIN
     },
     Scenario {
@@ -283,9 +274,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         name: "slow-grace",
         layout: Layout::Cpu,
         reaper: |reaper| slowly(with_grace(reaper)),
-        members: |world, target| {
-            target.members.push(world.sandbox.ignores_sigterm(&refs(&target.dirs)));
-        },
+        members: one_that_ignores_sigterm,
         ..PLAIN
     },
     Scenario { name: "slow-cpu", layout: Layout::Cpu, reaper: slowly, ..PLAIN },

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
@@ -16,6 +17,7 @@ use crate::handle::{self, ReapHandle};
 use crate::metrics::Metrics;
 use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
+use crate::remote::Queue;
 use crate::sys::Pid;
 
 /// More system calls than a scene makes.
@@ -35,15 +37,34 @@ fn reaper(subsystems: &[&str]) -> Reaper {
     Reaper::new(options, "t")
 }
 
+fn entries(sim: &Sim) -> Entries<Sim> {
+    Entries::new(Resolver::new(sim.clone(), Budget::new(100)))
+}
+
+/// Begins a reap that nothing refuses.
+fn begin(entries: &mut Entries<Sim>, reaper: Reaper, event_loop: &EventLoop) -> ReapHandle {
+    begin_on(&queue().1, entries, reaper, event_loop)
+}
+
+/// The same, with the queue that the handle sends its commands by.
+fn begin_on(
+    queue: &Arc<Queue>,
+    entries: &mut Entries<Sim>,
+    reaper: Reaper,
+    event_loop: &EventLoop,
+) -> ReapHandle {
+    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(queue);
+    entries.spawn(Spawn { reaper, target, findings, completer }, event_loop);
+    handle
+}
+
 /// A reap of the group `t` in cpu, which has begun.
 fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
-    let (_poll, queue) = queue();
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let mut entries = entries(&sim);
     let reaper = reaper(&["cpu"]);
-    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+    let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
     (sim, entries, handle)
 }
 
@@ -170,7 +191,7 @@ fn processes_signalled_before_a_call_failed_are_counted() {
             world.add_process([own[FREEZER], group, own[V2]], nature, None);
         }
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+        let mut entries = entries(&sim);
         let reaper = reaper(&["cpu"]);
         // A call of the spawn's own checks refuses it.
         let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
@@ -189,12 +210,11 @@ fn processes_signalled_before_a_call_failed_are_counted() {
 /// place.
 #[test]
 fn a_late_cancel_is_not_for_another() {
-    let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let own = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let mut entries = entries(&sim);
     let mut event_loop = EventLoop::new(&sim);
     let [first, second] = [false, true].map(|hangs| {
         let mut world = sim.0.borrow_mut();
@@ -203,9 +223,7 @@ fn a_late_cancel_is_not_for_another() {
         world.add_process([own[FREEZER], group, own[V2]], nature, None);
         drop(world);
         let reaper = reaper(&["cpu"]);
-        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-        let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+        let handle = begin(&mut entries, reaper, &event_loop);
         let soon = sim.0.borrow().now + Duration::from_millis(1);
         sim.0.borrow_mut().advance(soon);
         let id = *event_loop.watched.borrow().last().expect("a watch");
@@ -231,7 +249,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
     let slice = world.mkdir(CPU, "slice");
     let outside = world.processes[0].groups;
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let mut entries = entries(&sim);
     let mut event_loop = EventLoop::new(&sim);
     // More members than one step signals, so that the spawn ends with a yield.
     let spawn = |entries: &mut Entries<Sim>| {
@@ -242,9 +260,7 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
         }
         drop(world);
         let reaper = reaper(&["cpu"]);
-        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-        let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+        let handle = begin_on(&queue, entries, reaper, &EventLoop::new(&sim));
         assert!(entries.has_deferred());
         handle
     };
@@ -270,7 +286,6 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
 /// The deadline comes while the first signal, which takes several steps, has reached some: SIGKILL begins with them.
 #[test]
 fn a_deadline_amid_the_first_signal_kills_every_member() {
-    let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(CPU, "slice");
     let group = world.mkdir(slice, "t");
@@ -279,13 +294,11 @@ fn a_deadline_amid_the_first_signal_kills_every_member() {
         world.add_process([own[FREEZER], group, own[V2]], Nature::default(), None);
     }
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let mut entries = entries(&sim);
     let mut event_loop = EventLoop::new(&sim);
     let (grace, deadline) = (Duration::from_secs(50), Duration::from_secs(10));
     let reaper = reaper(&["cpu"]).grace(Signal::TERM, grace).deadline(deadline);
-    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+    let handle = begin(&mut entries, reaper, &event_loop);
     let late = sim.0.borrow().now + deadline;
     sim.0.borrow_mut().advance(late);
     for _ in 0..4 {
@@ -304,7 +317,6 @@ fn a_deadline_amid_the_first_signal_kills_every_member() {
 /// of the process then.
 #[test]
 fn a_new_member_of_the_grace_is_waited_for() {
-    let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let groups = [CPU, V2].map(|root| {
         let slice = world.mkdir(root, "slice");
@@ -313,12 +325,10 @@ fn a_new_member_of_the_grace_is_waited_for() {
     let own = world.processes[0].groups;
     world.add_process([own[FREEZER], groups[0], own[V2]], Nature::default(), None);
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let mut entries = entries(&sim);
     let event_loop = EventLoop::new(&sim);
     let reaper = reaper(&["cpu", "unified"]).grace(Signal::TERM, Duration::from_millis(5));
-    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+    let handle = begin(&mut entries, reaper, &event_loop);
     let nature = Nature { hangs: true, ..Nature::default() };
     let late = [own[FREEZER], own[CPU], groups[1]];
     let late = sim.0.borrow_mut().add_process(late, nature, None);
@@ -424,7 +434,6 @@ fn a_member_that_cannot_be_killed_is_watched() {
 /// Entries that are dropped in mid-freeze leave nothing frozen, and say what was done.
 #[test]
 fn a_drop_in_mid_freeze_thaws() {
-    let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let slice = world.mkdir(FREEZER, "slice");
     let group = world.mkdir(slice, "t");
@@ -432,11 +441,9 @@ fn a_drop_in_mid_freeze_thaws() {
     let nature = Nature { stuck: true, ..Nature::default() };
     world.add_process([group, own[CPU], own[V2]], nature, None);
     let sim = Sim(Rc::new(RefCell::new(world)));
-    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    let mut entries = entries(&sim);
     let reaper = reaper(&["freezer"]).method(KillMethod::Freezer);
-    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(&queue);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+    let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
     assert_eq!(sim.0.borrow().groups[group].frozen, Some(FrozenBy::Library));
     let soon = sim.0.borrow().now + Duration::from_millis(7);
     sim.0.borrow_mut().advance(soon);
@@ -491,7 +498,7 @@ fn an_error_that_has_passed_is_not_the_source_of_a_timeout() {
         let nature = Nature { hangs: true, ..Nature::default() };
         world.add_process([group, own[CPU], own[V2]], nature, None);
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+        let mut entries = entries(&sim);
         let reaper = reaper(&["freezer"]).method(KillMethod::Freezer).deadline(Duration::from_millis(150));
         let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
         let (completer, handle) = handle::channel(&queue);
@@ -512,7 +519,6 @@ fn an_error_that_has_passed_is_not_the_source_of_a_timeout() {
 /// Reaps for which there is no watch get one soon after there is, each of them, however long their waits are.
 #[test]
 fn every_reap_is_watched_once_that_is_possible() {
-    let (_poll, queue) = queue();
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let own = world.processes[0].groups;
     let slice = world.mkdir(CPU, "slice");
@@ -529,10 +535,7 @@ fn every_reap_is_watched_once_that_is_possible() {
     let hours = Duration::from_secs(7200);
     let handles = names.map(|name| {
         let reaper = Reaper::at(format!("/sys/fs/cgroup/cpu/slice/{name}")).max_wait(hours).min_wait(hours);
-        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-        let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
-        handle
+        begin(&mut entries, reaper, &event_loop)
     });
     // Past the probes that follow the first attempts.
     let mut tick_until = |entries: &mut Entries<Sim>, end: Duration| {
@@ -557,7 +560,6 @@ fn every_reap_is_watched_once_that_is_possible() {
 /// start.
 #[test]
 fn a_reap_that_begins_to_freeze_is_counted() {
-    let (_poll, queue) = queue();
     for (method, escalations) in [(KillMethod::Auto, 1), (KillMethod::Freezer, 0)] {
         let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(0));
         let slice = world.mkdir(FREEZER, "slice");
@@ -565,11 +567,9 @@ fn a_reap_that_begins_to_freeze_is_counted() {
         let own = world.processes[0].groups;
         world.add_process([group, own[CPU], own[V2]], Nature::default(), None);
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+        let mut entries = entries(&sim);
         let reaper = reaper(&["freezer"]).method(method);
-        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-        let (completer, handle) = handle::channel(&queue);
-        entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+        let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
         run(&sim, &mut entries);
         assert!(
             matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))),
