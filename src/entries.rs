@@ -227,7 +227,7 @@ impl<S: Sys> Entries<S> {
                 Action::Freeze => Input::Froze(step.freeze()),
                 Action::Thaw(scope) => {
                     let thawed = step.thaw(scope);
-                    Input::Thawed { thawed, ours_left: step.is_frozen_by_us() }
+                    Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
                 }
                 Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
                 Action::Remove => Input::Removed(step.remove()),
@@ -324,7 +324,7 @@ impl<S: Sys> Drop for Entries<S> {
     fn drop(&mut self) {
         let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None);
         for mut entry in self.slab.drain() {
-            if entry.machine.has_frozen() {
+            if entry.target.is_frozen_by_us() {
                 // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
                 let mut thaws = (0..THAWS)
                     .map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));

@@ -82,17 +82,12 @@ impl<S: Sys> Step<'_, '_, S> {
             Froze::Unavailable
         } else if denied {
             Froze::Denied
-        } else if self.is_frozen_by_us() {
+        } else if self.target.is_frozen_by_us() {
             // Since an earlier call.
             Froze::Freezing
         } else {
             Froze::Failed
         }
-    }
-
-    /// Whether a freeze of ours is to be undone.
-    pub(crate) fn is_frozen_by_us(&self) -> bool {
-        self.target.trees.iter().any(|tree| tree.frozen_by.is_some())
     }
 
     /// Thaws what is frozen inside the target.

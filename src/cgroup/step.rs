@@ -13,7 +13,7 @@ use crate::sys::Sys;
 
 /// Actions on a target that follow one another at once.
 pub(crate) struct Step<'a, 'k, S: Sys> {
-    pub(super) target: &'a mut Target<S>,
+    pub(crate) target: &'a mut Target<S>,
     pub(crate) context: &'a mut Context<'k, S>,
     pub(super) findings: Findings<S>,
 }

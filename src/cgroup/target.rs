@@ -121,6 +121,11 @@ impl<S: Sys> Target<S> {
         self.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_freezer())
     }
 
+    /// Whether a freeze of ours is to be undone.
+    pub(crate) fn is_frozen_by_us(&self) -> bool {
+        self.trees.iter().any(|tree| tree.frozen_by.is_some())
+    }
+
     /// Whether all of its directories are addressed by handle.
     #[cfg(test)]
     pub(crate) fn is_by_handle(&self) -> bool {

@@ -162,7 +162,8 @@ impl Machine {
         self.used
     }
 
-    /// Whether a freeze of ours is to be undone. The entry asks when it is dropped in mid-reap.
+    /// Whether a freeze of ours is to be undone.
+    #[cfg(test)]
     pub(crate) fn has_frozen(&self) -> bool {
         self.freezer.is_ours()
     }
@@ -437,8 +438,8 @@ impl Machine {
         if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
     }
 
-    /// Whether the last attempt was by `cgroup.kill` and fewer than [`CGROUP_KILL_ATTEMPTS`] attempts were made: the members are
-    /// expected to exit.
+    /// Whether the last attempt was by `cgroup.kill` and fewer than [`CGROUP_KILL_ATTEMPTS`] attempts were made: the
+    /// members are expected to exit.
     fn is_left_to_cgroup_kill(&self) -> bool {
         self.used == Some(UsedMethod::CgroupKill) && self.attempts < CGROUP_KILL_ATTEMPTS
     }

@@ -13,8 +13,8 @@ const DELAY: Duration = Duration::from_millis(250);
 pub const TICK: Duration = Duration::from_millis(100);
 const WIDTH: usize = 40;
 
-/// Draws nothing while the terminal is stopped, so that it does not hold up the program. Crates that draw bars write to the
-/// terminal whether or not that blocks, or do so in a thread.
+/// Draws nothing while the terminal is stopped, so that it does not hold up the program: indicatif writes whether or
+/// not that blocks.
 #[derive(Debug)]
 pub struct Bar {
     total: usize,
