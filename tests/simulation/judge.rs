@@ -36,7 +36,8 @@ impl History {
                 return Some(format!("reap {of}: frozen since {:?}", group.frozen_at));
             }
             // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.
-            let holds = world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
+            let holds = !self.quiet
+                && world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
             if deadline.is_some_and(|deadline| now > end(deadline) + RETRY + lag) && !holds {
                 return Some(format!("reap {of}: the deadline is not kept"));
             }
@@ -47,7 +48,11 @@ impl History {
             let fails = if self.quiet { Duration::ZERO } else { self.calm_at };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
             if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag {
-                if let Some(spared) = self.spared(&world, of, due.min(fails.max(began))) {
+                // A member without a leader has to wait until it is signalled, after some attempts by `cgroup.kill`.
+                let may_wait = |process: &kernel::Process| {
+                    process.nature.leaderless && reap.reaper.method == KillMethod::Auto
+                };
+                if let Some(spared) = self.spared(&world, of, due.min(fails.max(began)), may_wait) {
                     return Some(format!("reap {of}: {spared} was sent no SIGKILL in time"));
                 }
             }
@@ -67,16 +72,10 @@ impl History {
         let bound = self.reaps.iter().map(bound).max().unwrap_or_default();
         let late = |reap: &Reap| {
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
-            // Where nothing fails a deadline is kept.
-            let deadline = reap.reaper.deadline.filter(|_| self.quiet && reap.handle.is_some());
-            let queued = reap.queued_for.unwrap_or_default();
-            let ends = deadline.map(|deadline| (reap.spawned + queued).saturating_add(deadline));
-            // So is a cancel, once it has left the queue.
+            // Where nothing fails a cancel takes effect, once it has left the queue.
             let cancel = reap.cancel_at.filter(|_| self.quiet && reap.cancelled && reap.queued.is_none());
             let cancel = cancel.map(|at| at.max(reap.spawned + reap.queued_for.unwrap_or_default()));
-            let is_missed = |end: Duration, by: Duration| now > end.saturating_add(by);
-            let missed = ends.is_some_and(|end| is_missed(end, 100 * MS))
-                || cancel.is_some_and(|end| is_missed(end, 50 * MS));
+            let missed = cancel.is_some_and(|end| now > end + 50 * MS);
             !reap.done && (self.calm && now > since + bound || missed)
         };
         self.reaps.iter().position(late)
@@ -168,7 +167,7 @@ impl History {
                 // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
                 let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
                 if due && sound && world.features.pidfd {
-                    if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default()) {
+                    if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), |_| false) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }
                 }
@@ -179,8 +178,14 @@ impl History {
         (!allowed).then(|| "no reason for that".into())
     }
 
-    /// A member since before `due` that a reap should have killed, and has not.
-    fn spared(&self, world: &World, of: usize, due: Duration) -> Option<u64> {
+    /// A member since before `due` that a reap should have killed, and has not; none that may wait for it.
+    fn spared(
+        &self,
+        world: &World,
+        of: usize,
+        due: Duration,
+        may_wait: impl Fn(&kernel::Process) -> bool,
+    ) -> Option<u64> {
         let method = self.reaps[of].reaper.method;
         let caller = world.processes.iter().find(|process| process.pid == SELF);
         // Inside, or a moment ago.
@@ -193,7 +198,8 @@ impl History {
             let beyond = unmapped
                 || foreign
                 || p.refused
-                || leaderless && method != KillMethod::Pidfd
+                || leaderless && method == KillMethod::CgroupKill
+                || may_wait(p)
                 || p.pid == SELF;
             let denied =
                 method == KillMethod::CgroupKill && p.groups.iter().any(|&group| world.groups[group].denied);
