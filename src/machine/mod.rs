@@ -234,12 +234,16 @@ impl Machine {
         }
     }
 
-    fn on_checked(&mut self, now: Instant, checked: Checked) -> Action {
+    fn on_checked(&mut self, now: Instant, mut checked: Checked) -> Action {
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
         if let (Checked::Populated(_), Phase::Settling { .. }) = (checked, self.phase) {
             self.phase = Phase::Killing;
+        }
+        if let (Checked::Populated(population), Sigkill::NoMembers) = (&mut checked, self.sigkill) {
+            self.sigkill = Sigkill::Due;
+            population.change = Change::new(true, population.change.is_fewer());
         }
         match checked {
             Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
@@ -273,7 +277,7 @@ impl Machine {
     }
 
     fn on_empty(&mut self, now: Instant, replaced: bool) -> Action {
-        self.sigkill = Sigkill::Sent;
+        self.sigkill = Sigkill::NoMembers;
         let until = match (self.when_empty, self.phase) {
             (WhenEmpty::Keep, _) if replaced => return self.end(End::Replaced),
             (WhenEmpty::Keep, _) => return self.end(End::Done(Outcome::Emptied)),
@@ -340,7 +344,7 @@ impl Machine {
     /// The deadline has passed, and the target is not known to be empty.
     fn on_expired(&mut self, now: Instant) -> Action {
         if let Phase::Grace { .. } | Phase::Killing | Phase::Settling { .. } = self.phase {
-            if self.sigkill == Sigkill::Sent && !self.freezer.is_in_use() {
+            if self.sigkill != Sigkill::Due && !self.freezer.is_in_use() {
                 return self.end(End::TimedOut);
             }
             self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };

@@ -56,9 +56,11 @@ pub(super) enum Pending {
     ThawAfterExternal(Thawed),
 }
 
-/// Whether SIGKILL was sent to every member that was there at the last attempt.
+/// Whether SIGKILL was sent to every member that was there at the last attempt, or at the last check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sigkill {
+    /// The last check found no members. Those that the next one finds have joined.
+    NoMembers,
     /// Some members were not sent SIGKILL yet, or the last attempt was not complete.
     Due,
     Sent,

@@ -627,6 +627,28 @@ fn a_failed_removal_is_made_again_soon() {
     assert_eq!(rig.run(550 * MS), Some(End::Done(Outcome::Removed)));
 }
 
+/// A target was empty and could not be removed. All members that it has later are new, whether or not they were listed.
+#[test]
+fn members_that_join_an_empty_target_are_killed_at_once() {
+    let hour = 3_600_000 * MS;
+    let busy = |reaper: &Reaper| {
+        let mut rig = Rig::new(&reaper.clone().min_wait(hour).max_wait(hour));
+        (rig.check, rig.removal) = (EMPTY, Removed::Busy);
+        rig.run(20 * MS);
+        assert_eq!(rig.kills(), []);
+        rig.check = POPULATED;
+        rig
+    };
+    let mut rig = busy(&reaper());
+    rig.now = 20 * MS;
+    rig.wake(Input::Notified).unwrap();
+    assert_eq!(rig.kills(), [20]);
+    let mut rig = busy(&reaper().deadline(100 * MS));
+    rig.now = 100 * MS;
+    rig.wake(TICK).unwrap();
+    assert_eq!(rig.kills(), [100]);
+}
+
 /// A scope of systemd stays for a moment when it is empty.
 #[test]
 fn a_scope_settles_before_it_is_removed() {
