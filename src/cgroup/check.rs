@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::errors::{Failed, Fate};
+use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
 use super::members::MemberList;
 use super::step::Step;
@@ -64,7 +64,13 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.tracked.rewatch(self.context, &members);
             }
         } else if !populated && unknown.is_none() && self.target.trees.iter().any(may_hide_exiting) {
-            match self.target.tracked.all_dead(self.context) {
+            let dead = match self.target.tracked.all_dead(self.context) {
+                Err(error) if is_out_of_descriptors(&error) && self.findings.directories.close() => {
+                    self.target.tracked.all_dead(self.context)
+                }
+                dead => dead,
+            };
+            match dead {
                 Ok(Some(dead)) => populated |= !dead,
                 Ok(None) => return Checked::Unfinished,
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),

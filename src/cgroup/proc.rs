@@ -59,9 +59,10 @@ impl<'a, S: Sys> Proc<'a, S> {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
     }
 
-    /// What `/proc/PID/stat` says of a process, if it does.
-    pub(crate) fn stat(&self, pid: Pid) -> Option<ProcStat> {
-        ProcStat::parse(&self.read(pid, "stat").ok()?)
+    /// What `/proc/PID/stat` says of a process.
+    pub(crate) fn stat(&self, pid: Pid) -> io::Result<ProcStat> {
+        ProcStat::parse(&self.read(pid, "stat")?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat makes no sense"))
     }
 }
 

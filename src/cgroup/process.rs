@@ -3,6 +3,7 @@
 use std::io;
 use std::num::NonZeroU64;
 
+use super::errors::is_out_of_descriptors;
 use super::facts::Facts;
 use super::proc::Proc;
 use crate::reaper::Signal;
@@ -31,9 +32,13 @@ impl Process {
         if sys.has_exited(pidfd)? {
             return Ok(false);
         }
-        // Where /proc does not say, it is waited for.
-        let says = || Proc::open(sys).ok()??.stat(self.pid);
-        let exiting = self.signal == Some(Signal::KILL) || says().is_none_or(|stat| stat.is_exiting());
+        let exiting = self.signal == Some(Signal::KILL)
+            || match Proc::open(sys).and_then(|proc| proc.map(|proc| proc.stat(self.pid)).transpose()) {
+                Ok(Some(stat)) => stat.is_exiting(),
+                Err(error) if is_out_of_descriptors(&error) => return Err(error),
+                // Where /proc does not say, it is waited for.
+                Ok(None) | Err(_) => true,
+            };
         // Checked again: if the process has not exited, the pid in /proc was its own.
         Ok(exiting && !sys.has_exited(pidfd)?)
     }

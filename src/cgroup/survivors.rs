@@ -17,7 +17,7 @@ pub(crate) fn describe<S: Sys>(proc: Option<&Proc<'_, S>>, pid: Option<Pid>, mou
     // "0" is a process that runs, or one of which the caller may not know.
     let wait_channel = String::from_utf8_lossy(read("wchan").trim_ascii_end()).into_owned();
     survivor.wait_channel = if wait_channel == "0" { String::new() } else { wait_channel };
-    if let Some(stat) = proc.stat(pid) {
+    if let Ok(stat) = proc.stat(pid) {
         survivor.state = Some(stat.state);
         survivor.kernel_thread = stat.is_kernel_thread();
     }
