@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::cgroup::{Context, Facts, Findings, Notice, Resolver, Target};
+use crate::cgroup::{Context, Facts, Findings, Limit, Notice, Resolver, Target};
 use crate::entry_id::{EntryId, Generation};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
@@ -94,6 +94,8 @@ pub(crate) struct Entries<S: Sys> {
     probe: Option<u64>,
     /// The last turn met its bound on commands.
     commands_left: bool,
+    turn: Turn,
+    limit: Limit,
     facts: Facts<S>,
 }
 
@@ -110,6 +112,8 @@ impl<S: Sys> Entries<S> {
             short: VecDeque::new(),
             probe: None,
             commands_left: false,
+            turn: Turn::default(),
+            limit: Limit::default(),
             facts,
         }
     }
@@ -123,9 +127,24 @@ impl<S: Sys> Entries<S> {
         self.wheel.next().into_iter().chain(self.probe).min()
     }
 
-    /// Whether the next turn has work to do without any notification, timer or command.
+    /// Whether the next call has work to do without any notification, timer or command.
     pub(crate) fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty() || self.commands_left
+        self.is_in_turn() || !self.deferred.is_empty() || self.commands_left
+    }
+
+    /// Begins a call that may work for so long, and do one piece of work in any case; `None`: without limit.
+    pub(crate) fn limit(&mut self, budget: Option<Duration>) {
+        self.limit = Limit::after(&self.resolver.sys, budget);
+    }
+
+    /// Whether the time of the call under way is used up.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        self.limit.is_over(&self.resolver.sys)
+    }
+
+    /// Whether a turn is not over yet. If so, the next call continues it.
+    pub(crate) fn is_in_turn(&self) -> bool {
+        self.turn.is_under_way()
     }
 
     /// Takes in a target, and starts on it.
@@ -152,14 +171,14 @@ impl<S: Sys> Entries<S> {
     }
 
     /// Begins a turn for these notifications. [`Entries::advance`] does its work.
-    pub(crate) fn begin_turn(&mut self, notified: VecDeque<EntryId>) -> Turn {
+    pub(crate) fn begin_turn(&mut self, notified: impl IntoIterator<Item = EntryId>) {
         self.commands_left = false;
-        Turn::new(notified, self.deferred.len())
+        self.turn.begin(notified, self.deferred.len());
     }
 
-    /// Does the next piece of a turn's work; false once there is none.
-    pub(crate) fn advance(&mut self, turn: &mut Turn, host: &mut impl Host<S>) -> bool {
-        let sys = &self.resolver.sys;
+    /// Does the next piece of the turn's work; false once there is none, and the turn is over.
+    pub(crate) fn advance(&mut self, host: &mut impl Host<S>) -> bool {
+        let Entries { turn, resolver: Resolver { sys, .. }, .. } = self;
         let now = || tick(sys);
         if let Some(id) = turn.notification() {
             self.metrics.events += 1;
@@ -186,9 +205,9 @@ impl<S: Sys> Entries<S> {
                 self.drive(id.key(), Input::Resumed, Findings::default(), host);
             }
         } else {
-            return false;
+            self.turn.end();
         }
-        true
+        self.is_in_turn()
     }
 
     /// The entry that the id was given to, if it is still there.
@@ -209,7 +228,8 @@ impl<S: Sys> Entries<S> {
         // There may be a descriptor again.
         target.sparing &= input != Input::Resumed || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
-        let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch));
+        let mut context =
+            Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);
         let mut step = target.step(&mut context, findings);
         let end = loop {
             let now = Instant::after_start(step.context.sys.now());
@@ -298,7 +318,8 @@ impl<S: Sys> Entries<S> {
                 Ok(Reaped { outcome, method, signalled, attempts, elapsed })
             }
             end => {
-                let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None);
+                let mut context =
+                    Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, self.limit);
                 Err(target.step(&mut context, Findings::default()).error(end, effort))
             }
         };
@@ -322,7 +343,8 @@ fn tick<S: Sys>(sys: &S) -> u64 {
 impl<S: Sys> Drop for Entries<S> {
     /// Completes what is left as `Disconnected`, and leaves nothing frozen.
     fn drop(&mut self) {
-        let mut context = Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None);
+        let mut context =
+            Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
         for mut entry in self.slab.drain() {
             if entry.target.is_frozen_by_us() {
                 // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.

@@ -2,7 +2,6 @@
 //! threads.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -28,6 +27,9 @@ use crate::sys::{self, Linux, Sys};
 
 /// Notifications taken from the kernel in one turn.
 const EVENTS: usize = 256;
+
+/// How long a turn or a spawn works by default before it defers the rest.
+const TURN_BUDGET: Duration = Duration::from_millis(1);
 
 /// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
 /// with every value that a `Duration` can have.
@@ -73,15 +75,16 @@ const WAKER: Token = Token(usize::MAX - 1);
 pub struct Reactor {
     poll: Poll,
     events: Events,
-    /// Entries that the turn under way notifies.
-    notified: VecDeque<EntryId>,
     timer: TimerFd,
     /// The tick that the timer is set to.
     armed: Option<u64>,
     entries: Entries<Linux>,
     queue: Arc<Queue>,
-    /// The last turn took as many notifications as it can, so the kernel may hold more of them.
-    full: bool,
+    /// The kernel may hold notifications that the last call did not take: it took as many as it can, or none because it
+    /// continued a turn.
+    more_events: bool,
+    /// What the caller has set.
+    turn_budget: Option<Duration>,
     /// Facilities that the kernel is to be without, in tests.
     absent: &'static [Facility],
     stopped: bool,
@@ -117,20 +120,34 @@ impl Reactor {
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
-            notified: VecDeque::with_capacity(EVENTS),
             timer,
             armed: None,
             entries: Entries::new(resolver),
             queue: Arc::new(Queue::new(waker)),
-            full: false,
+            more_events: false,
+            turn_budget: None,
             absent,
             stopped: false,
             not_sync: PhantomData,
         })
     }
 
+    /// Sets how long one call of [`turn`](Reactor::turn) or [`spawn_reaper`](Reactor::spawn_reaper) works before it defers
+    /// the rest to the next turn, in time on the clock. By default 1 ms.
+    ///
+    /// `Duration::MAX` means without limit, `Duration::ZERO` one step of work in each call. What is deferred makes the
+    /// descriptor readable. A call works longer than the budget by one system call or one small step at most; see
+    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut) for the system calls that take long.
+    ///
+    /// [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle) and [`run_until`](Reactor::run_until) go by the
+    /// budget only if this was called: in them no other work waits.
+    pub fn set_turn_budget(&mut self, budget: Duration) {
+        self.turn_budget = Some(budget);
+    }
+
     /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made.
-    /// The rest is done by [`turn`](Reactor::turn). The reap may be complete when this returns.
+    /// In a large target that attempt may go on after it, see [`set_turn_budget`](Reactor::set_turn_budget). The rest is
+    /// done by [`turn`](Reactor::turn). The reap may be complete when this returns.
     ///
     /// # Errors
     ///
@@ -138,6 +155,7 @@ impl Reactor {
     /// the error hands the [`Reaper`] back. A target that does not exist is no error: its reap completes as
     /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
+        self.entries.limit(budget(self.turn_budget.unwrap_or(TURN_BUDGET)));
         let (target, findings) = match self.entries.resolver.resolve(&reaper) {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
@@ -155,7 +173,9 @@ impl Reactor {
     /// completed.
     ///
     /// It works in this order: notifications from the kernel, commands from other threads, timers that are due, and
-    /// work that the last turn deferred. Each is bounded; what is left makes the descriptor readable again.
+    /// work that the last turn deferred. Each is bounded, and all of it by
+    /// [`set_turn_budget`](Reactor::set_turn_budget). What is left makes the descriptor readable again; the next call
+    /// continues with it and does not wait.
     ///
     /// It may return 0 before `max_wait`, for instance on a signal: an interrupted wait is no error. An extra call with
     /// zero is a no-op. With `None`, on a reactor without reaps, it sleeps until a [`Remote`] is used.
@@ -164,45 +184,58 @@ impl Reactor {
     ///
     /// Those of epoll_wait(2), except EINTR. The reaps are not affected; call again.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> io::Result<usize> {
-        let timeout = max_wait.map(|wait| wait.min(LONGEST));
-        self.entries.metrics.calls.epoll_wait += 1;
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
-            Err(error) => return Err(error),
-        }
+        self.turn_within(max_wait, self.turn_budget.unwrap_or(TURN_BUDGET))
+    }
+
+    fn turn_within(&mut self, max_wait: Option<Duration>, turn_budget: Duration) -> io::Result<usize> {
         let completed = self.entries.metrics.completed;
         let mut worked = self.entries.has_deferred();
-        let mut notified = std::mem::take(&mut self.notified);
-        let mut taken = 0;
-        for event in &self.events {
-            taken += 1;
-            match event.token() {
+        if self.entries.is_in_turn() {
+            self.more_events = true;
+        } else {
+            let timeout = max_wait.map(|wait| wait.min(LONGEST));
+            self.entries.metrics.calls.epoll_wait += 1;
+            match self.poll.poll(&mut self.events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+                Err(error) => return Err(error),
+            }
+            let mut taken = 0;
+            for event in &self.events {
+                taken += 1;
                 // The timer is registered edge-triggered and set anew after each expiry: no need to read it.
-                TIMER => self.armed = None,
-                // The queue of commands says what there is.
-                WAKER => {}
-                Token(token) => notified.extend(EntryId::from_token(token)),
+                if event.token() == TIMER {
+                    self.armed = None;
+                }
+            }
+            worked |= taken > 0;
+            self.more_events = taken >= EVENTS;
+            // The timer and the waker are no entries: the wheel and the queue of commands say what there is.
+            let entries = self.events.iter().map(|event| event.token());
+            let entries = entries.filter(|token| !matches!(*token, TIMER | WAKER));
+            self.entries.begin_turn(entries.filter_map(|token| EntryId::from_token(token.0)));
+        }
+        self.entries.limit(budget(turn_budget));
+        let mut host = Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped);
+        while self.entries.advance(&mut host) {
+            worked = true;
+            if self.entries.is_out_of_time() {
+                break;
             }
         }
-        worked |= taken > 0;
-        self.full = taken >= EVENTS;
-
-        let mut turn = self.entries.begin_turn(notified);
-        let mut host = Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped);
-        while self.entries.advance(&mut turn, &mut host) {
-            worked = true;
-        }
-        self.notified = turn.into_notified();
-        if self.full {
-            // Events that did not fit into this batch make no new edge for an edge-triggered outer loop. Setting the
-            // timer again does.
+        if self.is_due_at_once() {
+            // Work that is left makes no new edge for an edge-triggered outer loop. Setting the timer again does.
             self.armed = None;
         }
         self.arm();
         let metrics = &mut self.entries.metrics;
         metrics.wakeups += u64::from(worked);
         Ok((metrics.completed - completed) as usize)
+    }
+
+    /// One turn of a run.
+    fn turn_of_run(&mut self) -> io::Result<usize> {
+        self.turn_within(None, self.turn_budget.unwrap_or(Duration::MAX))
     }
 
     /// Runs until [`Remote::stop`] is called. If it was called since the last run, this returns at once.
@@ -212,7 +245,7 @@ impl Reactor {
     /// As [`turn`](Reactor::turn).
     pub fn run(&mut self) -> io::Result<()> {
         while !std::mem::take(&mut self.stopped) {
-            self.turn(None)?;
+            self.turn_of_run()?;
         }
         Ok(())
     }
@@ -224,7 +257,7 @@ impl Reactor {
     /// As [`turn`](Reactor::turn).
     pub fn run_until_idle(&mut self) -> io::Result<()> {
         while !self.is_empty() || !self.queue.is_empty() {
-            self.turn(None)?;
+            self.turn_of_run()?;
         }
         Ok(())
     }
@@ -240,7 +273,7 @@ impl Reactor {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a handle of another reactor"));
         }
         while !handle.is_complete() {
-            self.turn(None)?;
+            self.turn_of_run()?;
         }
         Ok(())
     }
@@ -310,13 +343,18 @@ impl Reactor {
 
     /// Whether the next turn has something to do although no descriptor is readable.
     fn is_due_at_once(&self) -> bool {
-        self.full || self.entries.has_deferred()
+        self.more_events || self.entries.has_deferred()
     }
 
     /// How long it is until a tick of the entries' timers.
     fn until(&self, tick: u64) -> Duration {
         Duration::from_millis(tick).saturating_sub(self.entries.resolver.sys.now())
     }
+}
+
+/// `Duration::MAX` is no limit.
+fn budget(budget: Duration) -> Option<Duration> {
+    (budget < Duration::MAX).then_some(budget)
 }
 
 /// The reactor around the entries, while they work.

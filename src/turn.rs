@@ -6,6 +6,9 @@
 //! 4. entries deferred before this turn, up to [`DEFERRED`].
 //!
 //! What is left over is for the next turn, which is due at once.
+//!
+//! A turn may take several calls: one that ends because its time is used up is continued by the next call. Nothing new
+//! is taken up before a turn is over, so that no kind of work is held up by another.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::VecDeque;
@@ -24,7 +27,9 @@ const TIMERS: usize = 256;
 const DEFERRED: usize = 256;
 
 /// What is left to do of one turn.
+#[derive(Default)]
 pub(crate) struct Turn {
+    under_way: bool,
     notified: VecDeque<EntryId>,
     commands: usize,
     timers: usize,
@@ -34,14 +39,28 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// A turn for these notifications, with so many entries deferred before it.
-    pub(crate) fn new(notified: VecDeque<EntryId>, deferred: usize) -> Turn {
-        Turn { notified, commands: COMMANDS, timers: TIMERS, deferred: deferred.min(DEFERRED), clock: None }
+    /// Begins the next turn, for these notifications, with so many entries deferred before it. The last one is over.
+    pub(crate) fn begin(&mut self, notified: impl IntoIterator<Item = EntryId>, deferred: usize) {
+        // The memory of the queue is used again.
+        let mut queue = std::mem::take(&mut self.notified);
+        queue.extend(notified);
+        *self = Turn {
+            under_way: true,
+            notified: queue,
+            commands: COMMANDS,
+            timers: TIMERS,
+            deferred: deferred.min(DEFERRED),
+            clock: None,
+        };
     }
 
-    /// The empty queue of notifications, for its memory to be used again.
-    pub(crate) fn into_notified(self) -> VecDeque<EntryId> {
-        self.notified
+    /// Whether the turn is not over yet.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.under_way = false;
     }
 
     pub(crate) fn notification(&mut self) -> Option<EntryId> {
@@ -96,13 +115,19 @@ mod tests {
         EntryId::from_token(token).unwrap()
     }
 
+    fn begun<const N: usize>(notified: [EntryId; N], deferred: usize) -> Turn {
+        let mut turn = Turn::default();
+        turn.begin(notified, deferred);
+        turn
+    }
+
     /// What a turn hands out, where there is more of everything than it has room for.
     #[test]
     fn each_kind_of_work_has_a_bound_and_what_is_left_stays() {
         let mut wheel = Wheel::new();
         (0..TIMERS + 1).for_each(|key| wheel.schedule(key, 5));
         let mut queue: VecDeque<EntryId> = (1..DEFERRED + 10).map(id).collect();
-        let mut turn = Turn::new([id(1), id(2)].into(), queue.len());
+        let mut turn = begun([id(1), id(2)], queue.len());
         assert_eq!(
             (turn.notification(), turn.notification(), turn.notification()),
             (Some(id(1)), Some(id(2)), None)
@@ -121,7 +146,7 @@ mod tests {
     #[test]
     fn entries_deferred_in_a_turn_wait_for_the_next() {
         let mut queue = VecDeque::from([id(1)]);
-        let mut turn = Turn::new(VecDeque::new(), queue.len());
+        let mut turn = begun([], queue.len());
         queue.push_back(id(2));
         assert_eq!((turn.deferred(&mut queue), turn.deferred(&mut queue)), (Some(id(1)), None));
     }
@@ -129,7 +154,7 @@ mod tests {
     /// The queue of commands, which takes a lock, is not asked again once it was empty.
     #[test]
     fn a_turn_asks_for_commands_until_there_is_none() {
-        let mut turn = Turn::new(VecDeque::new(), 0);
+        let mut turn = begun([], 0);
         assert_eq!(turn.command(|| Some(7)), Some(7));
         assert!(!turn.is_full_of_commands(), "one command is not the last");
         assert_eq!(turn.command(|| None::<i32>), None);

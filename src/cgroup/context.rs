@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::descriptor_budget::{Budget, Permit};
 use super::facts::Facts;
@@ -9,6 +10,7 @@ use super::mounts::Mounts;
 use super::own_cgroup::OwnCgroup;
 use crate::metrics::Metrics;
 use crate::sys::Sys;
+use crate::time::Instant;
 
 /// What resolving a target needs. A reactor shares it with its remotes.
 pub(crate) struct Resolver<S: Sys> {
@@ -46,6 +48,21 @@ impl<S: Sys + Clone> Clone for Resolver<S> {
 /// that is closed.
 pub(crate) type Register<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Result<()>;
 
+/// When the call under way is to stop working.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limit(Option<Instant>);
+
+impl Limit {
+    /// In so much time; `None`: when there is nothing left to do.
+    pub(crate) fn after<S: Sys>(sys: &S, budget: Option<Duration>) -> Limit {
+        Limit(budget.map(|budget| Instant::after_start(sys.now().saturating_add(budget))))
+    }
+
+    pub(crate) fn is_over<S: Sys>(self, sys: &S) -> bool {
+        self.0.is_some_and(|end| Instant::after_start(sys.now()) >= end)
+    }
+}
+
 /// What the steps on a target work with.
 pub(crate) struct Context<'a, S: Sys> {
     pub(crate) sys: &'a S,
@@ -54,6 +71,8 @@ pub(crate) struct Context<'a, S: Sys> {
     /// `None`: do without.
     pub(super) watch: Option<Register<'a, S>>,
     pub(super) facts: &'a mut Facts<S>,
+    /// A step that has done something may leave the rest to the next one once this is over.
+    pub(super) limit: Limit,
     /// Some descriptor, or a watch of one, could not be had.
     pub(crate) is_short: bool,
     /// No descriptor is to be held for the target of this step.
@@ -75,8 +94,18 @@ impl<'a, S: Sys> Context<'a, S> {
         metrics: &'a mut Metrics,
         facts: &'a mut Facts<S>,
         watch: Option<Register<'a, S>>,
+        limit: Limit,
     ) -> Context<'a, S> {
-        Context { sys: &resolver.sys, resolver, metrics, watch, facts, is_short: false, sparing: false }
+        Context {
+            sys: &resolver.sys,
+            resolver,
+            metrics,
+            watch,
+            facts,
+            limit,
+            is_short: false,
+            sparing: false,
+        }
     }
 
     /// A permit to hold a descriptor and watch it, if the budget has one.

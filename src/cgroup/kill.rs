@@ -184,8 +184,11 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Signals the members. `before`: the result of `cgroup.kill` in the same attempt.
     fn signal_members(&mut self, signal: Signal, members: Members, before: Tally) -> Attempt {
         let mut tally = Tally::new();
-        let (from, reached) = self.target.progress.take_attempt();
-        let unfinished = match self.try_signal(signal, members, from, &mut tally) {
+        let (left, reached) = match self.target.progress.take_attempt() {
+            Some((members, last, reached)) => (Some((members, last)), reached),
+            None => (None, Reach::All),
+        };
+        let unfinished = match self.try_signal(signal, members, left, &mut tally) {
             Ok(unfinished) => unfinished,
             Err((path, cause)) => {
                 tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
@@ -197,8 +200,8 @@ impl<S: Sys> Step<'_, '_, S> {
         if tally.reach == Reach::All && unfinished.is_none() {
             self.target.sparing = false;
         }
-        if let Some(last) = unfinished {
-            self.target.progress = Progress::Attempt { last, reach: tally.reach };
+        if let Some((members, last)) = unfinished {
+            self.target.progress = Progress::Attempt(Box::new((members, last, tally.reach)));
             tally.missed(Reach::Unfinished);
         }
         // v2's own notifications may be late.
@@ -211,27 +214,37 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Signals the members after `from`. If the step reached its bound, returns the last pid that was handled.
+    /// Signals the members, of which those up to the last one of `left` were dealt with before. If the step reached its
+    /// bound, returns what is left for the next one.
+    ///
+    /// How old the first list is does not matter, so that each step of an attempt makes only the list that verifies.
     fn try_signal(
         &mut self,
         signal: Signal,
         members: Members,
-        from: Option<Pid>,
+        left: Option<(MemberList, Pid)>,
         tally: &mut Tally,
-    ) -> Result<Option<Pid>, Refused> {
+    ) -> Result<Option<(MemberList, Pid)>, Refused> {
         let frozen = members == Members::Frozen;
         // Those of v2 that are not listed were killed by `cgroup.kill`.
         let is_enough = !frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
-        let before = match self.findings.members.take().filter(|_| is_enough) {
-            Some(members) => members,
-            None => {
+        let listed = self.findings.members.take().filter(|_| is_enough);
+        let (before, from) = match (left, listed) {
+            (Some((before, last)), _) => (before, Some(last)),
+            (None, Some(before)) => (before, None),
+            (None, None) => {
                 self.findings.v2_not_listed = false;
-                self.list_all()?
+                (self.list_all()?, None)
             }
         };
         let result = self.try_signal_listed(signal, members, &before, from, tally);
-        self.findings.members = Some(before);
-        result
+        match result? {
+            Some(last) => Ok(Some((before, last))),
+            None => {
+                self.findings.members = Some(before);
+                Ok(None)
+            }
+        }
     }
 
     fn try_signal_listed(

@@ -59,7 +59,7 @@ mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;
 
-pub(crate) use self::context::{Context, Notice, Resolver};
+pub(crate) use self::context::{Context, Limit, Notice, Resolver};
 pub(crate) use self::descriptor_budget::Budget;
 pub(crate) use self::facts::Facts;
 pub(crate) use self::step::Findings;

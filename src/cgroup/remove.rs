@@ -1,14 +1,12 @@
 //! Removing the directories of a target, children first.
 
-use std::path::PathBuf;
-
-use super::Context;
-use super::errors::{Failed, Fate, is_gone};
+use super::context::{Context, Limit};
+use super::errors::{Failed, Fate, Refused, is_gone};
 use super::file::below;
 use super::identity::Id;
 use super::step::Step;
 use super::target::Progress;
-use super::tree::{Directories, Tree, descendants, is_leaf};
+use super::tree::{Directories, Tree, Walk, is_leaf};
 use crate::machine::Removed;
 use crate::outcome::Act;
 use crate::sys::Sys;
@@ -16,12 +14,21 @@ use crate::sys::Sys;
 /// Directories removed in one step. Each costs the kernel 20 to 50 microseconds.
 const REMOVALS: usize = 128;
 
-/// A removal of one step.
+/// What is left of a removal that takes several steps.
+#[derive(Default)]
+pub(crate) struct RemovalLeft {
+    /// The tree under way: the directories found and not removed yet.
+    tree: Option<(Id, Walk)>,
+    /// The trees that could not be removed, and why the last of them. They are tried again in the next removal.
+    refused: Vec<Id>,
+    why: Option<Refused>,
+}
+
+/// A removal, in one step.
 struct Removal {
     /// Directories that may still be removed in it.
     bound: usize,
-    /// The descendants that are still to be removed, from the last step or for the next.
-    left: Option<(Id, Vec<PathBuf>)>,
+    left: RemovalLeft,
     /// The identity of the directory was verified directly before, so it is not compared again.
     compared: bool,
     unfinished: bool,
@@ -34,17 +41,24 @@ impl<S: Sys> Step<'_, '_, S> {
         self.context.metrics.removals += 1;
         let mut removal = Removal {
             bound: REMOVALS,
-            left: self.target.progress.take_removal(),
+            left: self.target.progress.take_removal().unwrap_or_default(),
             compared: std::mem::take(&mut self.findings.just_read),
             unfinished: false,
         };
-        let refused = self.each(|context, tree, directories| match removal.unfinished {
-            true => Ok(()),
-            false => removal.remove(context, tree, directories),
+        let refused = self.each(|context, tree, directories| {
+            if removal.unfinished || removal.left.refused.contains(&tree.identity.id) {
+                return Ok(());
+            }
+            let result = removal.remove(context, tree, directories);
+            if matches!(result, Err(Failed::Because(_))) {
+                removal.left.refused.push(tree.identity.id);
+            }
+            result
         });
+        let refused = refused.or(removal.left.why.take());
         if removal.unfinished {
-            self.target.progress =
-                removal.left.map_or(Progress::None, |left| Progress::Removal(Box::new(left)));
+            removal.left.why = refused;
+            self.target.progress = Progress::Removal(Box::new(removal.left));
             return Removed::Unfinished;
         }
         if let Some((path, cause)) = refused {
@@ -73,23 +87,30 @@ impl Removal {
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
         let (sys, parents, id) = (context.sys, &mut context.facts.parents, tree.identity.id);
-        let left = self.left.take_if(|(of, _)| *of == id).map(|(_, left)| left);
-        let mut children = left.or_else(|| directories.take_children(id));
-        if std::mem::take(&mut self.compared) && children.is_none() {
+        let left = self.left.tree.take_if(|(of, _)| *of == id).map(|(_, left)| left);
+        let mut walk = left.or_else(|| directories.take_subtree(id).map(Walk::over));
+        if std::mem::take(&mut self.compared) && walk.is_none() {
             // Most cgroups have no children. For one that was just verified, rmdir(2) itself is tried first; it fails
             // for a child, for lack of rights, or where a mount covers the parent.
             if let Some(Ok(())) = tree.identity.rmdir(sys, parents) {
                 return Err(Failed::Gone(Fate::Removed));
             }
         }
-        if children.is_none() && !is_leaf(tree.identity.find(sys, parents)?.stat()) {
-            children = Some(descendants(sys, directories.get(sys, &tree.identity)?)?.split_off(1));
+        if walk.is_none() && !is_leaf(tree.identity.find(sys, parents)?.stat()) {
+            walk = Some(Walk::new());
         }
-        let mut children = children.unwrap_or_default();
-        while let Some(child) = children.pop() {
-            if self.bound == 0 {
-                children.push(child);
-                (self.left, self.unfinished) = (Some((id, children)), true);
+        let mut walk = walk.unwrap_or_else(|| Walk::over(Vec::new()));
+        while walk.advance(sys, directories.get(sys, &tree.identity)?)? {
+            if context.limit.is_over(sys) {
+                (self.left.tree, self.unfinished) = (Some((id, walk)), true);
+                return Ok(());
+            }
+        }
+        // The root comes first, and is removed by its identity.
+        while let Some(child) = walk.found.pop().filter(|child| !child.as_os_str().is_empty()) {
+            if self.is_spent(sys, context.limit) {
+                walk.found.push(child);
+                (self.left.tree, self.unfinished) = (Some((id, walk)), true);
                 return Ok(());
             }
             self.bound -= 1;
@@ -101,12 +122,18 @@ impl Removal {
                 _ => {}
             }
         }
-        if self.bound == 0 {
-            (self.left, self.unfinished) = (Some((id, Vec::new())), true);
+        if self.is_spent(sys, context.limit) {
+            (self.left.tree, self.unfinished) = (Some((id, Walk::over(Vec::new()))), true);
             return Ok(());
         }
         self.bound -= 1;
         tree.identity.find(sys, parents)?.rmdir(sys)?;
         Err(Failed::Gone(Fate::Removed))
+    }
+
+    /// Whether the rest is for the next step: this one has tried to remove something, and its time or its bound is used
+    /// up.
+    fn is_spent<S: Sys>(&self, sys: &S, limit: Limit) -> bool {
+        self.bound == 0 || self.bound < REMOVALS && limit.is_over(sys)
     }
 }

@@ -106,9 +106,12 @@ impl<S: Sys> Step<'_, '_, S> {
         };
         let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
         let proc = Proc::open(sys).ok().flatten();
+        // Once the time of the call is used up, the others are named by their pids only.
+        let (limit, mut first) = (self.context.limit, true);
         // What is described of a process that is alive after that was its own.
-        let describe = |pid, pidfd: io::Result<S::Fd>| {
-            let survivor = survivors::describe(proc.as_ref(), Some(pid), &mounts);
+        let mut describe = |pid, pidfd: io::Result<S::Fd>| {
+            let proc = proc.as_ref().filter(|_| std::mem::take(&mut first) || !limit.is_over(sys));
+            let survivor = survivors::describe(proc, Some(pid), &mounts);
             match pidfd.and_then(|pidfd| sys.has_exited(&pidfd)) {
                 Ok(exited) => (!exited).then_some(survivor),
                 Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Gone => None,

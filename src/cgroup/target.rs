@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::errors::{Fate, Obstacle};
-use super::identity::Id;
+use super::members::MemberList;
+use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
 use crate::machine::{Reach, WhenEmpty};
@@ -53,29 +54,25 @@ impl CgroupKill {
 /// How far an action that takes several steps has come. A check discards it.
 pub(super) enum Progress {
     None,
-    /// An attempt: the last member dealt with, in the order of pids, and how much was reached.
-    Attempt {
-        last: Pid,
-        reach: Reach,
-    },
-    /// A removal: the directories still to be removed below this one.
-    Removal(Box<(Id, Vec<PathBuf>)>),
+    /// An attempt: the members, the last one dealt with, in the order of pids, and how much was reached.
+    Attempt(Box<(MemberList, Pid, Reach)>),
+    Removal(Box<RemovalLeft>),
 }
 
 impl Progress {
     /// Takes that of an attempt.
-    pub(super) fn take_attempt(&mut self) -> (Option<Pid>, Reach) {
+    pub(super) fn take_attempt(&mut self) -> Option<(MemberList, Pid, Reach)> {
         match std::mem::replace(self, Progress::None) {
-            Progress::Attempt { last, reach } => (Some(last), reach),
-            Progress::None | Progress::Removal(_) => (None, Reach::All),
+            Progress::Attempt(attempt) => Some(*attempt),
+            Progress::None | Progress::Removal(_) => None,
         }
     }
 
     /// Takes that of a removal.
-    pub(super) fn take_removal(&mut self) -> Option<(Id, Vec<PathBuf>)> {
+    pub(super) fn take_removal(&mut self) -> Option<RemovalLeft> {
         match std::mem::replace(self, Progress::None) {
             Progress::Removal(left) => Some(*left),
-            Progress::None | Progress::Attempt { .. } => None,
+            Progress::None | Progress::Attempt(_) => None,
         }
     }
 }

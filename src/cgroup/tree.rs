@@ -1,5 +1,6 @@
 //! One directory of a target and everything below it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -115,10 +116,10 @@ impl<S: Sys> Directories<S> {
         Ok((fd, &subtrees[at].1))
     }
 
-    /// The directories below, if the step has found them.
-    pub(crate) fn take_children(&mut self, id: Id) -> Option<Vec<PathBuf>> {
+    /// The directories at and below one, if the step has found them.
+    pub(crate) fn take_subtree(&mut self, id: Id) -> Option<Vec<PathBuf>> {
         let at = self.subtrees.iter().position(|(known, _)| *known == id)?;
-        Some(self.subtrees.swap_remove(at).1.split_off(1))
+        Some(self.subtrees.swap_remove(at).1)
     }
 
     /// Forgets what is below.
@@ -153,37 +154,56 @@ pub(crate) fn is_leaf(stat: &Stat) -> bool {
     stat.links == 2
 }
 
-/// The directories at and below `root`, parents first, relative to it; itself is the empty path.
-/// Directories that vanish meanwhile are left out.
-pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathBuf>> {
-    let mut found = vec![PathBuf::new()];
-    let mut next = 0;
-    while next < found.len() {
-        match children(sys, root, &found[next]) {
-            Ok(children) => found.extend(children),
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
-        next += 1;
-    }
-    Ok(found)
+/// A walk through the directories at and below a root, one at a time, parents first.
+///
+/// Their paths are relative to the root; the root itself is the empty path. Directories that vanish meanwhile are left
+/// out. What is mounted on a directory is not part of the target: it makes the removal EBUSY until it is unmounted.
+pub(crate) struct Walk {
+    /// Those that are still to be visited.
+    ahead: VecDeque<PathBuf>,
+    pub(crate) found: Vec<PathBuf>,
 }
 
-/// The directories directly in `dir`; none if something else is mounted on it.
-fn children<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Vec<PathBuf>> {
-    if is_leaf(&below(sys, root, dir, |at, dir| sys.stat(Some(at), dir))?) {
-        return Ok(Vec::new());
+impl Walk {
+    pub(crate) fn new() -> Walk {
+        Walk { ahead: VecDeque::from([PathBuf::new()]), found: Vec::new() }
     }
-    let mut found = Vec::new();
-    for name in below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
-        let child = dir.join(name);
-        // What is mounted there is not part of the target. It makes the removal EBUSY until it is unmounted.
-        match below(sys, root, &child, |at, child| sys.stat(Some(at), child)) {
-            Ok(stat) if stat.mount_root == Some(true) => {}
-            Ok(_) => found.push(child),
-            Err(error) if is_gone(&error) => {}
+
+    /// A walk that is over.
+    pub(crate) fn over(found: Vec<PathBuf>) -> Walk {
+        Walk { ahead: VecDeque::new(), found }
+    }
+
+    /// Visits the next directory; false if there is none.
+    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<bool> {
+        let Some(dir) = self.ahead.pop_front() else { return Ok(false) };
+        let is_root = dir.as_os_str().is_empty();
+        let stat = match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
+            Ok(stat) => stat,
+            Err(error) if is_gone(&error) => {
+                self.found.extend(is_root.then_some(dir));
+                return Ok(true);
+            }
             Err(error) => return Err(error),
+        };
+        if stat.mount_root == Some(true) && !is_root {
+            return Ok(true);
         }
+        if !is_leaf(&stat) {
+            match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
+                Ok(names) => self.ahead.extend(names.into_iter().map(|name| dir.join(name))),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.found.push(dir);
+        Ok(true)
     }
-    Ok(found)
+}
+
+/// All directories at and below `root`, as a [`Walk`] finds them.
+pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathBuf>> {
+    let mut walk = Walk::new();
+    while walk.advance(sys, root)? {}
+    Ok(walk.found)
 }

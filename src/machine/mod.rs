@@ -13,7 +13,8 @@
 //! | `Grace` | the period is over | `Killing` |
 //! | `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
 //! | `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
-//! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit | `Ending` (timed out) |
+//! | `Grace`, `Killing` | the deadline has passed amid the removal | `Expired` |
+//! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal to end | `Ending` (timed out) |
 //! | `Grace`, `Killing` | the target, a scope of systemd, is empty | `Settling` |
 //! | `Settling` | it has new members, or it was empty for `SETTLE` | `Killing` |
 //! | each of these | the target is empty: it is removed | `Ending` (done) |
@@ -75,7 +76,7 @@ use crate::outcome::{Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
 
-/// What SIGKILL was sent to at the deadline may take this long to exit before the reap ends.
+/// What SIGKILL was sent to at the deadline may take this long to exit before the reap ends. So may a removal under way.
 const LAST_WAIT: Span = Span::from_millis(95);
 
 /// After this many attempts (at 0, 10 and 50 ms by default) members are signalled in addition to `cgroup.kill`, and
@@ -212,14 +213,13 @@ impl Machine {
                 Action::Thaw(ThawScope::All)
             };
         }
+        let is_last = matches!(self.phase, Phase::Expired { .. });
         match pending {
-            Pending::Kill if !self.is_expired(now) || matches!(self.phase, Phase::Expired { .. }) => {
-                Action::Kill(self.kill_by())
-            }
+            Pending::Kill if !self.is_expired(now) || is_last => Action::Kill(self.kill_by()),
             Pending::Signal(signal) if !self.is_expired(now) => {
                 Action::Signal(signal, self.freezer.members())
             }
-            Pending::Removal if !self.is_expired(now) => Action::Remove,
+            Pending::Removal => Action::Remove,
             Pending::Nothing if matches!(self.freezer, Freezer::ThawDue { .. }) => {
                 self.pending = Pending::Check;
                 Action::Thaw(ThawScope::All)
@@ -369,6 +369,13 @@ impl Machine {
             Removed::All => return self.end(End::Done(Outcome::Removed)),
             Removed::Replaced => return self.end(End::Replaced),
             Removed::Unfinished => {
+                if self.is_expired(now) {
+                    match self.phase {
+                        Phase::Expired { until } if now >= until => return self.end(End::TimedOut),
+                        Phase::Expired { .. } => {}
+                        _ => self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) },
+                    }
+                }
                 self.pending = Pending::Removal;
                 return Action::Yield;
             }

@@ -15,7 +15,8 @@ pub(super) enum Phase {
     Killing,
     /// The target is empty. It is removed once systemd has had the time to see that.
     Settling { until: Instant },
-    /// The deadline has passed. SIGKILL was sent then, and its members may exit until `until`.
+    /// The deadline has passed. SIGKILL was sent then, and its members may exit until `until`; or the target is empty, and
+    /// its removal may end until then.
     Expired { until: Instant },
     /// The end of the reap is decided. Our freeze is still to be undone, or SIGKILL is still to be sent at the
     /// deadline.

@@ -649,6 +649,23 @@ fn members_that_join_an_empty_target_are_killed_at_once() {
     assert_eq!(rig.kills(), [100]);
 }
 
+/// A removal that takes several steps goes on for a moment after the deadline, and not without end.
+#[test]
+fn a_removal_may_end_shortly_after_the_deadline() {
+    let mut rig = Rig::new(&reaper().deadline(10 * MS));
+    (rig.check, rig.removal) = (EMPTY, Removed::Unfinished);
+    rig.wake(Input::Spawned).unwrap();
+    let checks = rig.checks.len();
+    for now in [10, 50, 104] {
+        rig.now = now * MS;
+        assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
+    }
+    assert_eq!(rig.checks.len(), checks, "the removal continues where it stopped");
+    rig.now = 105 * MS;
+    assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
+    assert_eq!(rig.kills(), []);
+}
+
 /// A scope of systemd stays for a moment when it is empty.
 #[test]
 fn a_scope_settles_before_it_is_removed() {

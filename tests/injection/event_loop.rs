@@ -1,6 +1,5 @@
 //! A reap on a [`Failing`] kernel, from the spawn to its end: what the reactor does, around the same entries.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -88,12 +87,11 @@ pub(super) fn reap(sys: &Failing, reaper: &Reaper, limit: Duration) -> (Ending, 
             Err(error) if error.kind() != io::ErrorKind::Interrupted => panic!("epoll_wait: {error}"),
             _ => {}
         }
-        let notified: VecDeque<EntryId> = events
+        let notified = events
             .iter()
             .filter(|event| event.token() != WAKER)
-            .filter_map(|event| EntryId::from_token(event.token().0))
-            .collect();
-        let mut turn = entries.begin_turn(notified);
-        while entries.advance(&mut turn, &mut event_loop) {}
+            .filter_map(|event| EntryId::from_token(event.token().0));
+        entries.begin_turn(notified);
+        while entries.advance(&mut event_loop) {}
     }
 }

@@ -586,8 +586,8 @@ pub fn reap(bytes: &[u8]) {
                 None => assert!(entries.has_deferred(), "it waits for nothing"),
             },
         }
-        let mut turn = entries.begin_turn(notified);
-        while entries.advance(&mut turn, &mut event_loop) {}
+        entries.begin_turn(notified);
+        while entries.advance(&mut event_loop) {}
     }
     let result = handle.try_wait();
     drop(entries);

@@ -50,6 +50,9 @@ const SHARED: usize = 2 + 2 * MOUNTS.len();
 /// Turns that may follow one another without time passing.
 const TURNS: usize = 300;
 
+/// Calls that one turn may be cut into.
+const PIECES: usize = 10;
+
 /// One reap of a history.
 struct Reap {
     reaper: Reaper,
@@ -81,8 +84,8 @@ impl EventLoop {
 
     /// A whole turn.
     fn turn(&mut self, entries: &mut Entries<Sim>, tokens: Vec<usize>) {
-        let mut turn = entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token).collect());
-        while entries.advance(&mut turn, self) {}
+        entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token));
+        while entries.advance(self) {}
     }
 }
 
@@ -115,6 +118,9 @@ struct History {
     /// So many descriptors, to the end.
     tight: Option<usize>,
     drop_at: Option<Duration>,
+    /// So many calls of four have the shortest budget of time.
+    limited: u8,
+    rng: fastrand::Rng,
     /// Every token that was ever notified, to be given again.
     stale: Vec<usize>,
     problems: Vec<String>,
@@ -171,6 +177,8 @@ impl History {
             roomy: descriptors == 1000 && tight.is_none(),
             tight,
             drop_at,
+            limited: [0, 0, 2, 4][rng.usize(..4)],
+            rng,
             stale: Vec::new(),
             problems: Vec::new(),
         }
@@ -250,15 +258,16 @@ impl History {
             }
             turns = if now == last { turns + 1 } else { 0 };
             last = now;
-            if turns > TURNS {
+            if turns > if self.limited > 0 { PIECES * TURNS } else { TURNS } {
                 return self.problem(format!("{turns} turns and no time has passed"));
             }
             let Some(next) = self.next() else {
                 return self.problem("nothing will ever happen again".into());
             };
             let mut world = self.sim.0.borrow_mut();
-            // A loop may be busy with other things.
-            let late = if world.churn > 0 && world.rng.u8(..4) == 0 {
+            // A loop may be busy with other things, though not between the calls of one turn.
+            let in_turn = self.entries.as_ref().is_some_and(Entries::is_in_turn);
+            let late = if world.churn > 0 && world.rng.u8(..4) == 0 && !in_turn {
                 some_time(&mut world.rng, 50)
             } else {
                 Duration::ZERO
@@ -317,6 +326,7 @@ impl History {
     }
 
     fn spawn(&mut self, of: usize) {
+        self.limit();
         let Some(entries) = &self.entries else { return };
         let now = self.now();
         let reap = &mut self.reaps[of];
@@ -368,23 +378,36 @@ impl History {
         }
     }
 
+    /// The next call may work without limit, or do one piece of work.
+    fn limit(&mut self) {
+        let is_limited = self.limited > 0 && self.rng.u8(..4) < self.limited;
+        if let Some(entries) = &mut self.entries {
+            entries.limit(is_limited.then_some(Duration::ZERO));
+        }
+    }
+
     fn turn(&mut self) {
         let Some(entries) = &mut self.entries else { return };
-        let mut world = self.sim.0.borrow_mut();
-        let mut tokens = world.take_notified();
-        self.stale.extend(&tokens);
-        if world.faults > 0 && world.rng.u8(..16) == 0 {
-            tokens.extend(world.rng.choice(&self.stale));
-            tokens.push(world.rng.usize(..));
-        }
-        drop(world);
         while let Some(Command::Cancel(id)) = self.queue.pop() {
             self.event_loop.commands.push_back(Command::Cancel(id));
         }
-        let mut turn = entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token).collect());
+        if !entries.is_in_turn() {
+            let mut world = self.sim.0.borrow_mut();
+            let mut tokens = world.take_notified();
+            self.stale.extend(&tokens);
+            if world.faults > 0 && world.rng.u8(..16) == 0 {
+                tokens.extend(world.rng.choice(&self.stale));
+                tokens.push(world.rng.usize(..));
+            }
+            drop(world);
+            entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token));
+        }
         let mut more = true;
+        self.limit();
         while more && self.problems.is_empty() {
-            self.step(|entries, event_loop| more = entries.advance(&mut turn, event_loop));
+            self.step(|entries, event_loop| {
+                more = entries.advance(event_loop) && !entries.is_out_of_time();
+            });
         }
     }
 

@@ -1,7 +1,6 @@
 //! Single scenes, each with one thing going wrong at each of its system calls in turn.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, ROOT
 use super::{EventLoop, queue};
 use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::{Pidfds, Tally, Tracked};
-use crate::cgroup::{Budget, Context, Facts, Resolver};
+use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
 use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
@@ -271,13 +270,13 @@ fn a_stale_deferred_id_leaves_another_entry_alone() {
         event_loop.commands.push_back(Command::Cancel(id));
     }
     // In one turn the cancel comes before the deferred id, which is stale by then.
-    let mut turn = entries.begin_turn(VecDeque::new());
-    assert!(entries.advance(&mut turn, &mut event_loop));
+    entries.begin_turn([]);
+    assert!(entries.advance(&mut event_loop));
     assert!(matches!(first.try_wait(), Some(Err(ReapError::Cancelled { .. }))));
     let second = spawn(&mut entries);
     let killed = || sim.0.borrow().processes.iter().filter(|process| process.killed).count();
     let before = killed();
-    while entries.advance(&mut turn, &mut event_loop) {}
+    while entries.advance(&mut event_loop) {}
     assert_eq!(killed(), before, "the second reap was resumed in the place of the first");
     run(&sim, &mut entries);
     assert!(matches!(second.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{second:?}");
@@ -357,7 +356,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None);
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
     let list = |pids: &[i32]| {
         let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
         MemberList { pids, ..MemberList::default() }
@@ -392,7 +391,7 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None);
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
     let list = |pids: &[i32]| {
         let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
         MemberList { pids, ..MemberList::default() }
