@@ -153,10 +153,7 @@ impl Machine {
                     _ => self.wait(now),
                 }
             }
-            (
-                Froze::Freezing,
-                Phase::Killing | Phase::Settling { .. } | Phase::Expired { .. } | Phase::Ending(_),
-            ) => {
+            (Froze::Freezing, Phase::Killing | Phase::Expired { .. } | Phase::Ending(_)) => {
                 self.freezer = Freezer::ThawDue { failing_since: None };
                 Action::Kill(self.kill_by())
             }

@@ -15,9 +15,7 @@
 //! | `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
 //! | `Grace`, `Killing` | the deadline has passed amid the removal | `Expired` |
 //! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal to end | `Ending` (timed out) |
-//! | `Grace`, `Killing` | the target, a scope of systemd, is empty | `Settling` |
-//! | `Settling` | it has new members, or it was empty for `SETTLE` | `Killing` |
-//! | each of these | the target is empty: it is removed | `Ending` (done) |
+//! | each of these | the target is empty, a scope of systemd for `SETTLE`: it is removed ([`Removal`]) | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
 //! | `Ending` (done) | a thaw had failed: new members may have joined | `Killing` |
 //! | `Ending` | nothing is frozen by us | (finished) |
@@ -71,7 +69,7 @@ use self::pace::Pace;
 use self::retry::Retries;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
-use self::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
+use self::state::{GraceSignal, Ladder, Pending, Phase, Removal, Sigkill};
 use crate::outcome::{Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
@@ -84,7 +82,7 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
 const CGROUP_KILL_ATTEMPTS: u32 = 3;
 
-/// How long a target of [`WhenEmpty::RemoveLater`] stays, for systemd to see that a scope is empty. systemd 252 misses it
+/// How long a target of [`Removal::Later`] stays, for systemd to see that a scope is empty. systemd 252 misses it
 /// where the cgroup is gone by then.
 const SETTLE: Span = Span::from_millis(100);
 
@@ -94,7 +92,7 @@ pub(crate) struct Machine {
     freeze_timeout: Span,
     deadline: Option<Instant>,
     method: KillMethod,
-    when_empty: WhenEmpty,
+    removal: Removal,
     /// Some directory was there at the spawn.
     found: bool,
 
@@ -123,7 +121,7 @@ impl Machine {
             freeze_timeout: reaper.freeze_timeout.into(),
             deadline: reaper.deadline.map(after),
             method: reaper.method,
-            when_empty: if reaper.keep_dir { WhenEmpty::Keep } else { when_empty },
+            removal: if reaper.keep_dir { Removal::Never } else { when_empty.into() },
             found,
             phase: match reaper.grace {
                 Some((signal, period)) => {
@@ -238,8 +236,8 @@ impl Machine {
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
-        if let (Checked::Populated(_), Phase::Settling { .. }) = (checked, self.phase) {
-            self.phase = Phase::Killing;
+        if let (Checked::Populated(_), Removal::Later { due }) = (checked, &mut self.removal) {
+            *due = None;
         }
         if let (Checked::Populated(population), Sigkill::NoMembers) = (&mut checked, self.sigkill) {
             self.sigkill = Sigkill::Due;
@@ -278,18 +276,17 @@ impl Machine {
 
     fn on_empty(&mut self, now: Instant, replaced: bool) -> Action {
         self.sigkill = Sigkill::NoMembers;
-        let until = match (self.when_empty, self.phase) {
-            (WhenEmpty::Keep, _) if replaced => return self.end(End::Replaced),
-            (WhenEmpty::Keep, _) => return self.end(End::Done(Outcome::Emptied)),
-            (WhenEmpty::Remove, _) => return Action::Remove,
-            (WhenEmpty::RemoveLater, Phase::Settling { until }) => until,
-            (WhenEmpty::RemoveLater, _) => now.saturating_add(SETTLE),
+        let due = match self.removal {
+            Removal::Never if replaced => return self.end(End::Replaced),
+            Removal::Never => return self.end(End::Done(Outcome::Emptied)),
+            Removal::AtOnce => return Action::Remove,
+            Removal::Later { due } => due.unwrap_or_else(|| now.saturating_add(SETTLE)),
         };
-        if now < until && !self.is_expired(now) {
-            self.phase = Phase::Settling { until };
+        if now < due && !self.is_expired(now) {
+            self.removal = Removal::Later { due: Some(due) };
             return self.wait(now);
         }
-        (self.when_empty, self.phase) = (WhenEmpty::Remove, Phase::Killing);
+        self.removal = Removal::AtOnce;
         Action::Remove
     }
 
@@ -343,7 +340,7 @@ impl Machine {
 
     /// The deadline has passed, and the target is not known to be empty.
     fn on_expired(&mut self, now: Instant) -> Action {
-        if let Phase::Grace { .. } | Phase::Killing | Phase::Settling { .. } = self.phase {
+        if let Phase::Grace { .. } | Phase::Killing = self.phase {
             if self.sigkill != Sigkill::Due && !self.freezer.is_in_use() {
                 return self.end(End::TimedOut);
             }
@@ -413,13 +410,17 @@ impl Machine {
     fn wait(&mut self, now: Instant) -> Action {
         // The next check after these changes the state, so that they bound no wait any more.
         let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
+        if let (Removal::Later { due: Some(due) }, Phase::Grace { .. } | Phase::Killing) =
+            (self.removal, self.phase)
+        {
+            let until = self.deadline.map_or(due, |deadline| deadline.min(due));
+            if now < until {
+                return Action::Wait(until);
+            }
+        }
         let bounds = match self.phase {
             Phase::Grace { until, .. } => [ahead(Some(until)), self.deadline],
             Phase::Killing => [ahead(self.held_until()), self.deadline],
-            Phase::Settling { until } => {
-                let until = self.deadline.map_or(until, |deadline| deadline.min(until));
-                return Action::Wait(until.max(now));
-            }
             Phase::Expired { until } => [Some(until), None],
             Phase::Ending(_) => [None, None],
         };

@@ -671,7 +671,7 @@ fn a_removal_may_end_shortly_after_the_deadline() {
 fn a_scope_settles_before_it_is_removed() {
     let settling = |reaper: &Reaper| {
         let mut rig = Rig::new(reaper);
-        rig.machine.when_empty = WhenEmpty::RemoveLater;
+        rig.machine.removal = WhenEmpty::RemoveLater.into();
         rig.run(5 * MS);
         (rig.now, rig.check) = (5 * MS, EMPTY);
         rig.wake(Input::Notified).unwrap();
@@ -698,6 +698,20 @@ fn a_scope_settles_before_it_is_removed() {
     rig.removal = Removed::Busy;
     rig.run(1000 * MS);
     assert!((2..20).contains(&removals(&rig).len()), "{:?}", removals(&rig));
+}
+
+/// New members of a scope that was empty do not end its grace period.
+#[test]
+fn a_scope_that_fills_again_has_its_grace() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
+    rig.machine.removal = WhenEmpty::RemoveLater.into();
+    rig.run(5 * MS);
+    (rig.now, rig.check) = (5 * MS, EMPTY);
+    rig.wake(Input::Notified).unwrap();
+    (rig.now, rig.check) = (50 * MS, FRESH);
+    rig.wake(Input::Notified).unwrap();
+    rig.run(1000 * MS);
+    assert_eq!(rig.kills(), [1000]);
 }
 
 /// What SIGKILL was sent to at the deadline has some time to exit.
