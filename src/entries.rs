@@ -11,7 +11,7 @@ use slab::Slab;
 
 use crate::cgroup::{Context, Facts, Findings, Limit, Notice, Resolver, Target};
 use crate::entry_id::{EntryId, Generation};
-use crate::handle::Completer;
+use crate::handle::{Asked, Completer};
 use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
 use crate::metrics::Metrics;
 use crate::outcome::{Effort, ReapError, Reaped};
@@ -43,6 +43,7 @@ pub(crate) trait Host<S: Sys> {
 pub(crate) enum Command<S: Sys> {
     Spawn(Box<Spawn<S>>),
     Cancel(EntryId),
+    KillNow(EntryId),
     /// Ends `Reactor::run`.
     Stop,
 }
@@ -156,7 +157,11 @@ impl<S: Sys> Entries<S> {
         };
         let now = Instant::after_start(self.resolver.sys.now());
         let machine = Machine::new(&reaper, now, target.found(), target.when_empty);
-        let bound = completer.bind(id);
+        let input = match completer.bind(id) {
+            Asked::Nothing => Input::Spawned,
+            Asked::KillNow => Input::KillNow,
+            Asked::Cancel => Input::Cancelled,
+        };
         self.slab.insert(Entry {
             machine,
             target,
@@ -167,7 +172,7 @@ impl<S: Sys> Entries<S> {
             descriptors: Descriptors::Enough,
         });
         self.metrics.spawned += 1;
-        self.drive(id.key(), if bound { Input::Spawned } else { Input::Cancelled }, findings, host);
+        self.drive(id.key(), input, findings, host);
     }
 
     /// Begins a turn for these notifications. [`Entries::advance`] does its work.
@@ -188,6 +193,7 @@ impl<S: Sys> Entries<S> {
             match command {
                 Command::Spawn(spawn) => self.spawn(*spawn, host),
                 Command::Cancel(id) => self.wake(id, Input::Cancelled, host),
+                Command::KillNow(id) => self.wake(id, Input::KillNow, host),
                 Command::Stop => host.stop(),
             }
         } else if let Some((key, lag)) = turn.timer(&mut self.wheel, now) {

@@ -14,6 +14,7 @@ use crate::entries::Command;
 use crate::entry_id::EntryId;
 use crate::outcome::{Effort, ReapError, Reaped};
 use crate::remote::Queue;
+use crate::sys::Linux;
 
 type Result = std::result::Result<Reaped, ReapError>;
 
@@ -45,7 +46,17 @@ struct State {
     waiting: u32,
     /// The entry, once there is one: a handle from a `Remote` exists before its entry.
     entry: Option<EntryId>,
-    cancelled: bool,
+    asked: Asked,
+}
+
+/// What the handle has asked for. Ordered: the later variants include the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Asked {
+    #[default]
+    Nothing,
+    /// To send SIGKILL now.
+    KillNow,
+    Cancel,
 }
 
 impl Slot {
@@ -66,11 +77,11 @@ pub(crate) fn channel(queue: &Arc<Queue>) -> (Completer, ReapHandle) {
 }
 
 impl Completer {
-    /// Tells the handle where to send a cancel; false if it was cancelled before.
-    pub(crate) fn bind(&self, entry: EntryId) -> bool {
+    /// Tells the handle where to send its commands. Returns what it was asked for before.
+    pub(crate) fn bind(&self, entry: EntryId) -> Asked {
         let mut state = self.slot.lock();
         state.entry = Some(entry);
-        !state.cancelled
+        state.asked
     }
 
     pub(crate) fn complete(self, result: Result) {
@@ -160,17 +171,29 @@ impl ReapHandle {
     /// reactor's next turn, with nothing left frozen, unless it is complete by then. Processes that were killed stay
     /// killed. Further calls are no-ops.
     pub fn cancel(&self) {
+        self.ask(Asked::Cancel, Command::Cancel);
+    }
+
+    /// Asks the reactor to send SIGKILL now, from any thread, for instance at a second Ctrl-C. In the reactor's next turn
+    /// this ends [`linger`](crate::Reaper::linger) and [`grace`](crate::Reaper::grace), and a reap
+    /// [`when_empty`](crate::Reaper::when_empty) becomes one that kills. It is a no-op where SIGKILL has been sent, on a
+    /// reap that was cancelled or is complete, and when called again.
+    pub fn kill_now(&self) {
+        self.ask(Asked::KillNow, Command::KillNow);
+    }
+
+    fn ask(&self, what: Asked, command: fn(EntryId) -> Command<Linux>) {
         let entry = {
             let mut state = self.slot.lock();
-            if state.cancelled || state.result.is_some() {
+            if state.asked >= what || state.result.is_some() {
                 return;
             }
-            state.cancelled = true;
+            state.asked = what;
             state.entry
         };
         if let Some(entry) = entry {
             // A closed queue means a dropped reactor, which has completed the handle.
-            let _ = self.queue.push(Command::Cancel(entry));
+            let _ = self.queue.push(command(entry));
         }
     }
 }
@@ -330,25 +353,37 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_goes_to_the_entry_once() {
+    fn a_command_goes_to_the_entry_once() {
         let (queue, _poll) = queue();
         let (completer, handle) = channel(&queue);
-        assert!(completer.bind(id(5)));
-        handle.cancel();
-        handle.cancel();
+        assert_eq!(completer.bind(id(5)), Asked::Nothing);
+        for _ in 0..2 {
+            handle.kill_now();
+        }
+        assert!(matches!(queue.pop(), Some(Command::KillNow(entry)) if entry == id(5)));
+        assert!(queue.pop().is_none());
+        for _ in 0..2 {
+            handle.cancel();
+            handle.kill_now();
+        }
         assert!(matches!(queue.pop(), Some(Command::Cancel(entry)) if entry == id(5)));
         assert!(queue.pop().is_none());
-        // Cancelled before there was an entry: that hears of it.
-        let (completer, handle) = channel(&queue);
-        handle.cancel();
-        assert!(queue.pop().is_none());
-        assert!(!completer.bind(id(6)));
+        // Asked before there was an entry: that hears of it.
+        let ask: [fn(&ReapHandle); 2] = [ReapHandle::kill_now, ReapHandle::cancel];
+        for (ask, asked) in ask.into_iter().zip([Asked::KillNow, Asked::Cancel]) {
+            let (completer, handle) = channel(&queue);
+            ask(&handle);
+            assert!(queue.pop().is_none());
+            assert_eq!(completer.bind(id(6)), asked);
+        }
         // Too late.
-        let (completer, handle) = channel(&queue);
-        assert!(completer.bind(id(7)));
-        completer.complete(reaped(1));
-        handle.cancel();
-        assert!(queue.pop().is_none());
+        for ask in ask {
+            let (completer, handle) = channel(&queue);
+            assert_eq!(completer.bind(id(7)), Asked::Nothing);
+            completer.complete(reaped(1));
+            ask(&handle);
+            assert!(queue.pop().is_none());
+        }
     }
 
     #[test]

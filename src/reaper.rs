@@ -87,6 +87,8 @@ pub struct Reaper {
     pub(crate) min_wait: Duration,
     pub(crate) max_wait: Duration,
     pub(crate) freeze_timeout: Duration,
+    pub(crate) when_empty: bool,
+    pub(crate) linger: Option<Duration>,
     pub(crate) grace: Option<(Signal, Duration)>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) method: KillMethod,
@@ -111,6 +113,8 @@ impl Reaper {
             min_wait: Duration::from_millis(10),
             max_wait: Duration::from_secs(10),
             freeze_timeout: Duration::from_secs(10),
+            when_empty: false,
+            linger: None,
             grace: None,
             deadline: None,
             method: KillMethod::Auto,
@@ -147,16 +151,59 @@ impl Reaper {
         self
     }
 
+    /// Sends no signal: waits until the target is empty by itself, then removes it, or keeps its directories if
+    /// [`keep_dir`](Reaper::keep_dir) says so. Nothing is frozen or thawed either. Default: the members are killed.
+    ///
+    /// - A target without members is removed at once. Where the first member has not joined yet, that is too early: spawn
+    ///   the reaper after it has joined.
+    /// - At the [`deadline`](Reaper::deadline) the reap ends as [`TimedOut`](crate::ReapError::TimedOut), and the members
+    ///   live on.
+    /// - [`ReapHandle::kill_now`](crate::ReapHandle::kill_now) turns it into a reap that kills.
+    ///   [`linger`](Reaper::linger) and [`grace`](Reaper::grace) do not apply.
+    /// - The same targets are refused as for a reap that kills. The caller's own cgroup could never become empty.
+    ///
+    /// On v2 the kernel notifies the reactor when the last member has exited, on v1 when one of the members has. Where no
+    /// descriptor is left for that, the target is checked after `min_wait`, then four times as long each time, up to
+    /// [`max_wait`](Reaper::max_wait).
+    ///
+    /// ```no_run
+    /// use cgroup_reaper::{Reaper, reap};
+    ///
+    /// // Returns when the last process of the task has exited.
+    /// let reaped = reap(Reaper::at("/sys/fs/cgroup/batch/task-42").when_empty())?;
+    /// assert_eq!(reaped.attempts, 0);
+    /// # Ok::<(), cgroup_reaper::ReapError>(())
+    /// ```
+    pub fn when_empty(mut self) -> Reaper {
+        self.when_empty = true;
+        self
+    }
+
+    /// Waits so long for the target to become empty by itself before the first signal. The members are left alone as with
+    /// [`when_empty`](Reaper::when_empty). Default: none.
+    ///
+    /// The [`grace`](Reaper::grace) period, if there is one, begins when this time is over.
+    /// [`ReapHandle::kill_now`](crate::ReapHandle::kill_now) ends both. A [`deadline`](Reaper::deadline) counts from the
+    /// spawn.
+    pub fn linger(mut self, time: Duration) -> Reaper {
+        self.linger = Some(time);
+        self
+    }
+
     /// Sends `signal` to every member first, and SIGKILL after `period` to those that are left. Stopped members are
     /// continued and frozen ones thawed, so that they can act on the signal. Default: SIGKILL at once.
+    ///
+    /// The period counts from the spawn, or from the end of [`linger`](Reaper::linger). It ends early at
+    /// [`ReapHandle::kill_now`](crate::ReapHandle::kill_now).
     pub fn grace(mut self, signal: Signal, period: Duration) -> Reaper {
         self.grace = Some((signal, period));
         self
     }
 
     /// Ends the reap after this long, counted from the spawn, with
-    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). It cuts a grace period short: members that were not sent SIGKILL
-    /// yet are sent it then, and have some 95 ms more to exit. Default: none. Without a deadline the reap waits until
+    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). It cuts the linger and the grace period short: members that were
+    /// not sent SIGKILL yet are sent it then, and have some 95 ms more to exit, except with
+    /// [`when_empty`](Reaper::when_empty). Default: none. Without a deadline the reap waits until
     /// the last process exits, however long it is in uninterruptible sleep.
     pub fn deadline(mut self, deadline: Duration) -> Reaper {
         self.deadline = Some(deadline);

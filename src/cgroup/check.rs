@@ -26,7 +26,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed.
         let cgroup_kill = self.target.cgroup_kill;
-        let list_v2 = cgroup_kill.needs_members()
+        let list_v2 = detail != Detail::Exits && cgroup_kill.needs_members()
             || detail == Detail::Members
                 && (cgroup_kill.was_written() || self.context.facts.exiting_not_listed);
         let mut members = MemberList::default();
@@ -60,7 +60,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if !members.is_empty() {
             populated = true;
             // v1 has no notification. On v2 a second notification within 12 ms is delayed.
-            if cgroup_kill.was_written() || self.target.tracked.any_tried() {
+            if detail == Detail::Exits || cgroup_kill.was_written() || self.target.tracked.any_tried() {
                 self.target.tracked.rewatch(self.context, &members);
             }
         } else if !populated && unknown.is_none() && self.target.trees.iter().any(may_hide_exiting) {
@@ -89,9 +89,21 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         if populated {
             // Where exiting tasks are not listed, every member has to be known before a kill.
-            let enough = whole && !(v2_not_listed && self.context.facts.exiting_not_listed);
+            let exiting_not_listed = self.context.facts.exiting_not_listed;
+            let enough = whole && !(v2_not_listed && (exiting_not_listed || cgroup_kill.needs_members()));
+            let identify = detail == Detail::Exits && exiting_not_listed && listed;
+            if identify && whole {
+                self.target.tracked.forget_those_that_left(self.context, &members);
+            }
             self.findings.members = enough.then_some(members);
             self.findings.v2_not_listed = v2_not_listed;
+            if identify {
+                // Nothing but these says later that they are dead. Without it the target may be removed while they are
+                // exiting, so an error is tried again by the next check.
+                if let Err((path, cause)) = self.identify_members() {
+                    log::debug!("cannot identify the members of {}: {cause:?}", path.display());
+                }
+            }
             let change = Change::new(joined, fewer);
             return Checked::Populated(Population { change, notice: self.target.exit_notice() });
         }

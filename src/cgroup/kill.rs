@@ -162,9 +162,9 @@ impl<S: Sys> Step<'_, '_, S> {
         self.note_obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
     }
 
-    /// Lists and identifies the members before a write to `cgroup.kill`, because exiting tasks are not listed after
-    /// it.
-    fn identify_members(&mut self) -> Result<(), Refused> {
+    /// Lists and identifies the members, because exiting tasks are not listed later: before a write to `cgroup.kill`, and
+    /// while members are to exit by themselves.
+    pub(super) fn identify_members(&mut self) -> Result<(), Refused> {
         let known = self.findings.members.take();
         let was_known = known.is_some();
         let before = match known {

@@ -187,6 +187,25 @@ impl<S: Sys> Tracked<S> {
         self.processes.sort_unstable_by_key(|process| process.pid);
     }
 
+    /// Forgets processes that are neither listed nor exiting, so that a target that is waited for does not have more and
+    /// more of them.
+    pub(crate) fn forget_those_that_left(&mut self, context: &mut Context<'_, S>, listed: &MemberList) {
+        let Context { sys, facts, .. } = context;
+        self.processes.retain(|process| {
+            if listed.contains(process.pid) {
+                return true;
+            }
+            match sys.pidfd_open(process.pid) {
+                Ok(pidfd) => match facts.number(*sys, &pidfd) {
+                    Ok(number) if number != process.number => false,
+                    // Where it cannot be asked now, it is asked later.
+                    _ => process.is_exiting(*sys, &pidfd).unwrap_or(true),
+                },
+                Err(error) => meaning(Call::PidfdOpen, &error) != Meaning::Gone,
+            }
+        });
+    }
+
     /// Whether every process that was sent SIGKILL is dead, and every other tracked one is dead or lives on outside of
     /// the target; `None` if the step reached its bound. Call only when no member is listed.
     ///

@@ -20,6 +20,8 @@ pub(crate) enum Input {
     Resumed,
     /// The caller gives the reap up.
     Cancelled,
+    /// The caller wants SIGKILL to be sent now.
+    KillNow,
     /// Answer to [`Action::Check`].
     Checked(Checked),
     /// Answer to [`Action::Kill`].
@@ -80,6 +82,8 @@ pub(crate) enum Detail {
     Populated,
     /// The members too, so that the answer can say how they changed.
     Members,
+    /// As `Populated`. No member was signalled; the exit of one is watched where nothing else notifies of it.
+    Exits,
 }
 
 /// How one attempt sends SIGKILL.

@@ -135,6 +135,11 @@ impl Machine {
             self.retries.succeeded(Act::Freeze);
         }
         match (froze, self.phase) {
+            // No freeze is begun in these.
+            (_, Phase::Waiting | Phase::Lingering { .. }) => {
+                self.freezer = Freezer::ThawDue { failing_since: None };
+                Action::Thaw(ThawScope::All)
+            }
             (Froze::Frozen, phase) => {
                 self.freezer = Freezer::Frozen;
                 match phase {

@@ -8,12 +8,16 @@
 //!
 //! | phase | what happens | next phase |
 //! |---|---|---|
-//! | (spawn) | there is a grace period | `Grace` |
-//! | (spawn) | there is none | `Killing` |
+//! | (spawn) | the caller only waits ([`Reaper::when_empty`]) | `Waiting` |
+//! | (spawn) | the target may linger | `Lingering` |
+//! | (spawn), `Lingering` | the linger is over or there is none, and there is a grace period | `Grace` |
+//! | (spawn), `Lingering` | the same, and there is none | `Killing` |
 //! | `Grace` | the period is over | `Killing` |
-//! | `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
-//! | `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
-//! | `Grace`, `Killing` | the deadline has passed amid the removal | `Expired` |
+//! | `Waiting`, `Lingering`, `Grace` | the caller wants SIGKILL to be sent now | `Killing` |
+//! | `Waiting` | the deadline has passed | `Ending` (timed out) |
+//! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
+//! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
+//! | `Lingering`, `Grace`, `Killing` | the deadline has passed amid the removal | `Expired` |
 //! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal to end | `Ending` (timed out) |
 //! | each of these | the target is empty, a scope of systemd for `SETTLE`: it is removed ([`Removal`]) | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
@@ -117,17 +121,17 @@ impl Machine {
     /// keep them.
     pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, when_empty: WhenEmpty) -> Machine {
         let after = |span: std::time::Duration| now.saturating_add(span.into());
+        let grace = reaper.grace.map(|(signal, period)| (signal, period.into()));
         Machine {
             freeze_timeout: reaper.freeze_timeout.into(),
             deadline: reaper.deadline.map(after),
             method: reaper.method,
             removal: if reaper.keep_dir { Removal::Never } else { when_empty.into() },
             found,
-            phase: match reaper.grace {
-                Some((signal, period)) => {
-                    Phase::Grace { signal: GraceSignal::ToSend(signal), until: after(period) }
-                }
-                None => Phase::Killing,
+            phase: match (reaper.when_empty, reaper.linger) {
+                (true, _) => Phase::Waiting,
+                (false, Some(linger)) => Phase::Lingering { until: after(linger), grace },
+                (false, None) => Phase::first_signal(grace, now),
             },
             pending: Pending::Nothing,
             ladder: match reaper.method {
@@ -192,6 +196,12 @@ impl Machine {
                 self.on_wake(now, false)
             }
             Input::Cancelled => self.end(End::Cancelled),
+            Input::KillNow => {
+                if let Phase::Waiting | Phase::Lingering { .. } | Phase::Grace { .. } = self.phase {
+                    self.start_killing();
+                }
+                self.on_wake(now, false)
+            }
             Input::Checked(checked) => self.on_checked(now, checked),
             Input::Killed(attempt) => self.on_killed(now, attempt),
             Input::Signalled(attempt) => self.on_signalled(now, attempt),
@@ -202,7 +212,22 @@ impl Machine {
         }
     }
 
+    /// Sends SIGKILL from now on.
+    fn start_killing(&mut self) {
+        self.phase = Phase::Killing;
+        self.pace.start();
+        if let Pending::Signal(_) = self.pending {
+            self.pending = Pending::Nothing;
+        }
+    }
+
     fn on_wake(&mut self, now: Instant, notified: bool) -> Action {
+        if let Phase::Lingering { until, grace } = self.phase {
+            if now >= until {
+                self.phase = Phase::first_signal(grace, now);
+                self.pace.start();
+            }
+        }
         let pending = self.take_pending();
         if let Phase::Ending(end) = self.phase {
             return if pending == Pending::Kill || end == End::TimedOut && self.sigkill == Sigkill::Due {
@@ -221,6 +246,9 @@ impl Machine {
             Pending::Nothing if matches!(self.freezer, Freezer::ThawDue { .. }) => {
                 self.pending = Pending::Check;
                 Action::Thaw(ThawScope::All)
+            }
+            Pending::Nothing if self.phase.sends_nothing() && !self.is_expired(now) => {
+                Action::Check(Detail::Exits)
             }
             Pending::Nothing if !self.is_expired(now) => {
                 // Between attempts, a check by timer reads only whether the target has members.
@@ -291,6 +319,15 @@ impl Machine {
     }
 
     fn on_populated(&mut self, now: Instant, Population { change, notice }: Population) -> Action {
+        if self.phase.sends_nothing() {
+            // All members are new, for none was part of an attempt.
+            if change.is_fewer() {
+                self.pace.reset_wait();
+                self.pace.hasten(now);
+            }
+            self.pace.back_off(now);
+            return self.wait(now);
+        }
         if notice == ExitNotice::None && (change.is_fewer() || self.pace.is_prolonged()) {
             self.pace.probe();
         }
@@ -303,10 +340,7 @@ impl Machine {
         }
         if let Phase::Grace { signal, until } = self.phase {
             match signal {
-                _ if now >= until => {
-                    self.phase = Phase::Killing;
-                    self.pace.start();
-                }
+                _ if now >= until => self.start_killing(),
                 GraceSignal::ToSend(_) if self.freezer.is_in_use() => return Action::Freeze,
                 GraceSignal::ToSend(signal) if self.is_due(now) => {
                     return Action::Signal(signal, self.freezer.members());
@@ -340,7 +374,7 @@ impl Machine {
 
     /// The deadline has passed, and the target is not known to be empty.
     fn on_expired(&mut self, now: Instant) -> Action {
-        if let Phase::Grace { .. } | Phase::Killing = self.phase {
+        if let Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing = self.phase {
             if self.sigkill != Sigkill::Due && !self.freezer.is_in_use() {
                 return self.end(End::TimedOut);
             }
@@ -368,6 +402,7 @@ impl Machine {
             Removed::Unfinished => {
                 if self.is_expired(now) {
                     match self.phase {
+                        Phase::Waiting => return self.end(End::TimedOut),
                         Phase::Expired { until } if now >= until => return self.end(End::TimedOut),
                         Phase::Expired { .. } => {}
                         _ => self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) },
@@ -406,19 +441,21 @@ impl Machine {
         Some(self.held_since?.saturating_add(self.freeze_timeout))
     }
 
-    /// Waits for a notification, the next attempt, retry or probe, the end of the grace period, or the deadline.
+    /// Waits for a notification, the next attempt, retry or probe, the end of the linger or the grace period, or the
+    /// deadline.
     fn wait(&mut self, now: Instant) -> Action {
         // The next check after these changes the state, so that they bound no wait any more.
         let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
-        if let (Removal::Later { due: Some(due) }, Phase::Grace { .. } | Phase::Killing) =
-            (self.removal, self.phase)
-        {
+        let is_over = matches!(self.phase, Phase::Expired { .. } | Phase::Ending(_));
+        if let (Removal::Later { due: Some(due) }, false) = (self.removal, is_over) {
             let until = self.deadline.map_or(due, |deadline| deadline.min(due));
             if now < until {
                 return Action::Wait(until);
             }
         }
         let bounds = match self.phase {
+            Phase::Waiting => [None, self.deadline],
+            Phase::Lingering { until, .. } => [Some(until), self.deadline],
             Phase::Grace { until, .. } => [ahead(Some(until)), self.deadline],
             Phase::Killing => [ahead(self.held_until()), self.deadline],
             Phase::Expired { until } => [Some(until), None],
@@ -437,11 +474,15 @@ impl Machine {
         self.pending = Pending::Nothing;
         let end = match self.phase {
             Phase::Ending(first) => first,
-            _ => {
+            before => {
                 self.phase = Phase::Ending(end);
                 // At the deadline SIGKILL is sent to members that were not sent it yet, because of a grace period, a
                 // freeze, or the bound on a step.
-                if end == End::TimedOut && (self.sigkill == Sigkill::Due || self.freezer.is_in_use()) {
+                let signals = before != Phase::Waiting;
+                if end == End::TimedOut
+                    && signals
+                    && (self.sigkill == Sigkill::Due || self.freezer.is_in_use())
+                {
                     return Action::Kill(self.kill_by());
                 }
                 end

@@ -2,13 +2,17 @@
 
 use super::action::{End, Thawed, WhenEmpty};
 use crate::reaper::Signal;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Attempts in a row that found members never signalled before, after which a target is frozen first.
 pub(super) const STORM: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// No signal is sent: the target is to become empty by itself.
+    Waiting,
+    /// No signal is sent until then. What follows is the grace period, or SIGKILL.
+    Lingering { until: Instant, grace: Option<(Signal, Span)> },
     /// The members may end by themselves until then.
     Grace { signal: GraceSignal, until: Instant },
     /// SIGKILL is sent.
@@ -19,6 +23,23 @@ pub(super) enum Phase {
     /// The end of the reap is decided. Our freeze is still to be undone, or SIGKILL is still to be sent at the
     /// deadline.
     Ending(End),
+}
+
+impl Phase {
+    /// What follows when no more is waited for the target to become empty by itself.
+    pub(super) fn first_signal(grace: Option<(Signal, Span)>, now: Instant) -> Phase {
+        match grace {
+            Some((signal, period)) => {
+                Phase::Grace { signal: GraceSignal::ToSend(signal), until: now.saturating_add(period) }
+            }
+            None => Phase::Killing,
+        }
+    }
+
+    /// Whether the members are left alone.
+    pub(super) fn sends_nothing(self) -> bool {
+        matches!(self, Phase::Waiting | Phase::Lingering { .. })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -423,6 +423,193 @@ fn the_grace_signal_comes_first_and_sigkill_after_the_period() {
     assert_eq!(rig.kills(), [100, 110, 150]);
 }
 
+/// What a rig did to its members and its freezes.
+fn touched(rig: &Rig) -> Vec<Action> {
+    let passive = |action: &Action| matches!(action, Action::Wait(_) | Action::Remove | Action::Finish(_));
+    rig.done.iter().map(|(_, action)| *action).filter(|action| !passive(action)).collect()
+}
+
+#[test]
+fn a_reap_when_empty_sends_nothing_and_checks_by_the_backoff() {
+    // On v1 every member is new in each check, for none was signalled.
+    for check in [POPULATED, FRESH, populated(Change::Joined, ExitNotice::None)] {
+        let mut rig = Rig::new(&reaper().when_empty().grace(Signal::TERM, MS).linger(MS));
+        rig.check = check;
+        assert_eq!(rig.run(60_000 * MS), None);
+        for _ in 0..20 {
+            rig.wake(Input::Notified).unwrap();
+        }
+        assert_eq!(touched(&rig), []);
+        assert_eq!(rig.checks[..8], [0, 10, 50, 210, 850, 3410, 13410, 23410], "{check:?}");
+        rig.check = EMPTY;
+        assert_eq!(rig.wake(Input::Notified), Err(End::Done(Outcome::Removed)));
+        assert_eq!((rig.machine.attempts(), touched(&rig)), (0, vec![]));
+    }
+}
+
+/// Where no pidfd can be watched, the exit of one member is the best sign that others exit.
+#[test]
+fn a_reap_when_empty_checks_soon_after_an_exit() {
+    let mut rig = Rig::new(&reaper().when_empty());
+    rig.run(4000 * MS);
+    rig.check = populated(Change::JoinedAndFewer, ExitNotice::None);
+    rig.now = 4000 * MS;
+    assert_eq!(rig.wake(Input::Notified), Ok(4010 * MS));
+}
+
+#[test]
+fn a_reap_when_empty_times_out_without_a_signal() {
+    for check in [POPULATED, FRESH, Checked::Unknown(Failure::Passing), Checked::Unfinished] {
+        let mut rig = Rig::new(&reaper().when_empty().deadline(100 * MS));
+        if check == Checked::Unfinished {
+            rig.run(99 * MS);
+            rig.now = 100 * MS;
+        }
+        rig.check = check;
+        assert_eq!(rig.run(200 * MS), Some(End::TimedOut), "{check:?}");
+        assert_eq!((rig.now, touched(&rig)), (100 * MS, vec![]));
+    }
+}
+
+/// A directory that is in use, or a scope, is removed later. Members that join until then are left alone as before.
+#[test]
+fn a_reap_when_empty_leaves_new_members_of_an_empty_target_alone() {
+    for when_empty in [WhenEmpty::Remove, WhenEmpty::RemoveLater] {
+        let mut rig = Rig::new(&reaper().when_empty());
+        rig.machine.removal = when_empty.into();
+        (rig.check, rig.removal) = (EMPTY, Removed::Busy);
+        rig.run(20 * MS);
+        rig.check = FRESH;
+        rig.now = 20 * MS;
+        rig.wake(Input::Notified).unwrap();
+        rig.run(30_000 * MS);
+        assert_eq!(touched(&rig), [], "{when_empty:?}");
+        (rig.check, rig.removal) = (EMPTY, Removed::All);
+        assert_eq!(rig.run(45_000 * MS), Some(End::Done(Outcome::Removed)));
+    }
+}
+
+#[test]
+fn linger_grace_and_sigkill_follow_one_another() {
+    let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS));
+    rig.check = FRESH;
+    rig.run(99 * MS);
+    assert_eq!(touched(&rig), []);
+    rig.now = 100 * MS;
+    rig.run(149 * MS);
+    assert_eq!(touched(&rig), [TERM, Action::Thaw(ThawScope::All)]);
+    assert_eq!(rig.times(|action| *action == TERM), [100]);
+    rig.now = 150 * MS;
+    rig.run(155 * MS);
+    assert_eq!(rig.kills()[0], 150);
+    // Without a grace period.
+    let mut rig = Rig::new(&reaper().linger(100 * MS));
+    rig.run(200 * MS);
+    assert_eq!((rig.kills()[0], touched(&rig)[0]), (100, Action::Kill(KillBy::Cheapest)));
+    // Of no length.
+    let mut rig = Rig::new(&reaper().linger(Duration::ZERO));
+    rig.run(MS);
+    assert_eq!(rig.kills(), [0]);
+    // Longer than there is time.
+    let mut rig = Rig::new(&reaper().linger(Duration::MAX).grace(Signal::TERM, Duration::MAX));
+    assert_eq!(rig.run(1_000_000 * MS), None);
+    assert_eq!(touched(&rig), []);
+}
+
+/// A loop that is late does not take the members' time to act on the signal.
+#[test]
+fn the_grace_period_begins_when_the_linger_is_seen_to_be_over() {
+    let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS));
+    rig.run(99 * MS);
+    rig.now = 500 * MS;
+    rig.run(549 * MS);
+    assert_eq!((rig.times(|action| *action == TERM), rig.kills()), (vec![500], vec![]));
+    rig.now = 550 * MS;
+    rig.run(550 * MS);
+    assert_eq!(rig.kills(), [550]);
+    // Nor does a check that fails then lengthen it.
+    let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS));
+    rig.run(99 * MS);
+    rig.check = Checked::Unknown(Failure::Passing);
+    rig.run(140 * MS);
+    rig.check = POPULATED;
+    rig.run(149 * MS);
+    rig.now = 150 * MS;
+    rig.run(150 * MS);
+    assert_eq!((rig.times(|action| *action == TERM).len(), rig.kills()), (1, vec![150]));
+}
+
+#[test]
+fn a_deadline_cuts_linger_and_grace_short() {
+    let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS).deadline(30 * MS));
+    assert_eq!(rig.run(1000 * MS), Some(End::TimedOut));
+    assert_eq!((rig.kills()[0], rig.times(|action| *action == TERM), rig.now), (30, vec![], 125 * MS));
+    let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS).deadline(130 * MS));
+    assert_eq!(rig.run(1000 * MS), Some(End::TimedOut));
+    assert_eq!((rig.kills()[0], rig.times(|action| *action == TERM)), (130, vec![100]));
+}
+
+#[test]
+fn kill_now_ends_every_wait_for_the_members() {
+    let hour = 3_600_000 * MS;
+    let patient = || reaper().min_wait(hour).max_wait(hour);
+    for reaper in [
+        patient().when_empty(),
+        patient().linger(hour),
+        patient().linger(hour).grace(Signal::TERM, hour),
+        patient().grace(Signal::TERM, hour),
+    ] {
+        let mut rig = Rig::new(&reaper);
+        rig.run(20 * MS);
+        assert_eq!(rig.kills(), []);
+        rig.now = 20 * MS;
+        let terms = rig.times(|action| *action == TERM).len();
+        for _ in 0..3 {
+            rig.wake(Input::KillNow).unwrap();
+        }
+        assert_eq!((rig.kills(), rig.times(|action| *action == TERM).len()), (vec![20], terms), "{reaper:?}");
+        // An ordinary reap from then on.
+        rig.check = FRESH;
+        rig.wake(Input::Notified).unwrap();
+        assert_eq!(rig.kills(), [20, 20]);
+        // Before the entry was there.
+        let mut rig = Rig::new(&reaper);
+        rig.wake(Input::KillNow).unwrap();
+        assert_eq!(rig.kills(), [0]);
+    }
+}
+
+#[test]
+fn kill_now_ends_a_first_signal_that_is_not_sent_to_all_yet() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
+    rig.kill.reach = Reach::Unfinished;
+    rig.wake(Input::Spawned).unwrap();
+    rig.kill.reach = Reach::All;
+    rig.wake(Input::KillNow).unwrap();
+    rig.wake(Input::Resumed).unwrap();
+    assert_eq!((rig.kills(), rig.times(|action| *action == TERM)), (vec![0], vec![0]));
+}
+
+#[test]
+fn kill_now_does_not_hasten_attempts_nor_prevent_an_end() {
+    let mut rig = Rig::new(&reaper());
+    rig.run(60 * MS);
+    rig.now = 60 * MS;
+    for _ in 0..5 {
+        rig.wake(Input::KillNow).unwrap();
+    }
+    assert_eq!(rig.kills(), [0, 10, 50]);
+    // While a thaw holds up the end.
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    (rig.freeze, rig.thaw) = (Froze::Freezing, Thawed::Failed);
+    rig.wake(Input::Spawned).unwrap();
+    rig.wake(Input::Cancelled).unwrap();
+    rig.wake(Input::KillNow).unwrap();
+    rig.thaw = Thawed::All;
+    assert_eq!(rig.wake(Input::Resumed), Err(End::Cancelled));
+    assert_eq!(rig.kills(), []);
+}
+
 #[test]
 fn an_unfinished_attempt_continues_after_a_yield() {
     let mut rig = Rig::new(&reaper());

@@ -17,10 +17,12 @@ use crate::reaper::{KillMethod, Reaper};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReapError {
-    /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`grace`](Reaper::grace)
-    /// period would have lasted longer, unless `source` says why it could not be sent. Members that were sent it only then
-    /// had some 95 ms more to exit. The survivors exit as soon as
-    /// what holds them, such as uninterruptible sleep or a tracer, ends.
+    /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`linger`](Reaper::linger) or
+    /// a [`grace`](Reaper::grace) period would have lasted longer, unless `source` says why it could not be sent. Members
+    /// that were sent it only then had some 95 ms more to exit. The survivors exit as soon as what holds them, such as
+    /// uninterruptible sleep or a tracer, ends.
+    ///
+    /// A reap [`when_empty`](Reaper::when_empty) has sent no signal, and its survivors live on.
     #[non_exhaustive]
     TimedOut {
         /// The first directory of the target.
