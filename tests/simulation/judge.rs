@@ -24,7 +24,7 @@ impl History {
             self.reaps.iter().enumerate().filter(|(_, reap)| reap.handle.is_some() && !reap.done)
         {
             let began = reap.spawned + reap.queued_for.unwrap_or_default();
-            let Reaper { grace, deadline, min_wait, freeze_timeout, .. } = reap.reaper;
+            let Reaper { deadline, min_wait, freeze_timeout, .. } = reap.reaper;
             let end = |span: Duration| began.saturating_add(span);
             let frozen = world.groups.iter().filter(|group| {
                 group.target == Some(of) && group.frozen == Some(FrozenBy::Library) && !group.removed
@@ -42,9 +42,9 @@ impl History {
                 return Some(format!("reap {of}: the deadline is not kept"));
             }
             // SIGKILL is sent in time once nothing fails any more.
-            let due = end(grace
-                .map_or(Duration::ZERO, |(_, period)| period)
-                .min(deadline.unwrap_or(Duration::MAX)));
+            let Some(due) = reap.kills_at() else { continue };
+            // The loop may be late at the end of the linger, too.
+            let lag = if reap.reaper.linger.is_some() { lag * 2 } else { lag };
             let fails = if self.quiet { Duration::ZERO } else { self.calm_at };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
             if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag {
@@ -63,8 +63,9 @@ impl History {
     /// A reap that should be over by now.
     pub(super) fn overdue(&self, now: Duration) -> Option<usize> {
         let bound = |reap: &Reap| {
-            let Reaper { max_wait, freeze_timeout, grace, .. } = &reap.reaper;
-            let period = grace.map_or(Duration::ZERO, |(_, period)| period);
+            let Reaper { max_wait, freeze_timeout, .. } = &reap.reaper;
+            let (linger, grace) = reap.waits();
+            let period = linger + grace;
             // External freezes are looked for in a fourth of the attempts, and some refusals are waited for.
             *max_wait * 6 + *freeze_timeout * 2 + period + 2000 * MS
         };
@@ -72,6 +73,9 @@ impl History {
         let bound = self.reaps.iter().map(bound).max().unwrap_or_default();
         let late = |reap: &Reap| {
             let since = self.calm_at.max(reap.spawned) + reap.queued_for.unwrap_or_default();
+            // One that only waits is told to end.
+            let told = reap.kill_at.or(reap.reaper.deadline.map(|deadline| reap.spawned + deadline));
+            let since = since.max(told.filter(|_| reap.reaper.when_empty).unwrap_or_default());
             // Where nothing fails a cancel takes effect, once it has left the queue.
             let cancel = reap.cancel_at.filter(|_| self.quiet && reap.cancelled && reap.queued.is_none());
             let cancel = cancel.map(|at| at.max(reap.spawned + reap.queued_for.unwrap_or_default()));
@@ -103,6 +107,16 @@ impl History {
             self.check_thawed(of);
         }
         self.sim.0.borrow_mut().targets[of].live = false;
+        let reap = &self.reaps[of];
+        if reap.reaper.when_empty && reap.told_to_kill.is_none() {
+            let world = self.sim.0.borrow();
+            let signalled = world.processes.iter().find(|process| process.signalled.has(Some(of)));
+            let signalled = signalled.map(|process| process.ino);
+            drop(world);
+            if let Some(ino) = signalled {
+                self.problem(format!("reap {of} has signalled {ino}, and was only to wait"));
+            }
+        }
     }
 
     pub(super) fn check_thawed(&mut self, of: usize) {
@@ -166,7 +180,9 @@ impl History {
                 let due = deadline.is_some_and(|deadline| world.now >= deadline);
                 // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
                 let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
-                if due && sound && world.features.pidfd {
+                // One that was only told to kill at the deadline may have missed that.
+                let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
+                if due && sound && kills && world.features.pidfd {
                     if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), |_| false) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }

@@ -60,12 +60,17 @@ struct Reap {
     /// Spawned by another thread, it waits that long in the queue.
     queued_for: Option<Duration>,
     cancel_at: Option<Duration>,
+    kill_at: Option<Duration>,
+    /// Another party sends SIGKILL to the members then.
+    empty_at: Option<Duration>,
     queued: Option<(Duration, Spawn<Sim>)>,
     handle: Option<ReapHandle>,
     spawned: Duration,
     /// Some directory was there at the spawn.
     found: bool,
     cancelled: bool,
+    /// When it was told to send SIGKILL at once.
+    told_to_kill: Option<Duration>,
     done: bool,
 }
 
@@ -286,9 +291,14 @@ impl History {
         let queued = self.reaps.iter().filter_map(|reap| reap.queued.as_ref().map(|(at, _)| *at));
         let pending = |reap: &&Reap| reap.handle.is_some() && !reap.done && !reap.cancelled;
         let cancels = self.reaps.iter().filter(pending).filter_map(|reap| reap.cancel_at);
+        let kills = self.reaps.iter().filter(|reap| pending(reap) && reap.told_to_kill.is_none());
+        let kills = kills.filter_map(|reap| reap.kill_at);
+        let ends = self.reaps.iter().filter_map(|reap| reap.empty_at);
         spawns
             .chain(queued)
             .chain(cancels)
+            .chain(kills)
+            .chain(ends)
             .chain(entries.next_tick().map(Duration::from_millis))
             .chain(self.sim.0.borrow().next_event())
             .chain((!self.calm).then_some(self.calm_at))
@@ -316,6 +326,28 @@ impl History {
                 self.event_loop.commands.push_back(Command::Spawn(Box::new(spawn)));
             }
             let reap = &mut self.reaps[of];
+            if reap.empty_at.take_if(|at| now >= *at).is_some() {
+                let mut world = self.sim.0.borrow_mut();
+                let inside =
+                    |p: &&kernel::Process| p.pid != SELF && world.targets_of(p).any(|target| target == of);
+                let members: Vec<u64> = world.processes.iter().filter(inside).map(|p| p.ino).collect();
+                world.note(|| format!("(the members of {of} are killed)"));
+                members.into_iter().for_each(|ino| world.sigkill(ino));
+            }
+            // In any order with a cancel.
+            if reap.kill_at.is_some_and(|at| now >= at) && !reap.done && reap.told_to_kill.is_none() {
+                if let Some(handle) = &reap.handle {
+                    reap.told_to_kill = Some(now);
+                    let mut world = self.sim.0.borrow_mut();
+                    let target = &mut world.targets[of];
+                    target.not_before = target.not_before.min(now);
+                    target.alone_until = target.alone_until.min(now);
+                    world.note(|| format!("kill {of} now"));
+                    drop(world);
+                    handle.kill_now();
+                    handle.kill_now();
+                }
+            }
             if reap.cancel_at.is_some_and(|at| now >= at) && !reap.done && !reap.cancelled {
                 if let Some(handle) = &reap.handle {
                     reap.cancelled = true;
@@ -334,8 +366,13 @@ impl History {
         world.begin_step();
         world.note(|| format!("spawn {of}: {:?}", reap.reaper));
         let end = |after: Option<Duration>| after.map_or(Duration::MAX, |after| now + after);
-        let grace = reap.reaper.grace.map_or(Duration::ZERO, |(_, period)| now + period);
-        world.targets[of].not_before = grace.min(end(reap.reaper.deadline));
+        let deadline = end(reap.reaper.deadline);
+        let (linger, grace) = reap.waits();
+        let (linger, grace) = (now.saturating_add(linger), now.saturating_add(linger).saturating_add(grace));
+        (world.targets[of].alone_until, world.targets[of].not_before) = match reap.reaper.when_empty {
+            true => (Duration::MAX, Duration::MAX),
+            false => (linger.min(deadline), grace.min(deadline)),
+        };
         world.targets[of].live = true;
         reap.spawned = now;
         world.claim(of);
@@ -388,8 +425,12 @@ impl History {
 
     fn turn(&mut self) {
         let Some(entries) = &mut self.entries else { return };
-        while let Some(Command::Cancel(id)) = self.queue.pop() {
-            self.event_loop.commands.push_back(Command::Cancel(id));
+        while let Some(command) = self.queue.pop() {
+            self.event_loop.commands.push_back(match command {
+                Command::Cancel(id) => Command::Cancel(id),
+                Command::KillNow(id) => Command::KillNow(id),
+                Command::Spawn(_) | Command::Stop => panic!("no handle sends that"),
+            });
         }
         if !entries.is_in_turn() {
             let mut world = self.sim.0.borrow_mut();
@@ -492,9 +533,18 @@ impl Reap {
             }
         }
         let reaper = Reap::settings(of, &hierarchies, &name, rng);
+        let spawn_at = world.now + some_time(rng, 100);
+        // One that only waits may have to wait for ever.
+        let is_told =
+            if reaper.when_empty { reaper.deadline.is_none() || rng.bool() } else { rng.u8(..8) == 0 };
+        let kill_at = is_told.then(|| spawn_at + some_time(rng, 8000));
+        let ends = rng.u8(..8) == 0 || reaper.when_empty && rng.bool();
+        let empty_at = ends.then(|| spawn_at + some_time(rng, 4000));
         Reap {
             reaper,
-            spawn_at: world.now + some_time(rng, 100),
+            spawn_at,
+            kill_at,
+            empty_at,
             queued_for: (rng.u8(..4) == 0).then(|| some_time(rng, 20)),
             cancel_at: (rng.u8(..8) == 0).then(|| world.now + some_time(rng, 5000)),
             queued: None,
@@ -502,6 +552,7 @@ impl Reap {
             spawned: Duration::ZERO,
             found: false,
             cancelled: false,
+            told_to_kill: None,
             done: false,
         }
     }
@@ -528,6 +579,12 @@ impl Reap {
         if rng.u8(..4) == 0 {
             reaper = reaper.grace(Signal::TERM, some_time(rng, 2000));
         }
+        if rng.u8(..5) == 0 {
+            reaper = reaper.linger(some_time(rng, 2000));
+        }
+        if rng.u8(..5) == 0 {
+            reaper = reaper.when_empty();
+        }
         if rng.u8(..4) == 0 {
             reaper = reaper.deadline(some_time(rng, 20_000));
         }
@@ -541,6 +598,25 @@ impl Reap {
             _ => KillMethod::Auto,
         };
         reaper.method(method)
+    }
+
+    /// How long it lingers, and its grace period after that.
+    fn waits(&self) -> (Duration, Duration) {
+        let Reaper { linger, grace, .. } = self.reaper;
+        (linger.unwrap_or_default(), grace.map_or(Duration::ZERO, |(_, period)| period))
+    }
+
+    /// The latest time at which it sends SIGKILL, if nothing fails; `None` if it sends none.
+    fn kills_at(&self) -> Option<Duration> {
+        let began = self.spawned + self.queued_for.unwrap_or_default();
+        let told = self.told_to_kill.map(|at| at.max(began));
+        if self.reaper.when_empty {
+            return told;
+        }
+        let (linger, grace) = self.waits();
+        let by_itself = linger.saturating_add(grace).min(self.reaper.deadline.unwrap_or(Duration::MAX));
+        let by_itself = began.saturating_add(by_itself);
+        Some(told.map_or(by_itself, |told| told.min(by_itself)))
     }
 
     /// Whether it was handed over, refused included.

@@ -259,6 +259,8 @@ pub(super) struct Target {
     pub(super) live: bool,
     /// No SIGKILL is due before that.
     pub(super) not_before: Duration,
+    /// Until then its reap sends no signal, freezes nothing and thaws nothing.
+    pub(super) alone_until: Duration,
     /// When a member was last seen to live.
     pub(super) populated_at: Duration,
     /// Another party removed one of its directories and made it again.

@@ -21,12 +21,19 @@ impl World {
             self.violation(format!("{how}: {ino}, pid {pid}, is in no target"));
         } else if pid == SELF && process.moved < self.step {
             self.violation(format!("{how}: the caller itself"));
+        } else if !unsafe_by_others && process.member.iter().all(|&(target, _)| self.is_alone(target)) {
+            self.violation(format!("{how}: signal {signal} to {ino}, pid {pid}, which is to be left alone"));
         } else if signal == libc::SIGKILL
             && !unsafe_by_others
             && process.member.iter().all(|&(target, _)| self.now < self.targets[target].not_before)
         {
             self.violation(format!("{how}: SIGKILL to {ino}, pid {pid}, within its grace"));
         }
+    }
+
+    /// Whether the reap of a target only waits for it to become empty.
+    fn is_alone(&self, target: usize) -> bool {
+        self.now < self.targets[target].alone_until
     }
 
     /// A write by the library: whether it is one that it may make, and whether it is let.
@@ -43,6 +50,13 @@ impl World {
         if !wanted {
             let path = self.path(group);
             self.violation(format!("{what} to {path}, which is not to be touched"));
+        }
+        // Another reap may thaw it, for it holds members of its target, or did a moment ago.
+        let others = (0..self.targets.len()).filter(|&target| self.targets[target].live);
+        let by_another = what == "THAWED" && others.into_iter().any(|target| !self.is_alone(target));
+        if self.groups[group].target.is_some_and(|target| self.is_alone(target)) && !by_another {
+            let path = self.path(group);
+            self.violation(format!("{what} to {path}, whose members are to be left alone"));
         }
         if what == "FROZEN" || what == "1" {
             let own = |p: &Process| p.pid == SELF && p.moved < self.step;
