@@ -59,13 +59,9 @@ impl CgroupOptions {
         self
     }
 
-    /// Whether pids that were just read may be signalled with kill(2), unverified, where the kernel has no pidfds
-    /// and the target is not in the v1 freezer. Default: `false`, because a pid can be reused before the signal is
-    /// sent. Another process is killed then. With pidfds (Linux 5.3) it changes nothing: signals are verified, and
-    /// need no
-    /// freezer.
-    pub fn kill_without_freezer(mut self, yes: bool) -> CgroupOptions {
-        self.kill_without_freezer = yes;
+    /// The same as [`Reaper::kill_without_freezer`], for all targets of these options.
+    pub fn kill_without_freezer(mut self) -> CgroupOptions {
+        self.kill_without_freezer = true;
         self
     }
 }
@@ -92,6 +88,7 @@ pub struct Reaper {
     pub(crate) grace: Option<(Signal, Duration)>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) method: KillMethod,
+    pub(crate) kill_without_freezer: bool,
     pub(crate) keep_dir: bool,
 }
 
@@ -118,6 +115,7 @@ impl Reaper {
             grace: None,
             deadline: None,
             method: KillMethod::Auto,
+            kill_without_freezer: false,
             keep_dir: false,
         }
     }
@@ -213,6 +211,15 @@ impl Reaper {
     /// How to kill. Default: [`KillMethod::Auto`].
     pub fn method(mut self, method: KillMethod) -> Reaper {
         self.method = method;
+        self
+    }
+
+    /// Allows pids that were just read to be signalled with kill(2), unverified, where the kernel has no pidfds and the
+    /// target is not in the v1 freezer. Default: not allowed, because a pid can be reused before the signal is sent.
+    /// Another process is killed then. With pidfds (Linux 5.3) it changes nothing: signals are verified, and need no
+    /// freezer.
+    pub fn kill_without_freezer(mut self) -> Reaper {
+        self.kill_without_freezer = true;
         self
     }
 

@@ -845,23 +845,25 @@ fn without_anything(world: &World) {
 
 each!(nothing_safe_to_kill_with on cpu);
 fn nothing_safe_to_kill_with(world: &World) {
-    let dirs = world.group("target");
-    let member = world.sandbox.sleeper(&refs(&dirs));
-    let reaper = |unverified: bool| {
-        let options = options(&world.sandbox, &["cpu"]).kill_without_freezer(unverified);
-        Reaper::new(options, "target").max_wait(Duration::from_millis(20))
-    };
-    match reap_without(&[Facility::Pidfds], reaper(false)) {
-        Err(ReapError::Denied { .. }) => {}
-        other => panic!("{other:?}"),
+    let named = |options| Reaper::new(options, "target");
+    let options = || options(&world.sandbox, &["cpu"]);
+    for (safe, as_the_caller_asks) in [
+        (named(options()), named(options().kill_without_freezer())),
+        (world.reaper("target"), world.reaper("target").kill_without_freezer()),
+    ] {
+        let dirs = world.group("target");
+        let member = world.sandbox.sleeper(&refs(&dirs));
+        match reap_without(&[Facility::Pidfds], safe.max_wait(Duration::from_millis(20))) {
+            Err(ReapError::Denied { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert!(member.alive() && dirs[0].exists());
+        let reaped = reaped_without(&[Facility::Pidfds], as_the_caller_asks);
+        assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Unverified)));
+        assert_eq!(reaped.signalled, 1);
+        assert_gone(&dirs);
+        assert!(member.ended(TIMEOUT));
     }
-    assert!(member.alive() && dirs[0].exists());
-    // Because the caller asks for it.
-    let reaped = reaped_without(&[Facility::Pidfds], reaper(true));
-    assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Unverified)));
-    assert_eq!(reaped.signalled, 1);
-    assert_gone(&dirs);
-    assert!(member.ended(TIMEOUT));
 }
 
 /// A frozen freezer keeps the pids of its own members only. Other processes are not safe to signal by number.

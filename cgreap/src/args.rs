@@ -179,7 +179,7 @@ pub struct ReapArgs {
     ///
     /// If a member exits between the read of its pid and the signal, and another process gets this pid,
     /// that process is killed in error.
-    #[arg(long, requires = "subsystem", help_heading = "Targets by name")]
+    #[arg(long)]
     pub kill_without_freezer: bool,
 
     /// How to kill
@@ -255,12 +255,9 @@ impl ReapArgs {
     }
 
     pub fn targets(&self) -> Vec<Target> {
-        let options = self.place().map(|place| {
-            CgroupOptions::new(place.root)
-                .slice(place.slice)
-                .subsystems(place.subsystems)
-                .kill_without_freezer(self.kill_without_freezer)
-        });
+        let options = self
+            .place()
+            .map(|place| CgroupOptions::new(place.root).slice(place.slice).subsystems(place.subsystems));
         self.targets
             .iter()
             .map(|target| {
@@ -295,6 +292,9 @@ impl ReapArgs {
         }
         if let Some(deadline) = self.deadline {
             reaper = reaper.deadline(deadline);
+        }
+        if self.kill_without_freezer {
+            reaper = reaper.kill_without_freezer();
         }
         if self.keep_dir {
             reaper = reaper.keep_dir();
@@ -354,7 +354,7 @@ mod tests {
     fn options_reach_the_reaper() {
         let cli = parse(
             "cgreap --method pidfd --min-wait 2ms --max-wait 3s --freeze-timeout 4s --grace HUP=5s \
-             --deadline 6s --keep-dir /a /b",
+             --deadline 6s --keep-dir --kill-without-freezer /a /b",
         )
         .unwrap();
         let expected = |dir: &str| {
@@ -365,6 +365,7 @@ mod tests {
                 .freeze_timeout(Duration::from_secs(4))
                 .grace(Signal::HUP, Duration::from_secs(5))
                 .deadline(Duration::from_secs(6))
+                .kill_without_freezer()
                 .keep_dir()
         };
         let reapers: Vec<_> = cli.reap.targets().into_iter().map(|target| target.reaper).collect();
@@ -390,10 +391,8 @@ mod tests {
     fn names_need_subsystems_and_have_a_default_root() {
         let cli = parse("cgreap --subsystem freezer,cpu --subsystem pids --slice s x").unwrap();
         let options = CgroupOptions::new("/sys/fs/cgroup").slice("s").subsystems(["freezer", "cpu", "pids"]);
-        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options.clone(), "x"));
-        let cli = parse("cgreap --subsystem freezer,cpu,pids --kill-without-freezer --slice s x").unwrap();
-        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options.kill_without_freezer(true), "x"));
-        for option in ["--slice s", "--root /r", "--kill-without-freezer"] {
+        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options, "x"));
+        for option in ["--slice s", "--root /r"] {
             assert!(refusal(&format!("cgreap {option} x")).contains("--subsystem"), "{option}");
         }
     }

@@ -51,10 +51,8 @@ impl<S: Sys> Resolver<S> {
             tracked: Tracked::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             progress: Progress::None,
-            kill_without_freezer: match &reaper.place {
-                Location::Dir(_) => false,
-                Location::Named { options, .. } => options.kill_without_freezer,
-            },
+            kill_without_freezer: reaper.kill_without_freezer
+                || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
             when_empty,
             sparing: false,
             obstacle: None,

@@ -77,7 +77,7 @@ pub enum UsedMethod {
     /// Frozen first, then signalled, then thawed.
     Freezer,
     /// kill(2) on pids just read, unverified: only with
-    /// [`CgroupOptions::kill_without_freezer`](crate::CgroupOptions::kill_without_freezer) on a
+    /// [`Reaper::kill_without_freezer`] on a
     /// kernel that refuses pidfds.
     Unverified,
 }

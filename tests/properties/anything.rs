@@ -541,12 +541,14 @@ pub fn reap(bytes: &[u8]) {
         1 => Reaper::at("/f/t"),
         _ => {
             let options = CgroupOptions::new("/").subsystems(["f", "u"]);
-            Reaper::new(options.kill_without_freezer(unverified), "t")
+            Reaper::new(if unverified { options.kill_without_freezer() } else { options }, "t")
         }
     };
-    let unverified = unverified && how % 3 == 2;
     let methods = [KillMethod::Auto, KillMethod::CgroupKill, KillMethod::Freezer, KillMethod::Pidfd];
     let mut reaper = reaper.method(methods[usize::from(also % 4)]);
+    if unverified {
+        reaper = reaper.kill_without_freezer();
+    }
     let facilities = [(0x04, Facility::CgroupKill), (0x08, Facility::Pidfds), (0x10, Facility::Watches)];
     let absent =
         facilities.iter().filter(|(bit, _)| also & bit != 0).map(|(_, facility)| *facility).collect();

@@ -564,7 +564,7 @@ impl Reap {
                 let mounts = several.iter().map(|&h| PathBuf::from(MOUNTS[h]));
                 let names = mounts.map(|mount| mount.file_name().map(PathBuf::from).unwrap_or_default());
                 let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(names);
-                Reaper::new(options.kill_without_freezer(false), name)
+                Reaper::new(options, name)
             }
         };
         if rng.u8(..3) == 0 {
