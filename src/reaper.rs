@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use crate::outcome::Refusal;
 
-/// Where the directories of a v1 target are: `root/<subsystem>/slice/name` for each subsystem.
-///
-/// The hierarchies may be co-mounted or symlinked (`cpu,cpuacct`): a directory that is reached twice is
-/// reaped once. A v2 hierarchy may be among them under the name it is mounted by (`unified`).
+/// Where targets that have a name are: `root/slice/name` in a hierarchy that is mounted at the root, such as cgroup v2, or
+/// `root/<subsystem>/slice/name` for each of several v1 hierarchies.
 ///
 /// ```
 /// use cgroup_reaper::{CgroupOptions, Reaper};
 ///
+/// // cgroup v2: /sys/fs/cgroup/batch/task-42
+/// let options = CgroupOptions::new("/sys/fs/cgroup").slice("batch");
+/// let reaper = Reaper::new(options, "task-42");
+///
+/// // cgroup v1: /sys/fs/cgroup/freezer/batch/task-42, /sys/fs/cgroup/cpu/batch/task-42, ...
 /// let options = CgroupOptions::new("/sys/fs/cgroup")
 ///     .slice("batch")
 ///     .subsystems(["freezer", "cpu", "memory"]);
@@ -28,17 +31,19 @@ use crate::outcome::Refusal;
 pub struct CgroupOptions {
     pub(crate) root: PathBuf,
     pub(crate) slice: PathBuf,
-    pub(crate) subsystems: Vec<PathBuf>,
+    /// `None`: the root is the only hierarchy.
+    pub(crate) subsystems: Option<Vec<PathBuf>>,
     pub(crate) kill_without_freezer: bool,
 }
 
 impl CgroupOptions {
-    /// Options for hierarchies mounted under `root`, usually `/sys/fs/cgroup`.
+    /// Options for the hierarchy mounted at `root`, or for those mounted below it that [`CgroupOptions::subsystems`]
+    /// names. Usually `/sys/fs/cgroup`.
     pub fn new(root: impl Into<PathBuf>) -> CgroupOptions {
         CgroupOptions {
             root: root.into(),
             slice: PathBuf::new(),
-            subsystems: Vec::new(),
+            subsystems: None,
             kill_without_freezer: false,
         }
     }
@@ -49,13 +54,17 @@ impl CgroupOptions {
         self
     }
 
-    /// The hierarchies, by the directories they are mounted on below the root.
+    /// The hierarchies, by the directories they are mounted on below the root. Default: the root is the hierarchy. An empty
+    /// list is refused at the spawn.
+    ///
+    /// They may be co-mounted or symlinked (`cpu,cpuacct`): a directory that is reached twice is reaped once. A v2
+    /// hierarchy may be among them under the name it is mounted by (`unified`).
     pub fn subsystems<I>(mut self, subsystems: I) -> CgroupOptions
     where
         I: IntoIterator,
         I::Item: Into<PathBuf>,
     {
-        self.subsystems = subsystems.into_iter().map(Into::into).collect();
+        self.subsystems = Some(subsystems.into_iter().map(Into::into).collect());
         self
     }
 
@@ -93,7 +102,7 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// The cgroups called `name` in each of the hierarchies of `options`. A name may have several
+    /// The cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its hierarchies. A name may have several
     /// components (`job/step`).
     pub fn new(options: CgroupOptions, name: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Named { options, name: name.into() })

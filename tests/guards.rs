@@ -368,6 +368,42 @@ fn no_subsystems() {
     });
 }
 
+/// Without subsystems the root itself is the hierarchy.
+#[test]
+fn a_root_that_is_no_hierarchy() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = if v2().is_ok() { sandbox.v2("a/b") } else { sandbox.v1("freezer", "a/b") };
+        let canary = sandbox.canary(&[&dir]);
+        // What the hierarchy is mounted on, and from there a way into it.
+        let scratch = Scratch::new(test_name!());
+        let point = scratch.0.join("hierarchy");
+        fs::create_dir(&point).expect("mkdir");
+        let _mounted = Mounted::bind(dir.parent().expect("a parent"), &point);
+        for slice in ["", "hierarchy"] {
+            refused!(
+                Reaper::new(CgroupOptions::new(&scratch.0).slice(slice), "b"),
+                Refusal::NotCgroup { path } if *path == scratch.0,
+                text(&scratch.0),
+                "not a cgroup"
+            );
+        }
+        refused!(Reaper::new(CgroupOptions::new(&point), ""), Refusal::EmptyName, "empty name");
+        refused!(Reaper::new(CgroupOptions::new(&point), ".."), Refusal::DotComponent { .. }, "`..`");
+        refused!(Reaper::new(CgroupOptions::new(&point), "/b"), Refusal::AbsoluteName { .. }, "absolute");
+        refused!(
+            Reaper::new(CgroupOptions::new(&point).slice("../a"), "b"),
+            Refusal::DotComponent { .. },
+            "`..`"
+        );
+        canary.assert_alive();
+        let reaped = cgroup_reaper::reap(Reaper::new(CgroupOptions::new(&point), "b")).expect("reaped");
+        assert_eq!(reaped.outcome, Outcome::Removed);
+        assert!(!dir.exists());
+    });
+}
+
 #[test]
 fn a_subsystem_that_is_not_mounted() {
     require!(v1("freezer"), namespaces());

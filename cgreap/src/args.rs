@@ -25,6 +25,8 @@ Examples:
       All of them at once. Those that still have processes after 30 s are named, with these processes.
   cgreap --grace TERM=5s --keep-dir /sys/fs/cgroup/web
       SIGTERM first, SIGKILL 5 s later to the processes that are left; leave the empty directory.
+  cgreap --slice batch job-17 job-18
+      cgroup v2: /sys/fs/cgroup/batch/{job-17,job-18}.
   cgreap --subsystem freezer,cpu,memory --slice batch job-17 job-18
       cgroup v1: /sys/fs/cgroup/{freezer,cpu,memory}/batch/{job-17,job-18}.
   cgreap demo
@@ -48,7 +50,7 @@ With --json, stdout has one line with a JSON object for each target, in the orde
 stderr has nothing about single targets:
   path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
   root, slice, subsystems
-              where the name was looked up; only with --subsystem
+              where the name was looked up; only for targets by name
   outcome     \"removed\", \"emptied\" (--keep-dir) or \"already-gone\"; absent if there is an error
   method      how it was killed: \"cgroup.kill\", \"pidfd\", \"freezer\", \"unverified kill\", or null where
               nothing had to be killed
@@ -72,7 +74,7 @@ stderr has nothing about single targets:
     version,
     verbatim_doc_comment,
     override_usage = "cgreap [OPTIONS] DIR...\n       \
-                      cgreap [OPTIONS] --subsystem SUBSYSTEM,... [--root ROOT] [--slice SLICE] NAME...\n       \
+                      cgreap [OPTIONS] --slice SLICE [--root ROOT] [--subsystem SUBSYSTEM,...] NAME...\n       \
                       cgreap demo",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{JSON_HELP}"),
@@ -153,19 +155,19 @@ pub struct DemoCleanerArgs {
 
 #[derive(Debug, Args)]
 pub struct ReapArgs {
-    /// Cgroup directories; with --subsystem, names of cgroups in each of these hierarchies
+    /// Cgroup directories; with --root, --slice or --subsystem, names of cgroups
     #[arg(value_name = "DIR|NAME", required = true)]
     pub targets: Vec<OsString>,
 
-    /// Where the hierarchies are mounted [default: /sys/fs/cgroup]
-    #[arg(long, value_name = "ROOT", requires = "subsystem", help_heading = "Targets by name")]
+    /// Where the hierarchy is mounted, or the hierarchies of --subsystem [default: /sys/fs/cgroup]
+    #[arg(long, value_name = "ROOT", help_heading = "Targets by name")]
     pub root: Option<PathBuf>,
 
     /// The directory in each hierarchy in which the names are [default: its root]
-    #[arg(long, value_name = "SLICE", requires = "subsystem", help_heading = "Targets by name")]
+    #[arg(long, value_name = "SLICE", help_heading = "Targets by name")]
     pub slice: Option<PathBuf>,
 
-    /// The hierarchies, by their directories below ROOT; a comma-separated list, or repeated
+    /// Several hierarchies, by their directories below ROOT; a comma-separated list, or repeated
     #[arg(
         long,
         value_name = "SUBSYSTEM",
@@ -244,7 +246,7 @@ impl ReapArgs {
 
     /// Where names are looked up; `None` if the targets are directories.
     pub fn place(&self) -> Option<Place> {
-        if self.subsystem.is_empty() {
+        if self.subsystem.is_empty() && self.slice.is_none() && self.root.is_none() {
             return None;
         }
         Some(Place {
@@ -255,9 +257,10 @@ impl ReapArgs {
     }
 
     pub fn targets(&self) -> Vec<Target> {
-        let options = self
-            .place()
-            .map(|place| CgroupOptions::new(place.root).slice(place.slice).subsystems(place.subsystems));
+        let options = self.place().map(|place| {
+            let options = CgroupOptions::new(place.root).slice(place.slice);
+            if place.subsystems.is_empty() { options } else { options.subsystems(place.subsystems) }
+        });
         self.targets
             .iter()
             .map(|target| {
@@ -388,12 +391,16 @@ mod tests {
     }
 
     #[test]
-    fn names_need_subsystems_and_have_a_default_root() {
+    fn names_have_a_default_root() {
         let cli = parse("cgreap --subsystem freezer,cpu --subsystem pids --slice s x").unwrap();
         let options = CgroupOptions::new("/sys/fs/cgroup").slice("s").subsystems(["freezer", "cpu", "pids"]);
         assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options, "x"));
-        for option in ["--slice s", "--root /r"] {
-            assert!(refusal(&format!("cgreap {option} x")).contains("--subsystem"), "{option}");
+        // The root itself is the hierarchy.
+        for (line, options) in [
+            ("cgreap --slice s x", CgroupOptions::new("/sys/fs/cgroup").slice("s")),
+            ("cgreap --root /r x", CgroupOptions::new("/r")),
+        ] {
+            assert_eq!(parse(line).unwrap().reap.targets()[0].reaper, Reaper::new(options, "x"), "{line}");
         }
     }
 

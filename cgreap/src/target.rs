@@ -11,7 +11,7 @@ pub struct Target {
     pub reaper: Reaper,
 }
 
-/// Where names are looked up if `--subsystem` is given, for the report.
+/// Where names are looked up, for the report. Without subsystems the root is the hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub root: PathBuf,

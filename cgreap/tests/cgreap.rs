@@ -218,7 +218,6 @@ fn wrong_usage_is_2_with_a_hint() {
         (&["--deadline", "30", "x"][..], "30s"),
         (&["--grace", "TERM", "x"][..], "TERM=5s"),
         (&["--method", "sword", "x"][..], "cgroup-kill"),
-        (&["--slice", "s", "x"][..], "--subsystem"),
         (&["--min-wait", "20s", "x"][..], "--max-wait"),
         (&["--sharply", "x"][..], "--sharply"),
     ] {
@@ -248,6 +247,29 @@ fn reaps_v2_and_says_how() {
     if cgroup_kill().is_ok() {
         assert!(lines[1].contains("(cgroup.kill, "), "{lines:?}");
     }
+}
+
+#[test]
+fn reaps_v2_by_name() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let sleepers = sandbox.sleepers(3, &[&dir]);
+    let slice = sandbox.v2_dir();
+    let (root, slice) = (text(slice.parent().unwrap()), text(Path::new(slice.file_name().unwrap())));
+    let run = run(["--json", "--slice", &slice, "--root", &root, "x", "gone"]);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(!dir.exists());
+    assert!(sleepers.ended(TIMEOUT));
+    let objects = objects(&run.out);
+    for name in ["x", "gone"] {
+        let object = &objects[name];
+        assert_eq!(object["root"], *root);
+        assert_eq!(object["slice"], *slice);
+        assert_eq!(object["subsystems"], serde_json::json!([]));
+    }
+    assert_eq!(objects["x"]["outcome"], "removed");
+    assert_eq!(objects["gone"]["outcome"], "already-gone");
 }
 
 #[test]

@@ -25,7 +25,8 @@ fuzz_target!(|input: (Vec<Vec<u8>>, u32, &str)| {
             assert!(!targets.is_empty());
             assert_eq!(targets.len(), cli.reap.targets.len());
             assert!(targets.iter().zip(&cli.reap.targets).all(|(target, given)| target.name == *given));
-            assert_eq!(cli.reap.place().is_some(), !cli.reap.subsystem.is_empty());
+            let is_named = cli.reap.root.is_some() || cli.reap.slice.is_some() || !cli.reap.subsystem.is_empty();
+            assert_eq!(cli.reap.place().is_some(), is_named);
         }
     }
     for (unit, length) in [("us", 1), ("ms", 1_000), ("s", 1_000_000)] {

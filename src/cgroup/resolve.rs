@@ -185,11 +185,11 @@ fn resolve<S: Sys>(
             }
         }
         Location::Named { options, name } => {
-            trees.reserve_exact(options.subsystems.len());
-            let root = named_root(options, name)?;
-            for subsystem in &options.subsystems {
+            let hierarchies = named_hierarchies(options, name)?;
+            trees.reserve_exact(hierarchies.len());
+            for hierarchy in hierarchies {
                 let open = || -> Result<Option<Candidate<S>>, Refusal> {
-                    open_named(sys, root.join(subsystem), options, name)
+                    open_named(sys, hierarchy.clone(), options, name)
                 };
                 let opened = match open() {
                     // The directories that the checks before have opened are closed: one is enough to go on.
@@ -236,15 +236,16 @@ fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Refusal> {
     }
 }
 
-/// Checks the names, and returns the absolute root.
-fn named_root(options: &CgroupOptions, name: &Path) -> Result<PathBuf, Refusal> {
-    if options.subsystems.is_empty() {
+/// Checks the names, and returns the absolute paths of the hierarchies.
+fn named_hierarchies(options: &CgroupOptions, name: &Path) -> Result<Vec<PathBuf>, Refusal> {
+    let subsystems = options.subsystems.as_deref();
+    if subsystems.is_some_and(<[PathBuf]>::is_empty) {
         return Err(Refusal::NoSubsystems);
     }
     if name.as_os_str().is_empty() {
         return Err(Refusal::EmptyName);
     }
-    for relative in options.subsystems.iter().chain([&options.slice, &name.to_path_buf()]) {
+    for relative in subsystems.into_iter().flatten().chain([&options.slice, &name.to_path_buf()]) {
         if relative.is_absolute() {
             return Err(Refusal::AbsoluteName { name: relative.clone() });
         }
@@ -253,10 +254,15 @@ fn named_root(options: &CgroupOptions, name: &Path) -> Result<PathBuf, Refusal> 
             return Err(Refusal::EmptyName);
         }
     }
-    if options.subsystems.iter().any(|subsystem| subsystem.as_os_str().is_empty()) {
+    if subsystems.into_iter().flatten().any(|subsystem| subsystem.as_os_str().is_empty()) {
         return Err(Refusal::EmptyName);
     }
-    std::path::absolute(&options.root).map_err(|source| Refusal::Io { path: options.root.clone(), source })
+    let root = std::path::absolute(&options.root)
+        .map_err(|source| Refusal::Io { path: options.root.clone(), source })?;
+    Ok(match subsystems {
+        Some(subsystems) => subsystems.iter().map(|subsystem| root.join(subsystem)).collect(),
+        None => vec![root],
+    })
 }
 
 /// Opens `slice/name` in the hierarchy that `path` leads to; `None` if it is missing.
@@ -275,6 +281,10 @@ fn open_named<S: Sys>(
         }
         Err(source) => return Err(Refusal::Io { path, source }),
     };
+    // The hierarchies may be below it: then they are to be named.
+    if options.subsystems.is_none() && !is_cgroup(sys, &fd, &path)? {
+        return Err(Refusal::NotCgroup { path });
+    }
     // No link is followed below it.
     for component in options.slice.components().chain(name.components()) {
         path.push(component);

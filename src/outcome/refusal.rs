@@ -84,7 +84,8 @@ pub enum Refusal {
         /// The path.
         path: PathBuf,
     },
-    /// No subsystem was named, so there is no directory to reap.
+    /// The list of [`CgroupOptions::subsystems`](crate::CgroupOptions::subsystems) is empty, so there is no directory to
+    /// reap.
     NoSubsystems,
     /// The chosen [`KillMethod`] has nothing to work with in this target: [`KillMethod::CgroupKill`]
     /// on v1 or before Linux 5.14, [`KillMethod::Freezer`] without a freezer.

@@ -623,6 +623,11 @@ pub fn accepted(subsystem: &[u8], slice: &[u8], name: &[u8]) {
         assert!(!parts(name).is_empty() && !subsystem.is_empty());
         is_below(&target, &[b"u", subsystem, slice, name]);
     }
+    let options = CgroupOptions::new("/u").slice(path(slice));
+    if let Some(target) = resolve(&Reaper::new(options, path(name))) {
+        assert!(!parts(name).is_empty());
+        is_below(&target, &[b"u", slice, name]);
+    }
     let at = [b"/u/", slice, b"/", name].concat();
     if let Some(target) = resolve(&Reaper::at(path(&at))) {
         is_below(&target, &[&at]);

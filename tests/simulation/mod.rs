@@ -560,6 +560,7 @@ impl Reap {
     fn settings(_of: usize, hierarchies: &[usize], name: &str, rng: &mut fastrand::Rng) -> Reaper {
         let mut reaper = match hierarchies {
             [only] if rng.bool() => Reaper::at(format!("{}/slice/{name}", MOUNTS[*only])),
+            [only] if rng.bool() => Reaper::new(CgroupOptions::new(MOUNTS[*only]).slice("slice"), name),
             several => {
                 let mounts = several.iter().map(|&h| PathBuf::from(MOUNTS[h]));
                 let names = mounts.map(|mount| mount.file_name().map(PathBuf::from).unwrap_or_default());
