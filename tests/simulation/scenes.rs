@@ -324,6 +324,46 @@ fn a_deadline_amid_the_first_signal_kills_every_member() {
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
 }
 
+/// The deadline passes during a check of the linger, which lists no members of v2, as it needs none. SIGKILL is sent to them
+/// all the same, one by one.
+#[test]
+fn a_deadline_amid_a_check_of_the_linger_kills_every_member() {
+    (0..Features::LEVELS).map(Features::of).filter(|features| features.pidfd).for_each(deadline_amid_a_check);
+}
+
+fn deadline_amid_a_check(features: Features) {
+    let mut world = World::new(fastrand::Rng::with_seed(0), features);
+    let [cpu, v2] = [CPU, V2].map(|root| {
+        let slice = world.mkdir(root, "slice");
+        world.mkdir(slice, "t")
+    });
+    let own = world.processes[0].groups;
+    world.add_process([own[FREEZER], cpu, own[V2]], Nature::default(), None);
+    world.add_process([own[FREEZER], own[CPU], v2], Nature::default(), None);
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let mut event_loop = EventLoop::new(&sim);
+    let (hour, deadline) = (Duration::from_secs(3600), Duration::from_millis(20));
+    let reaper = reaper(&["cpu", "unified"]).method(KillMethod::Pidfd).min_wait(hour).max_wait(hour);
+    let handle = begin(&mut entries, reaper.linger(hour).deadline(deadline), &event_loop);
+    let mut world = sim.0.borrow_mut();
+    let soon = world.now + deadline - Duration::from_millis(1);
+    world.advance(soon);
+    // Time passes before each call from now on.
+    world.churn = u8::MAX;
+    world.others = |world| world.now += Duration::from_millis(1);
+    drop(world);
+    let id = *event_loop.watched.borrow().last().expect("a watch");
+    event_loop.turn(&mut entries, vec![id.token()]);
+    let mut world = sim.0.borrow_mut();
+    let killed = world.processes.iter().filter(|process| process.killed).count();
+    assert_eq!(killed, 2, "{features:?}");
+    world.churn = 0;
+    drop(world);
+    run(&sim, &mut entries);
+    assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
+}
+
 /// A member of the v2 group alone joins in the grace, is killed by `cgroup.kill` at its end, and is slow to exit.
 /// Another party removes the group. Where exiting tasks are not listed, the list made before the kill is all that tells
 /// of the process then.

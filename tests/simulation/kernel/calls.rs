@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::ffi::CStr;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -122,6 +124,14 @@ impl Sys for Sim {
             object
         };
         self.fd(object)
+    }
+
+    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<Fd> {
+        panic!("no target is named by a descriptor");
+    }
+
+    fn path_of(&self, _: &Fd) -> io::Result<PathBuf> {
+        panic!("no target is named by a descriptor");
     }
 
     fn open_identity(&self, mount: &Fd, ino: u64) -> io::Result<Fd> {
