@@ -157,6 +157,8 @@ impl<S: Sys> Entries<S> {
         };
         let now = Instant::after_start(self.resolver.sys.now());
         let machine = Machine::new(&reaper, now, target.found(), target.when_empty);
+        // It may have the last descriptor of the caller's.
+        drop(reaper);
         let input = match completer.bind(id) {
             Asked::Nothing => Input::Spawned,
             Asked::KillNow => Input::KillNow,

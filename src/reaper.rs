@@ -3,8 +3,10 @@
 //! Plain values. Nothing here reads from the system; a spawn does, and refuses what is unsafe.
 
 use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::outcome::Refusal;
@@ -75,10 +77,30 @@ impl CgroupOptions {
     }
 }
 
+/// A descriptor of the caller's, shared by the clones of a [`Reaper`].
+#[derive(Debug, Clone)]
+pub(crate) struct SharedFd(Arc<OwnedFd>);
+
+impl SharedFd {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl PartialEq for SharedFd {
+    fn eq(&self, other: &SharedFd) -> bool {
+        // Both are open, so that equal numbers mean one descriptor.
+        self.0.as_raw_fd() == other.0.as_raw_fd()
+    }
+}
+
+impl Eq for SharedFd {}
+
 /// What names a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
     Dir(PathBuf),
+    Fd(SharedFd),
     Named { options: CgroupOptions, name: PathBuf },
 }
 
@@ -111,6 +133,33 @@ impl Reaper {
     /// The one cgroup directory `dir`, v1 or v2, whichever fstatfs(2) says it is.
     pub fn at(dir: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Dir(dir.into()))
+    }
+
+    /// The one cgroup directory, v1 or v2, that `dir` is open on; O_PATH is enough. It is the target whatever becomes of its
+    /// path between the caller's decision and the spawn.
+    ///
+    /// - A directory that was removed is [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone) at the spawn, even if
+    ///   another one has its name.
+    /// - The same targets are refused as with [`Reaper::at`].
+    /// - Errors name the path that it has at the spawn, as /proc/self/fd tells. Where that does not tell, or a mount covers
+    ///   the parent directory, the spawn is refused with [`Refusal::Io`](crate::Refusal::Io): the directory's name is
+    ///   needed to remove it.
+    ///
+    /// The clones of a reaper share the descriptor, and are equal; another descriptor of the same directory makes another
+    /// reaper. It is closed with the last of them. A reap does not keep it open; one that a
+    /// [`Remote`](crate::Remote) hands over does until it begins.
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use cgroup_reaper::{Reaper, reap};
+    ///
+    /// let dir = File::open("/tmp")?;
+    /// let error = reap(Reaper::at_fd(dir.into())).unwrap_err();
+    /// assert_eq!(error.to_string(), "/tmp: refused: not a cgroup");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn at_fd(dir: OwnedFd) -> Reaper {
+        Reaper::of(Location::Fd(SharedFd(Arc::new(dir))))
     }
 
     fn of(place: Location) -> Reaper {

@@ -10,6 +10,7 @@ use std::io;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -50,6 +51,12 @@ pub(crate) trait Sys {
 
     /// openat(2). The descriptor is close-on-exec.
     fn open(&self, at: Option<&Self::Fd>, path: &CStr, how: Open) -> io::Result<Self::Fd>;
+
+    /// fcntl(2) with F_DUPFD_CLOEXEC: the caller's descriptor.
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<Self::Fd>;
+
+    /// The path of an open file, by its link in /proc.
+    fn path_of(&self, fd: &Self::Fd) -> io::Result<PathBuf>;
 
     /// open_by_handle_at(2): the cgroup directory with this inode number in the hierarchy that `mount` is a readable
     /// directory of, as an O_PATH descriptor. Needs CAP_DAC_READ_SEARCH. ESTALE once that directory was removed.
@@ -309,6 +316,16 @@ impl Sys for Linux {
             Open::ReadWrite => OFlag::O_RDWR | OFlag::O_NOFOLLOW,
         };
         Ok(openat(dirfd(at), path, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        fd.try_clone_to_owned()
+    }
+
+    fn path_of(&self, fd: &OwnedFd) -> io::Result<PathBuf> {
+        count(&self.counts.stat);
+        // The calling thread's, which may have descriptors of its own, unshare(2).
+        std::fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))
     }
 
     fn open_identity(&self, mount: &OwnedFd, ino: u64) -> io::Result<OwnedFd> {

@@ -1,8 +1,11 @@
 //! From what the caller named to pinned directories, or a refusal, before anything is touched.
 
-use std::ffi::CStr;
+use std::borrow::Cow;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +25,7 @@ use super::tree::{Directories, Tree, is_leaf};
 use super::{systemd, v2};
 use crate::machine::WhenEmpty;
 use crate::outcome::Refusal;
-use crate::reaper::{CgroupOptions, KillMethod, Location, Reaper};
+use crate::reaper::{CgroupOptions, KillMethod, Location, Reaper, SharedFd};
 use crate::sys::{Kind, Open, Stat, Sys};
 
 impl<S: Sys> Resolver<S> {
@@ -31,12 +34,7 @@ impl<S: Sys> Resolver<S> {
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
-        let mut trees = resolve(self, &reaper.place, &mut directories)?;
-        let named = match &reaper.place {
-            Location::Dir(path) => path,
-            Location::Named { name, .. } => name,
-        };
-        let missing = trees.is_empty().then(|| Box::new(named.clone()));
+        let Resolved { mut trees, missing } = resolve(self, &reaper.place, &mut directories)?;
         if let Some(first) = trees.first().map(|tree| tree.path().to_path_buf()) {
             if !self.supports(&mut trees, &mut directories, reaper.method)? {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
@@ -168,21 +166,38 @@ fn has_file<S: Sys>(
     }
 }
 
-/// The directories that `place` names and that exist, each once.
+/// What a name leads to.
+struct Resolved<S: Sys> {
+    /// The directories that exist, each once.
+    trees: Vec<Tree<S>>,
+    /// What was named, if none does.
+    missing: Option<Box<PathBuf>>,
+}
+
+/// The directories that `place` names.
 fn resolve<S: Sys>(
     resolver: &Resolver<S>,
     place: &Location,
     directories: &mut Directories<S>,
-) -> Result<Vec<Tree<S>>, Refusal> {
+) -> Result<Resolved<S>, Refusal> {
     let sys = &resolver.sys;
     let mut trees: Vec<Tree<S>> = Vec::new();
-    match place {
+    let named = match place {
         Location::Dir(dir) => {
             // Thousands of reaps wait at once: no memory is reserved beyond need.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
                 trees.push(pin(resolver, path, fd, directories)?);
             }
+            Cow::from(dir)
+        }
+        Location::Fd(fd) => {
+            trees.reserve_exact(1);
+            let OpenDirectory { path, fd } = at_fd(sys, fd)?;
+            if let Some(fd) = fd {
+                trees.push(pin(resolver, path.clone(), fd, directories)?);
+            }
+            path.into()
         }
         Location::Named { options, name } => {
             let hierarchies = named_hierarchies(options, name)?;
@@ -206,9 +221,11 @@ fn resolve<S: Sys>(
                     trees.push(tree);
                 }
             }
+            Cow::from(name)
         }
-    }
-    Ok(trees)
+    };
+    let missing = trees.is_empty().then(|| Box::new(named.into_owned()));
+    Ok(Resolved { trees, missing })
 }
 
 type Candidate<S> = (PathBuf, <S as Sys>::Fd);
@@ -233,6 +250,70 @@ fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Refusal> {
             }
         }
         Err(error) => Err(refuse_io(path, error)),
+    }
+}
+
+/// A directory that the caller has open.
+struct OpenDirectory<S: Sys> {
+    /// Where it is, or was.
+    path: PathBuf,
+    /// A descriptor of the library's own; `None` if the directory was removed.
+    fd: Option<S::Fd>,
+}
+
+/// Finds out what the caller's descriptor is open on.
+fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, Refusal> {
+    let link = PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()));
+    let fd = sys.duplicate(fd.as_fd()).map_err(|source| Refusal::Io { path: link.clone(), source })?;
+    let mut tries = 0;
+    loop {
+        let path = sys.path_of(&fd).map_err(|source| Refusal::Io { path: link.clone(), source })?;
+        let stat = check_kind(sys, &fd, &path)?;
+        if !is_cgroup(sys, &fd, &path)? {
+            return Err(Refusal::NotCgroup { path });
+        }
+        match sys.stat(Some(&fd), c"cgroup.procs") {
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => return Ok(OpenDirectory { path: without_mark(path), fd: None }),
+            Err(source) => return Err(Refusal::Io { path, source }),
+        }
+        let io = |source| Refusal::Io { path: path.clone(), source };
+        let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
+        let is_below = above.dev == stat.dev;
+        // `..` may also lead into what is mounted on the parent.
+        if above == Id::of(&stat) || !is_below && stat.mount_root != Some(false) {
+            return Err(Refusal::Root { path });
+        }
+        if is_below && has_name(sys, &fd, &stat, path.file_name().unwrap_or_default()).map_err(io)? {
+            return Ok(OpenDirectory { path, fd: Some(fd) });
+        }
+        // Renamed or removed meanwhile?
+        tries += 1;
+        if tries == 3 {
+            return Err(io(io::Error::from_raw_os_error(libc::ESTALE)));
+        }
+    }
+}
+
+/// The path of a removed directory, without the mark that the kernel adds to its name.
+fn without_mark(path: PathBuf) -> PathBuf {
+    match path.as_os_str().as_encoded_bytes().strip_suffix(b" (deleted)") {
+        Some(path) => PathBuf::from(OsStr::from_bytes(path)),
+        None => path,
+    }
+}
+
+/// Whether a directory has this name in its parent, or what is mounted on it has.
+fn has_name<S: Sys>(sys: &S, fd: &S::Fd, stat: &Stat, name: &OsStr) -> io::Result<bool> {
+    if name.is_empty() {
+        return Ok(false);
+    }
+    match sys.stat(Some(fd), &c_path(&Path::new("..").join(name))?) {
+        Ok(named) => {
+            Ok(Id::of(&named) == Id::of(stat) || named.dev != stat.dev || named.mount_root == Some(true))
+        }
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

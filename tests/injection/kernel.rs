@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt::{self, Write as _};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -255,6 +255,15 @@ impl Sys for Failing {
             Ok(self.file(fd, joined(at, path)))
         };
         self.call(Kind::of_open(how), || shown(at, path), make)
+    }
+
+    fn duplicate(&self, fd: BorrowedFd<'_>) -> io::Result<File> {
+        let make = || Ok(self.file(self.linux.duplicate(fd)?, "duplicate".into()));
+        self.call(Kind::of_open(Open::Place), || "duplicate".into(), make)
+    }
+
+    fn path_of(&self, fd: &File) -> io::Result<PathBuf> {
+        self.linux.path_of(&fd.fd)
     }
 
     fn open_identity(&self, mount: &File, ino: u64) -> io::Result<File> {

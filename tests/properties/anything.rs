@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{CStr, OsStr, OsString};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
@@ -318,6 +319,14 @@ impl Sys for Rc<Anything> {
         let path = Anything::at(at, path);
         let text = if how == Open::Place || how == Open::Directory { Vec::new() } else { self.text(&path) };
         Ok(self.file(What::Path { path, text }))
+    }
+
+    fn duplicate(&self, _: BorrowedFd<'_>) -> io::Result<File> {
+        panic!("no target is named by a descriptor");
+    }
+
+    fn path_of(&self, _: &File) -> io::Result<PathBuf> {
+        panic!("no target is named by a descriptor");
     }
 
     fn open_identity(&self, mount: &File, ino: u64) -> io::Result<File> {
