@@ -14,8 +14,8 @@
 //! - *The descriptor* is the one of [`AsFd`](std::os::fd::AsFd) and [`AsRawFd`](std::os::fd::AsRawFd): an epoll
 //!   instance, which can be watched like any other descriptor. Watch it for reading, level- or edge-triggered, and
 //!   never read from it. It stays the same as long as the reactor lives.
-//! - *All pending work* is notifications from the kernel, timers, and the commands of a [`Remote`] or of a
-//!   [`cancel`](ReapHandle::cancel) on another thread. So the loop needs neither a timeout nor a second source for the
+//! - *All pending work* is notifications from the kernel, timers, and the commands of a [`Remote`], and of a
+//!   [`cancel`](ReapHandle::cancel) or a [`kill_now`](ReapHandle::kill_now) on another thread. So the loop needs neither a timeout nor a second source for the
 //!   reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every `&mut Reactor` method may change it.
 //! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn does a bounded amount of work;
 //!   what it defers makes the descriptor readable again, as a new edge.
@@ -196,6 +196,48 @@
 //!     Ok(PostAction::Continue)
 //! })?;
 //! event_loop.run(None, &mut app, |_app| {})?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Waiting before the first signal
+//!
+//! | The members | Call |
+//! |---|---|
+//! | are sent SIGKILL at once | |
+//! | are asked first, with a signal and some time to act on it | [`Reaper::grace`] |
+//! | are left alone for some time, and asked or killed then | [`Reaper::linger`] |
+//! | are left alone | [`Reaper::when_empty`] |
+//! | are to be killed now after all, for instance at a second Ctrl-C | [`ReapHandle::kill_now`] |
+//!
+//! The linger comes first, then the grace period, then SIGKILL, each counted from the end of the one before.
+//! [`Reaper::deadline`] counts from the spawn, and cuts all of them short.
+//!
+//! **A target that has no members yet is empty too.** A reap that waits for it removes it at once, and the job that was to
+//! join it fails. So spawn the reap after the first member has joined: after the job's process was made inside of the cgroup
+//! (clone3(2) with CLONE_INTO_CGROUP), or after its pid was written to `cgroup.procs`.
+//!
+//! ```no_run
+//! use std::fs;
+//! use std::process::Command;
+//! use std::time::Duration;
+//! use cgroup_reaper::{Reactor, Reaper, Signal};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = "/sys/fs/cgroup/batch/task-42";
+//! fs::create_dir(dir)?;
+//! // The shell joins the cgroup, and then becomes the job.
+//! let join = format!("echo $$ > {dir}/cgroup.procs && echo joined && exec make test");
+//! let mut job = Command::new("sh").args(["-c", &join]).stdout(std::process::Stdio::piped()).spawn()?;
+//! std::io::Read::read_exact(job.stdout.as_mut().expect("piped"), &mut [0; 7])?;
+//!
+//! let mut reactor = Reactor::new()?;
+//! let reaper = Reaper::at(dir)
+//!     .linger(Duration::from_secs(3600))
+//!     .grace(Signal::TERM, Duration::from_secs(10));
+//! let handle = reactor.spawn_reaper(reaper)?;
+//! // At a second Ctrl-C, on any thread: handle.kill_now();
+//! reactor.run_until(&handle)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -211,7 +211,7 @@ impl Reaper {
     /// [`keep_dir`](Reaper::keep_dir) says so. Nothing is frozen or thawed either. Default: the members are killed.
     ///
     /// - A target without members is removed at once. Where the first member has not joined yet, that is too early: spawn
-    ///   the reaper after it has joined.
+    ///   the reaper after it has joined, see [`driving`](crate::driving#waiting-before-the-first-signal).
     /// - At the [`deadline`](Reaper::deadline) the reap ends as [`TimedOut`](crate::ReapError::TimedOut), and the members
     ///   live on.
     /// - [`ReapHandle::kill_now`](crate::ReapHandle::kill_now) turns it into a reap that kills.
