@@ -13,7 +13,7 @@ use super::kernel::Record;
 use super::scenarios::{Scenario, Target};
 use crate::common::{Layout, TIMEOUT, subtree, wait_until};
 use crate::outcome::{Act, Effort, Outcome, ReapError, Refusal, Survivor};
-use crate::reaper::KillMethod;
+use crate::reaper::{KillMethod, Reaper};
 
 /// What a fault may cost beyond its own length.
 const COST: Duration = Duration::from_millis(100);
@@ -38,12 +38,17 @@ pub(super) struct Case<'a> {
     pub(super) over: Duration,
 }
 
+/// How long the members have before SIGKILL.
+fn wait_for_sigkill(reaper: &Reaper) -> Duration {
+    let grace = reaper.grace.map_or(Duration::ZERO, |(_, period)| period);
+    reaper.linger.unwrap_or_default() + grace
+}
+
 /// How long a reap may take.
 pub(super) fn bound(scenario: &Scenario, target: &Target, fault: Option<Fault>) -> Duration {
     let reaper = &target.reaper;
     let length = fault.map_or(Some(Duration::ZERO), |fault| fault.mode.length());
-    let grace = reaper.grace.map_or(Duration::ZERO, |(_, period)| period);
-    let by_itself = length.map(|length| scenario.takes + grace + length);
+    let by_itself = length.map(|length| scenario.takes + wait_for_sigkill(reaper) + length);
     let by_deadline = match fault {
         Some(fault) if may_stay_frozen(fault) => reaper.deadline.map(|deadline| deadline + LAST_THAW),
         _ => reaper.deadline,
@@ -270,15 +275,15 @@ impl Case<'_> {
         if elapsed > bound {
             return Some(format!("took {elapsed:.1?}"));
         }
-        let grace = reaper.grace.map_or(Duration::ZERO, |(_, period)| period);
+        let wait = wait_for_sigkill(reaper);
         let killed = self.record.calls.iter().find(|call| call.kills());
         let killed = killed.map(|call| call.at.saturating_sub(self.spawned));
         if let Some(killed) = killed {
-            if killed < grace.min(reaper.deadline.unwrap_or(grace)) {
-                return Some(format!("SIGKILL in the grace period, after {killed:.1?}"));
+            if killed < wait.min(reaper.deadline.unwrap_or(wait)) {
+                return Some(format!("SIGKILL before the end of the grace period, after {killed:.1?}"));
             }
             let length = self.fault.and_then(|fault| fault.mode.length()).unwrap_or_default();
-            if killed > grace + reaper.min_wait + length + COST + SLACK {
+            if killed > wait + reaper.min_wait + length + COST + SLACK {
                 return Some(format!("SIGKILL after {killed:.1?}"));
             }
         }

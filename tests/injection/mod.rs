@@ -153,7 +153,7 @@ impl<'a> Stage<'a> {
             }
         }
         let mut reaper = target.reaper.clone();
-        (reaper.grace, reaper.deadline, reaper.keep_dir) = (None, None, false);
+        (reaper.grace, reaper.linger, reaper.deadline, reaper.keep_dir) = (None, None, None, false);
         let (ending, ..) = reap(&Failing::new(None, self.scenario.absent), &reaper, Duration::from_secs(30));
         if !matches!(ending, Ending::Complete(Ok(_))) {
             return Err(format!("the next reap: {ending:?}"));

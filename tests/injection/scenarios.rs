@@ -1,12 +1,12 @@
 //! Small targets, and how each is reaped.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::common::{self, ForkStorm, Layout, Proc, SEVERAL, TraceExit, World, freeze_v1, refs};
 use crate::facility::Facility;
-use crate::reaper::{KillMethod, Reaper, Signal};
+use crate::reaper::{KillMethod, Location, Reaper, Signal};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -106,6 +106,17 @@ fn one_that_ignores_sigterm(world: &World, target: &mut Target) {
 
 fn with_grace(reaper: Reaper) -> Reaper {
     reaper.grace(Signal::TERM, 200 * MS)
+}
+
+fn with_linger(reaper: Reaper) -> Reaper {
+    reaper.linger(100 * MS).grace(Signal::TERM, 100 * MS)
+}
+
+/// The same directory, by a descriptor.
+fn by_descriptor(reaper: Reaper) -> Reaper {
+    let Location::Dir(dir) = &reaper.place else { return reaper };
+    let dir = File::open(dir).expect("a target");
+    Reaper { place: Reaper::at_fd(dir.into()).place, ..reaper }
 }
 
 fn until_a_deadline(reaper: Reaper) -> Reaper {
@@ -234,6 +245,23 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         takes: Duration::from_secs(1),
         ..PLAIN
     },
+    Scenario { name: "linger", reaper: with_linger, members: one_that_ignores_sigterm, ..PLAIN },
+    Scenario {
+        name: "linger-cpu",
+        layout: Layout::Cpu,
+        reaper: with_linger,
+        members: one_that_ignores_sigterm,
+        ..PLAIN
+    },
+    Scenario {
+        name: "linger-several",
+        layout: Layout::Several,
+        reaper: with_linger,
+        members: one_that_ignores_sigterm,
+        ..PLAIN
+    },
+    Scenario { name: "descriptor", reaper: by_descriptor, ..PLAIN },
+    Scenario { name: "descriptor-cpu", layout: Layout::Cpu, reaper: by_descriptor, ..PLAIN },
     Scenario { name: "stuck", reaper: until_a_deadline, members: one_and_a_stuck_one, ..PLAIN },
     Scenario {
         name: "stuck-cpu",
