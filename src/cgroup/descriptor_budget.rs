@@ -56,6 +56,12 @@ impl Budget {
         budget
     }
 
+    /// Another reactor's part of the same.
+    #[cfg(test)]
+    pub(crate) fn share(&self) -> Budget {
+        Budget::part_of(Arc::clone(&self.inner.all), self.inner.directories)
+    }
+
     /// Notes how many descriptors the process may have.
     pub(crate) fn set_limit(&self, nofile: usize) {
         self.inner.all.limit.store(nofile - nofile / 4, Relaxed);
@@ -127,7 +133,7 @@ mod tests {
     #[test]
     fn reactors_share_a_limit_that_may_change() {
         let one = Budget::new(8);
-        let other = Budget::part_of(Arc::clone(&one.inner.all), true);
+        let other = one.share();
         let permits: Vec<Permit> = std::iter::from_fn(|| one.take()).collect();
         assert!(other.take().is_none());
         assert_eq!((one.used(), other.used()), (6, 0));

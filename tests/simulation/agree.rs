@@ -138,7 +138,7 @@ impl Model {
         let group = name.split('/').fold(scene, |group, name| world.mkdir(group, name));
         // The scenes do what a reap does to its target.
         world.targets.clear();
-        world.targets.push(super::Target { live: true, ..Default::default() });
+        world.targets.push(super::kernel::Target { live: true, ..Default::default() });
         world.groups[group].target = Some(0);
         world.path(group).into()
     }

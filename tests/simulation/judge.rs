@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::kernel::{self, CPU, FREEZER, FrozenBy, Life, Nature, SELF, Target, V2, World};
-use super::{History, MS, Reap};
+use super::reap::Reap;
+use super::{History, MS};
 use crate::outcome::{Outcome, ReapError, Reaped};
 use crate::reaper::{KillMethod, Reaper};
 
@@ -226,4 +227,10 @@ impl History {
         };
         world.processes.iter().find(spared).map(|process| process.ino)
     }
+}
+
+/// Whether the caller is in the target, and has been for the whole step.
+pub(super) fn holds_caller(world: &World, of: usize) -> bool {
+    let caller = world.caller();
+    caller.moved < world.step && world.targets_of(caller).any(|target| target == of)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
-use super::{EventLoop, queue};
+use super::queue;
+use super::reactors::EventLoop;
 use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::{Pidfds, Tally, Tracked};
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
@@ -75,7 +76,7 @@ fn run(sim: &Sim, entries: &mut Entries<Sim>) {
         let next = entries.next_tick().map(Duration::from_millis);
         let next = next.into_iter().chain(sim.0.borrow().next_event()).min();
         sim.0.borrow_mut().advance(next.unwrap_or_default());
-        let tokens = sim.0.borrow_mut().take_notified();
+        let tokens = sim.0.borrow_mut().take_notified(0);
         event_loop.turn(entries, tokens);
     }
 }
@@ -478,7 +479,7 @@ fn a_member_that_cannot_be_killed_is_watched() {
     sim.0.borrow_mut().advance(tick);
     EventLoop::new(&sim).turn(&mut entries, Vec::new());
     sim.0.borrow_mut().recycle(member);
-    assert!(!sim.0.borrow_mut().take_notified().is_empty());
+    assert!(!sim.0.borrow_mut().take_notified(0).is_empty());
     run(&sim, &mut entries);
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
 }

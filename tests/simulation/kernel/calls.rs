@@ -68,18 +68,18 @@ impl Sim {
         Ok(Fd { id, object, read: RefCell::default(), world: Rc::clone(&self.0) })
     }
 
-    /// Has notifications of the descriptor come as this token.
-    pub(crate) fn register(&self, fd: &Fd, token: usize) -> io::Result<()> {
+    /// Has notifications of the descriptor come to a reactor as this token.
+    pub(crate) fn register(&self, fd: &Fd, reactor: usize, token: usize) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
         world.enter("epoll_ctl", &[libc::ENOSPC, libc::ENOMEM])?;
-        world.watches.insert(fd.id, WatchOf { token, object: fd.object.clone() });
+        world.watches.insert(fd.id, WatchOf { token: (reactor, token), object: fd.object.clone() });
         // epoll reports at once what is readable already; of a file's changes it may say one too many.
         let ready = match fd.object {
             Object::Pidfd(ino) => !world.processes.iter().any(|p| p.ino == ino && p.life != Life::Dead),
             _ => world.rng.bool(),
         };
         if ready {
-            world.notified.push(token);
+            world.notified.push((reactor, token));
         }
         Ok(())
     }
@@ -234,7 +234,8 @@ impl Sys for Sim {
             Object::Group(group) => {
                 let links = if world.groups[group].removed { 0 } else { 2 + world.children(group).count() };
                 let Group { hierarchy, parent, .. } = world.groups[group];
-                let mount_root = roots.then_some(parent.is_none());
+                let is_root = parent.is_none() || world.vantage.mounted.0.contains(&group);
+                let mount_root = roots.then_some(is_root);
                 Stat { mount_root, ..directory(31 + hierarchy as u64, inode(group), links as u32) }
             }
             Object::Pidfd(ino) => {

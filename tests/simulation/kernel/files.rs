@@ -1,8 +1,8 @@
-//! The files of cgroups and of /proc: what a path leads to, and what is read there.
+//! The files of cgroups: what a path leads to, and what is read there.
 
 use std::fmt::Write as _;
 
-use super::{CPU, FREEZER, Group, GroupId, Life, MOUNTS, Object, SELF, THREAD, V2, World};
+use super::{FREEZER, Group, GroupId, Life, MOUNTS, Object, THREAD, V2, World};
 
 /// The files of a group.
 const FILES: [&str; 8] = [
@@ -31,7 +31,7 @@ impl World {
             let starts = |rest: &str| rest.is_empty() || rest.starts_with('/');
             match MOUNTS.iter().position(|mount| path.strip_prefix(mount).is_some_and(starts)) {
                 Some(root) => {
-                    here = Object::Group(root);
+                    here = Object::Group(self.vantage.mounted.0[root]);
                     rest = &path[MOUNTS[root].len()..];
                 }
                 None if MOUNTS[0].starts_with(path) => return Ok(Object::Outside),
@@ -48,6 +48,7 @@ impl World {
             }
             here = match (name, self.groups[group].parent) {
                 (".", _) => here,
+                ("..", _) if self.vantage.mounted.0.contains(&group) => Object::Outside,
                 ("..", Some(parent)) => Object::Group(parent),
                 ("..", None) => Object::Outside,
                 _ => match self.child(group, name) {
@@ -117,46 +118,6 @@ impl World {
             "freezer.state" => "FREEZING\n".into(),
             _ => return Err(libc::EINVAL),
         })
-    }
-
-    pub(super) fn proc_text(&self, path: &str) -> Result<String, i32> {
-        if path == "/proc/self/mountinfo" {
-            let line = |at: usize, kind, options| {
-                format!("{} 1 0:{at} / {} rw - {kind} {kind} rw{options}\n", 31 + at, MOUNTS[at])
-            };
-            return Ok(line(FREEZER, "cgroup", ",freezer")
-                + &line(CPU, "cgroup", ",cpu")
-                + &line(V2, "cgroup2", ""));
-        }
-        let Some(path) = path.strip_prefix("/proc/") else { return Ok(String::new()) };
-        let mut parts = path.split('/');
-        let mut groups = None;
-        let pid = match parts.next() {
-            Some("self") => SELF,
-            Some("thread-self") => {
-                groups = self.thread;
-                SELF
-            }
-            Some(pid) => pid.parse().map_err(|_| libc::ENOENT)?,
-            None => return Err(libc::ENOENT),
-        };
-        let process = self.by_pid(pid).ok_or(libc::ENOENT)?;
-        match parts.next() {
-            Some("cgroup") => {
-                let groups = groups.unwrap_or(process.groups);
-                let path = |hierarchy: usize| self.inner_path(groups[hierarchy]);
-                Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
-            }
-            Some("status") => Ok(format!("Tgid:\t{pid}\nNSpid:\t{pid}\n")),
-            Some("comm") => Ok("simulated\n".into()),
-            Some("wchan") => Ok("0".into()),
-            Some("stat") => {
-                // PF_EXITING of `linux/sched.h`.
-                let flags = 0x0040_0100 | if process.life == Life::Alive { 0 } else { 4 };
-                Ok(format!("{pid} (simulated) S 1 1 1 0 -1 {flags} 0\n"))
-            }
-            _ => Err(libc::ENOENT),
-        }
     }
 
     /// Now and then makes nonsense of what is read, but never another sense.

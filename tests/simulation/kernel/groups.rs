@@ -39,14 +39,6 @@ impl World {
         }
     }
 
-    /// Its path below the hierarchy's root, as /proc has it.
-    pub(super) fn inner_path(&self, group: GroupId) -> String {
-        match &self.path(group)[MOUNTS[self.groups[group].hierarchy].len()..] {
-            "" => "/".into(),
-            path => path.into(),
-        }
-    }
-
     pub(crate) fn child(&self, parent: GroupId, name: &str) -> Option<GroupId> {
         self.children(parent).find(|&child| self.groups[child].name == name)
     }

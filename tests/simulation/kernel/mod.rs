@@ -6,11 +6,12 @@
 //! when it happens.
 //!
 //! The types are here. `groups` and `processes` are the state and what changes it, `time` is what happens by itself,
-//! `files` what is read, `calls` the system calls with their failures, and `rules` what the library must not do.
+//! `files` and `proc` what is read, `calls` the system calls with their failures, and `rules` what the library must not do.
 
 mod calls;
 mod files;
 mod groups;
+mod proc;
 mod processes;
 mod rules;
 mod time;
@@ -22,6 +23,7 @@ use std::io;
 use std::time::Duration;
 
 pub(super) use self::calls::{Fd, Sim};
+pub(super) use self::proc::{Proc, Roots, Vantage};
 
 pub(super) const FREEZER: usize = 0;
 pub(super) const CPU: usize = 1;
@@ -190,6 +192,11 @@ impl Process {
         self.signalled.has(reap) && self.listed.has(reap) && !self.omitted.has(reap)
     }
 
+    /// Whether it was in a target at some time in a step.
+    pub(super) fn was_in(&self, target: usize, step: u64) -> bool {
+        self.member.contains(&(target, step))
+    }
+
     /// Whether a freeze of v1 has taken hold, so that no SIGKILL reaches it; or one of v2, which leaves it
     /// killable.
     fn is_frozen(&self, version: usize, now: Duration) -> bool {
@@ -231,7 +238,7 @@ enum Event {
 }
 
 struct WatchOf {
-    token: usize,
+    token: (usize, usize),
     object: Object,
 }
 
@@ -289,6 +296,7 @@ pub(super) struct World {
     pub(super) acts: u32,
     /// Where the calling thread is, if it is not the main one.
     pub(super) thread: Option<[GroupId; 3]>,
+    pub(super) vantage: Vantage,
     /// How long zombies wait for their parents, if always the same.
     pub(super) wait_after: Option<Duration>,
     /// The library may open directories by their inode numbers.
@@ -320,8 +328,8 @@ pub(super) struct World {
     next_fd: u64,
     next_ino: u64,
     next_pid: i32,
-    /// Tokens to be woken.
-    notified: Vec<usize>,
+    /// Reactors and their tokens to be woken.
+    notified: Vec<(usize, usize)>,
 }
 
 impl World {
@@ -338,6 +346,7 @@ impl World {
             others: |_| {},
             acts: 0,
             thread: None,
+            vantage: Vantage::default(),
             wait_after: None,
             handles: true,
             descriptors: 0,

@@ -41,6 +41,11 @@ impl World {
         self.processes.iter_mut().find(|process| process.ino == ino)
     }
 
+    /// The library's own process.
+    pub(crate) fn caller(&self) -> &Process {
+        self.by_pid(SELF).expect("it lives")
+    }
+
     pub(super) fn by_pid(&self, pid: i32) -> Option<&Process> {
         self.processes.iter().find(|process| process.pid == pid)
     }

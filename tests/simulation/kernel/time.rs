@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CPU, Event, FREEZER, FrozenBy, GroupId, Life, Object, SELF, THROTTLE, V2, World};
+use super::{CPU, Event, FREEZER, FrozenBy, GroupId, Life, Object, Proc, SELF, THROTTLE, V2, World};
 
 impl World {
     pub(super) fn notify(&mut self, group: GroupId) {
@@ -72,7 +72,7 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, object: &Object) {
-        let tokens: Vec<usize> =
+        let tokens: Vec<(usize, usize)> =
             self.watches.values().filter(|watch| watch.object == *object).map(|watch| watch.token).collect();
         for token in tokens {
             self.notified.push(token);
@@ -82,9 +82,12 @@ impl World {
         }
     }
 
-    /// Tokens to be woken now.
-    pub(crate) fn take_notified(&mut self) -> Vec<usize> {
-        std::mem::take(&mut self.notified)
+    /// Tokens of a reactor to be woken now.
+    pub(crate) fn take_notified(&mut self, reactor: usize) -> Vec<usize> {
+        let (its, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.notified).into_iter().partition(|(of, _)| *of == reactor);
+        self.notified = others;
+        its.into_iter().map(|(_, token)| token).collect()
     }
 
     /// Ends all hostilities, and lets go whatever is held back.
@@ -104,7 +107,14 @@ impl World {
             }
         }
         for at in 0..self.processes.len() {
+            // Without a /proc that says so, a process that has left a target may be one that exits.
+            let process = &self.processes[at];
+            let has_left = |of: usize| {
+                process.listed.has(Some(of)) && !self.targets_of(process).any(|target| target == of)
+            };
+            let is_waited_for = self.vantage.proc != Proc::Own && (0..self.targets.len()).any(has_left);
             let process = &mut self.processes[at];
+            process.killed |= is_waited_for && process.pid != SELF;
             if process.pid == SELF {
                 process.groups = own;
             }

@@ -1,0 +1,123 @@
+//! What /proc tells, also a caller in namespaces.
+
+use super::{CPU, FREEZER, GroupId, Life, MOUNTS, ROOTS, SELF, V2, World};
+
+/// What the caller sees of itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Vantage {
+    /// The roots of its cgroup namespace: paths in /proc begin there.
+    pub(crate) roots: Roots,
+    /// The directory of each hierarchy that is mounted.
+    pub(crate) mounted: Roots,
+    /// Directories of v2 that were mounted at the same place before, and are hidden.
+    pub(crate) hidden: Vec<GroupId>,
+    /// The mounts are of another mount namespace, and mountinfo has none.
+    pub(crate) unlisted: bool,
+    pub(crate) proc: Proc,
+}
+
+/// A directory of each hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Roots(pub(crate) [GroupId; 3]);
+
+impl Default for Roots {
+    fn default() -> Roots {
+        Roots(ROOTS)
+    }
+}
+
+/// Which /proc there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Proc {
+    /// That of the caller's pid namespace.
+    #[default]
+    Own,
+    None,
+    /// That of the namespace above, where the caller has another number. So have all others.
+    Above,
+    /// One in which the caller has no number.
+    Other,
+}
+
+impl World {
+    /// The path of a group as it is seen in a cgroup namespace whose root is `from` (`cgroup_path_ns`).
+    fn path_from(&self, from: GroupId, group: GroupId) -> String {
+        let mut path = String::new();
+        let mut above = from;
+        while !self.is_below(group, above) {
+            path.push_str("/..");
+            above = self.groups[above].parent.expect("a root has all below it");
+        }
+        let mut names = Vec::new();
+        let mut at = group;
+        while at != above {
+            names.push(&*self.groups[at].name);
+            at = self.groups[at].parent.expect("it is below");
+        }
+        names.iter().rev().for_each(|name| path.extend(["/", name]));
+        if path.is_empty() { "/".into() } else { path }
+    }
+
+    fn mountinfo(&self) -> String {
+        let Vantage { roots, mounted, hidden, unlisted, .. } = &self.vantage;
+        if *unlisted {
+            return String::new();
+        }
+        let line = |hierarchy: usize, group: GroupId, kind, options| {
+            let (root, point) = (self.path_from(roots.0[hierarchy], group), MOUNTS[hierarchy]);
+            format!("{} 1 0:{hierarchy} {root} {point} rw - {kind} {kind} rw{options}\n", 31 + hierarchy)
+        };
+        let hidden = hidden.iter().map(|&group| line(V2, group, "cgroup2", ""));
+        hidden.collect::<String>()
+            + &line(FREEZER, mounted.0[FREEZER], "cgroup", ",freezer")
+            + &line(CPU, mounted.0[CPU], "cgroup", ",cpu")
+            + &line(V2, mounted.0[V2], "cgroup2", "")
+    }
+
+    pub(super) fn proc_text(&self, path: &str) -> Result<String, i32> {
+        let is_own = self.vantage.proc == Proc::Own;
+        if self.vantage.proc == Proc::None {
+            return Err(libc::ENOENT);
+        }
+        let Some(path) = path.strip_prefix("/proc/") else { return Ok(String::new()) };
+        let mut parts = path.split('/');
+        let mut groups = None;
+        let name = parts.next().ok_or(libc::ENOENT)?;
+        let is_self = matches!(name, "self" | "thread-self");
+        if is_self && self.vantage.proc == Proc::Other {
+            return Err(libc::ENOENT);
+        }
+        let pid = match name {
+            "self" => SELF,
+            "thread-self" => {
+                groups = self.thread;
+                SELF
+            }
+            pid => pid.parse().map_err(|_| libc::ENOENT)?,
+        };
+        let process = match is_own || is_self {
+            true => self.by_pid(pid).ok_or(libc::ENOENT)?,
+            // The number is another process's.
+            false => &self.processes[pid as usize % self.processes.len()],
+        };
+        match parts.next() {
+            Some("mountinfo") if is_self => Ok(self.mountinfo()),
+            Some("cgroup") => {
+                let groups = groups.unwrap_or(process.groups);
+                let path =
+                    |hierarchy: usize| self.path_from(self.vantage.roots.0[hierarchy], groups[hierarchy]);
+                Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
+            }
+            Some("status") if is_own => Ok(format!("Tgid:\t{pid}\nNSpid:\t{pid}\n")),
+            Some("status") => Ok(format!("Tgid:\t{0}\nNSpid:\t7\t{0}\n", process.pid)),
+            Some("comm") => Ok("simulated\n".into()),
+            Some("wchan") => Ok("0".into()),
+            Some("stat") => {
+                // PF_EXITING of `linux/sched.h`.
+                let flags = 0x0040_0100 | if process.life == Life::Alive { 0 } else { 4 };
+                Ok(format!("{pid} (simulated) S 1 1 1 0 -1 {flags} 0\n"))
+            }
+            _ => Err(libc::ENOENT),
+        }
+    }
+}
