@@ -145,15 +145,15 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(refused) => return self.thaw_refused(refused),
             },
         };
+        let proc = match Proc::open(sys) {
+            Ok(Some(proc)) => proc,
+            // Without a /proc of the caller's pid namespace they cannot be found. It may have no mountinfo either.
+            Ok(None) => return Thawed::All,
+            Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
+        };
         let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
             Ok(mounts) => mounts,
             Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
-        };
-        let proc = match Proc::open(sys) {
-            Ok(Some(proc)) => proc,
-            // Without a /proc of the caller's pid namespace they cannot be found.
-            Ok(None) => return Thawed::All,
-            Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
         };
         let Undone { held, refused } = external_freeze::thaw(&proc, &mounts, members, &own);
         match refused {

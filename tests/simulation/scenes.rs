@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, ROOTS, Sim, V2, World};
+use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, Proc, ROOTS, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
 use crate::cgroup::members::MemberList;
@@ -16,7 +16,7 @@ use crate::entries::{Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
 use crate::metrics::Metrics;
-use crate::outcome::{Outcome, ReapError, Reaped, Refusal};
+use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
 use crate::sys::Pid;
@@ -629,5 +629,26 @@ fn a_reap_that_begins_to_freeze_is_counted() {
             "{handle:?}"
         );
         assert_eq!(entries.metrics.escalations, escalations, "{method}");
+    }
+}
+
+/// External freezes cannot be found without a /proc of the caller's pid namespace. That is no fault that passes: what is
+/// refused is refused for good all the same.
+#[test]
+fn a_refusal_is_final_whatever_proc_there_is() {
+    for proc in [Proc::Own, Proc::None, Proc::Above, Proc::Other] {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(0));
+        world.vantage.proc = proc;
+        let slice = world.mkdir(CPU, "slice");
+        let group = world.mkdir(slice, "t");
+        let own = world.processes[0].groups;
+        world.add_process([own[FREEZER], group, own[V2]], Nature::default(), None);
+        let (sim, mut entries, handle) = spawn(world);
+        run(&sim, &mut entries);
+        let result = handle.try_wait();
+        assert!(
+            matches!(result, Some(Err(ReapError::Denied { act: Act::Kill, .. }))),
+            "{proc:?}: {result:?}"
+        );
     }
 }
