@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
-use crate::sys::Pid;
+use crate::sys::{Pid, Sys};
 
 /// More system calls than a scene makes.
 const CALLS: u32 = 60;
@@ -651,4 +651,20 @@ fn a_refusal_is_final_whatever_proc_there_is() {
             "{proc:?}: {result:?}"
         );
     }
+}
+
+/// The caller may be in the target for a moment. It is not waited for, also where no /proc says that it does not exit.
+#[test]
+fn the_caller_that_has_left_is_not_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    world.vantage.proc = Proc::None;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None);
+    let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
+    let mut tracked = Tracked::new();
+    let identified = tracked.identify(&mut kernel, &list).expect("nothing fails");
+    tracked.track(identified, &list);
+    assert_eq!(tracked.all_dead(&mut kernel).expect("nothing fails"), Some(true));
 }
