@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::kernel::{self, CPU, FREEZER, FrozenBy, Life, Nature, SELF, Target, V2, World};
 use super::reap::Reap;
 use super::{History, MS};
-use crate::outcome::{Outcome, ReapError, Reaped};
+use crate::outcome::{Outcome, ReapError, Reaped, Survivor};
 use crate::reaper::{KillMethod, Reaper};
 
 /// What a failed call may cost, by the library's own promise.
@@ -176,7 +176,10 @@ impl History {
             ReapError::Replaced { .. } => world.targets[of].remade,
             ReapError::Denied { .. } => world.refused || insists,
             ReapError::FrozenByAncestor { .. } => world.frozen_outside,
-            ReapError::TimedOut { .. } => {
+            ReapError::TimedOut { survivors, .. } => {
+                if let Some(pid) = self.misnamed(&world, of, survivors) {
+                    return Some(format!("{pid} is named, and is no survivor"));
+                }
                 let deadline = reap.reaper.deadline.map(|deadline| reap.spawned + deadline);
                 let due = deadline.is_some_and(|deadline| world.now >= deadline);
                 // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
@@ -193,6 +196,19 @@ impl History {
             _ => false,
         };
         (!allowed).then(|| "no reason for that".into())
+    }
+
+    /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,
+    /// which lives. Where other parties act between the calls of a step, one may have died after it was named.
+    fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
+        let survives = |p: &kernel::Process| {
+            let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
+            p.life != Life::Dead && is_own
+        };
+        let is_named = |pid: i32| world.processes.iter().any(|p| p.pid == pid && survives(p));
+        let mut named = survivors.iter().map(|survivor| survivor.pid).filter(|_| world.churn == 0);
+        // A pid of 0 is an unmapped one.
+        named.find(|&pid| pid != 0 && !is_named(pid))
     }
 
     /// A member since before `due` that a reap should have killed, and has not; none that may wait for it.

@@ -95,7 +95,8 @@ impl History {
             world.set_frozen(slices[FREEZER], Some(FrozenBy::Others));
         }
         let start = world.now;
-        let reaps: Vec<Reap> = (0..1 + rng.usize(..4) * rng.usize(..2))
+        let count = if has_two { 2 } else { 1 };
+        let reaps: Vec<Reap> = (0..count.max(1 + rng.usize(..4) * rng.usize(..2)))
             .map(|of| Reap::new(of, &mut world, &mut rng, slices))
             .collect();
         for _ in 0..rng.usize(..3) {
@@ -117,8 +118,11 @@ impl History {
         }
         let descriptors = [0, 1, 4, 1000][rng.usize(..4)];
         // What all reaps share, and three more or a few.
-        let count = if has_two { 2 } else { 1 };
-        let tight = (rng.u8(..8) == 0).then(|| count * SHARED + 3 + rng.usize(..4));
+        let is_tight = rng.u8(..8) == 0 || has_two && later.u8(..3) == 0;
+        let tight = is_tight.then(|| count * SHARED + 3 + rng.usize(..4));
+        if is_tight {
+            reap::crowd(&mut world, &mut later);
+        }
         world.descriptor_limit = tight.unwrap_or(usize::MAX);
         let budget = Budget::new(descriptors);
         let calm_at = start + some_time(&mut rng, 60_000);

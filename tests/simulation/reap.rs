@@ -173,3 +173,18 @@ impl Reap {
         self.handle.is_some() || self.done
     }
 }
+
+/// Gives targets more members than there are descriptors.
+pub(super) fn crowd(world: &mut World, rng: &mut fastrand::Rng) {
+    for target in 0..world.targets.len() {
+        let mut groups = ROOTS;
+        for &top in &world.targets[target].tops {
+            groups[world.groups[top].hierarchy] = top;
+        }
+        for _ in 0..rng.usize(..16) {
+            if groups != ROOTS {
+                world.add_process(groups, some_nature(rng), None);
+            }
+        }
+    }
+}
