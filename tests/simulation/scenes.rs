@@ -661,7 +661,7 @@ fn the_caller_that_has_left_is_not_waited_for() {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None);
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
     let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
     let mut tracked = Tracked::new();
     let identified = tracked.identify(&mut kernel, &list).expect("nothing fails");
