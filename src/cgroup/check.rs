@@ -145,7 +145,7 @@ fn may_hide_exiting<S: Sys>(tree: &Tree<S>) -> bool {
 }
 
 /// Reads whether a v2 tree has members, through a watched descriptor where one can be had.
-fn read_populated<S: Sys>(
+pub(super) fn read_populated<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &mut Tree<S>,
     directories: &mut Directories<S>,

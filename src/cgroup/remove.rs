@@ -1,5 +1,8 @@
 //! Removing the directories of a target, children first.
 
+use std::io;
+
+use super::check::read_populated;
 use super::context::{Context, Limit};
 use super::errors::{Failed, Fate, Refused, is_gone};
 use super::file::below;
@@ -39,9 +42,11 @@ impl<S: Sys> Step<'_, '_, S> {
     /// EBUSY, or on some kernels blocks until it is dead.
     pub(crate) fn remove(&mut self) -> Removed {
         self.context.metrics.removals += 1;
+        let left = self.target.progress.take_removal();
+        let continued = left.is_some();
         let mut removal = Removal {
             bound: REMOVALS,
-            left: self.target.progress.take_removal().unwrap_or_default(),
+            left: left.unwrap_or_default(),
             compared: std::mem::take(&mut self.findings.just_read),
             unfinished: false,
         };
@@ -49,7 +54,11 @@ impl<S: Sys> Step<'_, '_, S> {
             if removal.unfinished || removal.left.refused.contains(&tree.identity.id) {
                 return Ok(());
             }
-            let result = removal.remove(context, tree, directories);
+            // Members may have joined since the last step. v1 refuses the removal then.
+            let result = match continued && read_populated(context, tree, directories)? {
+                true => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
+                false => removal.remove(context, tree, directories),
+            };
             if matches!(result, Err(Failed::Because(_))) {
                 removal.left.refused.push(tree.identity.id);
             }
