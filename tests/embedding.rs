@@ -15,7 +15,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Remote};
+use cgroup_reaper::{
+    Calls, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Remote,
+};
 use common::*;
 
 const ZERO: Option<Duration> = Some(Duration::ZERO);
@@ -602,6 +604,51 @@ fn many_commands_at_once_take_several_turns_and_wake_for_each() {
         assert!(handles.iter().all(ReapHandle::is_complete));
         driver.assert_idle(&mut reactor);
     }
+}
+
+/// With the shortest budget a call does one piece of work, counted in system calls: no reap holds up the
+/// loop, and no wake-up for the rest is lost, also in a loop that hears of each edge once.
+#[test]
+fn with_the_shortest_budget_each_call_does_one_piece_of_work() {
+    require!(cgroups());
+    const SMALL: usize = 20;
+    const CHILDREN: usize = 300;
+    for hierarchy in Hierarchy::all() {
+        for make in [poll_loop as Make, epoll_level, epoll_edge, mio_source_fd, own] {
+            let sandbox = Sandbox::new(test_name!());
+            let tree = hierarchy.group(&sandbox, "tree");
+            for child in 0..CHILDREN {
+                std::fs::create_dir(tree.join(child.to_string())).expect("a group");
+            }
+            let small: Vec<PathBuf> =
+                (0..SMALL).map(|number| hierarchy.group(&sandbox, &number.to_string())).collect();
+            small.iter().for_each(|dir| drop(sandbox.sleeper(&[dir])));
+            let mut reactor = Reactor::new().expect("a reactor");
+            reactor.set_turn_budget(Duration::ZERO);
+            let mut driver = Driver::new(make, &reactor);
+            let large = reactor.spawn_reaper(patient(&tree)).expect("a spawn");
+            let handles: Vec<ReapHandle> =
+                small.iter().map(|dir| reactor.spawn_reaper(patient(dir)).expect("a spawn")).collect();
+            let mut longest = 0;
+            while reactor.metrics().completed < (SMALL + 1) as u64 {
+                let before = work(&reactor.metrics().calls);
+                driver.step(&mut reactor);
+                longest = longest.max(work(&reactor.metrics().calls) - before);
+            }
+            assert!(large.is_complete() && handles.iter().all(ReapHandle::is_complete));
+            assert!(longest < 40, "{longest} system calls in one turn");
+            assert!(driver.turns < 6 * CHILDREN + 40 * SMALL, "{} turns", driver.turns);
+            assert!(!tree.exists() && small.iter().all(|dir| !dir.exists()));
+            driver.finish(&mut reactor, (SMALL + 1) as u64);
+            driver.assert_idle(&mut reactor);
+        }
+    }
+}
+
+/// The system calls on targets.
+fn work(calls: &Calls) -> u64 {
+    let Calls { open, read, write, stat, list, remove, pidfd_open, pidfd_send_signal, .. } = calls;
+    open + read + write + stat + list + remove + pidfd_open + pidfd_send_signal
 }
 
 #[test]

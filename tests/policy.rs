@@ -436,7 +436,7 @@ fn a_descriptor_is_not_kept_for_a_reap() {
                 turn_for(&mut reactor, 20 * MS);
                 let held = open_fds() - before;
                 stuck.release();
-                assert_removed(finish(&mut reactor, &handle), &[dir.clone()]);
+                assert_removed(finish(&mut reactor, &handle), std::slice::from_ref(&dir));
                 held
             });
             assert_eq!(held[0], held[1], "by path, and by descriptor");
