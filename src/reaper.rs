@@ -142,7 +142,7 @@ impl Reaper {
     ///   another one has its name.
     /// - The same targets are refused as with [`Reaper::at`].
     /// - Errors name the path that it has at the spawn, as /proc/self/fd tells. Where that does not tell, or a mount covers
-    ///   the parent directory, the spawn is refused with [`Refusal::Io`](crate::Refusal::Io): the directory's name is
+    ///   the parent directory, the spawn is refused with [`Refusal::Io`]: the directory's name is
     ///   needed to remove it.
     ///
     /// The clones of a reaper share the descriptor, and are equal; another descriptor of the same directory makes another
