@@ -31,9 +31,11 @@ impl History {
                 group.target == Some(of) && group.frozen == Some(FrozenBy::Library) && !group.removed
             });
             // A freeze of ours ends in time. Each of some thaws may fail.
-            let is_long =
-                |since: Duration| now > since.saturating_add(freeze_timeout) + RETRY + lag + 15 * RETRY;
-            if let Some(group) = frozen.clone().find(|group| !group.denied && is_long(group.frozen_at)) {
+            let is_long = |group: &&kernel::Group| {
+                let failed = RETRY * group.thaws_failed.min(15);
+                now > group.frozen_at.saturating_add(freeze_timeout) + RETRY + lag + failed
+            };
+            if let Some(group) = frozen.clone().find(|group| !group.denied && is_long(group)) {
                 return Some(format!("reap {of}: frozen since {:?}", group.frozen_at));
             }
             // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.

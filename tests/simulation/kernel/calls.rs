@@ -192,10 +192,12 @@ impl Sys for Sim {
 
     fn write(&self, fd: &Fd, text: &[u8]) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
-        world.enter("write", WRITE)?;
+        let entered = world.enter("write", WRITE);
         let Object::File(group, name) = fd.object else {
             return Err(errno(libc::EBADF));
         };
+        world.groups[group].thaws_failed += u32::from(entered.is_err() && matches!(text, b"THAWED" | b"0"));
+        entered?;
         let what = String::from_utf8_lossy(text).into_owned();
         world.check_write(group, &what)?;
         world.note(|| format!("{what} > {group}/{name}"));

@@ -14,6 +14,7 @@ impl World {
             target: parent.and_then(|parent| self.groups[parent].target),
             frozen: None,
             frozen_at: Duration::ZERO,
+            thaws_failed: 0,
             busy: false,
             denied: false,
             events: (false, false),
@@ -102,6 +103,7 @@ impl World {
         }
         if self.groups[group].frozen.is_none() {
             self.groups[group].frozen_at = self.now;
+            self.groups[group].thaws_failed = 0;
         }
         self.groups[group].frozen = match (frozen, self.groups[group].frozen) {
             // Once frozen by others it counts as such, whatever the library writes.

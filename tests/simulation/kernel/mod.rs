@@ -107,6 +107,8 @@ pub(super) struct Group {
     pub(super) frozen: Option<FrozenBy>,
     /// Since when.
     pub(super) frozen_at: Duration,
+    /// Attempts of the library to thaw it that have failed since then.
+    pub(super) thaws_failed: u32,
     /// Something makes rmdir(2) fail with EBUSY, a mount for instance.
     pub(super) busy: bool,
     /// The library may not write here, nor remove it.
