@@ -212,8 +212,6 @@ fn a_long_wait_is_idle(world: &World) {
 }
 
 each!(a_member_that_is_exiting_is_waited_for on v2, freezer, cpu, several);
-
-/// From Linux 6.19 on v1 does not list it any more, and rmdir(2) may block until it is dead.
 fn a_member_that_is_exiting_is_waited_for(world: &World) {
     let (dirs, reaper) = world.target();
     let stuck = [(); 2].map(|()| world.sandbox.trace_exit(&refs(&dirs)));
@@ -231,6 +229,24 @@ fn a_member_that_is_exiting_is_waited_for(world: &World) {
         stuck.release();
     }
     assert_removed(finish(&mut reactor, &handle), &dirs);
+    assert_left_alone(&reactor);
+}
+
+each!(a_slow_exit_is_waited_for on v2, freezer, cpu, several);
+/// From Linux 6.19 on v1 does not list a member that is releasing its memory, and rmdir(2) may block until it is dead.
+fn a_slow_exit_is_waited_for(world: &World) {
+    let (dirs, reaper) = world.target();
+    let big = world.sandbox.big_memory(500, &refs(&dirs));
+    let last = world.sandbox.sleeper(&refs(&dirs));
+    let mut reactor = Reactor::new().expect("a reactor");
+    let handle = spawn(&mut reactor, reaper.when_empty().max_wait(10 * MS));
+    turn_for(&mut reactor, 20 * MS);
+    [&big, &last].iter().for_each(|member| member.signal(libc::SIGKILL));
+    while !handle.is_complete() {
+        reactor.turn(Some(MS)).expect("a turn");
+    }
+    assert!(!big.alive() && !last.alive(), "removed while a member was exiting");
+    assert_removed(handle.wait(), &dirs);
     assert_left_alone(&reactor);
 }
 
