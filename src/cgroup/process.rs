@@ -30,7 +30,7 @@ impl Process {
     /// Whether the process, which is no longer listed, is exiting and not dead yet.
     pub(super) fn is_exiting<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
         // The caller may have been a member for a moment.
-        if self.pid == sys.caller().0 || sys.has_exited(pidfd)? {
+        if sys.has_exited(pidfd)? || self.pid == sys.caller().0 {
             return Ok(false);
         }
         let exiting = self.signal == Some(Signal::KILL)

@@ -109,7 +109,8 @@ impl Removal {
             walk = Some(Walk::new());
         }
         let mut walk = walk.unwrap_or_else(|| Walk::over(Vec::new()));
-        while walk.advance(sys, directories.get(sys, &tree.identity)?)? {
+        while !walk.is_over() {
+            walk.advance(sys, directories.get(sys, &tree.identity)?)?;
             if context.limit.is_over(sys) {
                 (self.left.tree, self.unfinished) = (Some((id, walk)), true);
                 return Ok(());

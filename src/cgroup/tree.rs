@@ -174,20 +174,25 @@ impl Walk {
         Walk { ahead: VecDeque::new(), found }
     }
 
-    /// Visits the next directory; false if there is none.
-    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<bool> {
-        let Some(dir) = self.ahead.pop_front() else { return Ok(false) };
+    /// Whether every directory was visited.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ahead.is_empty()
+    }
+
+    /// Visits the next directory, if there is one.
+    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<()> {
+        let Some(dir) = self.ahead.pop_front() else { return Ok(()) };
         let is_root = dir.as_os_str().is_empty();
         let stat = match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
             Ok(stat) => stat,
             Err(error) if is_gone(&error) => {
                 self.found.extend(is_root.then_some(dir));
-                return Ok(true);
+                return Ok(());
             }
             Err(error) => return Err(error),
         };
         if stat.mount_root == Some(true) && !is_root {
-            return Ok(true);
+            return Ok(());
         }
         if !is_leaf(&stat) {
             match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
@@ -197,13 +202,15 @@ impl Walk {
             }
         }
         self.found.push(dir);
-        Ok(true)
+        Ok(())
     }
 }
 
 /// All directories at and below `root`, as a [`Walk`] finds them.
 pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathBuf>> {
     let mut walk = Walk::new();
-    while walk.advance(sys, root)? {}
+    while !walk.is_over() {
+        walk.advance(sys, root)?;
+    }
     Ok(walk.found)
 }

@@ -117,6 +117,7 @@ impl Machine {
             Reach::Denied if attempt.method.is_none() => drop(self.retries.failed(Act::Kill, now, false)),
             Reach::Failed => drop(self.retries.failed(Act::Kill, now, false)),
             Reach::All | Reach::Denied | Reach::Unsafe => {
+                self.retries.succeeded(Act::Kill);
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
                 self.pace.attempted(now);

@@ -836,6 +836,18 @@ fn members_that_join_an_empty_target_are_killed_at_once() {
     assert_eq!(rig.kills(), [100]);
 }
 
+/// A grace signal that could not be sent at first is no failure any more once it was sent.
+#[test]
+fn a_grace_signal_that_was_sent_at_last_is_no_failure() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 3_600_000 * MS).min_wait(3_600_000 * MS));
+    rig.kill = Attempt { reach: Reach::Failed, ..KILLED };
+    rig.wake(Input::Spawned).unwrap();
+    assert!(rig.machine.is_failing());
+    rig.kill = KILLED;
+    rig.run(1000 * MS);
+    assert!(!rig.machine.is_failing());
+}
+
 /// A removal that takes several steps goes on for a moment after the deadline, and not without end.
 #[test]
 fn a_removal_may_end_shortly_after_the_deadline() {
