@@ -201,13 +201,18 @@ impl History {
     }
 
     /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,
-    /// which lives. Where other parties act between the calls of a step, one may have died after it was named.
+    /// which lives; or is described by the /proc of another pid namespace. Where other parties act between the calls of a
+    /// step, one may have died after it was named.
     fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
         let survives = |p: &kernel::Process| {
             let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
             p.life != Life::Dead && is_own
         };
         let is_named = |pid: i32| world.processes.iter().any(|p| p.pid == pid && survives(p));
+        let is_foreign = world.vantage.proc != kernel::Proc::Own;
+        if let Some(described) = survivors.iter().find(|survivor| is_foreign && survivor.state.is_some()) {
+            return Some(described.pid);
+        }
         let mut named = survivors.iter().map(|survivor| survivor.pid).filter(|_| world.churn == 0);
         // A pid of 0 is an unmapped one.
         named.find(|&pid| pid != 0 && !is_named(pid))

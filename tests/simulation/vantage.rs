@@ -31,15 +31,14 @@ pub(super) fn enter(world: &mut World, rng: &mut fastrand::Rng) {
         1 => before,
         _ => own,
     };
-    let hidden = (0..rng.usize(..3) * rng.usize(..2))
-        .filter_map(|_| {
-            rng.choice(
-                (0..world.groups.len())
-                    .filter(|&group| world.groups[group].hierarchy == V2)
-                    .collect::<Vec<_>>(),
-            )
-        })
-        .collect();
+    // The path of the caller's own group below one of these leads to another group, or to none.
+    let of_v2 = world.groups.iter().enumerate().filter(|(_, group)| group.hierarchy == V2);
+    let of_v2: Vec<GroupId> = of_v2.map(|(group, _)| group).collect();
+    let hidden = (0..rng.usize(..3)).filter_map(|_| match rng.bool() {
+        true => Some(own[V2]),
+        false => rng.choice(of_v2.iter().copied()),
+    });
+    let hidden = hidden.collect();
     world.vantage = Vantage {
         roots: Roots(roots),
         mounted: world.vantage.mounted,
