@@ -159,9 +159,11 @@ fn has_file<S: Sys>(
     directories: &mut Directories<S>,
     file: &CStr,
 ) -> Result<bool, Failed> {
-    match sys.stat(Some(directories.get(sys, &tree.identity)?), file) {
+    let dir = directories.get(sys, &tree.identity)?;
+    match sys.stat(Some(dir), file) {
         Ok(_) => Ok(true),
-        Err(error) if is_gone(&error) => Ok(false),
+        // The file or the directory?
+        Err(error) if is_gone(&error) => Ok(sys.stat(Some(dir), c"cgroup.procs").map(|_| false)?),
         Err(error) => Err(error.into()),
     }
 }

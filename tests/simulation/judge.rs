@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kernel::{self, CPU, FREEZER, FrozenBy, Life, Nature, SELF, Target, V2, World};
+use super::kernel::{self, CPU, FREEZER, FrozenBy, GroupId, Life, Nature, SELF, Target, V2, World};
 use super::reap::Reap;
 use super::{History, MS};
 use crate::outcome::{Outcome, ReapError, Reaped, Survivor};
@@ -256,4 +256,20 @@ impl History {
 pub(super) fn holds_caller(world: &World, of: usize) -> bool {
     let caller = world.caller();
     caller.moved < world.step && world.targets_of(caller).any(|target| target == of)
+}
+
+/// Whether the target's directories lack what a method needs.
+pub(super) fn lacks(world: &World, of: usize, method: KillMethod) -> bool {
+    let tops = &world.targets[of].tops;
+    let mut hierarchies = tops.iter().map(|&top| world.groups[top].hierarchy);
+    match method {
+        KillMethod::CgroupKill => !world.features.cgroup_kill || hierarchies.any(|hierarchy| hierarchy != V2),
+        // Those that have one may have been removed before they were found.
+        KillMethod::Freezer if tops.len() > 1 => {
+            let freezes = |top: GroupId| matches!(world.groups[top].hierarchy, FREEZER | V2);
+            !tops.iter().any(|&top| freezes(top) && !world.groups[top].removed)
+        }
+        KillMethod::Freezer => hierarchies.all(|hierarchy| hierarchy == CPU),
+        _ => false,
+    }
 }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use self::judge::holds_caller;
+use self::judge::{holds_caller, lacks};
 use self::kernel::{FREEZER, Features, FrozenBy, MOUNTS, Nature, ROOTS, SELF, Sim, World};
 use self::others::some_time;
 use self::reactors::{EventLoop, Reactor};
@@ -383,9 +383,11 @@ impl History {
                 world.targets[of].live = false;
                 world.note(|| format!("refused: {refusal}"));
                 let was_inside = world.caller().was_in(of, world.step);
-                let allowed = world.failed_in == world.step
-                    || matches!(refusal, Refusal::Unsupported { .. })
-                    || matches!(refusal, Refusal::OwnCgroup { .. }) && was_inside;
+                let allowed = match refusal {
+                    Refusal::Unsupported { method, .. } => lacks(&world, of, method),
+                    Refusal::OwnCgroup { .. } => was_inside,
+                    _ => world.failed_in == world.step,
+                };
                 drop(world);
                 if !allowed {
                     self.problem(format!("refused for no reason: {refusal}"));

@@ -696,3 +696,24 @@ fn one_pidfd_that_fails_does_not_spare_the_others() {
     }
     assert!(compared > 0, "no call of a single member fails");
 }
+
+/// A directory that is removed during the checks of the spawn does not lack what a method needs: it is gone.
+#[test]
+fn a_group_that_vanishes_is_not_without_a_facility() {
+    for (method, call) in [KillMethod::Freezer, KillMethod::CgroupKill]
+        .into_iter()
+        .flat_map(|method| (1..CALLS).map(move |call| (method, call)))
+    {
+        let mut world = world(call, |world| {
+            let slice = world.child(V2, "slice").expect("it stays");
+            if let (true, Some(group)) = (world.calls >= u64::from(world.acts), world.child(slice, "t")) {
+                world.remove(group).expect("it has no member");
+            }
+        });
+        let slice = world.mkdir(V2, "slice");
+        world.mkdir(slice, "t");
+        let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
+        let refusal = resolver.resolve(&reaper(&["unified"]).method(method)).err();
+        assert!(refusal.is_none(), "{method}, removed at call {call}: {refusal:?}");
+    }
+}
