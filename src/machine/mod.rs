@@ -312,7 +312,7 @@ impl Machine {
         };
         if now < due && !self.is_expired(now) {
             self.removal = Removal::Later { due: Some(due) };
-            return self.wait(now);
+            return self.wait_empty(now);
         }
         self.removal = Removal::AtOnce;
         Action::Remove
@@ -415,10 +415,6 @@ impl Machine {
                 // A task in the last steps of its exit makes EBUSY for a moment; other causes last.
                 self.pace.probe_while_waiting(now);
                 self.pace.back_off(now);
-                if self.freezer.is_ours() && !self.is_expired(now) {
-                    // A frozen member that was not listed cannot exit before a thaw.
-                    return Action::Thaw(ThawScope::All);
-                }
             }
             Removed::Denied | Removed::Failed => {
                 if self.retries.failed(Act::Remove, now, removed == Removed::Denied) {
@@ -426,7 +422,13 @@ impl Machine {
                 }
             }
         }
-        if self.is_expired(now) { self.on_expired(now) } else { self.wait(now) }
+        if self.is_expired(now) { self.on_expired(now) } else { self.wait_empty(now) }
+    }
+
+    /// Waits with an empty target, which no freeze is needed for. A frozen member that was not listed cannot exit before
+    /// a thaw, nor may one that joins meanwhile stay frozen.
+    fn wait_empty(&mut self, now: Instant) -> Action {
+        if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { self.wait(now) }
     }
 
     /// Whether an attempt is due: by the pace, because something failed, or because an external freeze has held members

@@ -1046,3 +1046,24 @@ fn the_effort_adds_up() {
 fn an_entry_is_small() {
     assert!(size_of::<Machine>() <= 320, "{}", size_of::<Machine>());
 }
+
+/// A target that has become empty in mid-freeze, and cannot be removed yet, is thawed at once.
+#[test]
+fn an_empty_target_is_not_left_frozen() {
+    for (removal, when_empty) in [
+        (Removed::Busy, WhenEmpty::Remove),
+        (Removed::Denied, WhenEmpty::Remove),
+        (Removed::Failed, WhenEmpty::Remove),
+        (Removed::All, WhenEmpty::RemoveLater),
+    ] {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+        rig.machine.removal = when_empty.into();
+        rig.freeze = Froze::Freezing;
+        rig.run(5 * MS);
+        assert_eq!(rig.times(|action| matches!(action, Action::Thaw(_))), []);
+        (rig.check, rig.removal) = (EMPTY, removal);
+        rig.run(20 * MS);
+        let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
+        assert!(!thaws.is_empty(), "{removal:?}, {when_empty:?}");
+    }
+}
