@@ -446,6 +446,8 @@ impl History {
         let Reactor { entries, event_loop, .. } = &mut self.reactors[reactor];
         *entries = None;
         event_loop.commands.clear();
+        // Its poll is closed with it.
+        self.sim.0.borrow_mut().take_notified(reactor);
         for of in (0..self.reaps.len()).filter(|of| of % self.reactors.len() == reactor).collect::<Vec<_>>() {
             let reap = &mut self.reaps[of];
             reap.queued = None;
