@@ -136,8 +136,8 @@ impl Reactor {
     /// the rest to the next turn, in time on the clock. By default 1 ms.
     ///
     /// `Duration::MAX` means without limit, `Duration::ZERO` one step of work in each call. What is deferred makes the
-    /// descriptor readable. A call works longer than the budget by one system call or one small step at most; see
-    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut) for the system calls that take long.
+    /// descriptor readable. A call works longer than the budget by one step at most; see
+    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut) for the steps that take long in large targets.
     ///
     /// [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle) and [`run_until`](Reactor::run_until) go by the
     /// budget only if this was called: in them no other work waits.

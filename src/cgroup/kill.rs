@@ -89,8 +89,13 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.cgroup_kill_refused(refused, tally);
         }
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
-            if let Err((path, cause)) = self.identify_members() {
-                return self.cgroup_kill_refused((path, cause), tally);
+            match self.identify_members() {
+                Ok(()) => {}
+                // `cgroup.kill` reaches also the members that the caller may not list.
+                Err((path, cause)) if cause.is_denied() => {
+                    log::debug!("cannot identify the members of {}: {cause:?}", path.display());
+                }
+                Err(refused) => return self.cgroup_kill_refused(refused, tally),
             }
         }
         let first = !self.target.cgroup_kill.needs_members();

@@ -55,9 +55,11 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             // Members may have joined since the last step. v1 refuses the removal then.
-            let result = match continued && read_populated(context, tree, directories)? {
-                true => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
-                false => removal.remove(context, tree, directories),
+            let populated = if continued { read_populated(context, tree, directories) } else { Ok(false) };
+            let result = match populated {
+                Ok(false) => removal.remove(context, tree, directories),
+                Ok(true) => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
+                Err(failed) => Err(failed),
             };
             if matches!(result, Err(Failed::Because(_))) {
                 removal.left.refused.push(tree.identity.id);

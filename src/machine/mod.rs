@@ -399,6 +399,8 @@ impl Machine {
         match removed {
             Removed::All => return self.end(End::Done(Outcome::Removed)),
             Removed::Replaced => return self.end(End::Replaced),
+            // A member that joins meanwhile would be frozen as long as the removal takes.
+            Removed::Unfinished if self.freezer.is_ours() => self.pace.probe_while_waiting(now),
             Removed::Unfinished => {
                 if self.is_expired(now) {
                     match self.phase {
