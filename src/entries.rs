@@ -156,7 +156,7 @@ impl<S: Sys> Entries<S> {
             return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
         };
         let now = Instant::after_start(self.resolver.sys.now());
-        let machine = Machine::new(&reaper, now, target.found(), target.when_empty);
+        let machine = Machine::new(&reaper, now, target.found(), target.removal);
         // It may have the last descriptor of the caller's.
         drop(reaper);
         let input = match completer.bind(id) {

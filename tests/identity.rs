@@ -33,24 +33,13 @@ fn reactor(address: Address) -> Reactor {
     .expect("a reactor")
 }
 
-fn turn_for(reactor: &mut Reactor, turns: u32) {
-    for _ in 0..turns {
-        reactor.turn(Some(10 * MS)).expect("a turn");
-    }
-}
-
 /// A spawned reap whose only member cannot exit yet.
 fn spawn_stuck(sandbox: &Sandbox, reactor: &mut Reactor, dir: &Path) -> (TraceExit, ReapHandle) {
     let stuck = sandbox.trace_exit(&[dir]);
     let reaper = Reaper::at(dir).max_wait(20 * MS).deadline(TIMEOUT);
     let handle = reactor.spawn_reaper(reaper).expect("a spawn");
-    turn_for(reactor, 3);
+    turn_for(reactor, 30 * MS);
     (stuck, handle)
-}
-
-fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> ReapResult {
-    reactor.run_until(handle).expect("turns");
-    handle.wait()
 }
 
 // In this order: a capability does not come back.
@@ -78,7 +67,7 @@ fn a_renamed_target_is_reaped_where_it_is() {
         fs::create_dir(&dir).expect("mkdir");
         let canary = sandbox.canary(&[&dir]);
         let member = sandbox.sleeper(&[&new]);
-        turn_for(reactor, 10);
+        turn_for(reactor, 100 * MS);
         assert!(member.ended(TIMEOUT), "a member that joined after the rename");
         stuck.release();
         assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
@@ -96,7 +85,7 @@ fn a_renamed_target_that_is_addressed_by_path_is_lost() {
         let new = dir.with_file_name("new");
         let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
         fs::rename(&dir, &new).expect("rename");
-        turn_for(reactor, 3);
+        turn_for(reactor, 30 * MS);
         stuck.release();
         match finish(reactor, &handle) {
             Err(ReapError::Denied { source, .. }) => {
@@ -168,7 +157,7 @@ fn a_target_that_is_mounted_over_is_killed_and_removed_after_the_unmount() {
             let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
             mount(Path::new("none"), &dir, "tmpfs", 0, "");
             stuck.release();
-            turn_for(reactor, 10);
+            turn_for(reactor, 100 * MS);
             assert!(!handle.is_complete(), "removed below a mount");
             unmount(&dir);
             assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
@@ -250,7 +239,7 @@ fn a_relative_root_is_resolved_at_the_spawn() {
                     .spawn_reaper(Reaper::new(options, "target").max_wait(20 * MS).deadline(TIMEOUT))
                     .expect("a spawn");
                 std::env::set_current_dir("/").expect("chdir");
-                turn_for(&mut reactor, 3);
+                turn_for(&mut reactor, 30 * MS);
                 stuck.release();
                 let result = finish(&mut reactor, &handle);
                 std::env::set_current_dir(before).expect("chdir");

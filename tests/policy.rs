@@ -18,18 +18,6 @@ use common::*;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// No check by timer helps it.
-fn by_notification(reaper: Reaper) -> Reaper {
-    reaper.min_wait(HOUR).max_wait(HOUR)
-}
-
-fn turn_for(reactor: &mut Reactor, time: Duration) {
-    let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()) {
-        reactor.turn(Some(left)).expect("a turn");
-    }
-}
-
 #[track_caller]
 fn assert_left_alone(reactor: &Reactor) {
     let metrics = reactor.metrics();
@@ -50,7 +38,7 @@ fn a_target_that_empties_by_itself(world: &World) {
     let (dirs, reaper) = world.target();
     let members = world.sandbox.sleepers(3, &refs(&dirs));
     let mut reactor = Reactor::new().expect("a reactor");
-    let handle = spawn(&mut reactor, by_notification(reaper.when_empty()));
+    let handle = spawn(&mut reactor, slow(reaper.when_empty()));
     for (i, member) in members.iter().enumerate() {
         turn_for(&mut reactor, 50 * MS);
         assert!(!handle.is_complete());
@@ -67,13 +55,12 @@ fn a_target_that_empties_by_itself(world: &World) {
 }
 
 each!(a_target_that_is_refilled on v2, freezer, cpu, several);
-
 /// The member that is watched need not be the last: new ones join before it exits.
 fn a_target_that_is_refilled(world: &World) {
     let (dirs, reaper) = world.target();
     let mut member = world.sandbox.sleeper(&refs(&dirs));
     let mut reactor = Reactor::new().expect("a reactor");
-    let handle = spawn(&mut reactor, by_notification(reaper.when_empty()));
+    let handle = spawn(&mut reactor, slow(reaper.when_empty()));
     for _ in 0..5 {
         let next = world.sandbox.sleeper(&refs(&dirs));
         member.signal(libc::SIGKILL);
@@ -95,7 +82,7 @@ fn a_tree_that_empties_by_itself(world: &World) {
     names.iter().flat_map(|name| below(name)).for_each(|dir| fs::create_dir(dir).expect("mkdir"));
     let members = ["a/b", "c"].map(|name| world.sandbox.sleeper(&refs(&below(name))));
     let mut reactor = Reactor::new().expect("a reactor");
-    let handle = spawn(&mut reactor, by_notification(reaper.when_empty()));
+    let handle = spawn(&mut reactor, slow(reaper.when_empty()));
     for member in &members {
         turn_for(&mut reactor, 30 * MS);
         assert!(!handle.is_complete());
@@ -162,7 +149,7 @@ fn an_empty_target_is_kept_where_that_is_asked(world: &World) {
     let (dirs, reaper) = world.target();
     let member = world.sandbox.sleeper(&refs(&dirs));
     let mut reactor = Reactor::new().expect("a reactor");
-    let handle = spawn(&mut reactor, by_notification(reaper.when_empty().keep_dir()));
+    let handle = spawn(&mut reactor, slow(reaper.when_empty().keep_dir()));
     turn_for(&mut reactor, 20 * MS);
     assert!(!handle.is_complete());
     member.signal(libc::SIGKILL);
@@ -171,7 +158,6 @@ fn an_empty_target_is_kept_where_that_is_asked(world: &World) {
 }
 
 each!(a_target_without_members_is_removed_at_once on v2, freezer, cpu, several);
-
 /// As documented: before the first member has joined.
 fn a_target_without_members_is_removed_at_once(world: &World) {
     let (dirs, reaper) = world.target();
@@ -197,7 +183,6 @@ fn without_a_watch_the_backoff_finds_out(world: &World) {
 }
 
 each!(a_long_wait_is_idle on v2, freezer, cpu, several);
-
 /// With a watch a long wait costs next to nothing.
 fn a_long_wait_is_idle(world: &World) {
     let (dirs, reaper) = world.target();
@@ -242,11 +227,9 @@ fn a_slow_exit_is_waited_for(world: &World) {
     let handle = spawn(&mut reactor, reaper.when_empty().max_wait(10 * MS));
     turn_for(&mut reactor, 20 * MS);
     [&big, &last].iter().for_each(|member| member.signal(libc::SIGKILL));
-    while !handle.is_complete() {
-        reactor.turn(Some(MS)).expect("a turn");
-    }
+    let result = finish(&mut reactor, &handle);
     assert!(!big.alive() && !last.alive(), "removed while a member was exiting");
-    assert_removed(handle.wait(), &dirs);
+    assert_removed(result, &dirs);
     assert_left_alone(&reactor);
 }
 
@@ -257,7 +240,7 @@ fn a_target_that_empties_while_it_lingers(world: &World) {
     let (dirs, reaper) = world.target();
     let member = world.sandbox.sleeper(&refs(&dirs));
     let mut reactor = Reactor::new().expect("a reactor");
-    let handle = spawn(&mut reactor, by_notification(reaper.linger(HOUR).grace(Signal::TERM, HOUR)));
+    let handle = spawn(&mut reactor, slow(reaper.linger(HOUR).grace(Signal::TERM, HOUR)));
     turn_for(&mut reactor, 30 * MS);
     assert!(!handle.is_complete() && member.alive());
     member.signal(libc::SIGKILL);
@@ -318,7 +301,7 @@ fn a_deadline_cuts_the_linger_short(world: &World) {
 
 each!(kill_now_ends_every_wait on v2, freezer, cpu, several);
 fn kill_now_ends_every_wait(world: &World) {
-    let reaper = || by_notification(world.reaper("target")).deadline(TIMEOUT);
+    let reaper = || slow(world.reaper("target")).deadline(TIMEOUT);
     for (reaper, term) in [
         (reaper().when_empty().grace(Signal::TERM, HOUR), false),
         (reaper().linger(HOUR).grace(Signal::TERM, HOUR), false),
@@ -347,7 +330,6 @@ fn kill_now_ends_every_wait(world: &World) {
 }
 
 each!(kill_now_after_the_end_reaches_nothing on v2, freezer, cpu, several);
-
 /// What has the name later is another target.
 fn kill_now_after_the_end_reaches_nothing(world: &World) {
     let mut reactor = Reactor::new().expect("a reactor");
@@ -375,7 +357,7 @@ fn kill_now_on_a_reap_of_a_remote() {
     let (dirs, reaper) = world.target();
     let member = world.sandbox.sleeper(&refs(&dirs));
     let mut reactor = Reactor::new().expect("a reactor");
-    let handle = reactor.remote().spawn_reaper(by_notification(reaper.when_empty())).expect("a spawn");
+    let handle = reactor.remote().spawn_reaper(slow(reaper.when_empty())).expect("a spawn");
     handle.kill_now();
     assert_removed(finish(&mut reactor, &handle), &dirs);
     assert!(member.ended(TIMEOUT));

@@ -31,12 +31,6 @@ fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
     dirs
 }
 
-fn turn_for(reactor: &mut Reactor, turns: u32) {
-    for _ in 0..turns {
-        reactor.turn(Some(20 * MS)).expect("a turn");
-    }
-}
-
 #[test]
 fn a_deadline_inside_the_grace_kills() {
     require!(any_hierarchy());
@@ -79,7 +73,7 @@ fn a_grace_signal_outlasts_a_want_of_descriptors() {
                 let handle =
                     reactor.remote().spawn_reaper(Reaper::at(&dir).grace(Signal::TERM, LONG)).expect("spawn");
                 let taken = TakenDescriptors::new();
-                turn_for(&mut reactor, 5);
+                turn_for(&mut reactor, 100 * MS);
                 drop(taken);
                 reactor.run_until(&handle).expect("turns");
                 assert_eq!(handle.wait().expect("reaped").attempts, 0);
@@ -206,7 +200,7 @@ fn a_replaced_directory_is_told_also_where_directories_are_kept() {
     let handle = reactor.spawn_reaper(reaper).expect("a spawn");
     fs::remove_dir(&cpu).expect("rmdir");
     fs::create_dir(&cpu).expect("mkdir");
-    turn_for(&mut reactor, 10);
+    turn_for(&mut reactor, 200 * MS);
     stuck.release();
     reactor.run_until(&handle).expect("turns");
     match handle.wait() {
@@ -227,7 +221,7 @@ fn a_renamed_group_is_neither_gone_nor_replaced() {
     let reaper = Reaper::at(&dir).max_wait(20 * MS);
     let handle = reactor.spawn_reaper(reaper).expect("a spawn");
     fs::rename(&dir, &new).expect("rename");
-    turn_for(&mut reactor, 10);
+    turn_for(&mut reactor, 200 * MS);
     assert!(!handle.is_complete() && new.exists());
     stuck.release();
     reactor.run_until(&handle).expect("turns");

@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cgroup_reaper::{
     Act, Effort, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal,
@@ -25,18 +25,6 @@ use common::*;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn turn_for(reactor: &mut Reactor, time: Duration) {
-    let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()) {
-        reactor.turn(Some(left)).expect("turn");
-    }
-}
-
-/// A reaper whose backoff takes longer than any test.
-fn slow(reaper: Reaper) -> Reaper {
-    reaper.min_wait(HOUR).max_wait(HOUR)
-}
 
 // --- Descriptors -----------------------------------------------------------------------------------------
 

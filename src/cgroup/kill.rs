@@ -3,12 +3,12 @@
 use std::io;
 use std::path::Path;
 
+use super::attempt::{Pidfds, Tally};
 use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::MemberList;
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
-use super::tracked::{Pidfds, Tally};
 use super::tree::Tree;
 use super::{v1, v2};
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};

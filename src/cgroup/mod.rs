@@ -31,6 +31,7 @@
 //! v1 has no notification. There one pidfd per reap is watched, of one of the last members listed. When that member
 //! exits, the list is read again. A pidfd is never late, so there are no probes.
 
+pub(crate) mod attempt;
 mod check;
 mod context;
 mod descriptor_budget;
@@ -42,6 +43,7 @@ mod freeze;
 mod hierarchy;
 mod identity;
 mod kill;
+mod location;
 pub(crate) mod members;
 pub(crate) mod mounts;
 mod own_cgroup;

@@ -27,8 +27,8 @@ pub(crate) struct RemovalLeft {
     why: Option<Refused>,
 }
 
-/// A removal, in one step.
-struct Removal {
+/// One step of a removal.
+struct RemovalStep {
     /// Directories that may still be removed in it.
     bound: usize,
     left: RemovalLeft,
@@ -44,7 +44,7 @@ impl<S: Sys> Step<'_, '_, S> {
         self.context.metrics.removals += 1;
         let left = self.target.progress.take_removal();
         let continued = left.is_some();
-        let mut removal = Removal {
+        let mut removal = RemovalStep {
             bound: REMOVALS,
             left: left.unwrap_or_default(),
             compared: std::mem::take(&mut self.findings.just_read),
@@ -89,7 +89,7 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 }
 
-impl Removal {
+impl RemovalStep {
     /// Removes a tree, as long as the bound lasts.
     fn remove<S: Sys>(
         &mut self,

@@ -1,12 +1,10 @@
 //! From what the caller named to pinned directories, or a refusal, before anything is touched.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Resolver;
@@ -15,6 +13,7 @@ use super::file::c_path;
 use super::freeze::{ask_freezer, find_freezer};
 use super::hierarchy::{HasFreezer, Hierarchy, Version};
 use super::identity::{Address, Id, Identity, Parents};
+use super::location::{Candidate, OpenDirectory, at, at_fd, check_kind, named_hierarchies, open_named};
 use super::members::MemberList;
 use super::mounts::{lock, open_root};
 use super::own_cgroup::is_caller_in;
@@ -23,10 +22,10 @@ use super::target::{CgroupKill, Progress, Target};
 use super::tracked::Tracked;
 use super::tree::{Directories, Tree, is_leaf};
 use super::{systemd, v2};
-use crate::machine::WhenEmpty;
+use crate::machine::Removal;
 use crate::outcome::Refusal;
-use crate::reaper::{CgroupOptions, KillMethod, Location, Reaper, SharedFd};
-use crate::sys::{Kind, Open, Stat, Sys};
+use crate::reaper::{KillMethod, Location, Reaper};
+use crate::sys::{Stat, Sys};
 
 impl<S: Sys> Resolver<S> {
     /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
@@ -41,7 +40,7 @@ impl<S: Sys> Resolver<S> {
             }
         }
         let v1_members = self.refuse_own(&trees, &mut directories)?;
-        let when_empty = self.when_empty(&trees, &mut directories)?;
+        let removal = self.removal(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
             missing,
@@ -51,7 +50,7 @@ impl<S: Sys> Resolver<S> {
             progress: Progress::None,
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
-            when_empty,
+            removal,
             sparing: false,
             obstacle: None,
         };
@@ -87,18 +86,18 @@ impl<S: Sys> Resolver<S> {
     }
 
     /// What is to become of the directories once they are empty: those of units are left to systemd.
-    fn when_empty(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<WhenEmpty, Refusal> {
-        let mut when_empty = WhenEmpty::Remove;
+    fn removal(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<Removal, Refusal> {
+        let mut removal = Removal::AtOnce;
         for tree in trees.iter().filter(|tree| systemd::has_unit_name(tree.path())) {
             let asked = directories
                 .get(&self.sys, &tree.identity)
-                .and_then(|dir| Ok(systemd::when_empty(&self.sys, dir, tree.path())?));
-            when_empty = when_empty.max(self.or_gone(tree, asked, WhenEmpty::Remove)?);
+                .and_then(|dir| Ok(systemd::removal(&self.sys, dir, tree.path())?));
+            removal = removal.max(self.or_gone(tree, asked, Removal::AtOnce)?);
         }
-        if when_empty == WhenEmpty::Keep {
+        if removal == Removal::Never {
             log::info!("{}: left to systemd, once it is empty", trees[0].path().display());
         }
-        Ok(when_empty)
+        Ok(removal)
     }
 
     /// What was asked of a directory, or `gone` where it is gone: then the first check finds out what became of it.
@@ -230,163 +229,6 @@ fn resolve<S: Sys>(
     Ok(Resolved { trees, missing })
 }
 
-type Candidate<S> = (PathBuf, <S as Sys>::Fd);
-
-/// Opens one directory; `None` if it is missing below a directory of a cgroup filesystem.
-fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Refusal> {
-    if dir.as_os_str().is_empty() {
-        return Err(Refusal::EmptyName);
-    }
-    check_dots(dir)?;
-    let path = std::path::absolute(dir).map_err(|source| Refusal::Io { path: dir.into(), source })?;
-    // Removes a trailing slash: with it, the kernel follows a symbolic link.
-    let path: PathBuf = path.components().collect();
-    match place(sys, &path) {
-        Ok(fd) => Ok(Some((path, fd))),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-            // A name that was never a cgroup is a mistake, not a group that is already gone.
-            let above = path.ancestors().skip(1).find_map(|above| place(sys, above).ok());
-            match above {
-                Some(above) if is_cgroup(sys, &above, &path)? => Ok(None),
-                _ => Err(Refusal::NotCgroup { path }),
-            }
-        }
-        Err(error) => Err(refuse_io(path, error)),
-    }
-}
-
-/// A directory that the caller has open.
-struct OpenDirectory<S: Sys> {
-    /// Where it is, or was.
-    path: PathBuf,
-    /// A descriptor of the library's own; `None` if the directory was removed.
-    fd: Option<S::Fd>,
-}
-
-/// Finds out what the caller's descriptor is open on.
-fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, Refusal> {
-    let link = PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()));
-    let fd = sys.duplicate(fd.as_fd()).map_err(|source| Refusal::Io { path: link.clone(), source })?;
-    let mut tries = 0;
-    loop {
-        let path = sys.path_of(&fd).map_err(|source| Refusal::Io { path: link.clone(), source })?;
-        let stat = check_kind(sys, &fd, &path)?;
-        if !is_cgroup(sys, &fd, &path)? {
-            return Err(Refusal::NotCgroup { path });
-        }
-        match sys.stat(Some(&fd), c"cgroup.procs") {
-            Ok(_) => {}
-            Err(error) if is_gone(&error) => return Ok(OpenDirectory { path: without_mark(path), fd: None }),
-            Err(source) => return Err(Refusal::Io { path, source }),
-        }
-        let io = |source| Refusal::Io { path: path.clone(), source };
-        let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
-        let is_below = above.dev == stat.dev;
-        // `..` may also lead into what is mounted on the parent.
-        if above == Id::of(&stat) || !is_below && stat.mount_root != Some(false) {
-            return Err(Refusal::Root { path });
-        }
-        if is_below && has_name(sys, &fd, &stat, path.file_name().unwrap_or_default()).map_err(io)? {
-            return Ok(OpenDirectory { path, fd: Some(fd) });
-        }
-        // Renamed or removed meanwhile?
-        tries += 1;
-        if tries == 3 {
-            return Err(io(io::Error::from_raw_os_error(libc::ESTALE)));
-        }
-    }
-}
-
-/// The path of a removed directory, without the mark that the kernel adds to its name.
-fn without_mark(path: PathBuf) -> PathBuf {
-    match path.as_os_str().as_encoded_bytes().strip_suffix(b" (deleted)") {
-        Some(path) => PathBuf::from(OsStr::from_bytes(path)),
-        None => path,
-    }
-}
-
-/// Whether a directory has this name in its parent, or what is mounted on it has.
-fn has_name<S: Sys>(sys: &S, fd: &S::Fd, stat: &Stat, name: &OsStr) -> io::Result<bool> {
-    if name.is_empty() {
-        return Ok(false);
-    }
-    match sys.stat(Some(fd), &c_path(&Path::new("..").join(name))?) {
-        Ok(named) => {
-            Ok(Id::of(&named) == Id::of(stat) || named.dev != stat.dev || named.mount_root == Some(true))
-        }
-        Err(error) if is_gone(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Checks the names, and returns the absolute paths of the hierarchies.
-fn named_hierarchies(options: &CgroupOptions, name: &Path) -> Result<Vec<PathBuf>, Refusal> {
-    let subsystems = options.subsystems.as_deref();
-    if subsystems.is_some_and(<[PathBuf]>::is_empty) {
-        return Err(Refusal::NoSubsystems);
-    }
-    if name.as_os_str().is_empty() {
-        return Err(Refusal::EmptyName);
-    }
-    for relative in subsystems.into_iter().flatten().chain([&options.slice, &name.to_path_buf()]) {
-        if relative.is_absolute() {
-            return Err(Refusal::AbsoluteName { name: relative.clone() });
-        }
-        check_dots(relative)?;
-        if relative.as_os_str().as_encoded_bytes().windows(2).any(|pair| pair == b"//") {
-            return Err(Refusal::EmptyName);
-        }
-    }
-    if subsystems.into_iter().flatten().any(|subsystem| subsystem.as_os_str().is_empty()) {
-        return Err(Refusal::EmptyName);
-    }
-    let root = std::path::absolute(&options.root)
-        .map_err(|source| Refusal::Io { path: options.root.clone(), source })?;
-    Ok(match subsystems {
-        Some(subsystems) => subsystems.iter().map(|subsystem| root.join(subsystem)).collect(),
-        None => vec![root],
-    })
-}
-
-/// Opens `slice/name` in the hierarchy that `path` leads to; `None` if it is missing.
-fn open_named<S: Sys>(
-    sys: &S,
-    mut path: PathBuf,
-    options: &CgroupOptions,
-    name: &Path,
-) -> Result<Option<Candidate<S>>, Refusal> {
-    // Links up to the mount point belong to the system (`cpu -> cpu,cpuacct`), and are followed.
-    let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
-    let mut fd = match opened {
-        Ok(fd) => fd,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-            return Err(Refusal::NotCgroup { path });
-        }
-        Err(source) => return Err(Refusal::Io { path, source }),
-    };
-    // The hierarchies may be below it: then they are to be named.
-    if options.subsystems.is_none() && !is_cgroup(sys, &fd, &path)? {
-        return Err(Refusal::NotCgroup { path });
-    }
-    // No link is followed below it.
-    for component in options.slice.components().chain(name.components()) {
-        path.push(component);
-        let opened = c_path(component.as_ref()).and_then(|name| sys.open(Some(&fd), &name, Open::Place));
-        match opened {
-            Ok(next) => fd = next,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                return match is_cgroup(sys, &fd, &path)? {
-                    true => Ok(None),
-                    false => Err(Refusal::NotCgroup { path }),
-                };
-            }
-            Err(error) => return Err(refuse_io(path, error)),
-        }
-        check_kind(sys, &fd, &path)?;
-    }
-    Ok(Some((path, fd)))
-}
-
 /// Pins a directory that may be reaped.
 fn pin<S: Sys>(
     resolver: &Resolver<S>,
@@ -474,47 +316,4 @@ fn try_handle<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<Option<Ar
             _ => Ok(None),
         },
     }
-}
-
-/// Opens a path as a place in the tree.
-fn place<S: Sys>(sys: &S, path: &Path) -> io::Result<S::Fd> {
-    sys.open(None, &c_path(path)?, Open::Place)
-}
-
-/// What a directory is; a link or a file is refused.
-fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Stat, Refusal> {
-    let stat = sys.stat(Some(fd), c"").map_err(|source| Refusal::Io { path: path.into(), source })?;
-    match stat.kind {
-        Kind::Directory => Ok(stat),
-        Kind::Link => Err(Refusal::Symlink { path: path.into() }),
-        Kind::Other => Err(Refusal::NotCgroup { path: path.into() }),
-    }
-}
-
-fn is_cgroup<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<bool, Refusal> {
-    match Version::of(sys, fd) {
-        Ok(version) => Ok(version.is_some()),
-        Err(source) => Err(Refusal::Io { path: path.into(), source }),
-    }
-}
-
-fn refuse_io(path: PathBuf, source: io::Error) -> Refusal {
-    match source.raw_os_error() {
-        Some(libc::ENOTDIR) => Refusal::NotCgroup { path },
-        Some(libc::ELOOP) => Refusal::Symlink { path },
-        _ => Refusal::Io { path, source },
-    }
-}
-
-fn check_dots(path: &Path) -> Result<(), Refusal> {
-    // `components` drops a `.` that is not the first; the bytes still have it.
-    let dotted = path
-        .as_os_str()
-        .as_encoded_bytes()
-        .split(|&b| b == b'/')
-        .any(|component| component == b"." || component == b"..");
-    if dotted || path.components().any(|c| matches!(c, Component::ParentDir | Component::CurDir)) {
-        return Err(Refusal::DotComponent { name: path.into() });
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::errors::is_denied;
-use crate::machine::WhenEmpty;
+use crate::machine::Removal;
 use crate::sys::{Open, Sys};
 
 /// The kinds of units that have cgroups, systemd.unit(5).
@@ -21,26 +21,26 @@ pub(crate) fn has_unit_name(path: &Path) -> bool {
     UNITS.contains(&path.extension().map_or(&b""[..], OsStr::as_bytes))
 }
 
-/// What becomes of a directory with the name of a unit once it is empty.
+/// When a directory with the name of a unit is removed.
 ///
 /// It is the cgroup of a unit if it has the attribute that systemd gives it (`user.invocation_id`, or
 /// `trusted.invocation_id` where the kernel has no user attributes on cgroups). systemd 252 gives none to a scope, so any
 /// scope may be one where systemd runs, which the directory in /run shows, sd_booted(3).
-pub(crate) fn when_empty<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<WhenEmpty> {
+pub(crate) fn removal<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<Removal> {
     // Not through O_PATH: fgetxattr(2) refuses that.
     match sys.open(Some(dir), c".", Open::Read) {
         Ok(dir) => {
             if sys.has_attribute(&dir, c"user.invocation_id")?
                 || sys.has_attribute(&dir, c"trusted.invocation_id")?
             {
-                return Ok(WhenEmpty::Keep);
+                return Ok(Removal::Never);
             }
         }
         // systemd lets everyone read its cgroups.
-        Err(error) if is_denied(&error) => return Ok(WhenEmpty::Remove),
+        Err(error) if is_denied(&error) => return Ok(Removal::AtOnce),
         Err(error) => return Err(error),
     }
     let may_be_scope =
         path.extension() == Some(OsStr::new("scope")) && sys.stat(None, c"/run/systemd/system").is_ok();
-    Ok(if may_be_scope { WhenEmpty::RemoveLater } else { WhenEmpty::Remove })
+    Ok(if may_be_scope { Removal::LATER } else { Removal::AtOnce })
 }

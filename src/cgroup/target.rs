@@ -7,7 +7,7 @@ use super::members::MemberList;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
-use crate::machine::{Reach, WhenEmpty};
+use crate::machine::{Reach, Removal};
 use crate::sys::{Pid, Sys};
 
 /// One target: its directories, and the processes signalled in them.
@@ -17,8 +17,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress,
     pub(super) kill_without_freezer: bool,
-    /// What is to become of the directories, by what they are.
-    pub(crate) when_empty: WhenEmpty,
+    /// When the directories are removed, by what they are.
+    pub(crate) removal: Removal,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
     /// The path that the caller named, if no directory of it existed.

@@ -9,6 +9,7 @@
 
 use std::io;
 
+use super::attempt::{Opened, Pidfds, Tally};
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
@@ -28,25 +29,6 @@ const ASKED: usize = 512;
 /// In one attempt of so many, SIGKILL is sent again to processes that were sent it before. They do not need it, but
 /// another process in the same group may have got the pid of one of them meanwhile.
 const RESEND: u8 = 4;
-
-/// What an attempt came to so far.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tally {
-    pub(crate) signalled: u64,
-    pub(crate) method: Option<UsedMethod>,
-    pub(crate) reach: Reach,
-}
-
-impl Tally {
-    pub(crate) fn new() -> Tally {
-        Tally { signalled: 0, method: None, reach: Reach::All }
-    }
-
-    /// Notes that some member was not reached.
-    pub(crate) fn missed(&mut self, reach: Reach) {
-        self.reach = self.reach.max(reach);
-    }
-}
 
 /// The processes that a reap tracks.
 pub(crate) struct Tracked<S: Sys> {
@@ -79,25 +61,6 @@ struct Watched<S: Sys> {
     /// The tracked process that the pidfd is known to belong to.
     tracked: Option<Pid>,
     _permit: Permit,
-}
-
-/// Processes opened for a signal, whose membership is still to be verified.
-pub(crate) struct Opened<S: Sys> {
-    pidfds: Vec<(Pid, S::Fd)>,
-    /// The last one dealt with, in the order of pids, if there are more than one step takes.
-    pub(crate) unfinished: Option<Pid>,
-}
-
-impl<S: Sys> Opened<S> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pidfds.is_empty()
-    }
-}
-
-/// Whether there are pidfds.
-pub(crate) enum Pidfds<S: Sys> {
-    Opened(Opened<S>),
-    Unsupported,
 }
 
 impl<S: Sys> Tracked<S> {

@@ -65,14 +65,20 @@ pub(crate) enum Action {
     Finish(End),
 }
 
-/// What becomes of the directories of a target once it is empty. Ordered: of several answers the later variant wins.
+/// When the directories of a target that is empty are removed. Ordered: of several answers the later variant wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum WhenEmpty {
-    Remove,
-    /// They are removed after a while, for another party to see that they are empty.
-    RemoveLater,
-    /// They are kept.
-    Keep,
+pub(crate) enum Removal {
+    AtOnce,
+    /// Once the target was empty for some time, for another party to see that. `due`: when that is, as long as the
+    /// target is empty.
+    Later {
+        due: Option<Instant>,
+    },
+    Never,
+}
+
+impl Removal {
+    pub(crate) const LATER: Removal = Removal::Later { due: None };
 }
 
 /// How much a check reads.

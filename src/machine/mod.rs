@@ -57,6 +57,7 @@
 
 mod action;
 mod attempt;
+mod empty;
 mod freezer;
 mod pace;
 mod retry;
@@ -66,14 +67,14 @@ mod tests;
 
 pub(crate) use self::action::{
     Action, Attempt, Change, Checked, Detail, End, ExitNotice, Failure, Froze, Input, KillBy, Members,
-    Population, Reach, Removed, ThawScope, Thawed, WhenEmpty,
+    Population, Reach, Removal, Removed, ThawScope, Thawed,
 };
 use self::freezer::Freezer;
 use self::pace::Pace;
 use self::retry::Retries;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
-use self::state::{GraceSignal, Ladder, Pending, Phase, Removal, Sigkill};
+use self::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
 use crate::outcome::{Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
@@ -85,10 +86,6 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// external freezes are looked for. Most targets are empty before that. When a thousand exit at once, some wait that
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
 const CGROUP_KILL_ATTEMPTS: u32 = 3;
-
-/// How long a target of [`Removal::Later`] stays, for systemd to see that a scope is empty. systemd 252 misses it
-/// where the cgroup is gone by then.
-const SETTLE: Span = Span::from_millis(100);
 
 /// One target's state. Small: thousands wait at once.
 #[derive(Debug)]
@@ -117,16 +114,16 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// `found` says whether the spawn found any directory, `when_empty` what is to become of them if the caller does not
+    /// `found` says whether the spawn found any directory, `removal` when they are to be removed if the caller does not
     /// keep them.
-    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, when_empty: WhenEmpty) -> Machine {
+    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, removal: Removal) -> Machine {
         let after = |span: std::time::Duration| now.saturating_add(span.into());
         let grace = reaper.grace.map(|(signal, period)| (signal, period.into()));
         Machine {
             freeze_timeout: reaper.freeze_timeout.into(),
             deadline: reaper.deadline.map(after),
             method: reaper.method,
-            removal: if reaper.keep_dir { Removal::Never } else { when_empty.into() },
+            removal: if reaper.keep_dir { Removal::Never } else { removal },
             found,
             phase: match (reaper.when_empty, reaper.linger) {
                 (true, _) => Phase::Waiting,
@@ -302,22 +299,6 @@ impl Machine {
         }
     }
 
-    fn on_empty(&mut self, now: Instant, replaced: bool) -> Action {
-        self.sigkill = Sigkill::NoMembers;
-        let due = match self.removal {
-            Removal::Never if replaced => return self.end(End::Replaced),
-            Removal::Never => return self.end(End::Done(Outcome::Emptied)),
-            Removal::AtOnce => return Action::Remove,
-            Removal::Later { due } => due.unwrap_or_else(|| now.saturating_add(SETTLE)),
-        };
-        if now < due && !self.is_expired(now) {
-            self.removal = Removal::Later { due: Some(due) };
-            return self.wait_empty(now);
-        }
-        self.removal = Removal::AtOnce;
-        Action::Remove
-    }
-
     fn on_populated(&mut self, now: Instant, Population { change, notice }: Population) -> Action {
         if self.phase.sends_nothing() {
             // All members are new, for none was part of an attempt.
@@ -393,44 +374,6 @@ impl Machine {
             }
             _ => self.end(End::TimedOut),
         }
-    }
-
-    fn on_removed(&mut self, now: Instant, removed: Removed) -> Action {
-        match removed {
-            Removed::All => return self.end(End::Done(Outcome::Removed)),
-            Removed::Replaced => return self.end(End::Replaced),
-            // A member that joins meanwhile would be frozen as long as the removal takes.
-            Removed::Unfinished if self.freezer.is_ours() => self.pace.probe_while_waiting(now),
-            Removed::Unfinished => {
-                if self.is_expired(now) {
-                    match self.phase {
-                        Phase::Waiting => return self.end(End::TimedOut),
-                        Phase::Expired { until } if now >= until => return self.end(End::TimedOut),
-                        Phase::Expired { .. } => {}
-                        _ => self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) },
-                    }
-                }
-                self.pending = Pending::Removal;
-                return Action::Yield;
-            }
-            Removed::Busy => {
-                // A task in the last steps of its exit makes EBUSY for a moment; other causes last.
-                self.pace.probe_while_waiting(now);
-                self.pace.back_off(now);
-            }
-            Removed::Denied | Removed::Failed => {
-                if self.retries.failed(Act::Remove, now, removed == Removed::Denied) {
-                    return self.end(End::Denied);
-                }
-            }
-        }
-        if self.is_expired(now) { self.on_expired(now) } else { self.wait_empty(now) }
-    }
-
-    /// Waits with an empty target, which no freeze is needed for. A frozen member that was not listed cannot exit before
-    /// a thaw, nor may one that joins meanwhile stay frozen.
-    fn wait_empty(&mut self, now: Instant) -> Action {
-        if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { self.wait(now) }
     }
 
     /// Whether an attempt is due: by the pace, because something failed, or because an external freeze has held members

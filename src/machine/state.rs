@@ -1,6 +1,6 @@
 //! The states that a [`Machine`](super::Machine) is made of.
 
-use super::action::{End, Thawed, WhenEmpty};
+use super::action::{End, Thawed};
 use crate::reaper::Signal;
 use crate::time::{Instant, Span};
 
@@ -46,27 +46,6 @@ impl Phase {
 pub(super) enum GraceSignal {
     ToSend(Signal),
     Sent,
-}
-
-/// What becomes of the directories once the target is empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// They are kept.
-    Never,
-    /// They are removed.
-    AtOnce,
-    /// They are removed once the target was empty for some time. `due`: when that is, as long as the target is empty.
-    Later { due: Option<Instant> },
-}
-
-impl From<WhenEmpty> for Removal {
-    fn from(when_empty: WhenEmpty) -> Removal {
-        match when_empty {
-            WhenEmpty::Keep => Removal::Never,
-            WhenEmpty::Remove => Removal::AtOnce,
-            WhenEmpty::RemoveLater => Removal::Later { due: None },
-        }
-    }
 }
 
 /// What an attempt begins with.

@@ -45,7 +45,7 @@ struct Rig {
 impl Rig {
     fn new(reaper: &Reaper) -> Rig {
         Rig {
-            machine: Machine::new(reaper, at(Duration::ZERO), true, WhenEmpty::Remove),
+            machine: Machine::new(reaper, at(Duration::ZERO), true, Removal::AtOnce),
             now: Duration::ZERO,
             check: POPULATED,
             kill: KILLED,
@@ -474,16 +474,16 @@ fn a_reap_when_empty_times_out_without_a_signal() {
 /// A directory that is in use, or a scope, is removed later. Members that join until then are left alone as before.
 #[test]
 fn a_reap_when_empty_leaves_new_members_of_an_empty_target_alone() {
-    for when_empty in [WhenEmpty::Remove, WhenEmpty::RemoveLater] {
+    for when in [Removal::AtOnce, Removal::LATER] {
         let mut rig = Rig::new(&reaper().when_empty());
-        rig.machine.removal = when_empty.into();
+        rig.machine.removal = when;
         (rig.check, rig.removal) = (EMPTY, Removed::Busy);
         rig.run(20 * MS);
         rig.check = FRESH;
         rig.now = 20 * MS;
         rig.wake(Input::Notified).unwrap();
         rig.run(30_000 * MS);
-        assert_eq!(touched(&rig), [], "{when_empty:?}");
+        assert_eq!(touched(&rig), [], "{when:?}");
         (rig.check, rig.removal) = (EMPTY, Removed::All);
         assert_eq!(rig.run(45_000 * MS), Some(End::Done(Outcome::Removed)));
     }
@@ -870,7 +870,7 @@ fn a_removal_may_end_shortly_after_the_deadline() {
 fn a_scope_settles_before_it_is_removed() {
     let settling = |reaper: &Reaper| {
         let mut rig = Rig::new(reaper);
-        rig.machine.removal = WhenEmpty::RemoveLater.into();
+        rig.machine.removal = Removal::LATER;
         rig.run(5 * MS);
         (rig.now, rig.check) = (5 * MS, EMPTY);
         rig.wake(Input::Notified).unwrap();
@@ -903,7 +903,7 @@ fn a_scope_settles_before_it_is_removed() {
 #[test]
 fn a_scope_that_fills_again_has_its_grace() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
-    rig.machine.removal = WhenEmpty::RemoveLater.into();
+    rig.machine.removal = Removal::LATER;
     rig.run(5 * MS);
     (rig.now, rig.check) = (5 * MS, EMPTY);
     rig.wake(Input::Notified).unwrap();
@@ -1050,21 +1050,21 @@ fn an_entry_is_small() {
 /// A target that has become empty in mid-freeze, and cannot be removed yet, is thawed at once.
 #[test]
 fn an_empty_target_is_not_left_frozen() {
-    for (removal, when_empty) in [
-        (Removed::Busy, WhenEmpty::Remove),
-        (Removed::Denied, WhenEmpty::Remove),
-        (Removed::Failed, WhenEmpty::Remove),
-        (Removed::Unfinished, WhenEmpty::Remove),
-        (Removed::All, WhenEmpty::RemoveLater),
+    for (removal, when) in [
+        (Removed::Busy, Removal::AtOnce),
+        (Removed::Denied, Removal::AtOnce),
+        (Removed::Failed, Removal::AtOnce),
+        (Removed::Unfinished, Removal::AtOnce),
+        (Removed::All, Removal::LATER),
     ] {
         let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
-        rig.machine.removal = when_empty.into();
+        rig.machine.removal = when;
         rig.freeze = Froze::Freezing;
         rig.run(5 * MS);
         assert_eq!(rig.times(|action| matches!(action, Action::Thaw(_))), []);
         (rig.check, rig.removal) = (EMPTY, removal);
         let _ = rig.wake(Input::Notified);
         let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
-        assert!(!thaws.is_empty(), "{removal:?}, {when_empty:?}");
+        assert!(!thaws.is_empty(), "{removal:?}, {when:?}");
     }
 }

@@ -73,7 +73,8 @@ pub use sys::{refuse_call, refuse_watches, set_attribute};
 pub(crate) use world::each;
 pub use world::{
     LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,
-    finish, make, options, reap, reap_without, reaped, reaped_without, refs, spawn, v2_freeze,
+    finish, make, options, reap, reap_without, reaped, reaped_without, refs, slow, spawn, turn_for,
+    v2_freeze,
 };
 
 /// The name of the enclosing test as libtest knows it, thus fit for `--exact`. Needs `mod common` at the

@@ -222,6 +222,21 @@ pub fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> ReapResult {
     handle.try_wait().expect("complete")
 }
 
+/// Turns the reactor for some time.
+#[track_caller]
+pub fn turn_for(reactor: &mut Reactor, time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        reactor.turn(Some(left)).expect("a turn");
+    }
+}
+
+/// A reaper whose backoff takes longer than any test, so that no check by timer helps it.
+pub fn slow(reaper: Reaper) -> Reaper {
+    let hour = Duration::from_secs(3600);
+    reaper.min_wait(hour).max_wait(hour)
+}
+
 #[track_caller]
 pub fn reap(reaper: Reaper) -> ReapResult {
     reap_without(&[], reaper)
