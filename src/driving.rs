@@ -15,10 +15,11 @@
 //!   instance, which can be watched like any other descriptor. Watch it for reading, level- or edge-triggered, and
 //!   never read from it. It stays the same as long as the reactor lives.
 //! - *All pending work* is notifications from the kernel, timers, and the commands of a [`Remote`], and of a
-//!   [`cancel`](ReapHandle::cancel) or a [`kill_now`](ReapHandle::kill_now) on another thread. So the loop needs neither a timeout nor a second source for the
-//!   reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every `&mut Reactor` method may change it.
-//! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn does a bounded amount of work;
-//!   what it defers makes the descriptor readable again, as a new edge.
+//!   [`cancel`](ReapHandle::cancel) or a [`kill_now`](ReapHandle::kill_now) on another thread. So the loop needs neither
+//!   a timeout nor a second source for the reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every
+//!   `&mut Reactor` method may change it.
+//! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn works for about 1 ms, or for as long
+//!   as [`Reactor::set_turn_budget`] says; what it defers makes the descriptor readable again, as a new edge.
 //! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. A reap
 //!   may be complete when it returns, which the descriptor does not show: ask the handle.
 //! - An idle reactor does not wake the loop. A reap that waits for processes which cannot exit wakes it once in

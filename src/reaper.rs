@@ -124,8 +124,8 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// The cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its hierarchies. A name may have several
-    /// components (`job/step`).
+    /// The cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its hierarchies. A
+    /// name may have several components (`job/step`).
     pub fn new(options: CgroupOptions, name: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Named { options, name: name.into() })
     }
@@ -142,8 +142,7 @@ impl Reaper {
     ///   another one has its name.
     /// - The same targets are refused as with [`Reaper::at`].
     /// - Errors name the path that it has at the spawn, as /proc/self/fd tells. Where that does not tell, or a mount covers
-    ///   the parent directory, the spawn is refused with [`Refusal::Io`]: the directory's name is
-    ///   needed to remove it.
+    ///   the parent directory, the spawn is refused with [`Refusal::Io`]: the directory's name is needed to remove it.
     ///
     /// The clones of a reaper share the descriptor, and are equal; another descriptor of the same directory makes another
     /// reaper. It is closed with the last of them. A reap does not keep it open; one that a

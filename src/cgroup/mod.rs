@@ -6,12 +6,13 @@
 //! - `check`, `kill`, `freeze`, `remove`, `report`: what a step can do;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
-//! - `tracked`: the tracked processes, and signals that are verified;
+//! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
 //! - `members`: lists of them;
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
+//! - `location`: opening what the caller named;
 //! - `identity`: the inode number of a target's directory, and how it is addressed;
 //! - `v1`, `v2`, `systemd`, `hierarchy`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
 //!

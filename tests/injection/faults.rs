@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Stat,
     Attribute,
     Filesystem,
+    ReadLink,
     List,
     Rmdir,
     PidfdOpen,
@@ -36,7 +37,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 22] = [
+    pub(super) const ALL: [Kind; 23] = [
         Kind::OpenPlace,
         Kind::OpenDirectory,
         Kind::OpenRead,
@@ -48,6 +49,7 @@ impl Kind {
         Kind::Stat,
         Kind::Attribute,
         Kind::Filesystem,
+        Kind::ReadLink,
         Kind::List,
         Kind::Rmdir,
         Kind::PidfdOpen,
@@ -84,6 +86,7 @@ impl Kind {
             Kind::Stat => "stat",
             Kind::Attribute => "attribute",
             Kind::Filesystem => "filesystem",
+            Kind::ReadLink => "read-link",
             Kind::List => "list",
             Kind::Rmdir => "rmdir",
             Kind::PidfdOpen => "pidfd-open",
@@ -138,6 +141,8 @@ impl Kind {
             Kind::Attribute => &[(ENOMEM, Any), (EACCES, Any)],
             // fstatfs(2).
             Kind::Filesystem => &[(ENOMEM, Any), (EACCES, Any), (EINTR, Passes)],
+            // readlink(2).
+            Kind::ReadLink => &[(ENOMEM, Any), (EACCES, Any)],
             // An open, and getdents64(2), which takes its lock killably.
             Kind::List => &[(EMFILE, Any), (ENFILE, Any), (ENOMEM, Any), (EACCES, Any), (EINTR, Passes)],
             // EBUSY: a task that is exiting, a child made meanwhile, a mount.

@@ -263,7 +263,7 @@ impl Sys for Failing {
     }
 
     fn path_of(&self, fd: &File) -> io::Result<PathBuf> {
-        self.linux.path_of(&fd.fd)
+        self.call(Kind::ReadLink, || fd.path.display().to_string(), || self.linux.path_of(&fd.fd))
     }
 
     fn open_identity(&self, mount: &File, ino: u64) -> io::Result<File> {
