@@ -91,8 +91,8 @@ impl<S: Sys> Step<'_, '_, S> {
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
             match self.identify_members() {
                 Ok(()) => {}
-                // `cgroup.kill` reaches also the members that the caller may not list.
-                Err((path, cause)) if cause.is_denied() => {
+                // After some attempts: `cgroup.kill` reaches also the members that the caller may not list.
+                Err((path, cause)) if by == KillBy::CgroupKillAndSignals && cause.is_denied() => {
                     log::debug!("cannot identify the members of {}: {cause:?}", path.display());
                 }
                 Err(refused) => return self.cgroup_kill_refused(refused, tally),
