@@ -24,6 +24,9 @@ use crate::wheel::Wheel;
 /// How often one of the entries that wait for a descriptor asks whether there is one, in milliseconds.
 const PROBE: u64 = 80;
 
+/// Reaps that lose their watches to one that fails for want of descriptors, at a time. It needs three.
+const UNWATCHED: usize = 4;
+
 /// Attempts to thaw a target whose reap is dropped.
 const THAWS: usize = 3;
 
@@ -269,6 +272,7 @@ impl<S: Sys> Entries<S> {
                 Action::Wait(until) => {
                     self.wheel.schedule(key, until.millis_rounded_up());
                     let now = if step.context.is_short { Descriptors::Waiting } else { Descriptors::Enough };
+                    let fails = step.context.is_short && machine.is_failing();
                     match (std::mem::replace(descriptors, now), now) {
                         (Descriptors::Enough | Descriptors::Trying, Descriptors::Waiting) => {
                             self.short.push_back(*id);
@@ -279,6 +283,9 @@ impl<S: Sys> Entries<S> {
                             self.resume_short()
                         }
                         _ => {}
+                    }
+                    if fails {
+                        self.unwatch(key);
                     }
                     return;
                 }
@@ -300,6 +307,19 @@ impl<S: Sys> Entries<S> {
                 self.deferred.push_back(id);
             }
             break;
+        }
+        self.set_probe();
+    }
+
+    /// Takes the watches of some entries that wait for long, for another one to make progress. They get them back in their
+    /// turn, and are checked by timer until then.
+    fn unwatch(&mut self, but: usize) {
+        let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && entry.machine.is_patient());
+        let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
+        for entry in unwatched.take(UNWATCHED) {
+            if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
+                self.short.push_back(entry.id);
+            }
         }
         self.set_probe();
     }

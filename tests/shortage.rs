@@ -136,6 +136,32 @@ fn two_reactors_share_the_limit(world: &World) {
 }
 each!(isolated two_reactors_share_the_limit needs Ok(()), on v2, freezer, cpu);
 
+/// Reaps that wait for long hold all descriptors but those that the caller has. They give some to one that has to kill.
+fn reaps_that_wait_give_way(world: &World) {
+    const IDLE: usize = 20;
+    with_descriptor_limit(96, || {
+        let mut reactor = Reactor::new().expect("reactor");
+        let names: Vec<String> = (0..IDLE).map(|n| format!("idle-{n}")).collect();
+        let dirs: Vec<PathBuf> = names.iter().map(|name| world.group(name).remove(0)).collect();
+        let members = world.sandbox.one_each(&dirs);
+        let idle: Vec<ReapHandle> =
+            names.iter().map(|name| spawn(&mut reactor, slow(world.reaper(name).when_empty()))).collect();
+        let (dirs, reaper) = world.target();
+        let stubborn = world.sandbox.ignores_sigterm(&refs(&dirs));
+        let reaper = slow(reaper.method(KillMethod::Pidfd).grace(Signal::TERM, 300 * MS));
+        let handle = spawn(&mut reactor, reaper);
+        turn_for(&mut reactor, 50 * MS);
+        let taken = TakenDescriptors::new();
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        drop(taken);
+        assert!(stubborn.ended(TIMEOUT) && !idle.iter().any(ReapHandle::is_complete));
+        drive(&mut reactor, "each watch to be back", |metrics| metrics.descriptors >= IDLE as u64);
+        members.iter().for_each(|member| member.signal(libc::SIGKILL));
+        drive(&mut reactor, "the reaps", |_| idle.iter().all(ReapHandle::is_complete));
+    });
+}
+each!(isolated reaps_that_wait_give_way needs Ok(()), on v2, freezer, cpu);
+
 fn a_limit_that_is_raised_is_used(world: &World) {
     with_descriptor_limit(48, || {
         let mut reactor = Reactor::new().expect("reactor");

@@ -41,15 +41,16 @@ impl<S: Sys> Step<'_, '_, S> {
     fn try_kill(&mut self, by: KillBy) -> Attempt {
         let members = match by {
             KillBy::Signals(members) => members,
-            KillBy::Cheapest | KillBy::CgroupKillAndSignals | KillBy::CgroupKill => Members::Running,
+            KillBy::Cheapest | KillBy::CgroupKillAndSignals { .. } | KillBy::CgroupKill => Members::Running,
         };
-        let all_were_sent = by == KillBy::CgroupKillAndSignals
+        let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
+        let all_were_sent = and_signals
             && self.target.cgroup_kill.needs_members()
             && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
         let mut killed = Tally::new();
         if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
             self.write_cgroup_kill(by, &mut killed);
-            if by == KillBy::CgroupKillAndSignals {
+            if and_signals {
                 self.know_members(CgroupKill::NotEnough);
             }
             let has_v1 = self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1());
@@ -91,8 +92,8 @@ impl<S: Sys> Step<'_, '_, S> {
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
             match self.identify_members() {
                 Ok(()) => {}
-                // After some attempts: `cgroup.kill` reaches also the members that the caller may not list.
-                Err((path, cause)) if by == KillBy::CgroupKillAndSignals && cause.is_denied() => {
+                // `cgroup.kill` reaches also the members that the caller may not list.
+                Err((path, cause)) if by == (KillBy::CgroupKillAndSignals { last: true }) => {
                     log::debug!("cannot identify the members of {}: {cause:?}", path.display());
                 }
                 Err(refused) => return self.cgroup_kill_refused(refused, tally),

@@ -7,7 +7,7 @@ use super::members::MemberList;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
-use crate::machine::{Reach, Removal};
+use crate::machine::{ExitNotice, Reach, Removal};
 use crate::sys::{Pid, Sys};
 
 /// One target: its directories, and the processes signalled in them.
@@ -90,6 +90,15 @@ impl<S: Sys> Target<S> {
     /// Whether there was anything at the spawn.
     pub(crate) fn found(&self) -> bool {
         !self.trees.is_empty()
+    }
+
+    /// Closes the descriptors that are watched. Returns false if there is none.
+    pub(crate) fn unwatch(&mut self) -> bool {
+        let watches = |target: &Target<S>| target.exit_notice() != ExitNotice::None;
+        let watched = watches(self);
+        self.tracked.let_go();
+        self.trees.iter_mut().for_each(|tree| tree.hierarchy.let_go());
+        watched
     }
 
     /// What became of the directories, if none is left.

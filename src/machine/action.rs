@@ -97,8 +97,9 @@ pub(crate) enum Detail {
 pub(crate) enum KillBy {
     /// `cgroup.kill` where it works, else signals.
     Cheapest,
-    /// `cgroup.kill` where it works, and signals as well.
-    CgroupKillAndSignals,
+    /// `cgroup.kill` where it works, and signals as well. `last`: how the reap ends is decided, and what follows an
+    /// attempt without all that it needs to know makes no difference any more.
+    CgroupKillAndSignals { last: bool },
     /// `cgroup.kill` and nothing else.
     CgroupKill,
     /// Signals and nothing else.

@@ -28,11 +28,12 @@ impl Machine {
 
     /// How SIGKILL is sent now.
     pub(super) fn kill_by(&self) -> KillBy {
-        let last = matches!(self.phase, Phase::Expired { .. } | Phase::Ending(_));
+        let last = matches!(self.phase, Phase::Ending(_));
+        let late = last || matches!(self.phase, Phase::Expired { .. });
         match self.method {
             _ if self.freezer.is_ours() => KillBy::Signals(self.freezer.members()),
-            KillMethod::Auto if self.attempts < CGROUP_KILL_ATTEMPTS && !last => KillBy::Cheapest,
-            KillMethod::Auto => KillBy::CgroupKillAndSignals,
+            KillMethod::Auto if self.attempts < CGROUP_KILL_ATTEMPTS && !late => KillBy::Cheapest,
+            KillMethod::Auto => KillBy::CgroupKillAndSignals { last },
             KillMethod::CgroupKill => KillBy::CgroupKill,
             KillMethod::Freezer | KillMethod::Pidfd => KillBy::Signals(Members::Running),
         }
@@ -47,7 +48,8 @@ impl Machine {
         }
         // `cgroup.kill` alone does not reach processes whose leader has exited, nor does it reach members that join
         // later. So at a deadline SIGKILL is sent again.
-        let partial = attempt.method == Some(UsedMethod::CgroupKill) && by != KillBy::CgroupKillAndSignals;
+        let partial = attempt.method == Some(UsedMethod::CgroupKill)
+            && !matches!(by, KillBy::CgroupKillAndSignals { .. });
         let all = attempt.reach == Reach::All && !partial;
         self.sigkill = if all { Sigkill::Sent } else { Sigkill::Due };
         if attempt.reach == Reach::Unfinished {
@@ -78,7 +80,11 @@ impl Machine {
             }
         };
         if refused && !matches!(self.phase, Phase::Ending(_)) {
-            return self.end(End::Denied);
+            let end = self.end(End::Denied);
+            return match self.kill_by() {
+                by @ KillBy::CgroupKillAndSignals { .. } => Action::Kill(by),
+                _ => end,
+            };
         }
         self.freezer.release();
         // After the first attempt, and each that found new members, the target is about to change.

@@ -173,6 +173,11 @@ impl Machine {
         self.retries.is_any()
     }
 
+    /// Whether it waits for long, so that a notification saves it little.
+    pub(crate) fn is_patient(&self) -> bool {
+        self.phase.sends_nothing() || self.pace.is_slowest()
+    }
+
     /// Whether attempts begin with a freeze.
     pub(crate) fn freezes_first(&self) -> bool {
         self.ladder == Ladder::FreezeFirst

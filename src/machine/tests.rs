@@ -657,7 +657,7 @@ fn sigkill_is_sent_at_the_deadline_to_members_that_had_none() {
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
     assert_eq!(rig.kills()[..2], [0, 5]);
-    assert_eq!(rig.times(|action| matches!(action, Action::Kill(KillBy::CgroupKillAndSignals)))[0], 5);
+    assert_eq!(rig.times(|action| matches!(action, Action::Kill(KillBy::CgroupKillAndSignals { .. })))[0], 5);
     // Nor does it tell which members joined after it.
     let mut rig = Rig::new(&reaper().method(KillMethod::CgroupKill).deadline(5 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
@@ -674,7 +674,11 @@ fn members_killed_by_cgroup_kill_are_not_listed_before_the_fourth_attempt() {
     let thaw = |at| (at, Action::Thaw(ThawScope::V1));
     let early = [0, 10, 50].into_iter().flat_map(|at| [kill(at, KillBy::Cheapest), thaw(at)]);
     let expected: Vec<_> = early
-        .chain([kill(210, KillBy::CgroupKillAndSignals), (210, Action::ThawExternal), thaw(210)])
+        .chain([
+            kill(210, KillBy::CgroupKillAndSignals { last: false }),
+            (210, Action::ThawExternal),
+            thaw(210),
+        ])
         .collect();
     rig.done.retain(|(_, action)| !matches!(action, Action::Wait(_)));
     assert_eq!(rig.done, expected);
@@ -834,6 +838,17 @@ fn members_that_join_an_empty_target_are_killed_at_once() {
     rig.now = 100 * MS;
     rig.wake(TICK).unwrap();
     assert_eq!(rig.kills(), [100]);
+}
+
+/// Where attempts are refused for good, the last one is made without regard for what it cannot find out.
+#[test]
+fn the_last_attempt_is_made_after_refusals() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill = Attempt { reach: Reach::Denied, method: None, ..KILLED };
+    assert_eq!(rig.run(2000 * MS), Some(End::Denied));
+    let last = |action: &Action| *action == Action::Kill(KillBy::CgroupKillAndSignals { last: true });
+    assert_eq!(rig.times(last).len(), 1);
+    assert_eq!(rig.times(last).first(), rig.kills().last());
 }
 
 /// A grace signal that could not be sent at first is no failure any more once it was sent.
