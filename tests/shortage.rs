@@ -306,8 +306,8 @@ fn a_directory_that_cannot_be_listed_is_not_left_frozen(world: &World) {
         let member = world.sandbox.sleeper_of(USER, &[&group]);
         let result = as_user(|| cgroup_reaper::reap(Reaper::at(&group).method(method).max_wait(20 * MS)));
         match result {
-            Err(ReapError::Denied { source, .. }) => {
-                assert_eq!(source.raw_os_error(), Some(libc::EACCES), "{method}");
+            Err(ref error @ ReapError::Denied { ref source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::EACCES), "{method}: {error:?}");
             }
             // Whether the caller is in there is told by the members, on v1.
             Err(ReapError::Refused(Refusal::Io { source, .. })) if world.layout == Layout::Freezer => {

@@ -90,13 +90,12 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.cgroup_kill_refused(refused, tally);
         }
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
-            match self.identify_members() {
-                Ok(()) => {}
+            if let Err(refused) = self.identify_members() {
+                self.cgroup_kill_refused(refused, tally);
                 // `cgroup.kill` reaches also the members that the caller may not list.
-                Err((path, cause)) if by == (KillBy::CgroupKillAndSignals { last: true }) => {
-                    log::debug!("cannot identify the members of {}: {cause:?}", path.display());
+                if by != (KillBy::CgroupKillAndSignals { last: true }) {
+                    return;
                 }
-                Err(refused) => return self.cgroup_kill_refused(refused, tally),
             }
         }
         let first = !self.target.cgroup_kill.needs_members();

@@ -94,7 +94,10 @@ impl Machine {
         // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
         // has lasted long is rarely frozen later, so external freezes are looked for less often.
         let seldom = self.pace.is_slowest() && self.held_since.is_none();
-        if self.attempts > CGROUP_KILL_ATTEMPTS && (!seldom || self.attempts % EXTERNAL_EVERY == 0) {
+        // What has refused the attempts is the reason that is reported: nothing else is tried after them.
+        let refused = self.phase == Phase::Ending(End::Denied);
+        let wanted = !refused && (!seldom || self.attempts % EXTERNAL_EVERY == 0);
+        if self.attempts > CGROUP_KILL_ATTEMPTS && wanted {
             return Action::ThawExternal;
         }
         self.thaw_for_sigkill()
