@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use cgroup_reaper::{Act, CgroupOptions, Facility, Outcome, Reactor, ReapError, ReapHandle, Reaper, Signal};
@@ -110,12 +110,6 @@ fn a_frozen_target_is_thawed_after_a_rename() {
         assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
         assert!(!new.exists());
     });
-}
-
-/// Groups in each hierarchy that is there.
-fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
-    let v2 = v2().is_ok().then(|| sandbox.v2(name));
-    v2.into_iter().chain(v1("freezer").is_ok().then(|| sandbox.v1("freezer", name))).collect()
 }
 
 #[test]

@@ -396,13 +396,6 @@ fn open_path(dir: &Path) -> OwnedFd {
 
 const OPENS: [fn(&Path) -> OwnedFd; 2] = [open, open_path];
 
-/// Groups in each hierarchy that is there.
-fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
-    let v1s = ["freezer", "cpu"].into_iter().filter(|name| v1(name).is_ok());
-    let v1s = v1s.map(|controller| sandbox.v1(controller, name));
-    v2().is_ok().then(|| sandbox.v2(name)).into_iter().chain(v1s).collect()
-}
-
 #[test]
 fn a_descriptor_is_a_target() {
     require!(any_hierarchy());

@@ -19,18 +19,6 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 const MS: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A group in each hierarchy that there is: v2, and the v1 freezer.
-fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
-    let mut dirs = Vec::new();
-    if v2().is_ok() {
-        dirs.push(sandbox.v2(name));
-    }
-    if v1("freezer").is_ok() {
-        dirs.push(sandbox.v1("freezer", name));
-    }
-    dirs
-}
-
 #[test]
 fn a_deadline_inside_the_grace_kills() {
     require!(any_hierarchy());
@@ -391,6 +379,10 @@ fn a_path_longer_than_the_kernel_takes_hides_no_member() {
     let sandbox = Sandbox::new(test_name!());
     for method in [KillMethod::Auto, KillMethod::Freezer, KillMethod::Pidfd] {
         for dir in groups(&sandbox, &format!("target-{method}")) {
+            let has_freezer = ["cgroup.freeze", "freezer.state"].iter().any(|file| dir.join(file).exists());
+            if method == KillMethod::Freezer && !has_freezer {
+                continue;
+            }
             let deep = Deep::new(&dir);
             let member = sandbox.sleeper(&[&dir]);
             deep.enter(member.pid);

@@ -73,7 +73,7 @@ pub use sys::{refuse_call, refuse_watches, set_attribute};
 pub(crate) use world::each;
 pub use world::{
     LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,
-    finish, make, options, reap, reap_without, reaped, reaped_without, refs, slow, spawn, turn_for,
+    finish, groups, make, options, reap, reap_without, reaped, reaped_without, refs, slow, spawn, turn_for,
     v2_freeze,
 };
 

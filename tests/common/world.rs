@@ -222,6 +222,13 @@ pub fn finish(reactor: &mut Reactor, handle: &ReapHandle) -> ReapResult {
     handle.try_wait().expect("complete")
 }
 
+/// A group in each hierarchy that is there, of v2, and of v1 with a freezer and without.
+pub fn groups(sandbox: &Sandbox, name: &str) -> Vec<PathBuf> {
+    let v1s = ["freezer", "cpu"].into_iter().filter(|controller| v1(controller).is_ok());
+    let v1s = v1s.map(|controller| sandbox.v1(controller, name));
+    v2().is_ok().then(|| sandbox.v2(name)).into_iter().chain(v1s).collect()
+}
+
 /// Turns the reactor for some time.
 #[track_caller]
 pub fn turn_for(reactor: &mut Reactor, time: Duration) {
