@@ -622,8 +622,8 @@ const LOOPS: [Make; 9] = [
 #[test]
 fn with_the_shortest_budget_each_call_does_one_piece_of_work() {
     require!(cgroups());
-    const SMALL: usize = 20;
-    const CHILDREN: usize = 100;
+    const SMALL: usize = 10;
+    const CHILDREN: usize = 50;
     for hierarchy in Hierarchy::all() {
         for make in LOOPS {
             let sandbox = Sandbox::new(test_name!());
@@ -650,7 +650,6 @@ fn with_the_shortest_budget_each_call_does_one_piece_of_work() {
             assert!(driver.turns < 6 * CHILDREN + 40 * SMALL, "{} turns", driver.turns);
             assert!(!tree.exists() && small.iter().all(|dir| !dir.exists()));
             driver.finish(&mut reactor, (SMALL + 1) as u64);
-            driver.assert_idle(&mut reactor);
         }
     }
 }

@@ -316,7 +316,7 @@ fn a_directory_that_cannot_be_listed_is_not_left_frozen(world: &World) {
             other => panic!("{method}: {other:?}"),
         }
         assert!(!is_frozen(world, &group), "{method}");
-        if method == KillMethod::Auto && world.layout == Layout::V2 {
+        if method == KillMethod::Auto && world.layout == Layout::V2 && cgroup_kill().is_ok() {
             assert!(member.ended(TIMEOUT), "cgroup.kill needs no list");
         }
         member.signal(libc::SIGKILL);
