@@ -14,7 +14,7 @@ use crate::entry_id::{EntryId, Generation};
 use crate::handle::{Asked, Completer};
 use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
 use crate::metrics::Metrics;
-use crate::outcome::{Effort, ReapError, Reaped};
+use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::time::Instant;
@@ -70,6 +70,7 @@ struct Entry<S: Sys> {
     /// It is in the queue of deferred entries.
     deferred: bool,
     descriptors: Descriptors,
+    tag: Option<u64>,
 }
 
 /// Whether an entry has the descriptors that it wants.
@@ -94,6 +95,8 @@ pub(crate) struct Entries<S: Sys> {
     /// Entries that could not get a descriptor or a watch, in order. When one returns descriptors, or gets what it waited
     /// for, the next is deferred to try. Their timers run on.
     short: VecDeque<EntryId>,
+    /// The reaps with tags that have ended, and that the caller has not taken.
+    completed: VecDeque<Completed>,
     /// The tick at which the first of them tries, for the caller may have returned descriptors. Set as long as any waits.
     probe: Option<u64>,
     /// The last turn met its bound on commands.
@@ -114,6 +117,7 @@ impl<S: Sys> Entries<S> {
             generation: Generation::default(),
             deferred: VecDeque::new(),
             short: VecDeque::new(),
+            completed: VecDeque::new(),
             probe: None,
             commands_left: false,
             turn: Turn::default(),
@@ -134,6 +138,46 @@ impl<S: Sys> Entries<S> {
     /// Whether the next call has work to do without any notification, timer or command.
     pub(crate) fn has_deferred(&self) -> bool {
         self.is_in_turn() || !self.deferred.is_empty() || self.commands_left
+    }
+
+    /// Whether there is something to take.
+    pub(crate) fn has_completed(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
+    /// The next of the reaps with tags that have ended.
+    pub(crate) fn take_completed(&mut self) -> Option<Completed> {
+        self.completed.pop_front()
+    }
+
+    pub(crate) fn pending(&self) -> impl Iterator<Item = Pending<'_>> {
+        // The standard library's instants and this clock are the same, but cannot be converted.
+        let (now, clock) = (std::time::Instant::now(), self.resolver.sys.now());
+        self.slab.iter().map(move |(_, entry)| Pending {
+            path: entry.target.path(),
+            tag: entry.tag,
+            phase: entry.machine.phase(),
+            since: now.checked_sub(clock.saturating_sub(entry.spawned.since_start())).unwrap_or(now),
+            attempts: entry.machine.attempts(),
+            last_error: entry.target.last_error(),
+        })
+    }
+
+    /// Asks this of the entries whose tag fits, by commands that are handed to `tell`. Returns how many there are.
+    pub(crate) fn ask(
+        &self,
+        fits: impl Fn(Option<u64>) -> bool,
+        what: Asked,
+        mut tell: impl FnMut(Command<S>),
+    ) -> usize {
+        let mut count = 0;
+        for (_, entry) in self.slab.iter().filter(|(_, entry)| fits(entry.tag)) {
+            count += 1;
+            if let Some(command) = entry.completer.ask(what).and_then(|id| what.command(id)) {
+                tell(command);
+            }
+        }
+        count
     }
 
     /// Begins a call that may work for so long, and do one piece of work in any case; `None`: without limit.
@@ -160,6 +204,7 @@ impl<S: Sys> Entries<S> {
         };
         let now = Instant::after_start(self.resolver.sys.now());
         let machine = Machine::new(&reaper, now, target.found(), target.removal);
+        let tag = reaper.tag;
         // It may have the last descriptor of the caller's.
         drop(reaper);
         let input = match completer.bind(id) {
@@ -175,6 +220,7 @@ impl<S: Sys> Entries<S> {
             spawned: now,
             deferred: false,
             descriptors: Descriptors::Enough,
+            tag,
         });
         self.metrics.spawned += 1;
         self.drive(id.key(), input, findings, host);
@@ -334,7 +380,7 @@ impl<S: Sys> Entries<S> {
 
     fn complete(&mut self, key: usize, end: End) {
         self.wheel.cancel(key);
-        let Entry { machine, mut target, completer, spawned, .. } = self.slab.remove(key);
+        let Entry { machine, mut target, completer, spawned, tag, .. } = self.slab.remove(key);
         let sys = &self.resolver.sys;
         let elapsed = sys.now().saturating_sub(spawned.since_start());
         self.metrics.completed += 1;
@@ -351,9 +397,19 @@ impl<S: Sys> Entries<S> {
                 Err(target.step(&mut context, Findings::default()).error(end, effort))
             }
         };
+        let path = tag.map(|_| target.path().to_path_buf());
         // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
-        completer.complete(result);
+        match tag.zip(path) {
+            None => completer.complete(result),
+            Some((tag, path)) if completer.is_detached() => {
+                self.completed.push_back(Completed { tag, path, result });
+            }
+            Some((tag, path)) => {
+                self.completed.push_back(Completed { tag, path, result: result.clone() });
+                completer.complete(result);
+            }
+        }
         self.resume_short();
     }
 }

@@ -14,7 +14,7 @@ use crate::entries::Command;
 use crate::entry_id::EntryId;
 use crate::outcome::{Effort, ReapError, Reaped};
 use crate::remote::Queue;
-use crate::sys::Linux;
+use crate::sys::Sys;
 
 type Result = std::result::Result<Reaped, ReapError>;
 
@@ -59,7 +59,28 @@ pub(crate) enum Asked {
     Cancel,
 }
 
+impl Asked {
+    /// The command that tells the entry.
+    pub(crate) fn command<S: Sys>(self, entry: EntryId) -> Option<Command<S>> {
+        match self {
+            Asked::Nothing => None,
+            Asked::KillNow => Some(Command::KillNow(entry)),
+            Asked::Cancel => Some(Command::Cancel(entry)),
+        }
+    }
+}
+
 impl Slot {
+    /// Notes what is asked for. Returns the entry that is to be told; one that does not exist yet is told when it is bound.
+    fn ask(&self, what: Asked) -> Option<EntryId> {
+        let mut state = self.lock();
+        if state.asked >= what || state.result.is_some() {
+            return None;
+        }
+        state.asked = what;
+        state.entry
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that could panic runs under the lock, and the state is whole at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -86,6 +107,16 @@ impl Completer {
 
     pub(crate) fn complete(self, result: Result) {
         self.set(result);
+    }
+
+    /// Whether the handle was dropped.
+    pub(crate) fn is_detached(&self) -> bool {
+        Arc::strong_count(&self.slot) == 1
+    }
+
+    /// As [`Slot::ask`].
+    pub(crate) fn ask(&self, what: Asked) -> Option<EntryId> {
+        self.slot.ask(what)
     }
 
     fn set(&self, result: Result) {
@@ -171,7 +202,7 @@ impl ReapHandle {
     /// reactor's next turn, with nothing left frozen, unless it is complete by then. Processes that were killed stay
     /// killed. Further calls are no-ops.
     pub fn cancel(&self) {
-        self.ask(Asked::Cancel, Command::Cancel);
+        self.ask(Asked::Cancel);
     }
 
     /// Asks the reactor to send SIGKILL now, from any thread, for instance at a second Ctrl-C. In the reactor's next turn
@@ -179,21 +210,13 @@ impl ReapHandle {
     /// [`when_empty`](crate::Reaper::when_empty) becomes one that kills. It is a no-op where SIGKILL has been sent, on a
     /// reap that was cancelled or is complete, and when called again.
     pub fn kill_now(&self) {
-        self.ask(Asked::KillNow, Command::KillNow);
+        self.ask(Asked::KillNow);
     }
 
-    fn ask(&self, what: Asked, command: fn(EntryId) -> Command<Linux>) {
-        let entry = {
-            let mut state = self.slot.lock();
-            if state.asked >= what || state.result.is_some() {
-                return;
-            }
-            state.asked = what;
-            state.entry
-        };
-        if let Some(entry) = entry {
+    fn ask(&self, what: Asked) {
+        if let Some(command) = self.slot.ask(what).and_then(|entry| what.command(entry)) {
             // A closed queue means a dropped reactor, which has completed the handle.
-            let _ = self.queue.push(command(entry));
+            let _ = self.queue.push(command);
         }
     }
 }

@@ -119,7 +119,10 @@ pub use blocking::{reap, reap_all};
 pub use facility::Facility;
 pub use handle::ReapHandle;
 pub use metrics::{Calls, Metrics};
-pub use outcome::{Act, Effort, Outcome, ReapError, Reaped, Refusal, SpawnError, Survivor, UsedMethod};
+pub use outcome::{
+    Act, Completed, Effort, LastError, Outcome, Pending, Phase, ReapError, Reaped, Refusal, SpawnError,
+    Survivor, UsedMethod,
+};
 pub use reactor::Reactor;
 pub use reaper::{CgroupOptions, KillMethod, ParseError, Reaper, Signal};
 pub use remote::Remote;

@@ -18,9 +18,9 @@ use crate::cgroup::{Budget, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
-use crate::handle::{self, ReapHandle};
+use crate::handle::{self, Asked, ReapHandle};
 use crate::metrics::{Calls, Metrics};
-use crate::outcome::SpawnError;
+use crate::outcome::{Completed, Pending, SpawnError};
 use crate::reaper::Reaper;
 use crate::remote::{Queue, Remote};
 use crate::sys::{self, Linux, Sys};
@@ -36,7 +36,7 @@ const TURN_BUDGET: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A timer that is not needed any more is not disarmed if it fires within this time. This saves a system call at
-/// completion.
+/// completion. One that was set to fire at once is: it has fired.
 const SOON: Duration = Duration::from_millis(10);
 
 const TIMER: Token = Token(usize::MAX);
@@ -88,6 +88,10 @@ pub struct Reactor {
     /// Facilities that the kernel is to be without, in tests.
     absent: &'static [Facility],
     stopped: bool,
+    /// The completions that the last turn has counted.
+    counted: u64,
+    /// In [`Reactor::run`] and the like: it waits for reaps, not for the caller to take those that have ended.
+    is_running: bool,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -128,6 +132,8 @@ impl Reactor {
             turn_budget: None,
             absent,
             stopped: false,
+            counted: 0,
+            is_running: false,
             not_sync: PhantomData,
         })
     }
@@ -170,7 +176,9 @@ impl Reactor {
     }
 
     /// Waits up to `max_wait` for something to do (`None`: without limit), does it, and returns how many reaps
-    /// completed.
+    /// completed since the last turn returned, in spawns and in this turn.
+    ///
+    /// It does not wait as long as there are reaps to be taken from [`drain_completed`](Reactor::drain_completed).
     ///
     /// It works in this order: notifications from the kernel, commands from other threads, timers that are due, and
     /// work that the last turn deferred. Each is bounded, and all of it by
@@ -188,11 +196,11 @@ impl Reactor {
     }
 
     fn turn_within(&mut self, max_wait: Option<Duration>, turn_budget: Duration) -> io::Result<usize> {
-        let completed = self.entries.metrics.completed;
         let mut worked = self.entries.has_deferred();
         if self.entries.is_in_turn() {
             self.more_events = true;
         } else {
+            let max_wait = if self.has_undrained() { Some(Duration::ZERO) } else { max_wait };
             let timeout = max_wait.map(|wait| wait.min(LONGEST));
             self.entries.metrics.calls.epoll_wait += 1;
             match self.poll.poll(&mut self.events, timeout) {
@@ -230,12 +238,29 @@ impl Reactor {
         self.arm();
         let metrics = &mut self.entries.metrics;
         metrics.wakeups += u64::from(worked);
-        Ok((metrics.completed - completed) as usize)
+        let completed = metrics.completed - std::mem::replace(&mut self.counted, metrics.completed);
+        Ok(completed as usize)
     }
 
-    /// One turn of a run.
-    fn turn_of_run(&mut self) -> io::Result<usize> {
-        self.turn_within(None, self.turn_budget.unwrap_or(Duration::MAX))
+    /// Turns as long as there is a reason to go on.
+    fn run_while(&mut self, go_on: impl Fn(&mut Reactor) -> bool) -> io::Result<()> {
+        let budget = self.turn_budget.unwrap_or(Duration::MAX);
+        self.running(|reactor| {
+            while go_on(reactor) {
+                reactor.turn_within(None, budget)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs what waits for reaps itself.
+    fn running<T>(&mut self, run: impl FnOnce(&mut Reactor) -> T) -> T {
+        self.is_running = true;
+        let result = run(self);
+        self.is_running = false;
+        // There may be reaps to be taken now.
+        self.arm();
+        result
     }
 
     /// Runs until [`Remote::stop`] is called. If it was called since the last run, this returns at once.
@@ -244,10 +269,7 @@ impl Reactor {
     ///
     /// As [`turn`](Reactor::turn).
     pub fn run(&mut self) -> io::Result<()> {
-        while !std::mem::take(&mut self.stopped) {
-            self.turn_of_run()?;
-        }
-        Ok(())
+        self.run_while(|reactor| !std::mem::take(&mut reactor.stopped))
     }
 
     /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it.
@@ -256,10 +278,32 @@ impl Reactor {
     ///
     /// As [`turn`](Reactor::turn).
     pub fn run_until_idle(&mut self) -> io::Result<()> {
-        while !self.is_empty() || !self.queue.is_empty() {
-            self.turn_of_run()?;
-        }
-        Ok(())
+        self.run_while(|reactor| !reactor.is_empty() || !reactor.queue.is_empty())
+    }
+
+    /// Cancels all reaps, those included that a [`Remote`] hands over meanwhile, and runs until none is left or this time is
+    /// over. Returns how many are left: 0, unless something stays frozen that cannot be thawed.
+    ///
+    /// For the end of a program, before the reactor is dropped: the reaps end as
+    /// [`ReapError::Cancelled`](crate::ReapError::Cancelled), with nothing left frozen, or with their results if they end
+    /// first. Dropping the reactor does the same, but makes three attempts to thaw at once, and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Reactor::turn).
+    pub fn shutdown(&mut self, at_most: Duration) -> io::Result<usize> {
+        let end = Instant::now().checked_add(at_most);
+        let left = || end.map_or(LONGEST, |end| end.saturating_duration_since(Instant::now()));
+        self.running(|reactor| {
+            while reactor.ask(|_| true, Asked::Cancel) > 0 {
+                let left = left();
+                reactor.turn_within(Some(left), Duration::MAX)?;
+                if left.is_zero() {
+                    break;
+                }
+            }
+            Ok(reactor.len())
+        })
     }
 
     /// Runs until the reap of `handle` is complete. On the thread that drives the reactor, this is the way to wait for
@@ -272,10 +316,70 @@ impl Reactor {
         if !handle.is_of(&self.queue) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a handle of another reactor"));
         }
-        while !handle.is_complete() {
-            self.turn_of_run()?;
-        }
-        Ok(())
+        self.run_while(|_| !handle.is_complete())
+    }
+
+    /// Yields the reaps with a [`tag`](Reaper::tag) that have ended, in the order in which they ended: those that ended in a
+    /// turn, in a spawn, or after a cancel. Each is yielded once. Reaps without a tag are not among them.
+    ///
+    /// Until it has yielded the last, the descriptor is readable, and [`turn`](Reactor::turn) does not wait. If the iterator
+    /// is dropped before, the rest stays for the next call.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let mut reactor = cgroup_reaper::Reactor::new()?;
+    /// // Where the loop calls `turn`:
+    /// reactor.turn(Some(std::time::Duration::ZERO))?;
+    /// for ended in reactor.drain_completed() {
+    ///     println!("job {}: {:?}", ended.tag, ended.result);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn drain_completed(&mut self) -> impl Iterator<Item = Completed> {
+        Drain(self)
+    }
+
+    /// Asks all reaps that have this [`tag`](Reaper::tag) to stop, as [`ReapHandle::cancel`] does; also those that a
+    /// [`Remote`] has handed over, and that have not begun. Returns how many there are.
+    pub fn cancel(&mut self, tag: u64) -> usize {
+        self.ask(|other| other == Some(tag), Asked::Cancel)
+    }
+
+    /// Asks all reaps that have this [`tag`](Reaper::tag) to send SIGKILL now, as [`ReapHandle::kill_now`] does; also those
+    /// that a [`Remote`] has handed over, and that have not begun. Returns how many there are.
+    pub fn kill_now(&mut self, tag: u64) -> usize {
+        self.ask(|other| other == Some(tag), Asked::KillNow)
+    }
+
+    fn ask(&mut self, fits: impl Fn(Option<u64>) -> bool, what: Asked) -> usize {
+        let queued = self.queue.ask(&fits, what);
+        let under_way = self.entries.ask(fits, what, |command| {
+            // It is open as long as the reactor lives.
+            let _ = self.queue.push(command);
+        });
+        queued + under_way
+    }
+
+    /// Iterates over the reaps under way, in no particular order: what to look at when one does not end. Those that a
+    /// [`Remote`] has handed over, and that have not begun, are not among them.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # let reactor = cgroup_reaper::Reactor::new()?;
+    /// for reap in reactor.pending() {
+    ///     let path = reap.path.display();
+    ///     print!("{path}: {} for {:?}, attempts: {}", reap.phase, reap.since.elapsed(), reap.attempts);
+    ///     match reap.last_error {
+    ///         Some(error) => println!(", {error}"),
+    ///         None => println!(),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pending(&self) -> impl Iterator<Item = Pending<'_>> {
+        self.entries.pending()
     }
 
     /// Returns when the next timer is due; `None` if there is none. For loops that plan ahead: the descriptor covers
@@ -317,7 +421,7 @@ impl Reactor {
         let next = if self.is_due_at_once() { Some(0) } else { self.entries.next_tick() };
         let result = match (next, self.armed) {
             (None, None) => return,
-            (None, Some(armed)) if self.until(armed) <= SOON => return,
+            (None, Some(armed)) if armed > 0 && self.until(armed) <= SOON => return,
             (None, Some(_)) => {
                 self.entries.metrics.calls.timerfd_settime += 1;
                 self.timer.unset()
@@ -343,7 +447,12 @@ impl Reactor {
 
     /// Whether the next turn has something to do although no descriptor is readable.
     fn is_due_at_once(&self) -> bool {
-        self.more_events || self.entries.has_deferred()
+        self.more_events || self.entries.has_deferred() || self.has_undrained()
+    }
+
+    /// Whether the caller is to be told that reaps have ended.
+    fn has_undrained(&self) -> bool {
+        !self.is_running && self.entries.has_completed()
     }
 
     /// How long it is until a tick of the entries' timers.
@@ -355,6 +464,27 @@ impl Reactor {
 /// `Duration::MAX` is no limit.
 fn budget(budget: Duration) -> Option<Duration> {
     (budget < Duration::MAX).then_some(budget)
+}
+
+/// Takes the reaps that have ended out of a reactor.
+struct Drain<'a>(&'a mut Reactor);
+
+impl Iterator for Drain<'_> {
+    type Item = Completed;
+
+    fn next(&mut self) -> Option<Completed> {
+        self.0.entries.take_completed()
+    }
+}
+
+impl Drop for Drain<'_> {
+    /// Nothing is left, and the timer need not fire for it; or something is, and an edge-triggered loop hears of it again.
+    fn drop(&mut self) {
+        if self.0.has_undrained() {
+            self.0.armed = None;
+        }
+        self.0.arm();
+    }
 }
 
 /// The reactor around the entries, while they work.

@@ -121,6 +121,7 @@ pub struct Reaper {
     pub(crate) method: KillMethod,
     pub(crate) kill_without_freezer: bool,
     pub(crate) keep_dir: bool,
+    pub(crate) tag: Option<u64>,
 }
 
 impl Reaper {
@@ -174,6 +175,7 @@ impl Reaper {
             method: KillMethod::Auto,
             kill_without_freezer: false,
             keep_dir: false,
+            tag: None,
         }
     }
 
@@ -283,6 +285,19 @@ impl Reaper {
     /// Kills and waits, but leaves the directories.
     pub fn keep_dir(mut self) -> Reaper {
         self.keep_dir = true;
+        self
+    }
+
+    /// Tells the reap from others: once it has ended, [`Reactor::drain_completed`](crate::Reactor::drain_completed) yields
+    /// the tag with the result. A job's number, or a key of the caller's own table. Default: none, and only the
+    /// [`ReapHandle`](crate::ReapHandle) has the result.
+    ///
+    /// Tags need not be unique: [`Reactor::cancel`](crate::Reactor::cancel) and
+    /// [`Reactor::kill_now`](crate::Reactor::kill_now) mean all reaps that have the tag.
+    ///
+    /// Until the queue is drained, the reactor's descriptor stays readable. So set a tag only where the loop drains it.
+    pub fn tag(mut self, tag: u64) -> Reaper {
+        self.tag = Some(tag);
         self
     }
 

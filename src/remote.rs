@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cgroup::{Findings, Resolver};
 use crate::entries::{Command, Spawn};
-use crate::handle::{self, ReapHandle};
+use crate::handle::{self, Asked, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
 use crate::reaper::Reaper;
 use crate::sys::Linux;
@@ -52,6 +52,21 @@ impl Queue {
     /// The next command.
     pub(crate) fn pop(&self) -> Option<Command<Linux>> {
         self.lock().commands.pop_front()
+    }
+
+    /// Asks this of the spawns in it whose tag fits. Returns how many there are.
+    pub(crate) fn ask(&self, fits: impl Fn(Option<u64>) -> bool, what: Asked) -> usize {
+        let mut count = 0;
+        for command in &self.lock().commands {
+            let Command::Spawn(spawn) = command else { continue };
+            let Spawn { reaper, completer, .. } = &**spawn;
+            if fits(reaper.tag) {
+                count += 1;
+                let told = completer.ask(what);
+                debug_assert!(told.is_none(), "an entry before its spawn");
+            }
+        }
+        count
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -398,7 +398,7 @@ fn an_exiting_process_is_named_alone(world: &World) {
     let (killed, zombies) = mortals(world, &dirs);
     let namespace = world.sandbox.pidns_across(&refs(&dirs), &elsewhere);
     let held = world.sandbox.hold_exit(namespace[1].clone());
-    match reap(reaper.deadline(Duration::from_secs(2))) {
+    match reap(reaper.deadline(Duration::from_secs(4))) {
         Err(ReapError::TimedOut { survivors, .. }) => {
             assert_eq!(pids(&survivors), [namespace[0].pid], "{survivors:?}");
         }

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::outcome::Act;
+use crate::outcome::{Act, LastError, clone_io};
 use crate::sys::Pid;
 
 /// The kinds of system calls. The same errno means different things for each.
@@ -147,6 +147,14 @@ impl Cause {
     pub(crate) fn into_error(self) -> io::Error {
         match self {
             Cause::Error(error) => error,
+            other => other.error(),
+        }
+    }
+
+    /// The same, of a cause that lasts.
+    pub(crate) fn error(&self) -> io::Error {
+        match self {
+            Cause::Error(error) => clone_io(error),
             Cause::CallerInside => io::Error::other("the caller itself has moved into the target"),
             Cause::Unsafe => io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -183,6 +191,10 @@ pub(crate) struct Obstacle {
 impl Obstacle {
     pub(super) fn of_process(pid: Pid, cause: Cause) -> Box<Obstacle> {
         Box::new(Obstacle { act: Act::Kill, path: format!("/proc/{pid}").into(), cause })
+    }
+
+    pub(super) fn error(&self) -> LastError<'_> {
+        LastError { act: self.act, path: &self.path, source: self.cause.error() }
     }
 }
 

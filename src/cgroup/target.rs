@@ -8,6 +8,7 @@ use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
 use crate::machine::{ExitNotice, Reach, Removal};
+use crate::outcome::LastError;
 use crate::sys::{Pid, Sys};
 
 /// One target: its directories, and the processes signalled in them.
@@ -85,6 +86,11 @@ impl<S: Sys> Target<S> {
             (None, Some(missing)) => missing,
             (None, None) => Path::new(""),
         }
+    }
+
+    /// What kept the last act from being done, if something did.
+    pub(crate) fn last_error(&self) -> Option<LastError<'_>> {
+        self.obstacle.as_deref().map(Obstacle::error)
     }
 
     /// Whether there was anything at the spawn.

@@ -75,7 +75,7 @@ use self::retry::Retries;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
 use self::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
-use crate::outcome::{Act, Outcome, UsedMethod};
+use crate::outcome::{self, Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
 
@@ -160,6 +160,17 @@ impl Machine {
     /// The last method used.
     pub(crate) fn used(&self) -> Option<UsedMethod> {
         self.used
+    }
+
+    /// What it does now, for the caller.
+    pub(crate) fn phase(&self) -> outcome::Phase {
+        match self.phase {
+            Phase::Waiting => outcome::Phase::Waiting,
+            Phase::Lingering { .. } => outcome::Phase::Lingering,
+            Phase::Grace { .. } => outcome::Phase::Grace,
+            Phase::Killing => outcome::Phase::Killing,
+            Phase::Expired { .. } | Phase::Ending(_) => outcome::Phase::Ending,
+        }
     }
 
     /// Whether a freeze of ours is to be undone.

@@ -232,7 +232,7 @@ impl Clone for ReapError {
     }
 }
 
-pub(super) fn clone_io(error: &io::Error) -> io::Error {
+pub(crate) fn clone_io(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(errno) => io::Error::from_raw_os_error(errno),
         None => io::Error::new(error.kind(), error.to_string()),

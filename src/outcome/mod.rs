@@ -1,12 +1,17 @@
-//! What a reap came to: [`Reaped`], [`ReapError`], and the refusals of a spawn. Plain values.
+//! What a reap came to: [`Reaped`], [`ReapError`], and the refusals of a spawn; and how far one has come. Plain values.
 
+mod completed;
 mod error;
+mod pending;
 mod refusal;
 
 use std::fmt;
 use std::time::Duration;
 
+pub use self::completed::Completed;
+pub(crate) use self::error::clone_io;
 pub use self::error::{Act, ReapError, Survivor};
+pub use self::pending::{LastError, Pending, Phase};
 pub use self::refusal::{Refusal, SpawnError};
 #[allow(unused_imports, reason = "for links")]
 use crate::reaper::Reaper;
