@@ -1,12 +1,8 @@
 //! Drives a reactor until all targets have ended, and cancels them on a signal.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
@@ -58,21 +54,6 @@ struct Running {
     since: Instant,
 }
 
-/// The indices of reaps that have completed.
-type Completed = Mutex<Vec<usize>>;
-
-/// Notes that the reap of `index` has completed, so that the handles need not all be polled.
-struct CompletionWaker {
-    index: usize,
-    completed: Arc<Completed>,
-}
-
-impl Wake for CompletionWaker {
-    fn wake(self: Arc<CompletionWaker>) {
-        self.completed.lock().unwrap_or_else(PoisonError::into_inner).push(self.index);
-    }
-}
-
 /// Reaps all of `reapers` at once. The listener is told of each, by its index, exactly once, whatever fails.
 pub fn drive(
     mut reactor: Reactor,
@@ -85,14 +66,13 @@ pub fn drive(
         waiting: reapers.into_iter().enumerate().collect(),
         running_count: 0,
         out_of_descriptors: false,
-        completed: Arc::default(),
         interrupt,
         listener,
     };
     let driven = driver.run(&mut reactor);
+    driver.report_completed(&mut reactor);
     // What still runs is thawed and completes `Disconnected`.
     drop(reactor);
-    driver.report_completed();
     driver.report_unended();
     driven
 }
@@ -105,7 +85,6 @@ struct Driver<'a> {
     running_count: usize,
     /// Whether spawns wait until a running reap ends and returns its descriptors.
     out_of_descriptors: bool,
-    completed: Arc<Completed>,
     interrupt: &'a Interrupt,
     listener: &'a mut dyn Listener,
 }
@@ -123,7 +102,7 @@ impl Driver<'_> {
             } else {
                 self.spawn_some(reactor);
             }
-            self.report_completed();
+            self.report_completed(reactor);
             let to_spawn = cancelled_at.is_none() && !self.waiting.is_empty();
             let patience = cancelled_at.map(|at| CANCEL_PATIENCE.saturating_sub(at.elapsed()));
             if self.running_count == 0 && !to_spawn || patience == Some(Duration::ZERO) {
@@ -148,13 +127,8 @@ impl Driver<'_> {
             }
             let Some((index, reaper)) = self.waiting.pop_front() else { return };
             let since = Instant::now();
-            match reactor.spawn_reaper(reaper) {
-                Ok(mut handle) => {
-                    let waker = Arc::new(CompletionWaker { index, completed: Arc::clone(&self.completed) });
-                    let polled = Pin::new(&mut handle).poll(&mut Context::from_waker(&waker.clone().into()));
-                    if polled.is_ready() {
-                        waker.wake();
-                    }
+            match reactor.spawn_reaper(reaper.tag(index as u64)) {
+                Ok(handle) => {
                     self.running[index] = Some(Running { handle, since });
                     self.running_count += 1;
                 }
@@ -170,13 +144,9 @@ impl Driver<'_> {
         }
     }
 
-    fn report_completed(&mut self) {
-        let completed = std::mem::take(&mut *self.completed.lock().unwrap_or_else(PoisonError::into_inner));
-        for index in completed {
-            let result = self.running[index].as_ref().and_then(|running| running.handle.try_wait());
-            if let Some(result) = result {
-                self.end(index, result);
-            }
+    fn report_completed(&mut self, reactor: &mut Reactor) {
+        for ended in reactor.drain_completed() {
+            self.end(ended.tag as usize, ended.result);
         }
     }
 
@@ -192,7 +162,9 @@ impl Driver<'_> {
     /// Reports all that have not ended.
     fn report_unended(&mut self) {
         for index in 0..self.running.len() {
-            self.end(index, Err(ReapError::Disconnected { effort: Effort::default() }));
+            let result = self.running[index].as_ref().and_then(|running| running.handle.try_wait());
+            let disconnected = Err(ReapError::Disconnected { effort: Effort::default() });
+            self.end(index, result.unwrap_or(disconnected));
         }
         for (index, _) in std::mem::take(&mut self.waiting) {
             let result = Err(Failure::Reap(ReapError::Cancelled { effort: Effort::default() }));

@@ -32,7 +32,7 @@ use crate::cgroup::{Budget, Findings};
 use crate::entries::{Command, Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
-use crate::outcome::{ReapError, Refusal};
+use crate::outcome::{Completed, ReapError, Refusal};
 use crate::remote::Queue;
 
 const MS: Duration = Duration::from_millis(1);
@@ -96,9 +96,12 @@ impl History {
         }
         let start = world.now;
         let count = if has_two { 2 } else { 1 };
-        let reaps: Vec<Reap> = (0..count.max(1 + rng.usize(..4) * rng.usize(..2)))
+        let mut reaps: Vec<Reap> = (0..count.max(1 + rng.usize(..4) * rng.usize(..2)))
             .map(|of| Reap::new(of, &mut world, &mut rng, slices))
             .collect();
+        for (of, reap) in reaps.iter_mut().enumerate().filter(|_| later.bool()) {
+            reap.reaper = reap.reaper.clone().tag(of as u64);
+        }
         for _ in 0..rng.usize(..3) {
             world.add_process(slices, Nature::default(), None);
         }
@@ -173,12 +176,23 @@ impl History {
         let Reactor { entries: Some(entries), event_loop, .. } = &mut self.reactors[reactor] else { return };
         act(entries, event_loop);
         let (spawned, completed, len) = (entries.metrics.spawned, entries.metrics.completed, entries.len());
-        let mut done = 0;
+        let (mut done, mut told) = (0, Vec::new());
+        let drained: Vec<Completed> = std::iter::from_fn(|| entries.take_completed()).collect();
         for of in (0..self.reaps.len()).filter(|of| of % self.reactors.len() == reactor).collect::<Vec<_>>() {
             if let Some(result) = self.reaps[of].handle.as_ref().and_then(ReapHandle::try_wait) {
+                let is_new = !self.reaps[of].done;
                 self.complete(of, &result);
                 done += 1;
+                if is_new {
+                    told.extend(self.reaps[of].reaper.tag.map(|tag| (tag, format!("{result:?}"))));
+                }
             }
+        }
+        let tag = |ended: &Completed| (ended.tag, format!("{:?}", ended.result));
+        let mut drained: Vec<(u64, String)> = drained.iter().map(tag).collect();
+        drained.sort();
+        if drained != told {
+            self.problem(format!("{drained:?} are told to have ended, {told:?} have"));
         }
         let world = self.sim.0.borrow();
         let (calls, descriptors) = (world.calls, world.descriptors);
