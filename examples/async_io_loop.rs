@@ -7,7 +7,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use async_io::Async;
-use cgroup_reaper::{Outcome, Reactor, Reaper};
+use cgroup_reaper::{Completed, Reactor, ReapError, Reaper};
+
+/// What the reaps are for. Their tags are indices.
+const JOBS: [&str; 3] = ["one", "two", "three"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(mut groups) = common::Groups::new()? else { return Ok(()) };
@@ -17,22 +20,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     // of the descriptor, which is readable when the original is.
     let readiness = Async::new(reactor.as_fd().try_clone_to_owned()?)?;
 
-    let mut handles = Vec::new();
-    for name in ["one", "two", "three"] {
-        handles.push(reactor.spawn_reaper(Reaper::at(groups.sleepers(name, 2)?))?);
+    let mut running = JOBS.len();
+    for (tag, job) in (0..).zip(JOBS) {
+        drop(reactor.spawn_reaper(Reaper::at(groups.sleepers(job, 2)?).tag(tag))?);
     }
 
     async_io::block_on(async {
-        while !reactor.is_empty() {
+        while running > 0 {
             readiness.readable().await?;
-            let completed = reactor.turn(Some(Duration::ZERO))?;
-            println!("reactor: {completed} completed");
-        }
-        for handle in handles {
-            let reaped = handle.await?;
-            println!("{} in {:?}, attempts: {}", reaped.outcome, reaped.elapsed, reaped.attempts);
-            assert_eq!(reaped.outcome, Outcome::Removed);
+            reactor.turn(Some(Duration::ZERO))?;
+            for ended in reactor.drain_completed() {
+                report(ended)?;
+                running -= 1;
+            }
         }
         Ok(())
     })
+}
+
+/// Says how one ended.
+fn report(ended: Completed) -> Result<(), ReapError> {
+    let reaped = ended.result?;
+    println!("{}: {} in {:?}", JOBS[ended.tag as usize], reaped.outcome, reaped.elapsed);
+    Ok(())
 }

@@ -7,12 +7,15 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use cgroup_reaper::{Outcome, Reactor, Reaper};
+use cgroup_reaper::{Completed, Reactor, ReapError, Reaper};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 const REACTOR: u64 = 0;
 const SOCKET: u64 = 1;
+
+/// What the reaps are for. Their tags are indices.
+const JOBS: [&str; 3] = ["one", "two", "three"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(mut groups) = common::Groups::new()? else { return Ok(()) };
@@ -26,14 +29,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The reactor is one more descriptor, level-triggered here; with EPOLLET it works just as well.
     epoll.add(&reactor, EpollEvent::new(EpollFlags::EPOLLIN, REACTOR))?;
 
-    let mut handles = Vec::new();
-    for name in ["one", "two", "three"] {
-        handles.push(reactor.spawn_reaper(Reaper::at(groups.sleepers(name, 2)?))?);
+    let mut running = JOBS.len();
+    for (tag, job) in (0..).zip(JOBS) {
+        drop(reactor.spawn_reaper(Reaper::at(groups.sleepers(job, 2)?).tag(tag))?);
     }
     let mut other_end = Some(other_end);
     let mut listening = true;
 
-    while listening || !reactor.is_empty() {
+    while listening || running > 0 {
         let mut events = [EpollEvent::empty(); 16];
         // No timeout: the reactor's timers make the descriptor readable too.
         let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
@@ -43,11 +46,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         for event in &events[..count] {
             match event.data() {
                 REACTOR => {
-                    let completed = reactor.turn(Some(Duration::ZERO))?;
-                    println!("reactor: {completed} completed");
-                    // After the first reap the other end of the socket is closed.
-                    if completed > 0 {
-                        other_end = None;
+                    reactor.turn(Some(Duration::ZERO))?;
+                    for ended in reactor.drain_completed() {
+                        report(ended)?;
+                        running -= 1;
+                        // After the first reap the other end of the socket is closed.
+                        drop(other_end.take());
                     }
                 }
                 _ => {
@@ -60,12 +64,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    drop(other_end);
+    Ok(())
+}
 
-    for handle in handles {
-        let reaped = handle.wait()?;
-        println!("{} in {:?}, attempts: {}", reaped.outcome, reaped.elapsed, reaped.attempts);
-        assert_eq!(reaped.outcome, Outcome::Removed);
-    }
+/// Says how one ended.
+fn report(ended: Completed) -> Result<(), ReapError> {
+    let reaped = ended.result?;
+    println!("{}: {} in {:?}", JOBS[ended.tag as usize], reaped.outcome, reaped.elapsed);
     Ok(())
 }

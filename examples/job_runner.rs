@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use cgroup_reaper::{Reactor, ReapHandle, Reaper, Signal};
+use cgroup_reaper::{Reactor, ReapError, Reaped, Reaper, Signal};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
@@ -36,11 +36,14 @@ const STOP: Token = Token(2);
 const GRACE: Duration = Duration::from_secs(2);
 
 struct Job {
+    /// Its index, and the tag of its reap.
+    number: usize,
     command: String,
     dir: PathBuf,
     main: Child,
     exited: Option<ExitStatus>,
-    reap: Option<ReapHandle>,
+    is_reaping: bool,
+    reaped: Option<Result<Reaped, ReapError>>,
     reported: bool,
 }
 
@@ -75,7 +78,7 @@ fn run(mut commands: Vec<String>) -> Result<(), Box<dyn Error>> {
     let mut jobs = Vec::new();
     for (number, command) in commands.into_iter().enumerate() {
         let dir = groups.empty(&format!("job-{number}"))?;
-        jobs.push(start(command, dir)?);
+        jobs.push(start(number, command, dir)?);
     }
 
     let mut failed = 0;
@@ -95,22 +98,24 @@ fn run(mut commands: Vec<String>) -> Result<(), Box<dyn Error>> {
                     drain(&mut children)?;
                     for job in jobs.iter_mut().filter(|job| job.exited.is_none()) {
                         job.exited = job.main.try_wait()?;
-                        if job.exited.is_some() && job.reap.is_none() {
-                            job.reap = Some(reactor.spawn_reaper(Reaper::at(&job.dir))?);
+                        if job.exited.is_some() {
+                            job.reap(&mut reactor, Reaper::at(&job.dir))?;
                         }
                     }
                 }
                 _ => {
                     drain(&mut stop)?;
                     println!("stopping");
-                    for job in jobs.iter_mut().filter(|job| job.reap.is_none()) {
-                        let reaper = Reaper::at(&job.dir).grace(Signal::TERM, GRACE);
-                        job.reap = Some(reactor.spawn_reaper(reaper)?);
+                    for job in &mut jobs {
+                        job.reap(&mut reactor, Reaper::at(&job.dir).grace(Signal::TERM, GRACE))?;
                     }
                 }
             }
         }
-        // A reap may complete in the spawn itself, so all are asked, not only after a turn.
+        // In the turn, or in the spawn itself.
+        for ended in reactor.drain_completed() {
+            jobs[ended.tag as usize].reaped = Some(ended.result);
+        }
         for job in jobs.iter_mut().filter(|job| !job.reported) {
             failed += usize::from(!report(job));
         }
@@ -125,7 +130,7 @@ fn run(mut commands: Vec<String>) -> Result<(), Box<dyn Error>> {
 ///
 /// The process moves itself and only then becomes the command, so that nothing the command does happens
 /// outside. Moving it from here would be a race with its first fork.
-fn start(command: String, dir: PathBuf) -> Result<Job, Box<dyn Error>> {
+fn start(number: usize, command: String, dir: PathBuf) -> Result<Job, Box<dyn Error>> {
     let main = Command::new(std::env::current_exe()?)
         .arg("--enter")
         .arg(&dir)
@@ -135,7 +140,17 @@ fn start(command: String, dir: PathBuf) -> Result<Job, Box<dyn Error>> {
         .process_group(0)
         .spawn()?;
     println!("{command}: started as pid {}", main.id());
-    Ok(Job { command, dir, main, exited: None, reap: None, reported: false })
+    Ok(Job { number, command, dir, main, exited: None, is_reaping: false, reaped: None, reported: false })
+}
+
+impl Job {
+    /// Begins to reap it, unless that has begun.
+    fn reap(&mut self, reactor: &mut Reactor, reaper: Reaper) -> Result<(), Box<dyn Error>> {
+        if !std::mem::replace(&mut self.is_reaping, true) {
+            drop(reactor.spawn_reaper(reaper.tag(self.number as u64))?);
+        }
+        Ok(())
+    }
 }
 
 /// In the job's process: moves into the cgroup and becomes the command.
@@ -146,8 +161,7 @@ fn enter(dir: &Path, program: &str, args: &[&str]) -> Result<(), Box<dyn Error>>
 
 /// Prints how a job ended, once its main process and all others have ended. Returns whether they have.
 fn report(job: &mut Job) -> bool {
-    let (Some(status), Some(reap)) = (job.exited, &job.reap) else { return true };
-    let Some(result) = reap.try_wait() else { return true };
+    let (Some(status), Some(result)) = (job.exited, &job.reaped) else { return true };
     job.reported = true;
     match result {
         Ok(reaped) => {

@@ -7,11 +7,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use cgroup_reaper::{Outcome, Reactor, Reaper};
+use cgroup_reaper::{Completed, Reactor, ReapError, Reaper};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 const REACTOR: Token = Token(0);
+
+/// What the reaps are for. Their tags are indices.
+const JOBS: [&str; 3] = ["one", "two", "three"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some(mut groups) = common::Groups::new()? else { return Ok(()) };
@@ -21,13 +24,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     poll.registry().register(&mut SourceFd(&reactor.as_raw_fd()), REACTOR, Interest::READABLE)?;
     // ... your other sources ...
 
-    let mut handles = Vec::new();
-    for name in ["one", "two", "three"] {
-        handles.push(reactor.spawn_reaper(Reaper::at(groups.sleepers(name, 2)?))?);
+    let mut running = JOBS.len();
+    for (tag, job) in (0..).zip(JOBS) {
+        drop(reactor.spawn_reaper(Reaper::at(groups.sleepers(job, 2)?).tag(tag))?);
     }
 
     let mut events = Events::with_capacity(64);
-    while !reactor.is_empty() {
+    while running > 0 {
         // No timeout: the reactor's timers make the descriptor readable too.
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -37,16 +40,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             // mio is edge-triggered. One turn for each event is enough: what a turn leaves for the next
             // one raises a new edge.
             if event.token() == REACTOR {
-                let completed = reactor.turn(Some(Duration::ZERO))?;
-                println!("reactor: {completed} completed");
+                reactor.turn(Some(Duration::ZERO))?;
+                for ended in reactor.drain_completed() {
+                    report(ended)?;
+                    running -= 1;
+                }
             }
         }
     }
+    Ok(())
+}
 
-    for handle in handles {
-        let reaped = handle.wait()?;
-        println!("{} in {:?}, attempts: {}", reaped.outcome, reaped.elapsed, reaped.attempts);
-        assert_eq!(reaped.outcome, Outcome::Removed);
-    }
+/// Says how one ended.
+fn report(ended: Completed) -> Result<(), ReapError> {
+    let reaped = ended.result?;
+    println!("{}: {} in {:?}", JOBS[ended.tag as usize], reaped.outcome, reaped.elapsed);
     Ok(())
 }

@@ -21,9 +21,63 @@
 //! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn works for about 1 ms, or for as long
 //!   as [`Reactor::set_turn_budget`] says; what it defers makes the descriptor readable again, as a new edge.
 //! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. A reap
-//!   may be complete when it returns, which the descriptor does not show: ask the handle.
+//!   may be complete when it returns: one of an empty cgroup is.
 //! - An idle reactor does not wake the loop. A reap that waits for processes which cannot exit wakes it once in
 //!   [`Reaper::max_wait`].
+//!
+//! # Which reap has ended
+//!
+//! Give each reap a [`tag`](Reaper::tag), such as the index or the number of a job, and take those that have ended
+//! from [`Reactor::drain_completed`] after each turn. Until the last is taken, the descriptor is readable, also after a spawn
+//! in which a reap has ended. No handle has to be kept or asked:
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use std::os::fd::AsFd;
+//! use std::time::Duration;
+//! use cgroup_reaper::{Reactor, Reaper};
+//! use nix::errno::Errno;
+//! use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dirs = doc_cgroups()?;
+//! let mut reactor = Reactor::new()?;
+//! let mut jobs = HashMap::new();
+//! for (number, dir) in (0..).zip(dirs) {
+//!     drop(reactor.spawn_reaper(Reaper::at(&dir).tag(number))?);
+//!     jobs.insert(number, dir);
+//! }
+//! while !jobs.is_empty() {
+//!     match poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+//!         Err(Errno::EINTR) => continue,
+//!         result => result?,
+//!     };
+//!     reactor.turn(Some(Duration::ZERO))?;
+//!     for ended in reactor.drain_completed() {
+//!         let dir = jobs.remove(&ended.tag);
+//!         println!("{dir:?}: {:?}", ended.result);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! # fn doc_cgroups() -> std::io::Result<Vec<std::path::PathBuf>> {
+//! #     let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup"];
+//! #     let dirs = |root: &str| {
+//! #         let of = |n| format!("{root}/cgroup-reaper-doc-{n}-{}", std::process::id()).into();
+//! #         (0..3).map(of).collect::<Vec<std::path::PathBuf>>()
+//! #     };
+//! #     let made = |dirs: &Vec<_>| dirs.iter().all(|dir| std::fs::create_dir(dir).is_ok());
+//! #     Ok(roots.into_iter().map(dirs).find(made).unwrap_or_default())
+//! # }
+//! ```
+//!
+//! | To know of one reap | Call |
+//! |---|---|
+//! | among many, in the loop | [`Reaper::tag`], [`Reactor::drain_completed`] |
+//! | on another thread | [`ReapHandle::wait`] |
+//! | in async code | `handle.await` |
+//! | on the thread of the reactor, with nothing else to do | [`Reactor::run_until`] |
+//! | that does not end | [`Reactor::pending`] |
 //!
 //! # Which loop, which lines
 //!
@@ -82,16 +136,17 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut reactor = Reactor::new()?;
-//! let handle = reactor.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42"))?;
-//! while !reactor.is_empty() {
+//! drop(reactor.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42").tag(42))?);
+//! loop {
 //!     match poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
 //!         Err(Errno::EINTR) => continue,
 //!         result => result?,
 //!     };
 //!     reactor.turn(Some(Duration::ZERO))?;
+//!     for ended in reactor.drain_completed() {
+//!         println!("task {}: {:?}", ended.tag, ended.result);
+//!     }
 //! }
-//! println!("{:?}", handle.try_wait());
-//! # Ok(())
 //! # }
 //! ```
 //!
@@ -119,6 +174,9 @@
 //!     for event in &events {
 //!         if event.token() == REAPER {
 //!             reactor.turn(Some(Duration::ZERO))?;
+//!             for ended in reactor.drain_completed() {
+//!                 println!("task {}: {:?}", ended.tag, ended.result);
+//!             }
 //!         }
 //!     }
 //! }
@@ -255,8 +313,9 @@
 //! | Call `turn(None)` inside of another loop | That loop stands still until the reactor has something to do. |
 //! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: the reactor works only while one of its methods runs. Use [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
 //! | tokio: leave out `clear_ready` | A busy loop: `readable` always returns at once. |
-//! | Drop the reactor | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
+//! | Drop the reactor, without [`Reactor::shutdown`] | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
+//! | Tag reaps, and do not call [`drain_completed`](Reactor::drain_completed) | The descriptor stays readable, so the loop spins, and the results take memory. |
 //!
 //! These do not break the contract: extra turns; turns from a timer of your own; turns that come late (a late turn
 //! delays its reaps by the same time, and can make the wait before the next attempts up to four times as long);

@@ -26,15 +26,17 @@
 //! let mut reactor = Reactor::new()?;
 //! let reaper = Reaper::at("/sys/fs/cgroup/batch/task-42")
 //!     .grace(Signal::TERM, Duration::from_secs(5))
-//!     .deadline(Duration::from_secs(60));
-//! let handle = reactor.spawn_reaper(reaper)?;
-//! while !handle.is_complete() {
+//!     .deadline(Duration::from_secs(60))
+//!     .tag(42);
+//! drop(reactor.spawn_reaper(reaper)?);
+//! loop {
 //!     // Your loop: it may watch other descriptors beside this one.
 //!     poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
 //!     reactor.turn(Some(Duration::ZERO))?;
+//!     for ended in reactor.drain_completed() {
+//!         println!("task {}: {:?}", ended.tag, ended.result);
+//!     }
 //! }
-//! println!("{:?}", handle.try_wait());
-//! # Ok(())
 //! # }
 //! ```
 //!
