@@ -20,7 +20,7 @@ use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::handle::{self, ReapHandle};
 use crate::metrics::{Calls, Metrics};
-use crate::outcome::SpawnError;
+use crate::outcome::{ReapError, Reaped, SpawnError};
 use crate::reaper::Reaper;
 use crate::remote::{Queue, Remote};
 use crate::sys::{self, Linux, Sys};
@@ -62,8 +62,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// # let Some(dir) = doc_cgroup()? else { return Ok(()) };
 /// let mut reactor = Reactor::new()?;
 /// let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a cgroup, and not ours");
-/// reactor.run_until(&handle)?;
-/// assert_eq!(handle.wait().unwrap().outcome, Outcome::Removed);
+/// let reaped = reactor.run_until(&handle)?.expect("no member holds it up");
+/// assert_eq!(reaped.outcome, Outcome::Removed);
 /// # Ok(())
 /// # }
 /// # fn doc_cgroup() -> std::io::Result<Option<std::path::PathBuf>> {
@@ -160,7 +160,7 @@ impl Reactor {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
-        let (completer, handle) = handle::channel(&self.queue);
+        let (completer, handle) = handle::channel(target.path(), &self.queue);
         self.entries.spawn(
             Spawn { reaper, target, findings, completer },
             &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),
@@ -238,7 +238,8 @@ impl Reactor {
         self.turn_within(None, self.turn_budget.unwrap_or(Duration::MAX))
     }
 
-    /// Runs until [`Remote::stop`] is called. If it was called since the last run, this returns at once.
+    /// Runs until [`Remote::stop`] is called, whether or not reaps are left: those go on in the next turn. If it was called
+    /// since the last `run` returned, this returns at once.
     ///
     /// # Errors
     ///
@@ -250,7 +251,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it.
+    /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it; the
+    /// next [`run`](Reactor::run) returns at once then.
     ///
     /// # Errors
     ///
@@ -262,20 +264,24 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs until the reap of `handle` is complete. On the thread that drives the reactor, this is the way to wait for
-    /// one. [`Remote::stop`] does not end it.
+    /// Runs until the reap of `handle` is complete, and returns its result, which the handle keeps too. On the thread that
+    /// drives the reactor, this is the way to wait for one. Other reaps make progress meanwhile. [`Remote::stop`] does not
+    /// end it; the next [`run`](Reactor::run) returns at once then.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Reactor::turn), and `InvalidInput` for a handle of another reactor.
-    pub fn run_until(&mut self, handle: &ReapHandle) -> io::Result<()> {
+    /// The outer ones are those of [`turn`](Reactor::turn), and `InvalidInput` for a handle of another reactor. The inner
+    /// one is the reap's own.
+    pub fn run_until(&mut self, handle: &ReapHandle) -> io::Result<Result<Reaped, ReapError>> {
         if !handle.is_of(&self.queue) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a handle of another reactor"));
         }
-        while !handle.is_complete() {
+        loop {
+            if let Some(result) = handle.try_wait() {
+                return Ok(result);
+            }
             self.turn_of_run()?;
         }
-        Ok(())
     }
 
     /// Returns when the next timer is due; `None` if there is none. For loops that plan ahead: the descriptor covers

@@ -286,6 +286,19 @@ impl Reaper {
         self
     }
 
+    /// The first directory of the target, as it was named; `None` for a descriptor.
+    pub(crate) fn named_path(&self) -> Option<PathBuf> {
+        match &self.place {
+            Location::Dir(dir) => Some(dir.clone()),
+            Location::Fd(_) => None,
+            Location::Named { options: CgroupOptions { root, slice, subsystems, .. }, name } => {
+                let subsystem = subsystems.iter().flatten().next();
+                let hierarchy = subsystem.map_or_else(|| root.clone(), |subsystem| root.join(subsystem));
+                Some(hierarchy.join(slice).join(name))
+            }
+        }
+    }
+
     /// The checks that read nothing from the system.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         if self.min_wait < Duration::from_millis(1) || self.min_wait > self.max_wait {

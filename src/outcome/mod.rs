@@ -29,6 +29,20 @@ pub struct Reaped {
     pub elapsed: Duration,
 }
 
+impl Reaped {
+    /// Makes one of which only the outcome is known, for tests of a program that handles it. The fields can be set.
+    ///
+    /// ```
+    /// use cgroup_reaper::{Outcome, Reaped};
+    ///
+    /// let mut reaped = Reaped::new(Outcome::Removed);
+    /// reaped.attempts = 1;
+    /// ```
+    pub fn new(outcome: Outcome) -> Reaped {
+        Reaped { outcome, method: None, signalled: 0, attempts: 0, elapsed: Duration::ZERO }
+    }
+}
+
 /// What was done for a reap that ended with an error. The fields are those of [`Reaped`]; by default nothing was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
