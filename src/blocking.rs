@@ -1,7 +1,10 @@
 //! [`reap`] and [`reap_all`]: for callers without an event loop.
 
+use std::io;
+use std::sync::Arc;
+
 use crate::handle::ReapHandle;
-use crate::outcome::{Effort, ReapError, Reaped};
+use crate::outcome::{ReapError, Reaped};
 use crate::reactor::Reactor;
 use crate::reaper::Reaper;
 
@@ -12,26 +15,21 @@ use crate::reaper::Reaper;
 /// Those of the reap; [`ReapError::Refused`] for a target that is refused; [`ReapError::Reactor`] if no event loop
 /// can be made, for instance for lack of descriptors.
 pub fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
-    reap_all([reaper]).pop().unwrap_or(Err(ReapError::Disconnected { effort: Effort::default() }))
+    let mut reactor = Reactor::new().map_err(failed)?;
+    let handle = reactor.spawn_reaper(reaper)?;
+    reactor.run_until(&handle).map_err(failed)?
 }
 
 /// Reaps many targets at once, and blocks until every reap is complete. The results are in the order of the targets.
 /// A target that is refused, or a reap that fails, does not hold up the others.
 pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped, ReapError>> {
-    let mut reactor = match Reactor::new() {
+    let mut reactor = match Reactor::new().map_err(failed) {
         Ok(reactor) => reactor,
-        Err(error) => {
-            let failed = ReapError::Reactor(error);
-            return reapers.into_iter().map(|_| Err(failed.clone())).collect();
-        }
+        Err(error) => return reapers.into_iter().map(|_| Err(error.clone())).collect(),
     };
-    let spawned: Vec<Result<ReapHandle, ReapError>> = reapers
-        .into_iter()
-        .map(|reaper| {
-            reactor.spawn_reaper(reaper).map_err(|error| ReapError::Refused(error.refusal().clone()))
-        })
-        .collect();
-    let failed = reactor.run_until_idle().err().map(ReapError::Reactor);
+    let spawned: Vec<Result<ReapHandle, ReapError>> =
+        reapers.into_iter().map(|reaper| Ok(reactor.spawn_reaper(reaper)?)).collect();
+    let failed = reactor.run_until_idle().err().map(failed);
     // Reaps that a failed loop left undone are disconnected by this, so that no wait below blocks.
     drop(reactor);
     let result = |handle: ReapHandle| match (handle.wait(), &failed) {
@@ -39,4 +37,8 @@ pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped,
         (result, _) => result,
     };
     spawned.into_iter().map(|handle| handle.and_then(result)).collect()
+}
+
+fn failed(error: io::Error) -> ReapError {
+    ReapError::Reactor(Arc::new(error))
 }

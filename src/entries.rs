@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
@@ -200,7 +201,7 @@ impl<S: Sys> Entries<S> {
         let Spawn { reaper, target, findings, completer } = spawn;
         let Some(id) = self.generation.next(self.slab.vacant_key()) else {
             // Can happen only where ids have 32 bits.
-            return completer.complete(Err(ReapError::Reactor(io::ErrorKind::OutOfMemory.into())));
+            return completer.complete(Err(ReapError::Reactor(Arc::new(io::ErrorKind::OutOfMemory.into()))));
         };
         let now = Instant::after_start(self.resolver.sys.now());
         let machine = Machine::new(&reaper, now, target.found(), target.removal);
@@ -439,8 +440,9 @@ impl<S: Sys> Drop for Entries<S> {
             }
             let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
             let effort = effort(&entry.machine, elapsed);
+            let path = entry.target.path().to_path_buf();
             drop(entry.target);
-            entry.completer.complete(Err(ReapError::Disconnected { effort }));
+            entry.completer.complete(Err(ReapError::Disconnected { path, effort }));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::entries::Command;
 use crate::entry_id::EntryId;
-use crate::outcome::{Effort, ReapError, Reaped};
+use crate::outcome::{ReapError, Reaped};
 use crate::remote::Queue;
 use crate::sys::Sys;
 
@@ -34,6 +35,7 @@ pub struct ReapHandle {
 
 /// What both halves share.
 pub(crate) struct Slot {
+    path: Box<Path>,
     state: Mutex<State>,
     completed: Condvar,
 }
@@ -92,8 +94,10 @@ pub(crate) struct Completer {
     slot: Arc<Slot>,
 }
 
-pub(crate) fn channel(queue: &Arc<Queue>) -> (Completer, ReapHandle) {
-    let slot = Arc::new(Slot { state: Mutex::new(State::default()), completed: Condvar::new() });
+/// `path` is that of the target.
+pub(crate) fn channel(path: &Path, queue: &Arc<Queue>) -> (Completer, ReapHandle) {
+    let (state, completed) = (Mutex::new(State::default()), Condvar::new());
+    let slot = Arc::new(Slot { path: path.into(), state, completed });
     (Completer { slot: Arc::clone(&slot) }, ReapHandle { slot, queue: Arc::clone(queue) })
 }
 
@@ -140,7 +144,7 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
-        self.set(Err(ReapError::Disconnected { effort: Effort::default() }));
+        self.set(Err(ReapError::disconnected(&*self.slot.path)));
     }
 }
 
@@ -192,6 +196,12 @@ impl ReapHandle {
     /// Whether the reap is complete.
     pub fn is_complete(&self) -> bool {
         self.slot.lock().result.is_some()
+    }
+
+    /// Returns the first directory of the target, as an absolute path. It is for messages: another cgroup may have this name
+    /// by now.
+    pub fn path(&self) -> &Path {
+        &self.slot.path
     }
 
     pub(crate) fn is_of(&self, queue: &Arc<Queue>) -> bool {
@@ -249,7 +259,10 @@ impl Drop for ReapHandle {
 
 impl fmt::Debug for ReapHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReapHandle").field("result", &self.slot.lock().result).finish_non_exhaustive()
+        f.debug_struct("ReapHandle")
+            .field("path", &self.path())
+            .field("result", &self.slot.lock().result)
+            .finish_non_exhaustive()
     }
 }
 
@@ -303,7 +316,7 @@ mod tests {
     #[test]
     fn every_way_to_ask_gives_the_one_result() {
         let (queue, _poll) = queue();
-        let (completer, mut handle) = channel(&queue);
+        let (completer, mut handle) = channel(Path::new("/c/a"), &queue);
         assert!(!handle.is_complete() && handle.try_wait().is_none());
         assert!(handle.wait_timeout(MS).is_none());
         completer.set(reaped(1));
@@ -323,15 +336,17 @@ mod tests {
     #[test]
     fn a_completer_that_is_dropped_disconnects() {
         let (queue, _poll) = queue();
-        let (completer, handle) = channel(&queue);
+        let (completer, handle) = channel(Path::new("/c/a"), &queue);
         drop(completer);
-        assert!(matches!(handle.wait(), Err(ReapError::Disconnected { .. })));
+        let error = handle.wait().unwrap_err();
+        assert!(matches!(error, ReapError::Disconnected { .. }));
+        assert_eq!((error.path(), handle.path()), (Some(Path::new("/c/a")), Path::new("/c/a")));
     }
 
     #[test]
     fn those_who_block_are_woken() {
         let (queue, _poll) = queue();
-        let (completer, handle) = channel(&queue);
+        let (completer, handle) = channel(Path::new("/c/a"), &queue);
         let waiting = |n| {
             while handle.slot.lock().waiting < n {
                 thread::yield_now()
@@ -351,7 +366,7 @@ mod tests {
     #[test]
     fn the_last_waker_is_woken_once_and_the_others_are_dropped() {
         let (queue, _poll) = queue();
-        let (completer, mut handle) = channel(&queue);
+        let (completer, mut handle) = channel(Path::new("/c/a"), &queue);
         let (first, second) = (counter(&handle), counter(&handle));
         assert!(poll(&mut handle, &first).is_pending());
         assert_eq!(Arc::strong_count(&first), 2);
@@ -366,7 +381,7 @@ mod tests {
     #[test]
     fn a_handle_that_is_dropped_takes_its_waker_along() {
         let (queue, _poll) = queue();
-        let (completer, mut handle) = channel(&queue);
+        let (completer, mut handle) = channel(Path::new("/c/a"), &queue);
         let counter = counter(&handle);
         assert!(poll(&mut handle, &counter).is_pending());
         drop(handle);
@@ -378,7 +393,7 @@ mod tests {
     #[test]
     fn a_command_goes_to_the_entry_once() {
         let (queue, _poll) = queue();
-        let (completer, handle) = channel(&queue);
+        let (completer, handle) = channel(Path::new("/c/a"), &queue);
         assert_eq!(completer.bind(id(5)), Asked::Nothing);
         for _ in 0..2 {
             handle.kill_now();
@@ -394,14 +409,14 @@ mod tests {
         // Asked before there was an entry: that hears of it.
         let ask: [fn(&ReapHandle); 2] = [ReapHandle::kill_now, ReapHandle::cancel];
         for (ask, asked) in ask.into_iter().zip([Asked::KillNow, Asked::Cancel]) {
-            let (completer, handle) = channel(&queue);
+            let (completer, handle) = channel(Path::new("/c/a"), &queue);
             ask(&handle);
             assert!(queue.pop().is_none());
             assert_eq!(completer.bind(id(6)), asked);
         }
         // Too late.
         for ask in ask {
-            let (completer, handle) = channel(&queue);
+            let (completer, handle) = channel(Path::new("/c/a"), &queue);
             assert_eq!(completer.bind(id(7)), Asked::Nothing);
             completer.complete(reaped(1));
             ask(&handle);
@@ -412,7 +427,7 @@ mod tests {
     #[test]
     fn a_handle_knows_its_reactor() {
         let ((one, _poll), (other, _other)) = (queue(), queue());
-        let (_completer, handle) = channel(&one);
+        let (_completer, handle) = channel(Path::new("/c/a"), &one);
         assert!(handle.is_of(&one) && !handle.is_of(&other));
     }
 }

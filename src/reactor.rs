@@ -20,7 +20,7 @@ use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::handle::{self, Asked, ReapHandle};
 use crate::metrics::{Calls, Metrics};
-use crate::outcome::{Completed, Pending, SpawnError};
+use crate::outcome::{Completed, Pending, ReapError, Reaped, SpawnError};
 use crate::reaper::Reaper;
 use crate::remote::{Queue, Remote};
 use crate::sys::{self, Linux, Sys};
@@ -62,8 +62,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// # let Some(dir) = doc_cgroup()? else { return Ok(()) };
 /// let mut reactor = Reactor::new()?;
 /// let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a cgroup, and not ours");
-/// reactor.run_until(&handle)?;
-/// assert_eq!(handle.wait().unwrap().outcome, Outcome::Removed);
+/// let reaped = reactor.run_until(&handle)?.expect("no member holds it up");
+/// assert_eq!(reaped.outcome, Outcome::Removed);
 /// # Ok(())
 /// # }
 /// # fn doc_cgroup() -> std::io::Result<Option<std::path::PathBuf>> {
@@ -166,7 +166,7 @@ impl Reactor {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
-        let (completer, handle) = handle::channel(&self.queue);
+        let (completer, handle) = handle::channel(target.path(), &self.queue);
         self.entries.spawn(
             Spawn { reaper, target, findings, completer },
             &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),
@@ -244,13 +244,17 @@ impl Reactor {
 
     /// Turns as long as there is a reason to go on.
     fn run_while(&mut self, go_on: impl Fn(&mut Reactor) -> bool) -> io::Result<()> {
-        let budget = self.turn_budget.unwrap_or(Duration::MAX);
         self.running(|reactor| {
             while go_on(reactor) {
-                reactor.turn_within(None, budget)?;
+                reactor.turn_of_run()?;
             }
             Ok(())
         })
+    }
+
+    /// One turn of a run.
+    fn turn_of_run(&mut self) -> io::Result<usize> {
+        self.turn_within(None, self.turn_budget.unwrap_or(Duration::MAX))
     }
 
     /// Runs what waits for reaps itself.
@@ -263,7 +267,8 @@ impl Reactor {
         result
     }
 
-    /// Runs until [`Remote::stop`] is called. If it was called since the last run, this returns at once.
+    /// Runs until [`Remote::stop`] is called, whether or not reaps are left: those go on in the next turn. If it was called
+    /// since the last `run` returned, this returns at once.
     ///
     /// # Errors
     ///
@@ -272,7 +277,8 @@ impl Reactor {
         self.run_while(|reactor| !std::mem::take(&mut reactor.stopped))
     }
 
-    /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it.
+    /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it; the
+    /// next [`run`](Reactor::run) returns at once then.
     ///
     /// # Errors
     ///
@@ -306,17 +312,26 @@ impl Reactor {
         })
     }
 
-    /// Runs until the reap of `handle` is complete. On the thread that drives the reactor, this is the way to wait for
-    /// one. [`Remote::stop`] does not end it.
+    /// Runs until the reap of `handle` is complete, and returns its result, which the handle keeps too. On the thread that
+    /// drives the reactor, this is the way to wait for one. Other reaps make progress meanwhile. [`Remote::stop`] does not
+    /// end it; the next [`run`](Reactor::run) returns at once then.
     ///
     /// # Errors
     ///
-    /// As [`turn`](Reactor::turn), and `InvalidInput` for a handle of another reactor.
-    pub fn run_until(&mut self, handle: &ReapHandle) -> io::Result<()> {
+    /// The outer ones are those of [`turn`](Reactor::turn), and `InvalidInput` for a handle of another reactor. The inner
+    /// one is the reap's own.
+    pub fn run_until(&mut self, handle: &ReapHandle) -> io::Result<Result<Reaped, ReapError>> {
         if !handle.is_of(&self.queue) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a handle of another reactor"));
         }
-        self.run_while(|_| !handle.is_complete())
+        self.running(|reactor| {
+            loop {
+                if let Some(result) = handle.try_wait() {
+                    return Ok(result);
+                }
+                reactor.turn_of_run()?;
+            }
+        })
     }
 
     /// Yields the reaps with a [`tag`](Reaper::tag) that have ended, in the order in which they ended: those that ended in a

@@ -288,6 +288,19 @@ impl Reaper {
         self
     }
 
+    /// The first directory of the target, as it was named; `None` for a descriptor.
+    pub(crate) fn named_path(&self) -> Option<PathBuf> {
+        match &self.place {
+            Location::Dir(dir) => Some(dir.clone()),
+            Location::Fd(_) => None,
+            Location::Named { options: CgroupOptions { root, slice, subsystems, .. }, name } => {
+                let subsystem = subsystems.iter().flatten().next();
+                let hierarchy = subsystem.map_or_else(|| root.clone(), |subsystem| root.join(subsystem));
+                Some(hierarchy.join(slice).join(name))
+            }
+        }
+    }
+
     /// Tells the reap from others: once it has ended, [`Reactor::drain_completed`](crate::Reactor::drain_completed) yields
     /// the tag with the result. A job's number, or a key of the caller's own table. Default: none, and only the
     /// [`ReapHandle`](crate::ReapHandle) has the result.

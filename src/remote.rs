@@ -113,7 +113,7 @@ impl Remote {
             Ok((target, _)) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
-        let (completer, handle) = handle::channel(&self.queue);
+        let (completer, handle) = handle::channel(target.path(), &self.queue);
         let spawn = Spawn { reaper, target, findings: Findings::default(), completer };
         match self.queue.push(Command::Spawn(Box::new(spawn))) {
             Ok(()) => Ok(handle),
@@ -122,8 +122,10 @@ impl Remote {
         }
     }
 
-    /// Makes [`Reactor::run`](crate::Reactor::run) return. If it is not running, its next call returns at once. Reaps
-    /// under way are not affected; after the reactor was dropped this is a no-op.
+    /// Makes [`Reactor::run`](crate::Reactor::run) return. If it is not running, its next call returns at once, also where
+    /// the reactor was in [`run_until`](crate::Reactor::run_until) or
+    /// [`run_until_idle`](crate::Reactor::run_until_idle), which are not ended. Reaps under way are not affected; after the
+    /// reactor was dropped this is a no-op.
     pub fn stop(&self) {
         let _ = self.queue.push(Command::Stop);
     }

@@ -25,8 +25,7 @@ fn rest() {
 
 fn reap_in(reactor: &mut Reactor, dir: &Path) {
     let handle = reactor.spawn_reaper(Reaper::at(dir)).unwrap();
-    reactor.run_until(&handle).unwrap();
-    handle.wait().unwrap();
+    reactor.run_until(&handle).unwrap().unwrap();
 }
 
 fn difference(after: &Metrics, before: &Metrics) -> (u64, u64, u64) {
@@ -165,7 +164,7 @@ fn most_ticks_of_the_unkillable_only_list_them() {
     assert!(opened <= 16 * 2 + 4 * (2 + 1 + 2 + 2), "{opened} files opened");
     assert!(!handle.is_complete());
     stuck.release();
-    reactor.run_until(&handle).unwrap();
+    reactor.run_until(&handle).unwrap().unwrap();
 }
 
 /// A turn that took all the notifications it can has the next come at once. That is said once, not by every spawn.

@@ -75,10 +75,9 @@ fn stuck(sandbox: &Sandbox, dirs: [PathBuf; 3]) {
     let waits = reactor.spawn_reaper(Reaper::at(&waits)).unwrap();
     let gives_up = reactor.spawn_reaper(Reaper::at(&gives_up).deadline(Duration::from_millis(500))).unwrap();
     let neighbour = reactor.spawn_reaper(Reaper::at(&neighbour)).unwrap();
-    reactor.run_until(&neighbour).unwrap();
+    reactor.run_until(&neighbour).unwrap().unwrap();
     assert!(!waits.is_complete() && !gives_up.is_complete());
-    reactor.run_until(&gives_up).unwrap();
-    match gives_up.wait() {
+    match reactor.run_until(&gives_up).unwrap() {
         Err(ReapError::TimedOut { survivors, .. }) => {
             assert_eq!(survivors.len(), 1);
             assert_eq!(survivors[0].pid, held[1].pid);

@@ -27,7 +27,7 @@ fn refuse(reaper: Reaper) -> Refusal {
     let refusal = refuse_without(&[], reaper.clone());
     // The same without a reactor of one's own.
     match cgroup_reaper::reap(reaper) {
-        Err(ReapError::Refused(again)) => assert_eq!(again.to_string(), refusal.to_string()),
+        Err(ReapError::Refused { refusal: again, .. }) => assert_eq!(again.to_string(), refusal.to_string()),
         other => panic!("{other:?}"),
     }
     refusal
@@ -170,7 +170,7 @@ fn root_of_v2() {
         for method in [KillMethod::Auto, KillMethod::Pidfd] {
             refused!(
                 Reaper::at(&root).method(method),
-                Refusal::Root { path } if *path == root,
+                Refusal::Root { path, .. } if *path == root,
                 text(&root),
                 "root of a hierarchy"
             );
@@ -185,7 +185,7 @@ fn root_of_v1() {
         for root in [v1_root("freezer").expect("freezer"), v1_root("cpu").expect("cpu")] {
             refused!(
                 Reaper::at(&root),
-                Refusal::Root { path } if *path == root,
+                Refusal::Root { path, .. } if *path == root,
                 text(&root),
                 "root of a hierarchy"
             );
@@ -208,7 +208,7 @@ fn root_of_a_mount() {
         let _mounted = Mounted::bind(&dir, &scratch.0);
         refused!(
             Reaper::at(&scratch.0),
-            Refusal::Root { path } if *path == scratch.0,
+            Refusal::Root { path, .. } if *path == scratch.0,
             text(&scratch.0),
             "root of a hierarchy"
         );
@@ -276,7 +276,7 @@ fn dot_dot() {
         for name in ["..", "a/..", "../x", "a/../..", "a/../a"] {
             refused!(
                 Reaper::new(options.clone(), name),
-                Refusal::DotComponent { name: told } if told == Path::new(name),
+                Refusal::DotComponent { name: told, .. } if told == Path::new(name),
                 name,
                 "`..`"
             );
@@ -300,7 +300,7 @@ fn dot() {
         for name in [".", "./a", "a/.", "a/./b"] {
             refused!(
                 Reaper::new(options.clone(), name),
-                Refusal::DotComponent { name: told } if told == Path::new(name),
+                Refusal::DotComponent { name: told, .. } if told == Path::new(name),
                 name,
                 "`.`"
             );
@@ -322,7 +322,7 @@ fn absolute_name() {
         for name in ["/", "/a", text(&dir)] {
             refused!(
                 Reaper::new(options.clone(), name),
-                Refusal::AbsoluteName { name: told } if told == Path::new(name),
+                Refusal::AbsoluteName { name: told, .. } if told == Path::new(name),
                 name,
                 "absolute"
             );
@@ -384,7 +384,7 @@ fn a_root_that_is_no_hierarchy() {
         for slice in ["", "hierarchy"] {
             refused!(
                 Reaper::new(CgroupOptions::new(&scratch.0).slice(slice), "b"),
-                Refusal::NotCgroup { path } if *path == scratch.0,
+                Refusal::NotCgroup { path, .. } if *path == scratch.0,
                 text(&scratch.0),
                 "not a cgroup"
             );
@@ -415,9 +415,9 @@ fn a_subsystem_that_is_not_mounted() {
         for subsystems in [["no-such-subsystem", "freezer"], ["freezer", "no-such-subsystem"]] {
             refused!(
                 Reaper::new(options.clone().subsystems(subsystems), "a"),
-                Refusal::NotCgroup { path } if *path == missing,
+                Refusal::NoSuchDirectory { path, .. } if *path == missing,
                 text(&missing),
-                "not a cgroup"
+                "no such directory"
             );
         }
         above.assert_alive();
@@ -440,7 +440,7 @@ fn a_symbolic_link() {
         for spelt in [link.clone(), PathBuf::from(format!("{}/", link.display()))] {
             refused!(
                 Reaper::at(spelt),
-                Refusal::Symlink { path } if *path == link,
+                Refusal::Symlink { path, .. } if *path == link,
                 text(&link),
                 "symbolic link"
             );
@@ -463,13 +463,13 @@ fn a_symbolic_link_below_the_root() {
         let options = CgroupOptions::new(&scratch.0).subsystems(["freezer"]);
         refused!(
             Reaper::new(options.clone().slice("slice"), "name"),
-            Refusal::Symlink { path } if *path == mount.join("slice"),
+            Refusal::Symlink { path, .. } if *path == mount.join("slice"),
             text(&mount.join("slice")),
             "symbolic link"
         );
         refused!(
             Reaper::new(options, "name"),
-            Refusal::Symlink { path } if *path == mount.join("name"),
+            Refusal::Symlink { path, .. } if *path == mount.join("name"),
             text(&mount.join("name")),
             "symbolic link"
         );
@@ -506,13 +506,13 @@ fn a_plain_directory() {
         fs::create_dir_all(&inside).expect("mkdir");
         refused!(
             Reaper::at(&scratch.0),
-            Refusal::NotCgroup { path } if *path == scratch.0,
+            Refusal::NotCgroup { path, .. } if *path == scratch.0,
             text(&scratch.0),
             "not a cgroup"
         );
         refused!(
             Reaper::new(CgroupOptions::new(&scratch.0).slice("a").subsystems(["freezer"]), "b"),
-            Refusal::NotCgroup { path } if *path == inside,
+            Refusal::NotCgroup { path, .. } if *path == inside,
             text(&inside),
             "not a cgroup"
         );
@@ -539,7 +539,7 @@ fn a_file() {
         for file in [dir.join("cgroup.procs"), plain.clone(), dir.join("cgroup.procs/x")] {
             refused!(
                 Reaper::at(&file),
-                Refusal::NotCgroup { path } if *path == file,
+                Refusal::NotCgroup { path, .. } if *path == file,
                 text(&file),
                 "not a cgroup"
             );
@@ -583,14 +583,16 @@ fn a_name_that_was_never_a_cgroup() {
             let missing = scratch.0.join(missing);
             refused!(
                 Reaper::at(&missing),
-                Refusal::NotCgroup { path } if *path == missing,
+                Refusal::NoSuchDirectory { path, .. } if *path == missing,
                 text(&missing),
-                "not a cgroup"
+                "no such directory"
             );
         }
         fs::create_dir(scratch.0.join("cpu")).expect("mkdir");
         let options = CgroupOptions::new(&scratch.0).subsystems(["cpu"]);
-        refused!(Reaper::new(options, "missing"), Refusal::NotCgroup { .. }, "missing", "not a cgroup");
+        let refusal = refuse(Reaper::new(options, "missing"));
+        assert!(matches!(refusal, Refusal::NoSuchDirectory { .. }), "{refusal:?}");
+        says(&refusal, &["cpu/missing", "no such directory"]);
     });
 }
 
@@ -608,7 +610,7 @@ fn own(test: &str, make: impl Fn(&Sandbox, &str) -> PathBuf) {
         for method in [KillMethod::Auto, KillMethod::Pidfd] {
             refused!(
                 Reaper::at(path).method(method),
-                Refusal::OwnCgroup { path: told } if told == path,
+                Refusal::OwnCgroup { path: told, .. } if told == path,
                 text(path),
                 "the caller's own cgroup"
             );
@@ -657,13 +659,13 @@ fn own_among_several() {
             let above = own.parent().expect("a");
             refused!(
                 Reaper::new(options(&sandbox, &controllers), "a/b"),
-                Refusal::OwnCgroup { path } if path == own,
+                Refusal::OwnCgroup { path, .. } if path == own,
                 text(own),
                 "the caller's own cgroup"
             );
             refused!(
                 Reaper::new(options(&sandbox, &controllers), "a"),
-                Refusal::OwnCgroup { path } if path == above,
+                Refusal::OwnCgroup { path, .. } if path == above,
                 text(above),
                 "the caller's own cgroup"
             );
@@ -786,8 +788,7 @@ fn another_thread_in_a_threaded_group() {
                     let mut reactor = Reactor::new().expect("reactor");
                     let handle =
                         reactor.spawn_reaper(reaper.max_wait(Duration::from_millis(5))).expect("spawn");
-                    reactor.run_until(&handle).expect("turns");
-                    match handle.wait() {
+                    match reactor.run_until(&handle).expect("turns") {
                         Err(ReapError::Denied { source, .. }) => {
                             assert!(source.to_string().contains("caller itself"), "{method}: {source}");
                         }
@@ -882,7 +883,7 @@ fn a_wait_of_zero() {
         for wait in [Duration::ZERO, Duration::from_micros(999)] {
             refused!(
                 Reaper::at(&dir).min_wait(wait),
-                Refusal::InvalidWait { min_wait, max_wait }
+                Refusal::InvalidWait { min_wait, max_wait, .. }
                     if *min_wait == wait && *max_wait == Duration::from_secs(10),
                 "min_wait",
                 "at least 1 ms"
@@ -918,7 +919,7 @@ fn cgroup_kill_on_v1() {
         let canary = sandbox.canary(&[&dir]);
         refused!(
             Reaper::at(&dir).method(KillMethod::CgroupKill),
-            Refusal::Unsupported { method: KillMethod::CgroupKill, path } if *path == dir,
+            Refusal::Unsupported { method: KillMethod::CgroupKill, path, .. } if *path == dir,
             text(&dir),
             "cgroup-kill",
             "not available"
@@ -953,7 +954,7 @@ fn freezer_without_a_freezer() {
         for reaper in [Reaper::at(&dir), Reaper::new(options(&sandbox, &["cpu"]), "target")] {
             refused!(
                 reaper.method(KillMethod::Freezer),
-                Refusal::Unsupported { method: KillMethod::Freezer, path } if *path == dir,
+                Refusal::Unsupported { method: KillMethod::Freezer, path, .. } if *path == dir,
                 text(&dir),
                 "freezer",
                 "not available"

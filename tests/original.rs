@@ -280,7 +280,7 @@ fn point_07_not_the_reaper_itself() {
         let root = v1_root("freezer").or_else(v2_root).expect("a root");
         fs::write(root.join("cgroup.procs"), "0").expect("move out");
         let error = result.expect_err("refused");
-        assert!(matches!(error.refusal(), Refusal::OwnCgroup { path } if *path == dir), "{error}");
+        assert!(matches!(error.refusal(), Refusal::OwnCgroup { path, .. } if *path == dir), "{error}");
     });
 }
 

@@ -549,7 +549,7 @@ fn a_directory_whose_parent_is_mounted_over_is_refused() {
             unmount(parent);
             // Before Linux 5.8 it cannot be told from the root of a mount.
             match refusal {
-                Refusal::Io { path, source } => {
+                Refusal::Io { path, source, .. } => {
                     assert_eq!((path, source.raw_os_error()), (dir, Some(libc::ESTALE)));
                 }
                 Refusal::Root { .. } if linux() < (5, 8) => {}
@@ -585,7 +585,7 @@ fn a_link_is_refused_by_descriptor() {
     std::os::unix::fs::symlink("/tmp", &link).expect("symlink");
     let refusal = refuse(Reaper::at_fd(open_path(&link)));
     fs::remove_file(&link).expect("unlink");
-    assert!(matches!(&refusal, Refusal::Symlink { path } if *path == link), "{refusal:?}");
+    assert!(matches!(&refusal, Refusal::Symlink { path, .. } if *path == link), "{refusal:?}");
 }
 
 #[test]
@@ -646,7 +646,7 @@ fn a_descriptor_is_refused_without_proc() {
             let refusal = refuse(reaper);
             unmount(Path::new("/proc"));
             match refusal {
-                Refusal::Io { path, source } => {
+                Refusal::Io { path, source, .. } => {
                     assert!(path.starts_with("/proc/self/fd"), "{}", path.display());
                     assert_eq!(source.raw_os_error(), Some(libc::ENOENT));
                 }

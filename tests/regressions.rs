@@ -63,8 +63,8 @@ fn a_grace_signal_outlasts_a_want_of_descriptors() {
                 let taken = TakenDescriptors::new();
                 turn_for(&mut reactor, 100 * MS);
                 drop(taken);
-                reactor.run_until(&handle).expect("turns");
-                assert_eq!(handle.wait().expect("reaped").attempts, 0);
+                let reaped = reactor.run_until(&handle).expect("turns");
+                assert_eq!(reaped.expect("reaped").attempts, 0);
                 assert!(polite.saw_term(TIMEOUT), "killed without having been asked");
             }
         })
@@ -94,9 +94,9 @@ fn removed_by_another_is_not_dead() {
         // As systemd or a release agent would.
         let end = std::time::Instant::now() + TIMEOUT;
         while fs::remove_dir(&dir).is_err() && dir.exists() && std::time::Instant::now() < end {}
-        reactor.run_until(&handle).expect("turns");
+        let reaped = reactor.run_until(&handle).expect("turns");
         let status = fs::read_to_string(format!("/proc/{}/status", slow.pid)).unwrap_or_default();
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
         assert!(!status.contains("VmRSS"), "complete while it still holds memory:\n{status}");
     }
 }
@@ -173,8 +173,8 @@ fn the_group_that_freezes_is_found_for_every_member() {
     });
     assert!(!handle.is_complete());
     stuck.release();
-    reactor.run_until(&handle).expect("turns");
-    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+    let reaped = reactor.run_until(&handle).expect("turns");
+    assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
 }
 
 #[test]
@@ -190,8 +190,7 @@ fn a_replaced_directory_is_told_also_where_directories_are_kept() {
     fs::create_dir(&cpu).expect("mkdir");
     turn_for(&mut reactor, 200 * MS);
     stuck.release();
-    reactor.run_until(&handle).expect("turns");
-    match handle.wait() {
+    match reactor.run_until(&handle).expect("turns") {
         Err(ReapError::Replaced { path, .. }) => assert_eq!(path, cpu),
         other => panic!("{other:?}"),
     }
@@ -212,8 +211,8 @@ fn a_renamed_group_is_neither_gone_nor_replaced() {
     turn_for(&mut reactor, 200 * MS);
     assert!(!handle.is_complete() && new.exists());
     stuck.release();
-    reactor.run_until(&handle).expect("turns");
-    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+    let reaped = reactor.run_until(&handle).expect("turns");
+    assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
     assert!(!new.exists());
 }
 
@@ -235,8 +234,8 @@ fn a_new_member_beside_an_unkillable_one_does_not_wait_out_the_backoff() {
             });
         }
         stuck.release();
-        reactor.run_until(&handle).expect("turns");
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        let reaped = reactor.run_until(&handle).expect("turns");
+        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
     }
 }
 
@@ -315,8 +314,8 @@ fn many_children_are_removed_in_as_many_steps_as_they_need() {
         // In a spawn with a budget the walk would be cut.
         reactor.set_turn_budget(Duration::MAX);
         let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
-        reactor.run_until(&handle).expect("turns");
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        let reaped = reactor.run_until(&handle).expect("turns");
+        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
         let metrics = reactor.metrics();
         // 128 directories a step, and the tree is walked once, not for each of them.
         assert_eq!(metrics.removals, 5);

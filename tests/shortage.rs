@@ -310,7 +310,9 @@ fn a_directory_that_cannot_be_listed_is_not_left_frozen(world: &World) {
                 assert_eq!(source.raw_os_error(), Some(libc::EACCES), "{method}: {error:?}");
             }
             // Whether the caller is in there is told by the members, on v1.
-            Err(ReapError::Refused(Refusal::Io { source, .. })) if world.layout == Layout::Freezer => {
+            Err(ReapError::Refused { refusal: Refusal::Io { source, .. }, .. })
+                if world.layout == Layout::Freezer =>
+            {
                 assert_eq!(source.raw_os_error(), Some(libc::EACCES), "{method}");
             }
             other => panic!("{method}: {other:?}"),
@@ -462,8 +464,8 @@ fn a_reap_that_is_given_up_says_what_was_done(world: &World) {
             handle.try_wait().expect("complete")
         };
         let (error, effort) = match result {
-            Err(ReapError::Cancelled { effort }) => ("cancel", effort),
-            Err(ReapError::Disconnected { effort }) => ("drop", effort),
+            Err(ReapError::Cancelled { effort, .. }) => ("cancel", effort),
+            Err(ReapError::Disconnected { effort, .. }) => ("drop", effort),
             other => panic!("{other:?}"),
         };
         assert_eq!(error, end);

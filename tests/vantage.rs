@@ -215,7 +215,7 @@ fn caller() {
     let member = child(&env::split_paths(&joins).collect::<Vec<_>>());
     let result = match cgroup_reaper::reap(Reaper::at(target).deadline(Duration::from_secs(5))) {
         Ok(reaped) => reaped.outcome.to_string(),
-        Err(ReapError::Refused(Refusal::OwnCgroup { .. })) => "own cgroup".to_owned(),
+        Err(ReapError::Refused { refusal: Refusal::OwnCgroup { .. }, .. }) => "own cgroup".to_owned(),
         Err(error) => error.to_string(),
     };
     println!("{MARK}{result}, member {}, bystander {}", was_alive(member), was_alive(bystander));

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::outcome::{Act, LastError, clone_io};
+use crate::outcome::{Act, LastError};
 use crate::sys::Pid;
 
 /// The kinds of system calls. The same errno means different things for each.
@@ -154,7 +154,10 @@ impl Cause {
     /// The same, of a cause that lasts.
     pub(crate) fn error(&self) -> io::Error {
         match self {
-            Cause::Error(error) => clone_io(error),
+            Cause::Error(error) => match error.raw_os_error() {
+                Some(errno) => io::Error::from_raw_os_error(errno),
+                None => io::Error::new(error.kind(), error.to_string()),
+            },
             Cause::CallerInside => io::Error::other("the caller itself has moved into the target"),
             Cause::Unsafe => io::Error::new(
                 io::ErrorKind::Unsupported,

@@ -24,7 +24,7 @@ pub(super) fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Re
         return Err(Refusal::EmptyName);
     }
     check_dots(dir)?;
-    let path = std::path::absolute(dir).map_err(|source| Refusal::Io { path: dir.into(), source })?;
+    let path = std::path::absolute(dir).map_err(|source| Refusal::io(dir, source))?;
     // Removes a trailing slash: with it, the kernel follows a symbolic link.
     let path: PathBuf = path.components().collect();
     match place(sys, &path) {
@@ -34,7 +34,7 @@ pub(super) fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Re
             let above = path.ancestors().skip(1).find_map(|above| place(sys, above).ok());
             match above {
                 Some(above) if is_cgroup(sys, &above, &path)? => Ok(None),
-                _ => Err(Refusal::NotCgroup { path }),
+                _ => Err(Refusal::NoSuchDirectory { path }),
             }
         }
         Err(error) => Err(refuse_io(path, error)),
@@ -52,10 +52,10 @@ pub(super) struct OpenDirectory<S: Sys> {
 /// Finds out what the caller's descriptor is open on.
 pub(super) fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, Refusal> {
     let link = PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()));
-    let fd = sys.duplicate(fd.as_fd()).map_err(|source| Refusal::Io { path: link.clone(), source })?;
+    let fd = sys.duplicate(fd.as_fd()).map_err(|source| Refusal::io(&link, source))?;
     let mut tries = 0;
     loop {
-        let path = sys.path_of(&fd).map_err(|source| Refusal::Io { path: link.clone(), source })?;
+        let path = sys.path_of(&fd).map_err(|source| Refusal::io(&link, source))?;
         let stat = check_kind(sys, &fd, &path)?;
         if !is_cgroup(sys, &fd, &path)? {
             return Err(Refusal::NotCgroup { path });
@@ -63,9 +63,9 @@ pub(super) fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, 
         match sys.stat(Some(&fd), c"cgroup.procs") {
             Ok(_) => {}
             Err(error) if is_gone(&error) => return Ok(OpenDirectory { path: without_mark(path), fd: None }),
-            Err(source) => return Err(Refusal::Io { path, source }),
+            Err(source) => return Err(Refusal::io(path, source)),
         }
-        let io = |source| Refusal::Io { path: path.clone(), source };
+        let io = |source| Refusal::io(&path, source);
         let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
         let is_below = above.dev == stat.dev;
         // `..` may also lead into what is mounted on the parent.
@@ -126,8 +126,7 @@ pub(super) fn named_hierarchies(options: &CgroupOptions, name: &Path) -> Result<
     if subsystems.into_iter().flatten().any(|subsystem| subsystem.as_os_str().is_empty()) {
         return Err(Refusal::EmptyName);
     }
-    let root = std::path::absolute(&options.root)
-        .map_err(|source| Refusal::Io { path: options.root.clone(), source })?;
+    let root = std::path::absolute(&options.root).map_err(|source| Refusal::io(&options.root, source))?;
     Ok(match subsystems {
         Some(subsystems) => subsystems.iter().map(|subsystem| root.join(subsystem)).collect(),
         None => vec![root],
@@ -145,10 +144,13 @@ pub(super) fn open_named<S: Sys>(
     let opened = c_path(&path).and_then(|path| sys.open(None, &path, Open::Directory));
     let mut fd = match opened {
         Ok(fd) => fd,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            return Err(Refusal::NoSuchDirectory { path });
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {
             return Err(Refusal::NotCgroup { path });
         }
-        Err(source) => return Err(Refusal::Io { path, source }),
+        Err(source) => return Err(Refusal::io(path, source)),
     };
     // The hierarchies may be below it: then they are to be named.
     if options.subsystems.is_none() && !is_cgroup(sys, &fd, &path)? {
@@ -163,7 +165,7 @@ pub(super) fn open_named<S: Sys>(
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 return match is_cgroup(sys, &fd, &path)? {
                     true => Ok(None),
-                    false => Err(Refusal::NotCgroup { path }),
+                    false => Err(Refusal::NoSuchDirectory { path }),
                 };
             }
             Err(error) => return Err(refuse_io(path, error)),
@@ -180,7 +182,7 @@ fn place<S: Sys>(sys: &S, path: &Path) -> io::Result<S::Fd> {
 
 /// What a directory is; a link or a file is refused.
 pub(super) fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Stat, Refusal> {
-    let stat = sys.stat(Some(fd), c"").map_err(|source| Refusal::Io { path: path.into(), source })?;
+    let stat = sys.stat(Some(fd), c"").map_err(|source| Refusal::io(path, source))?;
     match stat.kind {
         Kind::Directory => Ok(stat),
         Kind::Link => Err(Refusal::Symlink { path: path.into() }),
@@ -191,7 +193,7 @@ pub(super) fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Sta
 fn is_cgroup<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<bool, Refusal> {
     match Version::of(sys, fd) {
         Ok(version) => Ok(version.is_some()),
-        Err(source) => Err(Refusal::Io { path: path.into(), source }),
+        Err(source) => Err(Refusal::io(path, source)),
     }
 }
 
@@ -199,7 +201,7 @@ fn refuse_io(path: PathBuf, source: io::Error) -> Refusal {
     match source.raw_os_error() {
         Some(libc::ENOTDIR) => Refusal::NotCgroup { path },
         Some(libc::ELOOP) => Refusal::Symlink { path },
-        _ => Refusal::Io { path, source },
+        _ => Refusal::io(path, source),
     }
 }
 

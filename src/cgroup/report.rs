@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::errors::{Call, Fate, Meaning, Obstacle, Refused, meaning};
 use super::external_freeze;
@@ -37,27 +38,27 @@ impl<S: Sys> Step<'_, '_, S> {
                     survivors,
                     in_the_way: obstacle.as_deref().is_some_and(is_busy).then(|| self.in_the_way()).flatten(),
                     act: obstacle.as_ref().map(|obstacle| obstacle.act),
-                    source: obstacle.map(|obstacle| obstacle.cause.into_error()),
+                    source: obstacle.map(|obstacle| Arc::new(obstacle.cause.into_error())),
                     effort,
                 }
             }
             End::Replaced => {
                 let replaced = self.target.trees.iter().find(|tree| tree.fate == Some(Fate::Replaced));
-                let path = replaced.map_or(path, |tree| tree.path().to_path_buf());
-                ReapError::Replaced { path, effort }
+                let replaced = replaced.map_or_else(|| path.clone(), |tree| tree.path().to_path_buf());
+                ReapError::Replaced { target: path, path: replaced, effort }
             }
             End::FrozenByAncestor => {
                 let frozen = self.target.trees.iter().find(|tree| tree.hierarchy.is_freezer());
-                let path = frozen.map_or(path, |tree| tree.path().to_path_buf());
+                let frozen = frozen.map_or_else(|| path.clone(), |tree| tree.path().to_path_buf());
                 let members = self.list(|_| true).0.pids;
                 let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
                 let frozen_by = Proc::open(sys).ok().flatten().and_then(|proc| {
                     let mut members = members.iter().take(DESCRIBED);
                     members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts).ok().flatten())
                 });
-                ReapError::FrozenByAncestor { path, frozen_by, effort }
+                ReapError::FrozenByAncestor { target: path, path: frozen, frozen_by, effort }
             }
-            End::Cancelled => ReapError::Cancelled { effort },
+            End::Cancelled => ReapError::Cancelled { path, effort },
             End::Denied | End::Done(_) => {
                 let refused = obstacle.map(|obstacle| *obstacle).unwrap_or_else(|| Obstacle {
                     act: Act::Kill,
@@ -65,7 +66,8 @@ impl<S: Sys> Step<'_, '_, S> {
                     cause: io::Error::from_raw_os_error(libc::EPERM).into(),
                 });
                 let Obstacle { act, path: refused, cause } = refused;
-                ReapError::Denied { target: path, act, path: refused, source: cause.into_error(), effort }
+                let source = Arc::new(cause.into_error());
+                ReapError::Denied { target: path, act, path: refused, source, effort }
             }
         }
     }

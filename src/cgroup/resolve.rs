@@ -1,6 +1,5 @@
 //! From what the caller named to pinned directories, or a refusal, before anything is touched.
 
-use std::borrow::Cow;
 use std::ffi::CStr;
 use std::io;
 use std::num::NonZeroU64;
@@ -33,7 +32,7 @@ impl<S: Sys> Resolver<S> {
     pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
-        let Resolved { mut trees, missing } = resolve(self, &reaper.place, &mut directories)?;
+        let Resolved { mut trees, missing } = resolve(self, reaper, &mut directories)?;
         if let Some(first) = trees.first().map(|tree| tree.path().to_path_buf()) {
             if !self.supports(&mut trees, &mut directories, reaper.method)? {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
@@ -106,7 +105,7 @@ impl<S: Sys> Resolver<S> {
             Ok(answer) => Ok(answer),
             Err(failed) => match self.cause(tree, failed) {
                 None => Ok(gone),
-                Some(cause) => Err(Refusal::Io { path: tree.path().into(), source: cause.into_error() }),
+                Some(cause) => Err(Refusal::io(tree.path(), cause.into_error())),
             },
         }
     }
@@ -171,34 +170,34 @@ fn has_file<S: Sys>(
 struct Resolved<S: Sys> {
     /// The directories that exist, each once.
     trees: Vec<Tree<S>>,
-    /// What was named, if none does.
+    /// The first that was named, if none does.
     missing: Option<Box<PathBuf>>,
 }
 
-/// The directories that `place` names.
+/// The directories that `reaper` names.
 fn resolve<S: Sys>(
     resolver: &Resolver<S>,
-    place: &Location,
+    reaper: &Reaper,
     directories: &mut Directories<S>,
 ) -> Result<Resolved<S>, Refusal> {
     let sys = &resolver.sys;
     let mut trees: Vec<Tree<S>> = Vec::new();
-    let named = match place {
+    let mut removed = None;
+    match &reaper.place {
         Location::Dir(dir) => {
             // Thousands of reaps wait at once: no memory is reserved beyond need.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
                 trees.push(pin(resolver, path, fd, directories)?);
             }
-            Cow::from(dir)
         }
         Location::Fd(fd) => {
             trees.reserve_exact(1);
             let OpenDirectory { path, fd } = at_fd(sys, fd)?;
-            if let Some(fd) = fd {
-                trees.push(pin(resolver, path.clone(), fd, directories)?);
+            match fd {
+                Some(fd) => trees.push(pin(resolver, path, fd, directories)?),
+                None => removed = Some(path),
             }
-            path.into()
         }
         Location::Named { options, name } => {
             let hierarchies = named_hierarchies(options, name)?;
@@ -222,10 +221,12 @@ fn resolve<S: Sys>(
                     trees.push(tree);
                 }
             }
-            Cow::from(name)
         }
-    };
-    let missing = trees.is_empty().then(|| Box::new(named.into_owned()));
+    }
+    let missing = trees.is_empty().then(|| {
+        let named = removed.or_else(|| reaper.named_path()).unwrap_or_default();
+        Box::new(std::path::absolute(&named).unwrap_or(named))
+    });
     Ok(Resolved { trees, missing })
 }
 
@@ -239,7 +240,7 @@ fn pin<S: Sys>(
     let sys = &resolver.sys;
     let stat = check_kind(sys, &fd, &path)?;
     let id = Id::of(&stat);
-    let io = |source| Refusal::Io { path: path.clone(), source };
+    let io = |source| Refusal::io(&path, source);
     let known = lock(&resolver.mounts).known(&stat);
     let (version, freezer, by_handle) = match known {
         Some(known) => known,
@@ -290,8 +291,7 @@ fn pin<S: Sys>(
     if let Some(fd) = fd {
         directories.insert(id, fd);
     }
-    let identity =
-        Identity::new(&path, id, parent, address).map_err(|source| Refusal::Io { path, source })?;
+    let identity = Identity::new(&path, id, parent, address).map_err(|source| Refusal::io(path, source))?;
     Ok(Tree::new(identity, Hierarchy::new(version, freezer)))
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Target<S: Sys> {
     pub(crate) removal: Removal,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
-    /// The path that the caller named, if no directory of it existed.
+    /// The first directory that the caller named, if none existed.
     pub(super) missing: Option<Box<PathBuf>>,
     pub(super) obstacle: Option<Box<Obstacle>>,
 }
@@ -79,7 +79,7 @@ impl Progress {
 }
 
 impl<S: Sys> Target<S> {
-    /// The first directory, or what the caller named where there was none.
+    /// The first directory that was there, or the first that the caller named where none was.
     pub(crate) fn path(&self) -> &Path {
         match (self.trees.first(), &self.missing) {
             (Some(tree), _) => tree.path(),

@@ -3,10 +3,11 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Effort;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, SpawnError};
 #[allow(unused_imports, reason = "for links")]
 use crate::reaper::{KillMethod, Reaper};
 
@@ -14,7 +15,33 @@ use crate::reaper::{KillMethod, Reaper};
 ///
 /// In none of these cases does the library leave anything frozen, with two exceptions: the library lost the right to
 /// thaw, or each thaw failed for ten seconds.
-#[derive(Debug)]
+///
+/// # Printing
+///
+/// A message says all of it: target, operation and cause. So [`source`](Error::source) is `None`, for all errors of this
+/// crate, and what prints a chain of errors, such as anyhow's `{:#}`, prints the cause once.
+/// [`io_error`](ReapError::io_error) has it as a value.
+///
+/// # In tests
+///
+/// Tests of a program that handles these errors make them by [`timed_out`](ReapError::timed_out),
+/// [`replaced`](ReapError::replaced), [`denied`](ReapError::denied),
+/// [`frozen_by_ancestor`](ReapError::frozen_by_ancestor), [`cancelled`](ReapError::cancelled),
+/// [`disconnected`](ReapError::disconnected), from a [`SpawnError`], or as `ReapError::Reactor`. What these leave empty can
+/// be set through a pattern:
+///
+/// ```
+/// use cgroup_reaper::{ReapError, Survivor};
+///
+/// let mut stuck = Survivor::new(42);
+/// stuck.state = Some('D');
+/// let mut error = ReapError::timed_out("/sys/fs/cgroup/batch/task-42", vec![stuck]);
+/// if let ReapError::TimedOut { effort, .. } = &mut error {
+///     effort.attempts = 3;
+/// }
+/// assert_eq!(error.to_string(), "/sys/fs/cgroup/batch/task-42: not reaped in time: pid 42 state D");
+/// ```
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ReapError {
     /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`linger`](Reaper::linger) or
@@ -30,7 +57,7 @@ pub enum ReapError {
         /// The members that are left and alive, as far as /proc describes them; at most 64. Zombies are none.
         survivors: Vec<Survivor>,
         /// What stands in the way at the end, if an error does.
-        source: Option<io::Error>,
+        source: Option<Arc<io::Error>>,
         /// What `source` keeps from being done. [`Act::Remove`] means that every process is dead.
         act: Option<Act>,
         /// The mount point, or the cgroup in the target, that keeps its directory from being removed, if one is seen.
@@ -42,6 +69,8 @@ pub enum ReapError {
     /// was removed by another party, before this library had seen it empty.
     #[non_exhaustive]
     Replaced {
+        /// The first directory of the target.
+        target: PathBuf,
         /// The path that leads to another cgroup now.
         path: PathBuf,
         /// What was done until then.
@@ -60,7 +89,7 @@ pub enum ReapError {
         /// The file, directory or process (`/proc/PID`) that it was refused on.
         path: PathBuf,
         /// The kernel's answer.
-        source: io::Error,
+        source: Arc<io::Error>,
         /// What was done until then.
         effort: Effort,
     },
@@ -69,6 +98,8 @@ pub enum ReapError {
     /// the owner of that cgroup thaws it.
     #[non_exhaustive]
     FrozenByAncestor {
+        /// The first directory of the target.
+        target: PathBuf,
         /// The directory of the target that is held frozen.
         path: PathBuf,
         /// The cgroup whose freeze holds it, if that is known.
@@ -77,20 +108,33 @@ pub enum ReapError {
         effort: Effort,
     },
     /// [`ReapHandle::cancel`](crate::ReapHandle::cancel) was called.
+    #[non_exhaustive]
     Cancelled {
+        /// The first directory of the target.
+        path: PathBuf,
         /// What was done until then.
         effort: Effort,
     },
     /// The `Reactor` was dropped first.
+    #[non_exhaustive]
     Disconnected {
+        /// The first directory of the target.
+        path: PathBuf,
         /// What was done until then.
         effort: Effort,
     },
-    /// The target was refused; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here.
-    Refused(Refusal),
+    /// The target was refused at the spawn. [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here, and what is
+    /// made from a [`SpawnError`]; no handle does.
+    #[non_exhaustive]
+    Refused {
+        /// The first directory of the target, as it was named; `None` for [`Reaper::at_fd`], unless the refusal names it.
+        path: Option<PathBuf>,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The event loop itself failed; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so
     /// here.
-    Reactor(io::Error),
+    Reactor(Arc<io::Error>),
 }
 
 impl fmt::Display for ReapError {
@@ -134,28 +178,40 @@ impl fmt::Display for ReapError {
                 }
                 f.write_str("; its members exit when that is thawed")
             }
-            ReapError::Cancelled { .. } => f.write_str("cancelled"),
-            ReapError::Disconnected { .. } => f.write_str("the reactor was dropped"),
-            ReapError::Refused(refusal) => refusal.fmt(f),
+            ReapError::Cancelled { path, .. } => write!(f, "{}: cancelled", path.display()),
+            ReapError::Disconnected { path, .. } => write!(f, "{}: the reactor was dropped", path.display()),
+            ReapError::Refused { refusal, .. } => refusal.fmt(f),
             ReapError::Reactor(source) => write!(f, "the event loop failed: {source}"),
         }
     }
 }
 
-impl Error for ReapError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            ReapError::TimedOut { source: Some(source), .. } | ReapError::Denied { source, .. } => {
-                Some(source)
-            }
-            ReapError::Refused(refusal) => refusal.source(),
-            ReapError::Reactor(source) => Some(source),
-            _ => None,
-        }
+/// The message has the cause: [`Error::source`] is `None`.
+impl Error for ReapError {}
+
+impl From<SpawnError> for ReapError {
+    fn from(error: SpawnError) -> ReapError {
+        let path = error.reaper().named_path().or_else(|| error.refusal().path().map(Path::to_path_buf));
+        ReapError::Refused { path, refusal: error.into_refusal() }
     }
 }
 
 impl ReapError {
+    /// Returns the first directory of the target, as [`ReapHandle::path`](crate::ReapHandle::path) does, whatever file the
+    /// message names. `None` where it is not known: for a failed reactor, and some targets that were refused.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            ReapError::TimedOut { path, .. }
+            | ReapError::Replaced { target: path, .. }
+            | ReapError::Denied { target: path, .. }
+            | ReapError::FrozenByAncestor { target: path, .. }
+            | ReapError::Cancelled { path, .. }
+            | ReapError::Disconnected { path, .. } => Some(path),
+            ReapError::Refused { path, .. } => path.as_deref(),
+            ReapError::Reactor(_) => None,
+        }
+    }
+
     /// Returns what was done before the error. `None` for a refused target and a failed reactor.
     pub fn effort(&self) -> Option<Effort> {
         match self {
@@ -163,10 +219,59 @@ impl ReapError {
             | ReapError::Replaced { effort, .. }
             | ReapError::Denied { effort, .. }
             | ReapError::FrozenByAncestor { effort, .. }
-            | ReapError::Cancelled { effort }
-            | ReapError::Disconnected { effort } => Some(*effort),
-            ReapError::Refused(_) | ReapError::Reactor(_) => None,
+            | ReapError::Cancelled { effort, .. }
+            | ReapError::Disconnected { effort, .. } => Some(*effort),
+            ReapError::Refused { .. } | ReapError::Reactor(_) => None,
         }
+    }
+
+    /// Returns the error of the kernel that is the cause, if one is.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            ReapError::TimedOut { source, .. } => source.as_deref(),
+            ReapError::Denied { source, .. } | ReapError::Reactor(source) => Some(source),
+            ReapError::Refused { refusal, .. } => refusal.io_error(),
+            _ => None,
+        }
+    }
+
+    /// Makes a [`ReapError::TimedOut`], for tests, with nothing in the way.
+    pub fn timed_out(path: impl Into<PathBuf>, survivors: Vec<Survivor>) -> ReapError {
+        let (path, effort) = (path.into(), Effort::default());
+        ReapError::TimedOut { path, survivors, source: None, act: None, in_the_way: None, effort }
+    }
+
+    /// Makes a [`ReapError::Replaced`], for tests, of a target with one directory.
+    pub fn replaced(path: impl Into<PathBuf>) -> ReapError {
+        let path = path.into();
+        ReapError::Replaced { target: path.clone(), path, effort: Effort::default() }
+    }
+
+    /// Makes a [`ReapError::Denied`], for tests, where `act` was refused on `path`.
+    pub fn denied(
+        target: impl Into<PathBuf>,
+        act: Act,
+        path: impl Into<PathBuf>,
+        source: io::Error,
+    ) -> ReapError {
+        let (target, path, source) = (target.into(), path.into(), Arc::new(source));
+        ReapError::Denied { target, act, path, source, effort: Effort::default() }
+    }
+
+    /// Makes a [`ReapError::FrozenByAncestor`], for tests, of a target with one directory.
+    pub fn frozen_by_ancestor(path: impl Into<PathBuf>, frozen_by: Option<PathBuf>) -> ReapError {
+        let path = path.into();
+        ReapError::FrozenByAncestor { target: path.clone(), path, frozen_by, effort: Effort::default() }
+    }
+
+    /// Makes a [`ReapError::Cancelled`], for tests.
+    pub fn cancelled(path: impl Into<PathBuf>) -> ReapError {
+        ReapError::Cancelled { path: path.into(), effort: Effort::default() }
+    }
+
+    /// Makes a [`ReapError::Disconnected`], for tests.
+    pub fn disconnected(path: impl Into<PathBuf>) -> ReapError {
+        ReapError::Disconnected { path: path.into(), effort: Effort::default() }
     }
 }
 
@@ -198,47 +303,6 @@ impl fmt::Display for Act {
     }
 }
 
-impl Clone for ReapError {
-    fn clone(&self) -> ReapError {
-        match self {
-            ReapError::TimedOut { path, survivors, source, act, in_the_way, effort } => ReapError::TimedOut {
-                path: path.clone(),
-                survivors: survivors.clone(),
-                source: source.as_ref().map(clone_io),
-                act: *act,
-                in_the_way: in_the_way.clone(),
-                effort: *effort,
-            },
-            ReapError::Replaced { path, effort } => {
-                ReapError::Replaced { path: path.clone(), effort: *effort }
-            }
-            ReapError::Denied { target, act, path, source, effort } => ReapError::Denied {
-                target: target.clone(),
-                act: *act,
-                path: path.clone(),
-                source: clone_io(source),
-                effort: *effort,
-            },
-            ReapError::FrozenByAncestor { path, frozen_by, effort } => ReapError::FrozenByAncestor {
-                path: path.clone(),
-                frozen_by: frozen_by.clone(),
-                effort: *effort,
-            },
-            ReapError::Cancelled { effort } => ReapError::Cancelled { effort: *effort },
-            ReapError::Disconnected { effort } => ReapError::Disconnected { effort: *effort },
-            ReapError::Refused(refusal) => ReapError::Refused(refusal.clone()),
-            ReapError::Reactor(source) => ReapError::Reactor(clone_io(source)),
-        }
-    }
-}
-
-pub(crate) fn clone_io(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
 /// A process that outlived a deadline, as /proc described it at that moment. What /proc did not say is
 /// empty: the process may have exited meanwhile, or be hidden from the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -256,6 +320,13 @@ pub struct Survivor {
     pub frozen_by: Option<PathBuf>,
     /// Whether it is a kernel thread, which no signal kills.
     pub kernel_thread: bool,
+}
+
+impl Survivor {
+    /// Makes one of which only the pid is known.
+    pub fn new(pid: i32) -> Survivor {
+        Survivor { pid, ..Survivor::default() }
+    }
 }
 
 impl fmt::Display for Survivor {

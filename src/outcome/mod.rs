@@ -9,7 +9,6 @@ use std::fmt;
 use std::time::Duration;
 
 pub use self::completed::Completed;
-pub(crate) use self::error::clone_io;
 pub use self::error::{Act, ReapError, Survivor};
 pub use self::pending::{LastError, Pending, Phase};
 pub use self::refusal::{Refusal, SpawnError};
@@ -32,6 +31,20 @@ pub struct Reaped {
     pub attempts: u32,
     /// Time from the spawn to completion.
     pub elapsed: Duration,
+}
+
+impl Reaped {
+    /// Makes one of which only the outcome is known, for tests of a program that handles it. The fields can be set.
+    ///
+    /// ```
+    /// use cgroup_reaper::{Outcome, Reaped};
+    ///
+    /// let mut reaped = Reaped::new(Outcome::Removed);
+    /// reaped.attempts = 1;
+    /// ```
+    pub fn new(outcome: Outcome) -> Reaped {
+        Reaped { outcome, method: None, signalled: 0, attempts: 0, elapsed: Duration::ZERO }
+    }
 }
 
 /// What was done for a reap that ended with an error. The fields are those of [`Reaped`]; by default nothing was.

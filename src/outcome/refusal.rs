@@ -3,19 +3,24 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::clone_io;
 use crate::reaper::{KillMethod, Reaper};
 
 /// A refused spawn. Nothing was touched; [`SpawnError::into_reaper`] hands the [`Reaper`] back.
+///
+/// It becomes a [`ReapError::Refused`](crate::ReapError::Refused) by `?`, in functions that return a
+/// [`ReapError`](crate::ReapError).
+#[derive(Clone)]
 pub struct SpawnError {
     inner: Box<(Reaper, Refusal)>,
 }
 
 impl SpawnError {
-    pub(crate) fn new(reaper: Reaper, refusal: Refusal) -> SpawnError {
+    /// Makes one, for tests of a program that handles it.
+    pub fn new(reaper: Reaper, refusal: Refusal) -> SpawnError {
         SpawnError { inner: Box::new((reaper, refusal)) }
     }
 
@@ -27,6 +32,14 @@ impl SpawnError {
     /// The reaper, unused.
     pub fn into_reaper(self) -> Reaper {
         self.inner.0
+    }
+
+    pub(super) fn reaper(&self) -> &Reaper {
+        &self.inner.0
+    }
+
+    pub(super) fn into_refusal(self) -> Refusal {
+        self.inner.1
     }
 }
 
@@ -42,22 +55,21 @@ impl fmt::Display for SpawnError {
     }
 }
 
-impl Error for SpawnError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.inner.1.source()
-    }
-}
+/// The message has the cause: [`Error::source`] is `None`.
+impl Error for SpawnError {}
 
 /// Why a target was refused at the spawn, before anything was touched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Refusal {
     /// The target is the root of a hierarchy, of a cgroup namespace, or of a mount.
+    #[non_exhaustive]
     Root {
         /// The root.
         path: PathBuf,
     },
     /// The target is the caller's own cgroup or contains it: killing it would kill the caller.
+    #[non_exhaustive]
     OwnCgroup {
         /// The directory.
         path: PathBuf,
@@ -65,22 +77,33 @@ pub enum Refusal {
     /// The name is empty, or has an empty component: it would mean the whole slice.
     EmptyName,
     /// The name, the slice or the path has a `.` or `..` component.
+    #[non_exhaustive]
     DotComponent {
         /// The offending name.
         name: PathBuf,
     },
     /// The name, the slice or a subsystem is an absolute path.
+    #[non_exhaustive]
     AbsoluteName {
         /// The offending name.
         name: PathBuf,
     },
     /// The path, or a component of it below the hierarchy's mount point, is a symbolic link.
+    #[non_exhaustive]
     Symlink {
         /// The link.
         path: PathBuf,
     },
-    /// The path is not in a cgroup filesystem. (A missing directory in one is not refused.)
+    /// The path is not in a cgroup filesystem.
+    #[non_exhaustive]
     NotCgroup {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is no such directory, and the one above it is not in a cgroup filesystem. Where it is in one, a missing
+    /// directory is not refused: it is [`AlreadyGone`](crate::Outcome::AlreadyGone).
+    #[non_exhaustive]
+    NoSuchDirectory {
         /// The path.
         path: PathBuf,
     },
@@ -89,6 +112,7 @@ pub enum Refusal {
     NoSubsystems,
     /// The chosen [`KillMethod`] has nothing to work with in this target: [`KillMethod::CgroupKill`]
     /// on v1 or before Linux 5.14, [`KillMethod::Freezer`] without a freezer.
+    #[non_exhaustive]
     Unsupported {
         /// The method.
         method: KillMethod,
@@ -96,6 +120,7 @@ pub enum Refusal {
         path: PathBuf,
     },
     /// `min_wait` is under 1 ms, or above `max_wait`.
+    #[non_exhaustive]
     InvalidWait {
         /// As given.
         min_wait: Duration,
@@ -105,45 +130,96 @@ pub enum Refusal {
     /// The reactor was dropped. Only [`Remote::spawn_reaper`](crate::Remote::spawn_reaper) says so.
     Disconnected,
     /// A check could not be made.
+    #[non_exhaustive]
     Io {
         /// The file or directory that could not be read.
         path: PathBuf,
         /// The kernel's answer.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 }
 
-impl Error for Refusal {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
+impl Refusal {
+    /// Returns the path or name that was refused, if one was.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Refusal::Root { path }
+            | Refusal::OwnCgroup { path }
+            | Refusal::DotComponent { name: path }
+            | Refusal::AbsoluteName { name: path }
+            | Refusal::Symlink { path }
+            | Refusal::NotCgroup { path }
+            | Refusal::NoSuchDirectory { path }
+            | Refusal::Unsupported { path, .. }
+            | Refusal::Io { path, .. } => Some(path),
+            Refusal::EmptyName
+            | Refusal::NoSubsystems
+            | Refusal::InvalidWait { .. }
+            | Refusal::Disconnected => None,
+        }
+    }
+
+    /// Returns the kernel's answer to a check that could not be made.
+    pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Refusal::Io { source, .. } => Some(source),
             _ => None,
         }
     }
-}
 
-impl Clone for Refusal {
-    fn clone(&self) -> Refusal {
-        match self {
-            Refusal::Root { path } => Refusal::Root { path: path.clone() },
-            Refusal::OwnCgroup { path } => Refusal::OwnCgroup { path: path.clone() },
-            Refusal::EmptyName => Refusal::EmptyName,
-            Refusal::DotComponent { name } => Refusal::DotComponent { name: name.clone() },
-            Refusal::AbsoluteName { name } => Refusal::AbsoluteName { name: name.clone() },
-            Refusal::Symlink { path } => Refusal::Symlink { path: path.clone() },
-            Refusal::NotCgroup { path } => Refusal::NotCgroup { path: path.clone() },
-            Refusal::NoSubsystems => Refusal::NoSubsystems,
-            Refusal::Unsupported { method, path } => {
-                Refusal::Unsupported { method: *method, path: path.clone() }
-            }
-            Refusal::InvalidWait { min_wait, max_wait } => {
-                Refusal::InvalidWait { min_wait: *min_wait, max_wait: *max_wait }
-            }
-            Refusal::Disconnected => Refusal::Disconnected,
-            Refusal::Io { path, source } => Refusal::Io { path: path.clone(), source: clone_io(source) },
-        }
+    /// Makes a [`Refusal::Root`].
+    pub fn root(path: impl Into<PathBuf>) -> Refusal {
+        Refusal::Root { path: path.into() }
+    }
+
+    /// Makes a [`Refusal::OwnCgroup`].
+    pub fn own_cgroup(path: impl Into<PathBuf>) -> Refusal {
+        Refusal::OwnCgroup { path: path.into() }
+    }
+
+    /// Makes a [`Refusal::DotComponent`].
+    pub fn dot_component(name: impl Into<PathBuf>) -> Refusal {
+        Refusal::DotComponent { name: name.into() }
+    }
+
+    /// Makes a [`Refusal::AbsoluteName`].
+    pub fn absolute_name(name: impl Into<PathBuf>) -> Refusal {
+        Refusal::AbsoluteName { name: name.into() }
+    }
+
+    /// Makes a [`Refusal::Symlink`].
+    pub fn symlink(path: impl Into<PathBuf>) -> Refusal {
+        Refusal::Symlink { path: path.into() }
+    }
+
+    /// Makes a [`Refusal::NotCgroup`].
+    pub fn not_cgroup(path: impl Into<PathBuf>) -> Refusal {
+        Refusal::NotCgroup { path: path.into() }
+    }
+
+    /// Makes a [`Refusal::NoSuchDirectory`].
+    pub fn no_such_directory(path: impl Into<PathBuf>) -> Refusal {
+        Refusal::NoSuchDirectory { path: path.into() }
+    }
+
+    /// Makes a [`Refusal::Unsupported`].
+    pub fn unsupported(method: KillMethod, path: impl Into<PathBuf>) -> Refusal {
+        Refusal::Unsupported { method, path: path.into() }
+    }
+
+    /// Makes a [`Refusal::InvalidWait`].
+    pub fn invalid_wait(min_wait: Duration, max_wait: Duration) -> Refusal {
+        Refusal::InvalidWait { min_wait, max_wait }
+    }
+
+    /// Makes a [`Refusal::Io`].
+    pub fn io(path: impl Into<PathBuf>, source: io::Error) -> Refusal {
+        Refusal::Io { path: path.into(), source: Arc::new(source) }
     }
 }
+
+/// The message has the cause: [`Error::source`] is `None`.
+impl Error for Refusal {}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,6 +239,7 @@ impl fmt::Display for Refusal {
             ),
             Refusal::Symlink { path } => write!(f, "{}: refused: a symbolic link", path.display()),
             Refusal::NotCgroup { path } => write!(f, "{}: refused: not a cgroup", path.display()),
+            Refusal::NoSuchDirectory { path } => write!(f, "{}: refused: no such directory", path.display()),
             Refusal::NoSubsystems => f.write_str("refused: no subsystem was named"),
             Refusal::Unsupported { method, path } => {
                 write!(f, "{}: refused: method {method} is not available here", path.display())

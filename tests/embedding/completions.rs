@@ -197,7 +197,8 @@ fn a_run_sleeps_although_some_are_left() {
     let reaper = Reaper::at(&dir).when_empty().deadline(300 * MS).tag(2);
     let handle = reactor.spawn_reaper(reaper).expect("a spawn");
     let before = reactor.metrics().calls.epoll_wait;
-    reactor.run_until(&handle).expect("no error");
+    let result = reactor.run_until(&handle).expect("no error");
+    assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
     let turns = reactor.metrics().calls.epoll_wait - before;
     assert!(turns < 20, "{turns} turns");
     assert!(becomes_readable(&reactor), "the two are left");

@@ -377,8 +377,8 @@ fn extra_turns_are_no_ops() {
         assert!(metrics.checks <= 2 + metrics.events + metrics.timers, "{metrics:?}");
         assert!(metrics.wakeups <= metrics.events + metrics.timers + 2, "{metrics:?}");
         stuck.release();
-        reactor.run_until(&handle).expect("no error");
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        let reaped = reactor.run_until(&handle).expect("no error");
+        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
     }
 }
 
@@ -535,9 +535,9 @@ fn cancel_in_mid_freeze_leaves_nothing_frozen() {
         for hierarchy in Hierarchy::all() {
             mid_freeze(test_name!(), hierarchy, |mut reactor, handle, dir| {
                 handle.cancel();
-                reactor.run_until(&handle).expect("no error");
+                let result = reactor.run_until(&handle).expect("no error");
                 assert!(!hierarchy.frozen(dir));
-                assert!(matches!(handle.wait(), Err(ReapError::Cancelled { .. })), "{handle:?}");
+                assert!(matches!(result, Err(ReapError::Cancelled { .. })), "{result:?}");
             });
         }
     });
@@ -707,8 +707,11 @@ fn run_until_is_for_handles_of_this_reactor() {
     let handle = other.remote().spawn_reaper(Reaper::at(&dir)).expect("a spawn");
     let error = reactor.run_until(&handle).expect_err("it would never end");
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    other.run_until(&handle).expect("no error");
-    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::AlreadyGone);
+    let reaped = other.run_until(&handle).expect("no error").expect("reaped");
+    assert_eq!(reaped.outcome, Outcome::AlreadyGone);
+    // It is taken by none of those who ask.
+    assert_eq!(other.run_until(&handle).expect("no error").expect("reaped"), reaped);
+    assert_eq!(handle.wait().expect("reaped"), reaped);
     // What is in the queue is not idle.
     let handle = other.remote().spawn_reaper(Reaper::at(&dir)).expect("a spawn");
     other.run_until_idle().expect("no error");
@@ -912,9 +915,9 @@ fn completed_reaps_leave_no_descriptors() {
             let missing = hierarchy.missing(&sandbox, "missing");
             // What it opens once and keeps.
             let gone = reactor.spawn_reaper(Reaper::at(&missing)).expect("a spawn");
-            reactor.run_until(&gone).expect("no error");
+            reactor.run_until(&gone).expect("no error").expect("reaped");
             let first = reactor.spawn_reaper(patient(&dirs[0])).expect("a spawn");
-            reactor.run_until(&first).expect("no error");
+            reactor.run_until(&first).expect("no error").expect("reaped");
             let idle = open_fds();
             let handles: Vec<_> =
                 dirs[1..].iter().map(|dir| reactor.spawn_reaper(patient(dir)).expect("a spawn")).collect();

@@ -134,7 +134,7 @@ impl Case<'_> {
                 if self.target.reaper.deadline.is_none_or(|deadline| effort.elapsed < deadline) {
                     return Some("timed out before the deadline".into());
                 }
-                let source = source.as_ref();
+                let source = source.as_deref();
                 let untrue = source.and_then(|source| self.untrue(source));
                 if let Some(problem) = untrue.or_else(|| self.unexplained(source, survivors)) {
                     return Some(problem);

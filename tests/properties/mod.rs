@@ -235,7 +235,10 @@ pub fn refused(dir: &Path, subsystems: &[Vec<u8>], slice: &[u8], name: &[u8]) {
         }
         Refusal::AbsoluteName { name } => assert!(name.is_absolute()),
         Refusal::DotComponent { name } => assert!(dots(name.as_os_str().as_bytes())),
-        Refusal::NotCgroup { path } | Refusal::Symlink { path } | Refusal::Io { path, .. } => {
+        Refusal::NotCgroup { path }
+        | Refusal::NoSuchDirectory { path }
+        | Refusal::Symlink { path }
+        | Refusal::Io { path, .. } => {
             assert!(!names().any(unsound), "{error}");
             assert!(path.starts_with(dir));
         }
