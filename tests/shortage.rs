@@ -310,7 +310,9 @@ fn a_directory_that_cannot_be_listed_is_not_left_frozen(world: &World) {
                 assert_eq!(source.raw_os_error(), Some(libc::EACCES), "{method}: {error:?}");
             }
             // Whether the caller is in there is told by the members, on v1.
-            Err(ReapError::Refused { refusal: Refusal::Io { source, .. }, .. }) if world.layout == Layout::Freezer => {
+            Err(ReapError::Refused { refusal: Refusal::Io { source, .. }, .. })
+                if world.layout == Layout::Freezer =>
+            {
                 assert_eq!(source.raw_os_error(), Some(libc::EACCES), "{method}");
             }
             other => panic!("{method}: {other:?}"),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use cgroup_reaper::{Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -163,7 +163,7 @@ impl Driver<'_> {
                     self.out_of_descriptors = true;
                 }
                 Err(error) => {
-                    let result = Err(Failure::Refused(error));
+                    let result = Err(Failure::Reap(error.into()));
                     self.listener.ended(index, End { result, elapsed: since.elapsed() });
                 }
             }
@@ -192,10 +192,13 @@ impl Driver<'_> {
     /// Reports all that have not ended.
     fn report_unended(&mut self) {
         for index in 0..self.running.len() {
-            self.end(index, Err(ReapError::Disconnected { effort: Effort::default() }));
+            if let Some(running) = &self.running[index] {
+                let error = ReapError::disconnected(running.handle.path());
+                self.end(index, Err(error));
+            }
         }
         for (index, _) in std::mem::take(&mut self.waiting) {
-            let result = Err(Failure::Reap(ReapError::Cancelled { effort: Effort::default() }));
+            let result = Err(Failure::NotStarted);
             self.listener.ended(index, End { result, elapsed: Duration::ZERO });
         }
     }
