@@ -50,7 +50,8 @@
 //! - **Kernel**: Linux 5.4 and later; cgroup v1, v2, and both side by side.
 //! - **Rights**: root, or write access to the target's interface files and to the directory above it, as a delegated
 //!   subtree has. [`Refusal`] and [`ReapError::Denied`] name what is missing.
-//! - **Cargo features**: none. The tool `cgreap` is a package of its own.
+//! - **Cargo features**: `serde`, off by default: `Serialize` for [`Reaped`], [`ReapError`], [`Effort`], [`Survivor`] and
+//!   [`Metrics`], with the keys and words of `cgreap --json`. The tool `cgreap` is a package of its own.
 //! - **Rust**: 1.85.
 //!
 //! # Anatomy
@@ -105,6 +106,9 @@ mod reactor;
 mod reaper;
 #[forbid(unsafe_code)]
 mod remote;
+#[cfg(feature = "serde")]
+#[forbid(unsafe_code)]
+mod serialize;
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;

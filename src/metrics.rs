@@ -2,6 +2,7 @@
 
 /// Counters of what a reactor has done since it was made. They only grow, except those that say "now".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Metrics {
     /// Reaps accepted.
@@ -39,6 +40,7 @@ pub struct Metrics {
 /// System calls by kind. Those of the reactor's [`Remote`](crate::Remote)s are included. close(2) and the calls of the memory
 /// allocator are not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Calls {
     /// openat(2) and open_by_handle_at(2).

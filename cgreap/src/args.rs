@@ -59,10 +59,19 @@ stderr has nothing about single targets:
   elapsed_us  microseconds from the start of this target to its end
   error       instead of outcome: an object with
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
-              \"disconnected\", \"refused\" (exit status 2), \"io\" or \"other\"
+              \"disconnected\", \"refused\" (exit status 2), \"io\" or \"reactor\"
     message   the reason in words
+    path      the directory of the target, the first if there are several
+    act       what could not be done: \"check\", \"kill\", \"freeze\", \"thaw\", \"remove\"
+    at        the file, directory or process (/proc/PID) that this is about
+    cause     the kernel's answer in words
+    errno     and as a number
+    frozen_by for \"frozen-by-ancestor\": the cgroup whose freeze holds the target
+    in_the_way
+              for \"timed-out\": what keeps the directory from being removed
     survivors for \"timed-out\": objects with pid, command, state, wait_channel, frozen_by,
-              kernel_thread";
+              kernel_thread
+All but kind and message are absent where they do not apply.";
 
 /// Kill everything in cgroups, wait until they are empty, remove them.
 ///

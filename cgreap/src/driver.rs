@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use cgroup_reaper::{Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -137,7 +137,7 @@ impl Driver<'_> {
                     self.out_of_descriptors = true;
                 }
                 Err(error) => {
-                    let result = Err(Failure::Refused(error));
+                    let result = Err(Failure::Reap(error.into()));
                     self.listener.ended(index, End { result, elapsed: since.elapsed() });
                 }
             }
@@ -162,12 +162,15 @@ impl Driver<'_> {
     /// Reports all that have not ended.
     fn report_unended(&mut self) {
         for index in 0..self.running.len() {
-            let result = self.running[index].as_ref().and_then(|running| running.handle.try_wait());
-            let disconnected = Err(ReapError::Disconnected { effort: Effort::default() });
-            self.end(index, result.unwrap_or(disconnected));
+            if let Some(running) = &self.running[index] {
+                // The reactor is dropped, so that it is complete.
+                let disconnected = || Err(ReapError::disconnected(running.handle.path()));
+                let result = running.handle.try_wait().unwrap_or_else(disconnected);
+                self.end(index, result);
+            }
         }
         for (index, _) in std::mem::take(&mut self.waiting) {
-            let result = Err(Failure::Reap(ReapError::Cancelled { effort: Effort::default() }));
+            let result = Err(Failure::NotStarted);
             self.listener.ended(index, End { result, elapsed: Duration::ZERO });
         }
     }

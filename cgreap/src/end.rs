@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use cgroup_reaper::{ReapError, Reaped, Refusal, SpawnError};
+use cgroup_reaper::{ReapError, Reaped, Refusal};
 
 use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED};
 
@@ -16,10 +16,10 @@ pub struct End {
 
 #[derive(Debug)]
 pub enum Failure {
-    /// The reactor refused to start the reap.
-    Refused(SpawnError),
-    /// The reap failed.
+    /// The reap failed, or was refused.
     Reap(ReapError),
+    /// A signal came before its turn.
+    NotStarted,
 }
 
 impl End {
@@ -27,34 +27,22 @@ impl End {
     pub fn status(&self) -> u8 {
         match &self.result {
             Ok(_) => ALL_REAPED,
-            Err(Failure::Reap(_)) => NOT_REAPED,
-            Err(Failure::Refused(error)) => match error.refusal() {
+            Err(Failure::Reap(ReapError::Refused { refusal, .. })) => match refusal {
                 // The kernel's answer, not the user's mistake.
                 Refusal::Io { .. } | Refusal::Disconnected => NOT_REAPED,
                 _ => REFUSED,
             },
+            Err(_) => NOT_REAPED,
         }
     }
 }
 
 impl Failure {
-    /// The failure in a word, as the JSON has it.
+    /// The failure in a word.
     pub fn kind(&self) -> &'static str {
         match self {
-            Failure::Refused(error) => match error.refusal() {
-                Refusal::Io { .. } => "io",
-                Refusal::Disconnected => "disconnected",
-                _ => "refused",
-            },
-            Failure::Reap(error) => match error {
-                ReapError::TimedOut { .. } => "timed-out",
-                ReapError::Replaced { .. } => "replaced",
-                ReapError::Denied { .. } => "denied",
-                ReapError::FrozenByAncestor { .. } => "frozen-by-ancestor",
-                ReapError::Cancelled { .. } => "cancelled",
-                ReapError::Disconnected { .. } => "disconnected",
-                _ => "other",
-            },
+            Failure::Reap(error) => error.kind(),
+            Failure::NotStarted => "cancelled",
         }
     }
 }
@@ -62,8 +50,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Refused(error) => error.fmt(f),
             Failure::Reap(error) => error.fmt(f),
+            Failure::NotStarted => f.write_str("cancelled"),
         }
     }
 }

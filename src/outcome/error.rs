@@ -212,6 +212,23 @@ impl ReapError {
         }
     }
 
+    /// Returns the kind of error in a word, for logs and counters: `timed-out`, `replaced`, `denied`, `frozen-by-ancestor`,
+    /// `cancelled`, `disconnected`, `refused`, `io` (a target that could not be checked at the spawn), or `reactor`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ReapError::TimedOut { .. } => "timed-out",
+            ReapError::Replaced { .. } => "replaced",
+            ReapError::Denied { .. } => "denied",
+            ReapError::FrozenByAncestor { .. } => "frozen-by-ancestor",
+            ReapError::Cancelled { .. } => "cancelled",
+            ReapError::Disconnected { .. } => "disconnected",
+            ReapError::Refused { refusal: Refusal::Io { .. }, .. } => "io",
+            ReapError::Refused { refusal: Refusal::Disconnected, .. } => "disconnected",
+            ReapError::Refused { .. } => "refused",
+            ReapError::Reactor(_) => "reactor",
+        }
+    }
+
     /// Returns what was done before the error. `None` for a refused target and a failed reactor.
     pub fn effort(&self) -> Option<Effort> {
         match self {
@@ -306,6 +323,7 @@ impl fmt::Display for Act {
 /// A process that outlived a deadline, as /proc described it at that moment. What /proc did not say is
 /// empty: the process may have exited meanwhile, or be hidden from the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Survivor {
     /// Its process id in the caller's pid namespace; 0 where it has none there.
@@ -317,6 +335,7 @@ pub struct Survivor {
     /// The kernel function it sleeps in (`/proc/PID/wchan`).
     pub wait_channel: String,
     /// The v1 freezer cgroup that holds it frozen, if one does.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serialize::text"))]
     pub frozen_by: Option<PathBuf>,
     /// Whether it is a kernel thread, which no signal kills.
     pub kernel_thread: bool,

@@ -17,6 +17,7 @@ use crate::reaper::Reaper;
 
 /// A finished reap: every process of the target is dead.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Reaped {
     /// What became of the target's directories.
@@ -30,6 +31,7 @@ pub struct Reaped {
     /// sent SIGKILL before.
     pub attempts: u32,
     /// Time from the spawn to completion.
+    #[cfg_attr(feature = "serde", serde(rename = "elapsed_us", serialize_with = "crate::serialize::micros"))]
     pub elapsed: Duration,
 }
 
@@ -49,6 +51,7 @@ impl Reaped {
 
 /// What was done for a reap that ended with an error. The fields are those of [`Reaped`]; by default nothing was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Effort {
     /// As [`Reaped::method`].
@@ -58,6 +61,7 @@ pub struct Effort {
     /// As [`Reaped::attempts`].
     pub attempts: u32,
     /// As [`Reaped::elapsed`].
+    #[cfg_attr(feature = "serde", serde(rename = "elapsed_us", serialize_with = "crate::serialize::micros"))]
     pub elapsed: Duration,
 }
 

@@ -139,7 +139,7 @@ impl Listener for Report {
 
 #[cfg(test)]
 mod tests {
-    use cgroup_reaper::{Effort, ReapError, Refusal};
+    use cgroup_reaper::{ReapError, Reaper, Refusal, SpawnError};
     use serde_json::{Value, json};
 
     use super::*;
@@ -147,6 +147,10 @@ mod tests {
 
     fn failed(error: ReapError) -> End {
         End { result: Err(Failure::Reap(error)), elapsed: Duration::from_micros(1234) }
+    }
+
+    fn not_started() -> End {
+        End { result: Err(Failure::NotStarted), elapsed: Duration::from_micros(1234) }
     }
 
     /// What goes to stdout, and what goes to stderr.
@@ -158,7 +162,7 @@ mod tests {
 
     #[test]
     fn failures_go_to_stderr_and_name_the_target_once() {
-        let refused = || failed(ReapError::Refused(Refusal::Root { path: "/c/a".into() }));
+        let refused = || failed(SpawnError::new(Reaper::at("/c/a"), Refusal::root("/c/a")).into());
         let (out, err) = lines(false, None, "/c/a", refused());
         assert_eq!(out, "");
         assert_eq!(err, "cgreap: /c/a: refused: the root of a hierarchy\n");
@@ -168,32 +172,22 @@ mod tests {
         assert!(err.starts_with("cgreap: /c/a: refused"), "{err}");
         let (_, err) = lines(false, None, "/c", refused());
         assert!(err.starts_with("cgreap: /c: /c/a: refused"), "{err}");
-        assert_eq!(
-            lines(false, None, "/c/a", failed(ReapError::Cancelled { effort: Effort::default() })).1,
-            "cgreap: /c/a: cancelled\n"
-        );
-        assert_eq!(
-            lines(false, None, "", failed(ReapError::Cancelled { effort: Effort::default() })).1,
-            "cgreap: \"\": cancelled\n"
-        );
+        let cancelled = || failed(ReapError::cancelled("/c/a"));
+        assert_eq!(lines(false, None, "/c/a", cancelled()).1, "cgreap: /c/a: cancelled\n");
+        assert_eq!(lines(false, None, "/c/a", not_started()).1, "cgreap: /c/a: cancelled\n");
+        assert_eq!(lines(false, None, "", not_started()).1, "cgreap: \"\": cancelled\n");
     }
 
     #[test]
     fn control_characters_in_a_name_are_escaped() {
-        let (_, err) = lines(
-            false,
-            None,
-            "/c/\u{1b}[2J\nb: removed",
-            failed(ReapError::Cancelled { effort: Effort::default() }),
-        );
+        let (_, err) = lines(false, None, "/c/\u{1b}[2J\nb: removed", not_started());
         assert_eq!(err, "cgreap: /c/\\u{1b}[2J\\nb: removed: cancelled\n");
     }
 
     #[test]
     fn json_has_the_documented_fields() {
         let place = Place { root: "/r".into(), slice: "s".into(), subsystems: vec!["freezer".into()] };
-        let (out, err) =
-            lines(true, Some(place), "a\n", failed(ReapError::Cancelled { effort: Effort::default() }));
+        let (out, err) = lines(true, Some(place), "a\n", not_started());
         assert_eq!(err, "");
         assert_eq!(out.matches('\n').count(), 1, "one line: {out}");
         assert_eq!(
