@@ -84,6 +84,8 @@ mod entry_id;
 #[forbid(unsafe_code)]
 mod facility;
 #[forbid(unsafe_code)]
+mod guard;
+#[forbid(unsafe_code)]
 mod handle;
 #[cfg(test)]
 #[path = "../tests/injection/mod.rs"]
@@ -123,6 +125,7 @@ mod wheel;
 pub use blocking::{reap, reap_all};
 #[doc(hidden)]
 pub use facility::Facility;
+pub use guard::ReapGuard;
 pub use handle::ReapHandle;
 pub use metrics::{Calls, Metrics};
 pub use outcome::{

@@ -18,6 +18,7 @@ use crate::cgroup::{Budget, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
+use crate::guard::ReapGuard;
 use crate::handle::{self, Asked, ReapHandle};
 use crate::metrics::{Calls, Metrics};
 use crate::outcome::{Completed, Pending, ReapError, Reaped, SpawnError};
@@ -173,6 +174,17 @@ impl Reactor {
         );
         self.arm();
         Ok(handle)
+    }
+
+    /// Makes a guard that has this reactor reap a cgroup when it is dropped. The target is checked and identified now, and
+    /// nothing is touched before the drop.
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn_reaper`](Reactor::spawn_reaper), and [`Refusal::NoSuchDirectory`](crate::Refusal::NoSuchDirectory) for a
+    /// target that does not exist: make the guard after the cgroup.
+    pub fn guard(&self, reaper: Reaper) -> Result<ReapGuard, SpawnError> {
+        ReapGuard::new(reaper, &self.entries.resolver, &self.queue)
     }
 
     /// Waits up to `max_wait` for something to do (`None`: without limit), does it, and returns how many reaps

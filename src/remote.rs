@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cgroup::{Findings, Resolver};
 use crate::entries::{Command, Spawn};
+use crate::guard::ReapGuard;
 use crate::handle::{self, Asked, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
 use crate::reaper::Reaper;
@@ -120,6 +121,18 @@ impl Remote {
             Err(Command::Spawn(spawn)) => Err(SpawnError::new(spawn.reaper, Refusal::Disconnected)),
             Err(_) => unreachable!("a queue hands back what it was given"),
         }
+    }
+
+    /// Makes a guard that has the reactor reap a cgroup when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::guard`](crate::Reactor::guard), and [`Refusal::Disconnected`] if the reactor was dropped.
+    pub fn guard(&self, reaper: Reaper) -> Result<ReapGuard, SpawnError> {
+        if self.queue.is_closed() {
+            return Err(SpawnError::new(reaper, Refusal::Disconnected));
+        }
+        ReapGuard::new(reaper, &self.resolver, &self.queue)
     }
 
     /// Makes [`Reactor::run`](crate::Reactor::run) return. If it is not running, its next call returns at once, also where

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod completions;
+mod guard;
 mod loops;
 
 use std::future::Future;
