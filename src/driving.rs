@@ -89,7 +89,7 @@
 //! | poll(2) | `PollFd::new(reactor.as_fd(), POLLIN)` | `reactor.turn(ZERO)?` | below |
 //! | epoll(7) | `epoll.add(&reactor, EPOLLIN)` | `reactor.turn(ZERO)?` | `examples/epoll.rs` |
 //! | mio | `SourceFd(&reactor.as_raw_fd())` | `reactor.turn(ZERO)?` | `examples/mio_poll.rs` |
-//! | tokio | `AsyncFd::with_interest(reactor, READABLE)` | `turn(ZERO)?`, then `clear_ready()` | `examples/tokio_loop.rs` |
+//! | tokio, with the feature `tokio` | `TokioReactor::new()` | | `examples/tokio_loop.rs` |
 //! | async-io, smol | `Async::new(duplicate)` | `reactor.turn(ZERO)?` | `examples/async_io_loop.rs` |
 //! | calloop | `Generic::new(duplicate, READ, Level)` | `data.reactor.turn(ZERO)?` | `examples/calloop_loop.rs` |
 //!
@@ -185,35 +185,28 @@
 //!
 //! ## tokio
 //!
-//! A task that drives the reactor, and handles that any task can await. `clear_ready` makes tokio wait for the next
-//! edge. An event between `turn` and `clear_ready` is not lost: tokio clears only the readiness that `ready` has
-//! seen.
+//! With the feature `tokio`, a task of the runtime drives the reactor, and any task spawns reaps and awaits their handles:
 //!
 //! ```no_run
-//! use std::time::Duration;
-//! use cgroup_reaper::{Reactor, Reaper, Remote};
-//! use tokio::io::Interest;
-//! use tokio::io::unix::AsyncFd;
+//! # #[cfg(feature = "tokio")]
+//! async fn stop_tasks(numbers: Vec<u32>) -> Result<(), Box<dyn std::error::Error>> {
+//!     use cgroup_reaper::{Reaper, TokioReactor};
 //!
-//! async fn drive(reactor: Reactor) -> std::io::Result<()> {
-//!     # #[allow(deprecated)]
-//!     let mut reactor = AsyncFd::with_interest(reactor, Interest::READABLE)?;
-//!     loop {
-//!         let mut ready = reactor.readable_mut().await?;
-//!         ready.get_inner_mut().turn(Some(Duration::ZERO))?;
-//!         ready.clear_ready();
+//!     let reactor = TokioReactor::new()?;
+//!     let mut handles = Vec::new();
+//!     for number in numbers {
+//!         let dir = format!("/sys/fs/cgroup/batch/task-{number}");
+//!         handles.push(reactor.spawn_reaper(Reaper::at(dir))?);
 //!     }
-//! }
-//!
-//! async fn stop(remote: Remote) -> Result<(), Box<dyn std::error::Error>> {
-//!     let reaped = remote.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42"))?.await?;
-//!     println!("{reaped:?}");
+//!     for handle in handles {
+//!         println!("{:?}", handle.await);
+//!     }
+//!     reactor.shutdown().await?;
 //!     Ok(())
 //! }
 //! ```
 //!
-//! Since 1.54 tokio prefers an unsafe twin, `register_with_interest`, whose caller promises that the value
-//! keeps its descriptor open and does not swap it. A reactor keeps that promise.
+//! One reactor serves the whole program. `TokioReactor::remote` gives a [`Remote`] to each part that spawns.
 //!
 //! ## async-io and smol
 //!
@@ -312,7 +305,6 @@
 //! | Keep an old answer of `next_deadline` | The turn comes too late, or for nothing: any `&mut Reactor` method may change the answer. |
 //! | Call `turn(None)` inside of another loop | That loop stands still until the reactor has something to do. |
 //! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: the reactor works only while one of its methods runs. Use [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
-//! | tokio: leave out `clear_ready` | A busy loop: `readable` always returns at once. |
 //! | Drop the reactor, without [`Reactor::shutdown`] | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
 //! | Tag reaps, and do not call [`drain_completed`](Reactor::drain_completed) | The descriptor stays readable, so the loop spins, and the results take memory. |

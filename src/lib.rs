@@ -50,8 +50,9 @@
 //! - **Kernel**: Linux 5.4 and later; cgroup v1, v2, and both side by side.
 //! - **Rights**: root, or write access to the target's interface files and to the directory above it, as a delegated
 //!   subtree has. [`Refusal`] and [`ReapError::Denied`] name what is missing.
-//! - **Cargo features**: `serde`, off by default: `Serialize` for [`Reaped`], [`ReapError`], [`Effort`], [`Survivor`] and
-//!   [`Metrics`], with the keys and words of `cgreap --json`. The tool `cgreap` is a package of its own.
+//! - **Cargo features**, off by default: `tokio`: `TokioReactor`, a reactor that a task drives. `serde`: `Serialize` for
+//!   [`Reaped`], [`ReapError`], [`Effort`], [`Survivor`] and [`Metrics`], with the keys and words of `cgreap --json`. The
+//!   tool `cgreap` is a package of its own.
 //! - **Rust**: 1.85.
 //!
 //! # Anatomy
@@ -117,6 +118,9 @@ mod simulation;
 mod sys;
 #[forbid(unsafe_code)]
 mod time;
+#[cfg(feature = "tokio")]
+#[forbid(unsafe_code)]
+mod tokio_reactor;
 #[forbid(unsafe_code)]
 mod turn;
 #[forbid(unsafe_code)]
@@ -135,6 +139,9 @@ pub use outcome::{
 pub use reactor::Reactor;
 pub use reaper::{CgroupOptions, KillMethod, ParseError, Reaper, Signal};
 pub use remote::Remote;
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use tokio_reactor::TokioReactor;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

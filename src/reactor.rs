@@ -313,7 +313,7 @@ impl Reactor {
         let end = Instant::now().checked_add(at_most);
         let left = || end.map_or(LONGEST, |end| end.saturating_duration_since(Instant::now()));
         self.running(|reactor| {
-            while reactor.ask(|_| true, Asked::Cancel) > 0 {
+            while reactor.cancel_all() > 0 {
                 let left = left();
                 reactor.turn_within(Some(left), Duration::MAX)?;
                 if left.is_zero() {
@@ -377,6 +377,17 @@ impl Reactor {
     /// that a [`Remote`] has handed over, and that have not begun. Returns how many there are.
     pub fn kill_now(&mut self, tag: u64) -> usize {
         self.ask(|other| other == Some(tag), Asked::KillNow)
+    }
+
+    /// Asks all reaps to stop. Returns how many there are.
+    pub(crate) fn cancel_all(&mut self) -> usize {
+        self.ask(|_| true, Asked::Cancel)
+    }
+
+    /// Whether [`Remote::stop`] was called, and no run has ended by it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     fn ask(&mut self, fits: impl Fn(Option<u64>) -> bool, what: Asked) -> usize {

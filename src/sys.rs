@@ -26,6 +26,8 @@ use nix::sys::uio::pread;
 use nix::sys::utsname::uname;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, gettid, unlinkat, write};
+#[cfg(feature = "tokio")]
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::facility::Facility;
 use crate::metrics::Calls;
@@ -479,6 +481,14 @@ impl Sys for Linux {
         let result = unsafe { libc::kill(pid.get(), signal) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// The descriptor, whose readiness is told by the tokio runtime that this is called from.
+#[cfg(feature = "tokio")]
+pub(crate) fn readable_in_tokio(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: it is open, stays open until it is dropped, which the AsyncFd does, and is the same at each call of as_raw_fd.
+    // The AsyncFd is not lent out mutably, so that no other can take its place.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// The epoll descriptor of a poll, which itself only offers `AsRawFd`.

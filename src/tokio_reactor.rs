@@ -1,0 +1,141 @@
+//! [`TokioReactor`]: a reactor that is driven by a task of a tokio runtime.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::guard::ReapGuard;
+use crate::handle::ReapHandle;
+use crate::outcome::SpawnError;
+use crate::reactor::Reactor;
+use crate::reaper::Reaper;
+use crate::remote::Remote;
+use crate::sys;
+
+/// A [`Reactor`] that a task of the tokio runtime drives. With the feature `tokio`.
+///
+/// Any task spawns reaps on it, and awaits their handles:
+///
+/// ```no_run
+/// use cgroup_reaper::{Reaper, TokioReactor};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let reactor = TokioReactor::new()?;
+/// let reaped = reactor.spawn_reaper(Reaper::at("/sys/fs/cgroup/batch/task-42"))?.await?;
+/// println!("{} in {:?}", reaped.outcome, reaped.elapsed);
+/// reactor.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// - A turn of the reactor takes about 1 ms at most ([`Reactor::set_turn_budget`]), so that other tasks of the thread go on.
+/// - When it is dropped, the task stops, reaps under way complete as
+///   [`Disconnected`](crate::ReapError::Disconnected), and nothing is left frozen. [`shutdown`](TokioReactor::shutdown) waits
+///   for that. When the runtime is dropped first, the same happens then.
+/// - [`Reaper::tag`] is of use only on a reactor of the caller's own: here each reap has a handle, and nothing is kept for
+///   [`Reactor::drain_completed`].
+pub struct TokioReactor {
+    remote: Remote,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl TokioReactor {
+    /// Makes a reactor, and starts a task that drives it on the runtime that this is called from.
+    ///
+    /// # Errors
+    ///
+    /// As [`TokioReactor::drive`], and those of [`Reactor::new`].
+    ///
+    /// # Panics
+    ///
+    /// As [`TokioReactor::drive`].
+    pub fn new() -> io::Result<TokioReactor> {
+        TokioReactor::drive(Reactor::new()?)
+    }
+
+    /// Starts a task that drives this reactor, for instance one whose turn budget was set, on the runtime that this is called
+    /// from.
+    ///
+    /// # Errors
+    ///
+    /// If it is called from outside a runtime, and those of dup(2) and epoll_ctl(2).
+    ///
+    /// # Panics
+    ///
+    /// If the runtime has no I/O: build it with `enable_io` or `enable_all`.
+    pub fn drive(reactor: Reactor) -> io::Result<TokioReactor> {
+        let runtime = Handle::try_current().map_err(io::Error::other)?;
+        let remote = reactor.remote();
+        let readiness = sys::readable_in_tokio(reactor.as_fd().try_clone_to_owned()?)?;
+        Ok(TokioReactor { remote, task: runtime.spawn(turn_until_stopped(reactor, readiness)) })
+    }
+
+    /// Hands a reap to the reactor. The checks are made before this returns, see [`Remote::spawn_reaper`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Remote::spawn_reaper`].
+    pub fn spawn_reaper(&self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
+        self.remote.spawn_reaper(reaper)
+    }
+
+    /// Makes a guard that has the reactor reap a cgroup when it is dropped, see [`Remote::guard`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Remote::guard`].
+    pub fn guard(&self, reaper: Reaper) -> Result<ReapGuard, SpawnError> {
+        self.remote.guard(reaper)
+    }
+
+    /// Returns a [`Remote`], which other tasks and threads can own. Its [`stop`](Remote::stop) has the task do what
+    /// [`shutdown`](TokioReactor::shutdown) does, and does not wait.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Cancels all reaps, and returns once they have ended, with nothing left frozen. If something stays frozen that cannot
+    /// be thawed, this takes 10 s. Later spawns by a [`Remote`] are refused.
+    ///
+    /// If the future is dropped before, the rest happens as in a drop of the reactor.
+    ///
+    /// # Errors
+    ///
+    /// Those of the task: as [`Reactor::turn`].
+    pub async fn shutdown(mut self) -> io::Result<()> {
+        self.remote.stop();
+        (&mut self.task).await.map_err(io::Error::other)?
+    }
+}
+
+/// The task. It ends when the reactor was stopped, and no reap is left.
+async fn turn_until_stopped(mut reactor: Reactor, readiness: AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        let mut ready = readiness.readable().await?;
+        reactor.turn(Some(Duration::ZERO))?;
+        reactor.drain_completed().for_each(drop);
+        if reactor.is_stopped() && reactor.cancel_all() == 0 {
+            return Ok(());
+        }
+        // tokio clears what this has seen. What has come since the turn stays.
+        ready.clear_ready();
+    }
+}
+
+impl Drop for TokioReactor {
+    /// The task drops the reactor.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for TokioReactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokioReactor").field("finished", &self.task.is_finished()).finish_non_exhaustive()
+    }
+}
