@@ -289,7 +289,8 @@
 //!     .grace(Signal::TERM, Duration::from_secs(10));
 //! let handle = reactor.spawn_reaper(reaper)?;
 //! // At a second Ctrl-C, on any thread: handle.kill_now();
-//! reactor.run_until(&handle)?;
+//! let reaped = reactor.run_until(&handle)??;
+//! println!("{} in {:?}", reaped.outcome, reaped.elapsed);
 //! # Ok(())
 //! # }
 //! ```

@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 /// Crates whose types users of the library have anyway.
 const STANDARD: [&str; 3] = ["alloc", "core", "std"];
 
+/// Crates that a feature of their name is for.
+const OPTIONAL: [&str; 2] = ["serde", "serde_core"];
+
 /// Traits of the compiler's own.
 const INTERNAL: [&str; 3] = ["Freeze", "StructuralPartialEq", "UnsafeUnpin"];
 
@@ -21,7 +24,7 @@ const INTERNAL: [&str; 3] = ["Freeze", "StructuralPartialEq", "UnsafeUnpin"];
 fn rustdoc() -> Value {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("public-api");
     let output = Command::new(env!("CARGO"))
-        .args(["rustdoc", "--package=cgroup-reaper", "--lib", "--target-dir"])
+        .args(["rustdoc", "--package=cgroup-reaper", "--lib", "--all-features", "--target-dir"])
         .arg(&target)
         .args(["--", "-Zunstable-options", "--output-format=json"])
         .env("RUSTC_BOOTSTRAP", "1")
@@ -64,8 +67,9 @@ impl Docs {
                         self.item(id).is_some_and(|item| !item["inner"]["impl"]["trait"].is_null())
                     });
                 own.into_iter().for_each(|id| self.list(id, &path, lines));
+                let own = |id: &&Value| self.is_for(id, item);
                 let traits: BTreeSet<String> =
-                    traits.into_iter().filter_map(|id| self.implemented(id)).collect();
+                    traits.into_iter().filter(own).filter_map(|id| self.implemented(id)).collect();
                 let traits = traits.into_iter().collect::<Vec<_>>().join(", ");
                 lines.insert(format!("impl for {path}: {traits}"));
                 self.list_all(&inner["variants"], &path, lines);
@@ -92,6 +96,12 @@ impl Docs {
         ids.as_array().into_iter().flatten().for_each(|id| self.list(id, prefix, lines));
     }
 
+    /// Whether an implementation is one for this type: `From<A> for B` is among those of `A` too.
+    fn is_for(&self, id: &Value, of: &Value) -> bool {
+        let implemented = &self.item(id).expect("public")["inner"]["impl"]["for"];
+        implemented["resolved_path"]["id"] == of["id"]
+    }
+
     /// The trait of an implementation, if it is one that users can rely on.
     fn implemented(&self, id: &Value) -> Option<String> {
         let inner = &self.item(id)?["inner"]["impl"];
@@ -114,7 +124,7 @@ impl Docs {
         if let (Some(_), Some(id)) = (value["path"].as_str(), value.get("id")) {
             let named = &self.0["paths"][id.to_string()];
             let of = self.0["external_crates"][named["crate_id"].to_string()]["name"].as_str();
-            if let Some(of) = of.filter(|of| !STANDARD.contains(of)) {
+            if let Some(of) = of.filter(|of| !STANDARD.contains(of) && !OPTIONAL.contains(of)) {
                 let place = format!("{}:{}", item["span"]["filename"], item["span"]["begin"][0]);
                 found.entry(place).or_default().insert(format!("{of}: {}", named["path"]));
             }
