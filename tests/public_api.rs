@@ -1,7 +1,8 @@
 //! The public API, one line an item, as rustdoc sees it: `public_api.txt` beside this file.
 //!
 //! A change of it is a change that users notice. Where it is meant, `BLESS=1 cargo test --test public_api` writes the
-//! file anew, and CHANGELOG.md says what changed.
+//! file anew, and CHANGELOG.md says what changed. What users of the last release would not survive needs a version that says
+//! so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -246,4 +247,109 @@ fn the_public_api_is_the_one_listed_and_has_no_type_of_another_crate() {
         "the public API has changed; see the head of this file:\n{}",
         changes.join("\n")
     );
+}
+
+/// The listing and the version of the last release, if this is a clone that has one.
+fn released() -> Option<(BTreeSet<String>, String)> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+        output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
+    };
+    let tag = git(&["describe", "--tags", "--abbrev=0", "--match=v[0-9]*"])?;
+    let tag = tag.trim();
+    let listing = git(&["show", &format!("{tag}:tests/public_api.txt")])?;
+    Some((listing.lines().map(str::to_owned).collect(), tag[1..].to_owned()))
+}
+
+/// What is gone, or is new where users could name all there is.
+fn breaking(old: &BTreeSet<String>, new: &BTreeSet<String>) -> Vec<String> {
+    let has = |listing: &BTreeSet<String>, kind: &str, name: &str| {
+        listing.iter().find_map(|line| line.strip_prefix(kind)?.strip_prefix(name).map(str::to_owned))
+    };
+    let gone = old.difference(new).filter(|line| match line.strip_prefix("impl for ") {
+        Some(line) => {
+            let (name, traits) = line.split_once(": ").expect("a type and its traits");
+            let now = has(new, "impl for ", &format!("{name}: ")).unwrap_or_default();
+            let now: BTreeSet<_> = now.split(", ").collect();
+            !traits.split(", ").all(|of| now.contains(of) || of.starts_with('!'))
+        }
+        None => true,
+    });
+    let added = new.difference(old).filter(|line| {
+        let (kind, name) = line.split_once(' ').expect("a kind and a name");
+        let owner = name.split(": ").next().and_then(|name| name.rsplit_once("::")).map(|(owner, _)| owner);
+        let (Some(owner), "field" | "variant") = (owner, kind) else { return false };
+        // Nothing after the name: it is exhaustive, with no private field.
+        ["enum ", "struct ", "variant "]
+            .iter()
+            .any(|kind| has(old, kind, owner).is_some_and(|rest| rest.is_empty()))
+    });
+    gone.map(|line| format!("- {line}")).chain(added.map(|line| format!("+ {line}"))).collect()
+}
+
+/// Whether cargo takes `new` for a program that asks for `old`.
+fn is_compatible(old: &str, new: &str) -> bool {
+    let significant = |version: &str| {
+        let numbers: Vec<u32> = version.split('.').map(|number| number.parse().expect("a number")).collect();
+        let leading = numbers.iter().take_while(|number| **number == 0).count();
+        numbers.into_iter().take(leading + 1).collect::<Vec<_>>()
+    };
+    significant(old) == significant(new)
+}
+
+#[test]
+fn what_was_released_is_still_there_or_the_version_says_so() {
+    let Some((old, version)) = released() else { return println!("nothing has been released yet") };
+    let new = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/public_api.txt")).unwrap();
+    let changes = breaking(&old, &new.lines().map(str::to_owned).collect());
+    assert!(
+        changes.is_empty() || !is_compatible(&version, env!("CARGO_PKG_VERSION")),
+        "programs written for {version} would not build:\n{}",
+        changes.join("\n")
+    );
+}
+
+#[test]
+fn breaking_changes_are_told_from_others() {
+    let listing = |lines: &[&str]| lines.iter().map(|line| line.to_string()).collect::<BTreeSet<_>>();
+    let released = [
+        "enum Closed",
+        "enum Open, non_exhaustive",
+        "variant Closed::A",
+        "variant Open::A",
+        "struct Plain",
+        "struct Hidden, private fields",
+        "field Plain::a: u64",
+        "fn Plain::get(self: &Self) -> u64",
+        "impl for Plain: Clone, Send",
+    ];
+    let told = |gone: &[&str], new: &[&str]| {
+        let mut lines = listing(&released);
+        gone.iter().for_each(|line| assert!(lines.remove(*line), "{line}"));
+        lines.extend(listing(new));
+        breaking(&listing(&released), &lines)
+    };
+    assert!(told(&[], &[]).is_empty());
+    let additions = [
+        "variant Open::B",
+        "field Hidden::a: u64",
+        "fn Plain::set(self: &mut Self)",
+        "struct More",
+        "field More::a: u64",
+    ];
+    assert_eq!(told(&[], &additions), [""; 0]);
+    assert_eq!(told(&["impl for Plain: Clone, Send"], &["impl for Plain: Clone, Eq, Send"]), [""; 0]);
+    assert_eq!(told(&["impl for Plain: Clone, Send"], &["impl for Plain: !Send, Clone"]).len(), 1);
+    assert_eq!(told(&[], &["variant Closed::B"]), ["+ variant Closed::B"]);
+    assert_eq!(told(&[], &["field Plain::b: u64"]), ["+ field Plain::b: u64"]);
+    assert_eq!(told(&["variant Open::A"], &[]), ["- variant Open::A"]);
+    let get = "fn Plain::get(self: &Self) -> u64";
+    assert_eq!(told(&[get], &["fn Plain::get(self: &Self) -> u32"]), [format!("- {get}")]);
+
+    for (old, new) in [("0.1.0", "0.1.9"), ("1.2.3", "1.3.0"), ("0.0.1", "0.0.1")] {
+        assert!(is_compatible(old, new), "{old} {new}");
+    }
+    for (old, new) in [("0.1.0", "0.2.0"), ("1.2.3", "2.0.0"), ("0.0.1", "0.0.2"), ("0.9.0", "1.0.0")] {
+        assert!(!is_compatible(old, new), "{old} {new}");
+    }
 }
