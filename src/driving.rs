@@ -266,8 +266,8 @@
 //! [`Reaper::deadline`] counts from the spawn, and cuts all of them short.
 //!
 //! **A target that has no members yet is empty too.** A reap that waits for it removes it at once, and the job that was to
-//! join it fails. So spawn the reap after the first member has joined: after the job's process was made inside of the cgroup
-//! (clone3(2) with CLONE_INTO_CGROUP), or after its pid was written to `cgroup.procs`.
+//! join it fails. So spawn the reap after the first member has joined. [`starting`](crate::starting) has the ways to
+//! start a job in a cgroup; here the shell says when it has joined.
 //!
 //! ```no_run
 //! use std::fs;

@@ -43,6 +43,7 @@
 //! # Guides
 //!
 //! - [`driving`]: how to drive a reactor from poll(2), epoll, mio, tokio, async-io, calloop, or a thread of its own.
+//! - [`starting`]: how to start jobs so that all of a job can be reaped.
 //! - [`limitations`]: all limits, in one place.
 //!
 //! # Requirements
@@ -115,6 +116,8 @@ mod serialize;
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;
+#[forbid(unsafe_code)]
+pub mod starting;
 mod sys;
 #[forbid(unsafe_code)]
 mod time;

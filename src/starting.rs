@@ -1,0 +1,159 @@
+//! How to start a job so that all of it can be reaped: inside of its cgroup from its first instruction on.
+//!
+//! A cgroup holds what was started in it: a process that a member forks is a member too, whatever it does later: `setsid`,
+//! a double fork, another name. So one thing decides whether a reap reaches all of a job: that the job's first process was
+//! in the cgroup before it ran any code of the job.
+//!
+//! # Ways to start a process in a cgroup
+//!
+//! | Way | What it needs |
+//! |---|---|
+//! | [The program executes itself](#the-program-executes-itself), joins, and becomes the job | nothing but `std` |
+//! | [A shell](#a-shell) joins, and becomes the job | a shell |
+//! | `cgreap run -- COMMAND` | the tool; it reaps as well |
+//! | systemd starts it: `systemd-run --scope`, `StartTransientUnit` | systemd, see [below](#with-systemd) |
+//! | clone3(2) with CLONE_INTO_CGROUP: the process is made inside | Linux 5.7, v2, `unsafe`: `std` has no call for it |
+//! | `CommandExt::pre_exec` with a write(2) of `0` to the open `cgroup.procs` | `unsafe`: the child of a program with threads may call little before it executes |
+//!
+//! To join costs 5 to 20 µs, and to execute twice about 1 ms.
+//!
+//! **Do not move the process from outside.** Between the start and the move the job runs, and what it forks in that time
+//! stays where it was:
+//!
+//! ```no_run
+//! # use std::{fs, process::Command};
+//! let job = Command::new("make").arg("test").spawn()?;
+//! // By now make may have started a compiler, which stays outside, and so does all that the compiler starts.
+//! fs::write("/sys/fs/cgroup/batch/task-42/cgroup.procs", job.id().to_string())?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! Of 1 000 shells whose first act was to start a process in the background, 124 had started it before they were moved (Linux
+//! 6.18, two busy CPUs). No reap of the cgroup finds such a process.
+//!
+//! # The program executes itself
+//!
+//! The program that starts the job is also what the job's process runs first. It joins the cgroup by a write of `0` to
+//! `cgroup.procs`, and executes the job, which keeps the pid. If one of the two fails, the job has not run at all. This is
+//! `examples/start_in_cgroup.rs`, complete:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/start_in_cgroup.rs")]
+//! ```
+//!
+//! - `Command::spawn` returns when the program has been executed the first time. That the command cannot be executed is
+//!   told by the exit status of the process.
+//! - The process joins with its own rights. A job that is to run as another user drops its rights after the
+//!   join: `exec` of `setpriv --reuid=1000 --regid=1000 --clear-groups make test` in place of `make test`.
+//!   `CommandExt::uid` on the first command would drop them too early.
+//! - Options, environment and descriptors that are meant for the job go through the first execution, and reach it.
+//! - A job that needs several v1 hierarchies joins a cgroup in each of them, one after another: on v1 a process is in one
+//!   cgroup of each hierarchy.
+//!
+//! # A shell
+//!
+//! ```
+//! use std::process::Command;
+//! use cgroup_reaper::{Reaper, reap};
+//!
+//! /// `$1` is the cgroup, the rest is the command.
+//! const JOIN: &str = r#"echo $$ > "$1/cgroup.procs" && shift && exec "$@""#;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let Some(dir) = doc_cgroup()? else { return Ok(()) };
+//! let mut job = Command::new("sh")
+//!     .args(["-c", JOIN, "sh"])
+//!     .arg(&dir)
+//!     .args(["sh", "-c", "setsid sleep 1000 & exit 7"])
+//!     .spawn()?;
+//! assert_eq!(job.wait()?.code(), Some(7));
+//! // The sleep is still there, in a session of its own.
+//! assert_ne!(std::fs::read_to_string(dir.join("cgroup.procs"))?, "");
+//! reap(Reaper::at(&dir))?;
+//! assert!(!dir.exists());
+//! # Ok(())
+//! # }
+//! # fn doc_cgroup() -> std::io::Result<Option<std::path::PathBuf>> {
+//! #     let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup"];
+//! #     let dir = |root| format!("{root}/cgroup-reaper-doc-start-{}", std::process::id());
+//! #     let usable = |root: &&str| std::path::Path::new(root).join("cgroup.procs").exists();
+//! #     Ok(root.into_iter().filter(usable).map(dir).find(|dir| std::fs::create_dir(dir).is_ok()).map(Into::into))
+//! # }
+//! ```
+//!
+//! # The order of things
+//!
+//! 1. Make a directory of its own for each job: `create_dir`, not `create_dir_all`, with a name that no job had before.
+//!    Limits are written to its files now, before there is a member. `pids.max` is worth it: a fork storm within it ends
+//!    by itself on every kernel.
+//! 2. Start the job in it.
+//! 3. Spawn the [`Reaper`] when the job is to end, or when its first process has exited, to kill what that has left.
+//!
+//! A reaper that is spawned before the process has joined finds an empty cgroup and removes it. The join fails then, and
+//! the job does not run. That is right for a job that was cancelled, but not for
+//! [`Reaper::when_empty`]: its spawn has to wait for the join, see [`driving`](crate::driving#waiting-before-the-first-signal).
+//!
+//! # Without root: delegation
+//!
+//! A user may start processes in the cgroups of a subtree that was delegated: the directory, its `cgroup.procs`,
+//! `cgroup.threads` and `cgroup.subtree_control` belong to the user. On v2 that is not enough. To move a process, the user
+//! has to be allowed to write to the `cgroup.procs` of the lowest cgroup that is above both its old and its new place
+//! (cgroup-v2.rst, "Delegation Containment"). So **the program has to be in the delegated subtree itself**; from a login
+//! session outside of it the join fails with EACCES.
+//!
+//! ```text
+//! systemd-run --user --scope -p Delegate=yes ./program      # by hand
+//! Delegate=yes                                              # in the unit file of a service
+//! ```
+//!
+//! The program's own cgroup is then in `/proc/self/cgroup`, in the line that begins with `0::`. It makes the
+//! jobs' cgroups below that one, or beside itself:
+//!
+//! | Cgroup | Members |
+//! |---|---|
+//! | `program.service` (delegated) | none |
+//! | `program.service/main` | the program, which has moved itself there |
+//! | `program.service/job-1`, `job-2`, ... | the jobs |
+//!
+//! The program moves itself because of v2's **rule of no internal processes**: a cgroup, other than the root, has members
+//! or gives controllers to its children, not both. As long as the program sits in `program.service` itself, a write of
+//! `+pids` to its `cgroup.subtree_control` fails with EBUSY, so that the jobs' cgroups have no `pids.max` or `memory.max`.
+//! Conversely, a process cannot join a cgroup that gives controllers to its children: EBUSY at the join. Without
+//! controllers the rule does not apply. To kill and to remove needs none.
+//!
+//! A target that the program itself is in, or that is above it, is [refused](crate::Refusal::OwnCgroup). The root of a
+//! delegated subtree cannot be removed by the user, nor killed by its `cgroup.kill`; SECURITY.md has the table.
+//!
+//! In a container /sys/fs/cgroup is often mounted read-only, and no cgroup can be made there. A privileged container, or
+//! one whose runtime delegates, has it writable.
+//!
+//! # With systemd
+//!
+//! - systemd owns the cgroups that it has made. Without `Delegate=yes` it may at any time remove cgroups that were made
+//!   below them, or move their members.
+//! - Slices cannot be delegated, services and scopes can.
+//! - A job may be a scope: `systemd-run --scope --unit=job-42 make test` has systemd make the scope with its own process in
+//!   it, and then becomes `make test`, with the environment and the terminal of its caller. As a service (without
+//!   `--scope`) the job is a child of systemd.
+//! - The cgroup of a unit is emptied and left to systemd, which removes it: [`Outcome::Emptied`](crate::Outcome::Emptied).
+//!   See [`limitations`](crate::limitations#systemd).
+//!
+//! # Names
+//!
+//! - Any byte but `/`, NUL and newline may be in a name. The library refuses `.` and `..`, because a name with them could
+//!   lead out of the slice.
+//! - A name should not begin with `cgroup.`, or with the name of a controller and a dot (`memory.a`): kernels to come may
+//!   have a file of that name in each cgroup.
+//! - A name that ends as those of units do (`.service`, `.scope`, `.slice`, ...) is best left to systemd.
+//! - Numbers that come again, such as pids, make names that come again: a job that is started while the last one of that
+//!   name is still being reaped fails with EEXIST at `create_dir`. Reap first, or count on.
+//!
+//! # What is outside all the same
+//!
+//! A job leaves its cgroup if it has the right to write to the `cgroup.procs` of another one, as root has. And what a
+//! job has others start for it, a daemon such as systemd, cron or a container runtime, was never in it. Run jobs as a user
+//! of their own, or in a cgroup namespace where they see their own subtree only. SECURITY.md says what a process in
+//! the target can do.
+
+#[allow(unused_imports, reason = "for links")]
+use crate::Reaper;
