@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(mut commands: Vec<String>) -> Result<(), Box<dyn Error>> {
-    let Some(groups) = common::Groups::new()? else { return Ok(()) };
+    let Some(mut groups) = common::Groups::new()? else { return Ok(()) };
     if commands.is_empty() {
         let me = std::env::current_exe()?;
         commands = vec!["true".into(), "sleep 0.2".into(), format!("{} --leave-orphans", me.display())];
@@ -77,7 +77,7 @@ fn run(mut commands: Vec<String>) -> Result<(), Box<dyn Error>> {
 
     let mut jobs = Vec::new();
     for (number, command) in commands.into_iter().enumerate() {
-        let dir = groups.empty(&format!("job-{number}"))?;
+        let dir = groups.sleepers(&format!("job-{number}"), 0)?;
         jobs.push(start(number, command, dir)?);
     }
 

@@ -34,18 +34,10 @@ impl Groups {
         Ok(None)
     }
 
-    /// Makes an empty cgroup.
-    #[allow(dead_code)] // Each example uses a part of this.
-    pub fn empty(&self, name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    /// Makes a cgroup with `count` sleeping processes in it.
+    pub fn sleepers(&mut self, name: &str, count: usize) -> Result<PathBuf, Box<dyn Error>> {
         let dir = self.dir.join(name);
         fs::create_dir(&dir)?;
-        Ok(dir)
-    }
-
-    /// Makes a cgroup with `count` sleeping processes in it.
-    #[allow(dead_code)]
-    pub fn sleepers(&mut self, name: &str, count: usize) -> Result<PathBuf, Box<dyn Error>> {
-        let dir = self.empty(name)?;
         for _ in 0..count {
             let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?;
             let pid = child.id();

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{Completed, KillMethod, Outcome, Phase, Reactor, ReapError, Reaper, Signal};
@@ -101,6 +103,42 @@ mod each_loop {
         async_io,
         calloop
     );
+}
+
+/// The reactor has a thread of its own, and the jobs are spawned on others.
+#[test]
+fn a_thread_reports_each_job() {
+    require!(cgroups());
+    const JOBS: u64 = 300;
+    for hierarchy in Hierarchy::all() {
+        let sandbox = Sandbox::new(test_name!());
+        let mut reactor = Reactor::new().expect("a reactor");
+        let (remote, (send, ended)) = (reactor.remote(), channel());
+        let thread = thread::spawn(move || {
+            let (mut turns, mut left) = (0, JOBS);
+            while left > 0 {
+                reactor.turn(None).expect("a turn");
+                turns += 1;
+                for ended in reactor.drain_completed() {
+                    left -= 1;
+                    send.send(ended).expect("the test goes on");
+                }
+            }
+            turns
+        });
+        for tag in 0..JOBS {
+            let dir = hierarchy.group(&sandbox, &format!("job-{tag}"));
+            if tag % 3 != 0 {
+                let _ = sandbox.sleeper(&[&dir]);
+            }
+            drop(remote.spawn_reaper(patient(&dir).tag(tag)).expect("a spawn"));
+            let ended = ended.recv_timeout(TIMEOUT).expect("reported");
+            assert_eq!((ended.tag, ended.path), (tag, dir));
+            assert_eq!(ended.result.expect("reaped").outcome, Outcome::Removed);
+        }
+        let turns = thread.join().expect("no panic");
+        assert!(turns <= 8 * JOBS, "{turns} turns");
+    }
 }
 
 #[test]
