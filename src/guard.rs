@@ -72,7 +72,7 @@ impl ReapGuard {
             }
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
-        let (completer, handle) = handle::channel(target.path(), queue);
+        let (completer, handle) = handle::channel(target.shared_path(), queue);
         // What the checks found out is not good for a step later.
         let findings = Findings::default();
         let spawn = Box::new(Spawn { reaper: reaper.clone(), target, findings, completer });

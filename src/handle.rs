@@ -3,6 +3,7 @@
 //! A mutex and a condition variable: a reap takes a fraction of a millisecond at best, next to which an
 //! uncontended lock is nothing, and there is no `unsafe` to get wrong.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::cgroup::as_path;
 use crate::entries::Command;
 use crate::entry_id::EntryId;
 use crate::outcome::{ReapError, Reaped};
@@ -35,7 +37,7 @@ pub struct ReapHandle {
 
 /// What both halves share.
 pub(crate) struct Slot {
-    path: Box<Path>,
+    path: Arc<CStr>,
     state: Mutex<State>,
     completed: Condvar,
 }
@@ -95,9 +97,9 @@ pub(crate) struct Completer {
 }
 
 /// `path` is that of the target.
-pub(crate) fn channel(path: &Path, queue: &Arc<Queue>) -> (Completer, ReapHandle) {
+pub(crate) fn channel(path: Arc<CStr>, queue: &Arc<Queue>) -> (Completer, ReapHandle) {
     let (state, completed) = (Mutex::new(State::default()), Condvar::new());
-    let slot = Arc::new(Slot { path: path.into(), state, completed });
+    let slot = Arc::new(Slot { path, state, completed });
     (Completer { slot: Arc::clone(&slot) }, ReapHandle { slot, queue: Arc::clone(queue) })
 }
 
@@ -144,7 +146,7 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
-        self.set(Err(ReapError::disconnected(&*self.slot.path)));
+        self.set(Err(ReapError::disconnected(as_path(&self.slot.path))));
     }
 }
 
@@ -201,7 +203,7 @@ impl ReapHandle {
     /// Returns the first directory of the target, as an absolute path. It is for messages: another cgroup may have this name
     /// by now.
     pub fn path(&self) -> &Path {
-        &self.slot.path
+        as_path(&self.slot.path)
     }
 
     pub(crate) fn is_of(&self, queue: &Arc<Queue>) -> bool {
@@ -316,7 +318,7 @@ mod tests {
     #[test]
     fn every_way_to_ask_gives_the_one_result() {
         let (queue, _poll) = queue();
-        let (completer, mut handle) = channel(Path::new("/c/a"), &queue);
+        let (completer, mut handle) = channel(c"/c/a".into(), &queue);
         assert!(!handle.is_complete() && handle.try_wait().is_none());
         assert!(handle.wait_timeout(MS).is_none());
         completer.set(reaped(1));
@@ -336,7 +338,7 @@ mod tests {
     #[test]
     fn a_completer_that_is_dropped_disconnects() {
         let (queue, _poll) = queue();
-        let (completer, handle) = channel(Path::new("/c/a"), &queue);
+        let (completer, handle) = channel(c"/c/a".into(), &queue);
         drop(completer);
         let error = handle.wait().unwrap_err();
         assert!(matches!(error, ReapError::Disconnected { .. }));
@@ -346,7 +348,7 @@ mod tests {
     #[test]
     fn those_who_block_are_woken() {
         let (queue, _poll) = queue();
-        let (completer, handle) = channel(Path::new("/c/a"), &queue);
+        let (completer, handle) = channel(c"/c/a".into(), &queue);
         let waiting = |n| {
             while handle.slot.lock().waiting < n {
                 thread::yield_now()
@@ -366,7 +368,7 @@ mod tests {
     #[test]
     fn the_last_waker_is_woken_once_and_the_others_are_dropped() {
         let (queue, _poll) = queue();
-        let (completer, mut handle) = channel(Path::new("/c/a"), &queue);
+        let (completer, mut handle) = channel(c"/c/a".into(), &queue);
         let (first, second) = (counter(&handle), counter(&handle));
         assert!(poll(&mut handle, &first).is_pending());
         assert_eq!(Arc::strong_count(&first), 2);
@@ -381,7 +383,7 @@ mod tests {
     #[test]
     fn a_handle_that_is_dropped_takes_its_waker_along() {
         let (queue, _poll) = queue();
-        let (completer, mut handle) = channel(Path::new("/c/a"), &queue);
+        let (completer, mut handle) = channel(c"/c/a".into(), &queue);
         let counter = counter(&handle);
         assert!(poll(&mut handle, &counter).is_pending());
         drop(handle);
@@ -393,7 +395,7 @@ mod tests {
     #[test]
     fn a_command_goes_to_the_entry_once() {
         let (queue, _poll) = queue();
-        let (completer, handle) = channel(Path::new("/c/a"), &queue);
+        let (completer, handle) = channel(c"/c/a".into(), &queue);
         assert_eq!(completer.bind(id(5)), Asked::Nothing);
         for _ in 0..2 {
             handle.kill_now();
@@ -409,14 +411,14 @@ mod tests {
         // Asked before there was an entry: that hears of it.
         let ask: [fn(&ReapHandle); 2] = [ReapHandle::kill_now, ReapHandle::cancel];
         for (ask, asked) in ask.into_iter().zip([Asked::KillNow, Asked::Cancel]) {
-            let (completer, handle) = channel(Path::new("/c/a"), &queue);
+            let (completer, handle) = channel(c"/c/a".into(), &queue);
             ask(&handle);
             assert!(queue.pop().is_none());
             assert_eq!(completer.bind(id(6)), asked);
         }
         // Too late.
         for ask in ask {
-            let (completer, handle) = channel(Path::new("/c/a"), &queue);
+            let (completer, handle) = channel(c"/c/a".into(), &queue);
             assert_eq!(completer.bind(id(7)), Asked::Nothing);
             completer.complete(reaped(1));
             ask(&handle);
@@ -427,7 +429,7 @@ mod tests {
     #[test]
     fn a_handle_knows_its_reactor() {
         let ((one, _poll), (other, _other)) = (queue(), queue());
-        let (_completer, handle) = channel(Path::new("/c/a"), &one);
+        let (_completer, handle) = channel(c"/c/a".into(), &one);
         assert!(handle.is_of(&one) && !handle.is_of(&other));
     }
 }

@@ -167,7 +167,7 @@ impl Reactor {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
-        let (completer, handle) = handle::channel(target.path(), &self.queue);
+        let (completer, handle) = handle::channel(target.shared_path(), &self.queue);
         self.entries.spawn(
             Spawn { reaper, target, findings, completer },
             &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),

@@ -114,7 +114,7 @@ impl Remote {
             Ok((target, _)) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
-        let (completer, handle) = handle::channel(target.path(), &self.queue);
+        let (completer, handle) = handle::channel(target.shared_path(), &self.queue);
         let spawn = Spawn { reaper, target, findings: Findings::default(), completer };
         match self.queue.push(Command::Spawn(Box::new(spawn))) {
             Ok(()) => Ok(handle),

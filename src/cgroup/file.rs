@@ -37,6 +37,11 @@ pub(crate) fn below<S: Sys, T>(
     act(on_the_way.as_ref().unwrap_or(at), &c_path(Path::new(OsStr::from_bytes(rest)))?)
 }
 
+/// The other way round.
+pub(crate) fn as_path(path: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(path.to_bytes()))
+}
+
 /// A path as the kernel takes it; EINVAL if it has a nul inside.
 pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))

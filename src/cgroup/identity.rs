@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Failed, Fate, Meaning, is_gone, meaning};
-use super::file::c_path;
+use super::file::{as_path, c_path};
 use crate::sys::{Open, Stat, Sys};
 
 /// What identifies a directory for as long as the machine runs: cgroup inode numbers carry a
@@ -44,7 +44,7 @@ pub(crate) struct Identity<S: Sys> {
     /// above the mount point.
     parent: Option<NonZeroU64>,
     /// Where it was at the spawn, absolute.
-    path: CString,
+    path: Arc<CStr>,
     address: Address<S>,
 }
 
@@ -90,12 +90,17 @@ impl<S: Sys> Identity<S> {
         parent: Option<NonZeroU64>,
         address: Address<S>,
     ) -> io::Result<Identity<S>> {
-        Ok(Identity { id, parent, path: c_path(path)?, address })
+        Ok(Identity { id, parent, path: c_path(path)?.into(), address })
     }
 
     /// Where it was at the spawn.
     pub(crate) fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(self.path.to_bytes()))
+        as_path(&self.path)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_path(&self) -> Arc<CStr> {
+        Arc::clone(&self.path)
     }
 
     /// The descriptor that is held for it, if one is.
@@ -224,7 +229,7 @@ impl<S: Sys> Identity<S> {
 
     /// Where its name was at the spawn. ENOENT if its parent is gone.
     fn place<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> io::Result<NameIn<'a, S>> {
-        let by_path = || NameIn { at: None, name: self.path.clone() };
+        let by_path = || NameIn { at: None, name: self.path.as_ref().into() };
         let Some(parent) = self.parent else { return Ok(by_path()) };
         match &self.address {
             Address::Handle(mount) => {

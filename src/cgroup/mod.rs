@@ -65,5 +65,6 @@ pub(crate) mod v2;
 pub(crate) use self::context::{Context, Limit, Notice, Resolver};
 pub(crate) use self::descriptor_budget::Budget;
 pub(crate) use self::facts::Facts;
+pub(crate) use self::file::as_path;
 pub(crate) use self::step::Findings;
 pub(crate) use self::target::Target;

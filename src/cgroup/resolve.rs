@@ -171,7 +171,7 @@ struct Resolved<S: Sys> {
     /// The directories that exist, each once.
     trees: Vec<Tree<S>>,
     /// The first that was named, if none does.
-    missing: Option<Box<PathBuf>>,
+    missing: Option<Arc<CStr>>,
 }
 
 /// The directories that `reaper` names.
@@ -225,7 +225,8 @@ fn resolve<S: Sys>(
     }
     let missing = trees.is_empty().then(|| {
         let named = removed.or_else(|| reaper.named_path()).unwrap_or_default();
-        Box::new(std::path::absolute(&named).unwrap_or(named))
+        let named = std::path::absolute(&named).unwrap_or(named);
+        c_path(&named).unwrap_or_default().into()
     });
     Ok(Resolved { trees, missing })
 }

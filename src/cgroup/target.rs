@@ -1,8 +1,11 @@
 //! What a target is, and what of it lasts from step to step.
 
-use std::path::{Path, PathBuf};
+use std::ffi::CStr;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::errors::{Fate, Obstacle};
+use super::file::as_path;
 use super::members::MemberList;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
@@ -23,7 +26,7 @@ pub(crate) struct Target<S: Sys> {
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
     /// The first directory that the caller named, if none existed.
-    pub(super) missing: Option<Box<PathBuf>>,
+    pub(super) missing: Option<Arc<CStr>>,
     pub(super) obstacle: Option<Box<Obstacle>>,
 }
 
@@ -83,8 +86,17 @@ impl<S: Sys> Target<S> {
     pub(crate) fn path(&self) -> &Path {
         match (self.trees.first(), &self.missing) {
             (Some(tree), _) => tree.path(),
-            (None, Some(missing)) => missing,
+            (None, Some(missing)) => as_path(missing),
             (None, None) => Path::new(""),
+        }
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_path(&self) -> Arc<CStr> {
+        match (self.trees.first(), &self.missing) {
+            (Some(tree), _) => tree.identity.shared_path(),
+            (None, Some(missing)) => Arc::clone(missing),
+            (None, None) => Arc::default(),
         }
     }
 

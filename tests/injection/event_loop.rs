@@ -66,7 +66,7 @@ pub(super) fn reap(sys: &Failing, reaper: &Reaper, limit: Duration) -> (Ending, 
         Ok(resolved) => resolved,
         Err(refusal) => return (Ending::Refused(refusal), spawned, sys.now()),
     };
-    let (completer, handle) = handle::channel(target.path(), &queue);
+    let (completer, handle) = handle::channel(target.shared_path(), &queue);
     entries.spawn(Spawn { reaper: reaper.clone(), target, findings, completer }, &event_loop);
     let mut events = Events::with_capacity(64);
     loop {

@@ -576,7 +576,7 @@ pub fn reap(bytes: &[u8]) {
     let budget = Budget::new(usize::from(sys.draw()));
     let mut entries = Entries::new(Resolver::new(Rc::clone(&sys), budget));
     let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { return };
-    let (completer, handle) = handle::channel(target.path(), &QUEUE);
+    let (completer, handle) = handle::channel(target.shared_path(), &QUEUE);
     let mut event_loop = EventLoop { sys: &sys, watched: RefCell::default(), command: None };
     entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let mut quiet = 0;

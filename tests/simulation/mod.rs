@@ -378,7 +378,7 @@ impl History {
                     return self.problem(format!("reap {of}: the caller is in its target"));
                 }
                 self.sim.0.borrow_mut().targets[of].may_be_renamed = target.is_by_handle();
-                let (completer, handle) = handle::channel(target.path(), queue);
+                let (completer, handle) = handle::channel(target.shared_path(), queue);
                 reap.handle = Some(handle);
                 // Another thread's are not good here.
                 let findings = if reap.queued_for.is_some() { Findings::default() } else { findings };

@@ -56,7 +56,7 @@ fn begin_on(
     event_loop: &EventLoop,
 ) -> ReapHandle {
     let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(target.path(), queue);
+    let (completer, handle) = handle::channel(target.shared_path(), queue);
     entries.spawn(Spawn { reaper, target, findings, completer }, event_loop);
     handle
 }
@@ -197,7 +197,7 @@ fn processes_signalled_before_a_call_failed_are_counted() {
         let reaper = reaper(&["cpu"]);
         // A call of the spawn's own checks refuses it.
         let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
-        let (completer, handle) = handle::channel(target.path(), &queue);
+        let (completer, handle) = handle::channel(target.shared_path(), &queue);
         let event_loop = EventLoop::new(&sim);
         entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
         run(&sim, &mut entries);
@@ -555,7 +555,7 @@ fn an_error_that_has_passed_is_not_the_source_of_a_timeout() {
         let mut entries = entries(&sim);
         let reaper = reaper(&["freezer"]).method(KillMethod::Freezer).deadline(Duration::from_millis(150));
         let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
-        let (completer, handle) = handle::channel(target.path(), &queue);
+        let (completer, handle) = handle::channel(target.shared_path(), &queue);
         entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
         sim.0.borrow_mut().others = |world| world.faults = 0;
         run(&sim, &mut entries);
@@ -686,7 +686,7 @@ fn one_pidfd_that_fails_does_not_spare_the_others() {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = entries(&sim);
         let Ok((target, findings)) = entries.resolver.resolve(&reaper(&["cpu"])) else { continue };
-        let (completer, _handle) = handle::channel(target.path(), &queue().1);
+        let (completer, _handle) = handle::channel(target.shared_path(), &queue().1);
         let spawn = Spawn { reaper: reaper(&["cpu"]), target, findings, completer };
         entries.spawn(spawn, &EventLoop::new(&sim));
         let mut world = sim.0.borrow_mut();
