@@ -14,12 +14,13 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::cgroup::{Budget, Notice, Resolver};
+use crate::cgroup::{Budget, Job, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::guard::ReapGuard;
 use crate::handle::{self, Asked, ReapHandle};
+use crate::helper::Helper;
 use crate::metrics::{Calls, Metrics};
 use crate::outcome::{Completed, Pending, ReapError, Reaped, SpawnError};
 use crate::reaper::Reaper;
@@ -45,8 +46,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// A single-threaded event loop that reaps cgroups.
 ///
-/// It starts no thread: it works while one of its methods runs. `Send`, but not `Sync`; other threads reach it through
-/// a [`Remote`].
+/// It works while one of its methods runs. Only [`Reaper::release_memory`] has it start a thread, for system calls that may
+/// never return. `Send`, but not `Sync`; other threads reach it through a [`Remote`].
 ///
 /// # Driving it
 ///
@@ -81,6 +82,7 @@ pub struct Reactor {
     armed: Option<u64>,
     entries: Entries<Linux>,
     queue: Arc<Queue>,
+    helper: Helper,
     /// The kernel may hold notifications that the last call did not take: it took as many as it can, or none because it
     /// continued a turn.
     more_events: bool,
@@ -120,15 +122,18 @@ impl Reactor {
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let budget = Budget::of_process(Facility::HeldDirectories.check(absent).is_ok());
-        let resolver = Resolver::new(Linux::without(absent), budget);
+        let sys = Linux::without(absent);
+        let resolver = Resolver::new(sys.clone(), budget);
         resolver.renew_limit();
+        let queue = Arc::new(Queue::new(waker));
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             timer,
             armed: None,
             entries: Entries::new(resolver),
-            queue: Arc::new(Queue::new(waker)),
+            helper: Helper::new(sys, Arc::clone(&queue), absent),
+            queue,
             more_events: false,
             turn_budget: None,
             absent,
@@ -170,7 +175,7 @@ impl Reactor {
         let (completer, handle) = handle::channel(target.path(), &self.queue);
         self.entries.spawn(
             Spawn { reaper, target, findings, completer },
-            &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),
+            &Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped),
         );
         self.arm();
         Ok(handle)
@@ -236,7 +241,8 @@ impl Reactor {
             self.entries.begin_turn(entries.filter_map(|token| EntryId::from_token(token.0)));
         }
         self.entries.limit(budget(turn_budget));
-        let mut host = Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped);
+        let mut host =
+            Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped);
         while self.entries.advance(&mut host) {
             worked = true;
             if self.entries.is_out_of_time() {
@@ -445,7 +451,8 @@ impl Reactor {
     /// Returns the counters of what was done so far.
     pub fn metrics(&self) -> Metrics {
         let Resolver { sys, budget, .. } = &self.entries.resolver;
-        let metrics = self.entries.metrics.clone();
+        let mut metrics = self.entries.metrics.clone();
+        self.helper.count(&mut metrics);
         let Calls { epoll_ctl, epoll_wait, timerfd_settime, .. } = metrics.calls;
         Metrics {
             descriptors: budget.used() as u64,
@@ -530,6 +537,7 @@ struct Surroundings<'a> {
     registry: &'a Registry,
     absent: &'static [Facility],
     queue: &'a Queue,
+    helper: &'a Helper,
     stopped: &'a mut bool,
 }
 
@@ -538,9 +546,10 @@ impl<'a> Surroundings<'a> {
         poll: &'a Poll,
         absent: &'static [Facility],
         queue: &'a Queue,
+        helper: &'a Helper,
         stopped: &'a mut bool,
     ) -> Surroundings<'a> {
-        Surroundings { registry: poll.registry(), absent, queue, stopped }
+        Surroundings { registry: poll.registry(), absent, queue, helper, stopped }
     }
 }
 
@@ -561,6 +570,10 @@ impl Host<Linux> for Surroundings<'_> {
 
     fn stop(&mut self) {
         *self.stopped = true;
+    }
+
+    fn help(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
+        self.helper.submit(id, job)
     }
 }
 

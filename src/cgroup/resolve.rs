@@ -49,6 +49,7 @@ impl<S: Sys> Resolver<S> {
             progress: Progress::None,
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
+            releases: reaper.release_memory.then(Box::default),
             removal,
             sparing: false,
             obstacle: None,

@@ -430,7 +430,7 @@ impl History {
                 event_loop.commands.push_back(match command {
                     Command::Cancel(id) => Command::Cancel(id),
                     Command::KillNow(id) => Command::KillNow(id),
-                    Command::Spawn(_) | Command::Stop => panic!("no handle sends that"),
+                    Command::Spawn(_) | Command::Answer(..) | Command::Stop => panic!("no handle sends that"),
                 });
             }
             if !entries.is_in_turn() {
