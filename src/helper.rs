@@ -169,3 +169,122 @@ impl fmt::Debug for Helper {
         f.debug_struct("Helper").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::common::eventually;
+    use crate::remote::tests::queue;
+
+    fn helper(absent: &'static [Facility]) -> (Helper, Arc<Queue>, mio::Poll) {
+        let (queue, poll) = queue();
+        (Helper::new(Linux::default(), Arc::clone(&queue), absent), queue, poll)
+    }
+
+    fn submit(helper: &Helper, id: usize, act: impl FnOnce() + Send + 'static) {
+        let id = EntryId::from_token(id).unwrap();
+        assert!(helper.submit(id, Job::Test(Box::new(act))).is_ok());
+    }
+
+    /// Has a thread do something until the sender is dropped.
+    fn hang(helper: &Helper, id: usize) -> Sender<()> {
+        let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
+        submit(helper, id, move || assert!(receiver.recv().is_err()));
+        sender
+    }
+
+    /// The entry that an answer has come for.
+    fn answered(queue: &Queue) -> usize {
+        let mut command = None;
+        eventually("an answer", || {
+            command = queue.pop();
+            command.is_some()
+        });
+        match command {
+            Some(Command::Answer(id, _)) => id.token(),
+            _ => panic!("another command"),
+        }
+    }
+
+    fn counted(helper: &Helper) -> Metrics {
+        let mut metrics = Metrics::default();
+        helper.count(&mut metrics);
+        metrics
+    }
+
+    #[test]
+    fn an_idle_thread_does_the_next_job_and_ends_with_the_helper() {
+        let (helper, queue, mut poll) = helper(&[]);
+        assert_eq!(counted(&helper).helper_threads, 0);
+        for id in 1..4 {
+            submit(&helper, id, || {});
+            assert_eq!(answered(&queue), id);
+            let mut events = mio::Events::with_capacity(1);
+            poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            assert!(!events.is_empty(), "the reactor is not woken");
+            eventually("an idle thread", || counted(&helper).helper_busy == 0);
+        }
+        let Metrics { helper_threads, helper_jobs, helper_waiting, .. } = counted(&helper);
+        assert_eq!((helper_threads, helper_jobs, helper_waiting), (1, 3, 0));
+        let shared = Arc::downgrade(&helper.shared);
+        drop(helper);
+        assert!(shared.upgrade().is_none(), "an idle thread is left");
+    }
+
+    #[test]
+    fn jobs_that_hang_hold_up_others_only_when_they_hold_all_threads() {
+        let (helper, queue, _poll) = helper(&[]);
+        let mut hanging: Vec<Sender<()>> = (1..THREADS).map(|id| hang(&helper, id)).collect();
+        submit(&helper, 10, || {});
+        assert_eq!(answered(&queue), 10);
+        hanging.push(hang(&helper, THREADS));
+        eventually("all threads to be busy", || counted(&helper).helper_busy == THREADS as u64);
+        submit(&helper, 11, || {});
+        submit(&helper, 12, || {});
+        let Metrics { helper_threads, helper_waiting, .. } = counted(&helper);
+        assert_eq!((helper_threads, helper_waiting), (THREADS as u64, 2));
+        drop(hanging.remove(1));
+        let mut done = [(); 3].map(|()| answered(&queue));
+        done.sort_unstable();
+        assert_eq!(done, [2, 11, 12]);
+        submit(&helper, 13, || {});
+        assert_eq!(answered(&queue), 13);
+        // This waits for none that hangs.
+        let shared = Arc::downgrade(&helper.shared);
+        drop(helper);
+        assert_eq!(shared.strong_count(), hanging.len());
+        drop(hanging);
+        eventually("the threads to end", || shared.strong_count() == 0);
+    }
+
+    /// A signal that the process is sent is for one of the caller's threads.
+    #[test]
+    fn a_thread_takes_no_signals_of_the_process() {
+        let (helper, queue, _poll) = helper(&[]);
+        let before = SigSet::thread_get_mask().unwrap();
+        let (sender, masks) = channel();
+        submit(&helper, 1, move || sender.send(SigSet::thread_get_mask().unwrap()).unwrap());
+        assert_eq!(answered(&queue), 1);
+        let mask = masks.recv().unwrap();
+        for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
+        {
+            assert_eq!(mask.contains(signal), !OF_THE_THREAD.contains(&signal), "{signal}");
+        }
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
+
+    #[test]
+    fn without_a_thread_the_job_is_handed_back() {
+        let (helper, queue, _poll) = helper(&[Facility::HelperThreads]);
+        for refused in 1..3 {
+            let job = Job::Test(Box::new(|| panic!("it is not done")));
+            assert!(helper.submit(EntryId::from_token(1).unwrap(), job).is_err());
+            let Metrics { helper_threads, helper_jobs, helper_refused, .. } = counted(&helper);
+            assert_eq!((helper_threads, helper_jobs, helper_refused), (0, 0, refused));
+        }
+        assert!(queue.is_empty());
+    }
+}

@@ -12,6 +12,7 @@ use super::job::Job;
 use super::members::MemberList;
 use super::proc::Proc;
 use super::step::Step;
+use super::target::CgroupKill;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
@@ -162,13 +163,16 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Opens members that were sent SIGKILL and have memory, as many as one job takes.
     fn open_killed(&mut self, members: &MemberList) -> Vec<Held<S>> {
         let Step { target, context, .. } = self;
-        let by_cgroup_kill = target.cgroup_kill.was_written() && target.is_v2();
+        // Where no member is signalled by itself.
+        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && target.is_v2();
+        let (own, _) = context.sys.caller();
         let Some(releases) = &mut target.releases else { return Vec::new() };
         releases.done.retain(|id| members.contains(id.pid));
         let mut found: Vec<Held<S>> = Vec::new();
         for &pid in &members.pids {
             let tracked = target.tracked.sent(pid, Signal::KILL);
-            if tracked.is_none() && !by_cgroup_kill {
+            let killed = tracked.is_some() || by_cgroup_kill && target.tracked.was_tried(pid);
+            if !killed || pid == own {
                 continue;
             }
             let known = tracked.and_then(|process| process.number);

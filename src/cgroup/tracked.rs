@@ -112,7 +112,8 @@ impl<S: Sys> Tracked<S> {
         !self.tried.is_empty() || !self.processes.is_empty()
     }
 
-    fn was_tried(&self, pid: Pid) -> bool {
+    /// Whether an attempt has dealt with this member.
+    pub(crate) fn was_tried(&self, pid: Pid) -> bool {
         self.tried.binary_search(&pid).is_ok()
     }
 

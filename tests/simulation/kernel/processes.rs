@@ -24,6 +24,7 @@ impl World {
             refused: false,
             listed: Reaps::default(),
             omitted: Reaps::default(),
+            memory: 4,
             stopped: false,
             moved: self.step,
             moved_at: self.now,
