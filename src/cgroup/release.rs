@@ -188,6 +188,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 Ok(pidfd) => pidfd,
                 Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => {
                     found.truncate(found.len().saturating_sub(LEFT));
+                    releases.more = !found.is_empty();
                     break;
                 }
                 Err(_) => continue,

@@ -180,3 +180,49 @@ fn a_call_that_hangs_holds_up_nothing() {
         assert_eq!(scene.entries.metrics.released, u64::from(deadline));
     }
 }
+
+/// However few descriptors there are, a call that hangs leaves enough for another reap.
+#[test]
+fn a_call_that_hangs_leaves_descriptors() {
+    let is_reaped = |limit: usize, release: bool| {
+        let mut scene = Scene::new(V2, Features::of(Features::LEVELS - 1));
+        (0..20).for_each(|_| _ = scene.member(100));
+        let mut groups = scene.groups;
+        let slice = scene.sim.0.borrow().child(V2, "slice").expect("it is there");
+        groups[V2] = scene.sim.0.borrow_mut().mkdir(slice, "other");
+        scene.sim.0.borrow_mut().add_process(groups, Nature::default(), None);
+        let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t");
+        let _handle = scene.spawn(if release { reaper.release_memory() } else { reaper });
+        scene.sim.0.borrow_mut().descriptor_limit = limit;
+        for _ in 0..1000 {
+            scene.event_loop.jobs.get_mut().iter_mut().for_each(|(done, ..)| *done = Duration::MAX);
+            scene.pass(Duration::from_millis(10));
+        }
+        // A spawn that meets the limit is refused, as that of any reap.
+        let held = scene.sim.0.borrow().descriptors;
+        scene.sim.0.borrow_mut().descriptor_limit = usize::MAX;
+        let other =
+            scene.spawn(Reaper::at("/sys/fs/cgroup/unified/slice/other").linger(Duration::from_secs(1)));
+        scene.sim.0.borrow_mut().descriptor_limit = limit.max(held);
+        scene.pass(SOON);
+        matches!(other.try_wait(), Some(Ok(Reaped { .. })))
+    };
+    let limits = 1..40;
+    let enough: Vec<usize> = limits.filter(|&limit| is_reaped(limit, false)).collect();
+    assert!(enough.len() > 20);
+    let not_enough: Vec<usize> = enough.into_iter().filter(|&limit| !is_reaped(limit, true)).collect();
+    assert_eq!(not_enough, [0; 0]);
+}
+
+/// With few descriptors, a few members at a time.
+#[test]
+fn few_descriptors_are_enough() {
+    let mut scene = Scene::new(CPU, Features::of(Features::LEVELS - 1));
+    (0..20).for_each(|_| _ = scene.member(100));
+    let _handle = scene.spawn(Reaper::at("/sys/fs/cgroup/cpu/slice/t").release_memory());
+    let held = scene.sim.0.borrow().descriptors;
+    // One that is held for a member, and three that are left.
+    scene.sim.0.borrow_mut().descriptor_limit = held + 6;
+    scene.pass(SOON);
+    assert_eq!(scene.released().len(), 20);
+}
