@@ -1,6 +1,7 @@
 //! How to drive a reactor: the contract, each kind of loop, and what happens when the contract is broken.
 //!
-//! A [`Reactor`] starts no thread: it works while one of its methods runs, and at no other time. This page says when to
+//! A [`Reactor`] works while one of its methods runs, and at no other time. (A thread of its own, which only
+//! [`Reaper::release_memory`](crate::Reaper::release_memory) asks for, makes one system call.) This page says when to
 //! call it.
 //!
 //! # The contract

@@ -48,7 +48,7 @@ impl Reaped {
     /// reaped.attempts = 1;
     /// ```
     pub fn new(outcome: Outcome) -> Reaped {
-        Reaped { outcome, method: None, signalled: 0, attempts: 0, elapsed: Duration::ZERO }
+        Reaped { outcome, method: None, signalled: 0, attempts: 0, released: 0, elapsed: Duration::ZERO }
     }
 }
 

@@ -47,7 +47,7 @@ impl Scene {
 
     fn spawn(&mut self, reaper: Reaper) -> ReapHandle {
         let (target, findings) = self.entries.resolver.resolve(&reaper).expect("nothing refuses it");
-        let (completer, handle) = handle::channel(&queue().1);
+        let (completer, handle) = handle::channel(target.path(), &queue().1);
         self.entries.spawn(Spawn { reaper, target, findings, completer }, &self.event_loop);
         handle
     }
