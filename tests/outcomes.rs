@@ -95,7 +95,7 @@ fn errors() -> Vec<ReapError> {
     if let ReapError::TimedOut { source, act, in_the_way, effort, .. } = &mut timed_out {
         *source = Some(Arc::new(io::Error::from_raw_os_error(libc::EBUSY)));
         *act = Some(Act::Remove);
-        *in_the_way = Some("/sys/fs/cgroup/batch/task-42/mnt".into());
+        *in_the_way = Some(Path::new("/sys/fs/cgroup/batch/task-42/mnt").into());
         effort.attempts = 3;
     }
     let mut errors = vec![

@@ -543,7 +543,7 @@ impl Host<Rc<Anything>> for EventLoop<'_> {
     fn next_command(&mut self) -> Option<Command<Rc<Anything>>> {
         self.command.take().or_else(|| {
             let (id, job) = self.jobs.borrow_mut().pop()?;
-            Some(Command::Answer(id, job.run(&Rc::clone(&self.sys))))
+            Some(Command::Answer(id, job.run(self.sys)))
         })
     }
 

@@ -35,9 +35,13 @@ impl World {
     pub(crate) fn check_release(&mut self, ino: u64) {
         let Some(process) = self.processes.iter().find(|process| process.ino == ino) else { return };
         let is_killed = process.killed || process.signalled != Reaps::default();
-        // What has joined with the pid of another, which can't be told where pidfds have no numbers or within one step, or
-        // what `cgroup.kill` does not reach: the kernel refuses these.
-        let is_refused = !self.features.pidfs || process.moved == self.step || process.nature.leaderless;
+        // What has joined with the pid of another, which can't be told where pidfds have no numbers or within one step; what
+        // `cgroup.kill` does not reach; what has joined since it was written last, if it may not be written now: the
+        // kernel refuses these.
+        let is_refused = !self.features.pidfs
+            || process.moved == self.step
+            || process.nature.leaderless
+            || self.refused_in == self.step;
         if !self.is_in_target(process) {
             self.violation(format!("the memory of {ino}, which is in no target, is to be released"));
         } else if !is_killed && !is_refused {
