@@ -8,7 +8,7 @@ use std::sync::{LazyLock, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use cgroup_reaper::{Facility, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle};
+use cgroup_reaper::{Facility, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaper};
 use common::*;
 use nix::time::{ClockId, clock_gettime};
 
@@ -106,16 +106,18 @@ fn members_are_named_at_the_deadline(world: &World) {
         CgroupKill => world.by_cgroup_kill(),
         _ => true,
     });
-    let mut reactor = Reactor::new().unwrap();
-    let reaps = methods.map(|method| {
+    let targets = methods.map(|method| {
         let name = format!("target-{method}");
         let (dirs, reaper) = (world.group(&name), world.reaper(&name));
         let hold = |_| world.sandbox.hold_exit(world.sandbox.big_memory(SMALL, &refs(&dirs)));
         let held: Vec<TraceExit> = (0..2).map(hold).collect();
-        let reaper = reaper.method(method).release_memory().deadline(Duration::from_secs(4));
-        (spawn(&mut reactor, reaper), held)
+        let reaper = reaper.method(method).min_wait(Duration::from_millis(1)).release_memory();
+        (reaper.deadline(Duration::from_secs(4)), held)
     });
-    let reaps: Vec<(ReapHandle, Vec<TraceExit>)> = reaps.collect();
+    let targets: Vec<(Reaper, Vec<TraceExit>)> = targets.collect();
+    let mut reactor = Reactor::new().unwrap();
+    let reaps: Vec<(ReapHandle, Vec<TraceExit>)> =
+        targets.into_iter().map(|(reaper, held)| (spawn(&mut reactor, reaper), held)).collect();
     drive(&mut reactor, "the deadline", |_| reaps.iter().all(|(handle, _)| handle.is_complete()));
     for (handle, held) in reaps {
         let mut pids: Vec<i32> = held.iter().map(|held| held.pid).collect();
