@@ -13,7 +13,7 @@ use slab::Slab;
 use crate::cgroup::{Answer, Context, Facts, Findings, Job, Limit, Notice, Resolver, Target};
 use crate::entry_id::{EntryId, Generation};
 use crate::handle::{Asked, Completer};
-use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
+use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
 use crate::metrics::Metrics;
 use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped};
 use crate::reaper::Reaper;
@@ -110,6 +110,8 @@ pub(crate) struct Entries<S: Sys> {
     turn: Turn,
     limit: Limit,
     facts: Facts<S>,
+    /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
+    pub(crate) helper_from: Option<usize>,
 }
 
 impl<S: Sys> Entries<S> {
@@ -129,6 +131,7 @@ impl<S: Sys> Entries<S> {
             turn: Turn::default(),
             limit: Limit::default(),
             facts,
+            helper_from: None,
         }
     }
 
@@ -286,7 +289,19 @@ impl<S: Sys> Entries<S> {
     }
 
     /// Takes in what a helper thread has done.
-    fn answer(&mut self, id: EntryId, Answer::Released(released): Answer, host: &impl Host<S>) {
+    fn answer(&mut self, id: EntryId, answer: Answer, host: &impl Host<S>) {
+        let released = match answer {
+            Answer::Released(released) => released,
+            Answer::CgroupKill(result) => {
+                if let Some(entry) = self.get_mut(id) {
+                    entry.target.note_cgroup_kill(result);
+                    self.wake(id, Input::Notified, host);
+                    // Notifications that came in the meantime have prompted no check.
+                    self.wake(id, Input::Notified, host);
+                }
+                return;
+            }
+        };
         self.metrics.released += released.processes;
         self.metrics.released_bytes = self.metrics.released_bytes.saturating_add(released.bytes);
         let Some(entry) = self.get_mut(id) else { return };
@@ -306,6 +321,7 @@ impl<S: Sys> Entries<S> {
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);
+        context.helper_from = self.helper_from;
         let mut step = target.step(&mut context, findings);
         let mut attempted = false;
         let end = loop {
@@ -320,8 +336,16 @@ impl<S: Sys> Entries<S> {
             input = match action {
                 Action::Check(detail) => Input::Checked(step.check(detail)),
                 Action::Kill(by) => {
-                    attempted = true;
-                    Input::Killed(step.kill(by))
+                    let mut attempt = step.kill(by);
+                    if let Some(job) = step.take_job() {
+                        if host.help(*id, job).is_err() {
+                            // Without a thread it is done here.
+                            step.target.note_cgroup_kill(None);
+                            attempt = step.kill(by);
+                        }
+                    }
+                    attempted |= attempt.reach != Reach::UnderWay;
+                    Input::Killed(attempt)
                 }
                 Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
                 Action::Freeze => Input::Froze(step.freeze()),

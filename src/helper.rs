@@ -97,7 +97,8 @@ impl Helper {
         Helper { shared: Arc::new(shared), sys, queue, absent }
     }
 
-    /// Has a thread do the job. Hands it back if there is no thread and none can be started.
+    /// Has a thread do the job. Hands it back if there is no thread and none can be started; an urgent one also if all
+    /// are busy.
     pub(crate) fn submit(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
         let mut state = self.shared.lock();
         let idle = state.threads.iter().filter(|thread| !thread.busy).count();
@@ -112,6 +113,10 @@ impl Helper {
                     }
                 }
             }
+        }
+        let idle = state.threads.iter().filter(|thread| !thread.busy).count();
+        if job.is_urgent() && idle <= state.jobs.len() {
+            return Err(job);
         }
         state.taken += 1;
         state.jobs.push_back((id, job));

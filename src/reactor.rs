@@ -33,6 +33,9 @@ const EVENTS: usize = 256;
 /// How long a turn or a spawn works by default before it defers the rest.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
 
+/// Members from which on a write to `cgroup.kill` takes more than the turn budget, and is for a helper thread.
+const MANY: usize = 200;
+
 /// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
 /// with every value that a `Duration` can have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -155,6 +158,20 @@ impl Reactor {
     /// budget only if this was called: in them no other work waits.
     pub fn set_turn_budget(&mut self, budget: Duration) {
         self.turn_budget = Some(budget);
+    }
+
+    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2). By
+    /// default they are made in the spawn or turn, which takes 6 µs of CPU for each member, and several times as long on the
+    /// clock, because the kernel lets the members run as they are killed.
+    ///
+    /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
+    /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, or all are
+    /// busy, the write is made as by default. A thread takes no signals of the process. [`Metrics`] count what it does; see
+    /// [`limitations`](crate::limitations#helper-threads) for calls that never return.
+    ///
+    /// [`Reaper::release_memory`] starts such threads by itself, whatever was set here.
+    pub fn set_helper_thread(&mut self, wanted: bool) {
+        self.entries.helper_from = wanted.then_some(MANY);
     }
 
     /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made.

@@ -4,7 +4,7 @@
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
 //! - `check`, `kill`, `freeze`, `remove`, `release`, `report`: what a step can do;
-//! - `job`: what a helper thread does for a target;
+//! - `job`, `kill_elsewhere`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
@@ -46,6 +46,7 @@ mod hierarchy;
 mod identity;
 mod job;
 mod kill;
+mod kill_elsewhere;
 mod location;
 pub(crate) mod members;
 pub(crate) mod mounts;

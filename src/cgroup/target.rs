@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::errors::{Fate, Obstacle};
+use super::kill_elsewhere::Elsewhere;
 use super::members::MemberList;
 use super::release::Releases;
 use super::remove::RemovalLeft;
@@ -18,6 +19,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) tracked: Tracked<S>,
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress,
+    /// A write to `cgroup.kill` that a helper thread makes. A check does not discard it.
+    pub(super) elsewhere: Option<Box<Elsewhere>>,
     pub(super) kill_without_freezer: bool,
     /// If the memory of members that cannot exit is to be released: how far that has come.
     pub(super) releases: Option<Box<Releases>>,

@@ -138,8 +138,12 @@ impl History {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let budgets = [budget.clone(), budget.share()];
         let parts = budgets.into_iter().zip(queues).take(count).enumerate();
-        let reactors =
+        let mut reactors: Vec<Reactor> =
             parts.map(|(of, (budget, (_, queue)))| Reactor::new(of, &sim, budget, queue)).collect();
+        let helper_from = (later_still.u8(..3) == 0).then(|| later_still.usize(..4));
+        for entries in reactors.iter_mut().filter_map(|reactor| reactor.entries.as_mut()) {
+            entries.helper_from = helper_from;
+        }
         History {
             sim,
             reactors,

@@ -39,6 +39,7 @@ impl EventLoop {
         self.jobs = RefCell::new(others);
         let done: Vec<_> = done;
         for (_, id, job) in done {
+            self.sim.0.borrow_mut().begin_step();
             self.commands.push_back(Command::Answer(id, job.run(&self.sim)));
         }
     }
@@ -74,15 +75,22 @@ impl Host<Sim> for EventLoop {
 
     fn help(&self, id: EntryId, job: Job<Sim>) -> Result<(), Job<Sim>> {
         let mut world = self.sim.0.borrow_mut();
-        let Job::Release(release) = &job else { panic!("no target makes that") };
-        release.pidfds().for_each(|pidfd| world.check_release(Sim::process_of_pidfd(pidfd)));
         let is_hostile = world.faults > 0;
         if is_hostile && world.rng.u8(..8) == 0 {
             world.note(|| "no helper thread".into());
             return Err(job);
         }
-        let takes = some_time(&mut world.rng, 500);
-        let hangs = is_hostile && world.rng.u8(..4) == 0;
+        let (longest, may_hang) = match &job {
+            Job::Release(release) => {
+                release.pidfds().for_each(|pidfd| world.check_release(Sim::process_of_pidfd(pidfd)));
+                (500, true)
+            }
+            // One that hangs is no kill in time.
+            Job::CgroupKill(_) => (20, false),
+            Job::Test(_) => panic!("no target makes that"),
+        };
+        let takes = some_time(&mut world.rng, longest);
+        let hangs = is_hostile && may_hang && world.rng.u8(..4) == 0;
         let done = if hangs { Duration::MAX } else { world.now + takes };
         drop(world);
         self.jobs.borrow_mut().push((done, id, job));
