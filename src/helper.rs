@@ -80,12 +80,13 @@ impl Shared {
             state.threads[number].busy = true;
             drop(state);
             let answer = job.run(sys);
+            // Before the answer: what the reactor does upon that may be a job for this thread.
+            if let Some(thread) = self.lock().threads.get_mut(number) {
+                thread.busy = false;
+            }
             // A closed queue: the reactor is gone.
             let _ = queue.push(Command::Answer(id, answer));
             state = self.lock();
-            if let Some(thread) = state.threads.get_mut(number) {
-                thread.busy = false;
-            }
         }
     }
 }
@@ -191,7 +192,7 @@ mod tests {
 
     fn submit(helper: &Helper, id: usize, act: impl FnOnce() + Send + 'static) {
         let id = EntryId::from_token(id).unwrap();
-        assert!(helper.submit(id, Job::Test(Box::new(act))).is_ok());
+        assert!(helper.submit(id, Job::Test { urgent: false, act: Box::new(act) }).is_ok());
     }
 
     /// Has a thread do something until the sender is dropped.
@@ -251,11 +252,15 @@ mod tests {
         submit(&helper, 12, || {});
         let Metrics { helper_threads, helper_waiting, .. } = counted(&helper);
         assert_eq!((helper_threads, helper_waiting), (THREADS as u64, 2));
+        let urgent = Job::Test { urgent: true, act: Box::new(|| panic!("it is not done")) };
+        assert!(helper.submit(EntryId::from_token(20).unwrap(), urgent).is_err(), "it must not wait");
         drop(hanging.remove(1));
         let mut done = [(); 3].map(|()| answered(&queue));
         done.sort_unstable();
         assert_eq!(done, [2, 11, 12]);
-        submit(&helper, 13, || {});
+        eventually("an idle thread", || counted(&helper).helper_busy < THREADS as u64);
+        let urgent = Job::Test { urgent: true, act: Box::new(|| {}) };
+        assert!(helper.submit(EntryId::from_token(13).unwrap(), urgent).is_ok());
         assert_eq!(answered(&queue), 13);
         // This waits for none that hangs.
         let shared = Arc::downgrade(&helper.shared);
@@ -285,7 +290,7 @@ mod tests {
     fn without_a_thread_the_job_is_handed_back() {
         let (helper, queue, _poll) = helper(&[Facility::HelperThreads]);
         for refused in 1..3 {
-            let job = Job::Test(Box::new(|| panic!("it is not done")));
+            let job = Job::Test { urgent: false, act: Box::new(|| panic!("it is not done")) };
             assert!(helper.submit(EntryId::from_token(1).unwrap(), job).is_err());
             let Metrics { helper_threads, helper_jobs, helper_refused, .. } = counted(&helper);
             assert_eq!((helper_threads, helper_jobs, helper_refused), (0, 0, refused));

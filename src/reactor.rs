@@ -49,8 +49,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// A single-threaded event loop that reaps cgroups.
 ///
-/// It works while one of its methods runs. Only [`Reaper::release_memory`] has it start a thread, for system calls that may
-/// never return. `Send`, but not `Sync`; other threads reach it through a [`Remote`].
+/// It works while one of its methods runs. It starts threads only for [`Reaper::release_memory`] and
+/// [`set_helper_thread`](Reactor::set_helper_thread), which make single system calls. `Send`, but not `Sync`; other threads reach it through a [`Remote`].
 ///
 /// # Driving it
 ///

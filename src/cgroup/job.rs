@@ -17,7 +17,7 @@ pub(crate) enum Job<S: Sys> {
     CgroupKill(CgroupKillWrite<S>),
     /// What a test wants.
     #[cfg(test)]
-    Test(Box<dyn FnOnce() + Send>),
+    Test { urgent: bool, act: Box<dyn FnOnce() + Send> },
 }
 
 /// What came of a job.
@@ -31,7 +31,12 @@ pub(crate) enum Answer {
 impl<S: Sys> Job<S> {
     /// Whether it must not wait for a thread.
     pub(crate) fn is_urgent(&self) -> bool {
-        matches!(self, Job::CgroupKill(_))
+        match self {
+            Job::CgroupKill(_) => true,
+            Job::Release(_) => false,
+            #[cfg(test)]
+            Job::Test { urgent, .. } => *urgent,
+        }
     }
 
     /// Does it. Logs nothing: a logger is foreign code, and the thread's stack is small.
@@ -40,7 +45,7 @@ impl<S: Sys> Job<S> {
             Job::Release(release) => Answer::Released(release.run(sys)),
             Job::CgroupKill(write) => Answer::CgroupKill(write.run(sys)),
             #[cfg(test)]
-            Job::Test(act) => {
+            Job::Test { act, .. } => {
                 act();
                 Answer::Released(Released::default())
             }

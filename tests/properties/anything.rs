@@ -594,6 +594,7 @@ pub fn reap(bytes: &[u8]) {
     let open = Rc::clone(&sys.open);
     let budget = Budget::new(usize::from(sys.draw()));
     let mut entries = Entries::new(Resolver::new(Rc::clone(&sys), budget));
+    entries.helper_from = (how & 0x20 != 0).then_some(2);
     let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { return };
     let (completer, handle) = handle::channel(target.path(), &QUEUE);
     let mut event_loop =

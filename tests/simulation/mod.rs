@@ -6,6 +6,7 @@
 //! of that seed, with its log, and both together that many from that seed on.
 
 mod agree;
+mod helper;
 mod judge;
 mod kernel;
 mod memory;

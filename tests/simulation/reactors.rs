@@ -87,7 +87,7 @@ impl Host<Sim> for EventLoop {
             }
             // One that hangs is no kill in time.
             Job::CgroupKill(_) => (20, false),
-            Job::Test(_) => panic!("no target makes that"),
+            Job::Test { .. } => panic!("no target makes that"),
         };
         let takes = some_time(&mut world.rng, longest);
         let hangs = is_hostile && may_hang && world.rng.u8(..4) == 0;
