@@ -7,7 +7,7 @@ use super::attempt::{Pidfds, Tally};
 use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::job::Job;
-use super::kill_elsewhere::{self, CgroupKillWrite, Elsewhere, Left};
+use super::kill_elsewhere::{self, Elsewhere, Left, Prepared};
 use super::members::MemberList;
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
@@ -100,10 +100,8 @@ impl<S: Sys> Step<'_, '_, S> {
                 false
             }
         };
-        if written_elsewhere.is_none() {
-            if !self.may_write_cgroup_kill(by, tally) {
-                return;
-            }
+        if written_elsewhere.is_none() && !self.may_write_cgroup_kill(by, tally) {
+            return;
         }
         // Exiting tasks are not listed on v1: the members have to be those that were just identified.
         if may_leave_it && (self.target.is_v2() || !self.context.facts.exiting_not_listed) {
@@ -139,13 +137,13 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// What a helper thread needs for the write, if there is one v2 directory and a helper is wanted.
-    fn prepare_cgroup_kill(&mut self) -> Option<(CgroupKillWrite<S>, Box<Elsewhere>)> {
+    fn prepare_cgroup_kill(&mut self) -> Option<Prepared<S>> {
         let Step { target, context, findings, .. } = self;
         context.helper_from?;
         let mut trees = target.trees.iter().filter(|tree| is_v2(tree));
         let (Some(tree), None) = (trees.next(), trees.next()) else { return None };
         let members = findings.members.as_ref().filter(|_| !findings.v2_not_listed);
-        kill_elsewhere::prepare(context, tree, &mut findings.directories, members).ok().flatten()
+        kill_elsewhere::prepare(context, tree, &mut findings.directories, members)
     }
 
     /// Writes to `cgroup.kill` of each v2 directory, and notes the results; `written`: that of the only one.

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::descriptor_budget::Permit;
-use super::errors::Failed;
 use super::file;
 use super::identity::Id;
 use super::members::MemberList;
@@ -117,25 +116,28 @@ fn reaches<S: Sys>(
     Ok(own.saturating_add(children) >= many)
 }
 
-/// Prepares the write for a helper; `None` where a step does as well.
+/// The write for a helper thread, and what the target keeps of it.
+pub(super) type Prepared<S> = (CgroupKillWrite<S>, Box<Elsewhere>);
+
+/// Prepares the write for a helper thread. `None` where a step does as well, and where something fails, which is for the
+/// step to meet again.
 pub(super) fn prepare<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &Tree<S>,
     directories: &mut Directories<S>,
     members: Option<&MemberList>,
-) -> Result<Option<(CgroupKillWrite<S>, Box<Elsewhere>)>, Failed> {
-    let Some(many) = context.helper_from else { return Ok(None) };
+) -> Option<Prepared<S>> {
+    let many = context.helper_from?;
     let resolver = context.resolver;
     let (sys, id) = (context.sys, tree.identity.id);
-    let dir = directories.get(sys, &tree.identity)?;
-    // An error is for the step to meet.
-    if !reaches(context, dir, members, many).unwrap_or(false)
-        || lock(&resolver.own).is_process_in(sys, &resolver.mounts, id) != Some(false)
+    let dir = directories.get(sys, &tree.identity).ok()?;
+    if !reaches(context, dir, members, many).ok()?
+        || lock(&resolver.own).is_process_in(sys, &resolver.mounts, id)?
     {
-        return Ok(None);
+        return None;
     }
-    let Some(permit) = resolver.budget.take_spare() else { return Ok(None) };
-    let Ok(file) = file::open(sys, dir, Path::new(""), v2::KILL, Open::Write) else { return Ok(None) };
+    let permit = resolver.budget.take_spare()?;
+    let file = file::open(sys, dir, Path::new(""), v2::KILL, Open::Write).ok()?;
     let wanted = Arc::new(AtomicBool::new(true));
     let write = CgroupKillWrite {
         file,
@@ -145,5 +147,5 @@ pub(super) fn prepare<S: Sys>(
         mounts: Arc::clone(&resolver.mounts),
         wanted: Arc::clone(&wanted),
     };
-    Ok(Some((write, Box::new(Elsewhere { wanted, state: State::UnderWay }))))
+    Some((write, Box::new(Elsewhere { wanted, state: State::UnderWay })))
 }
