@@ -245,6 +245,10 @@ fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> io::Result<PidfdInfo> {
     if info.mask & mask == mask { Ok(info) } else { Err(Errno::ENODATA.into()) }
 }
 
+/// Calls since Linux 5.1 are numbered alike on all architectures, up to the first number. libc does not have this one on
+/// all of them.
+const SYS_PROCESS_MRELEASE: libc::c_long = libc::SYS_pidfd_open + 448 - 434;
+
 const PIDFD_INFO_PID: u64 = 1 << 0;
 
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
@@ -493,7 +497,7 @@ impl Sys for Linux {
         Facility::ReleaseMemory.check(self.absent)?;
         // SAFETY: the descriptor is borrowed and so open. The kernel releases the memory of a process that is being killed,
         // and of no other.
-        let result = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) };
+        let result = unsafe { libc::syscall(SYS_PROCESS_MRELEASE, pidfd.as_raw_fd(), 0) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
