@@ -1,7 +1,8 @@
 //! How to drive a reactor: the contract, each kind of loop, and what happens when the contract is broken.
 //!
-//! A [`Reactor`] starts no thread: it works while one of its methods runs, and at no other time. This page says when to
-//! call it.
+//! A [`Reactor`] works while one of its methods runs, and at no other time. (It has threads of its own only where
+//! [`Reactor::set_helper_thread`] or [`Reaper::release_memory`](crate::Reaper::release_memory) asks for them, for single
+//! system calls.) This page says when to call it.
 //!
 //! # The contract
 //!

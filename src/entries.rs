@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::cgroup::{Context, Facts, Findings, Limit, Notice, Resolver, Target};
+use crate::cgroup::{Answer, Context, Facts, Findings, Job, Limit, Notice, Resolver, Target};
 use crate::entry_id::{EntryId, Generation};
 use crate::handle::{Asked, Completer};
-use crate::machine::{Action, End, Input, Machine, ThawScope, Thawed};
+use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
 use crate::metrics::Metrics;
 use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped};
 use crate::reaper::Reaper;
@@ -41,13 +41,18 @@ pub(crate) trait Host<S: Sys> {
 
     /// A command to stop has come.
     fn stop(&mut self);
+
+    /// Has a helper thread do a job of this entry. Its answer is a command. Hands the job back if there is no thread.
+    fn help(&self, id: EntryId, job: Job<S>) -> Result<(), Job<S>>;
 }
 
-/// What other threads and handles ask for.
+/// What other threads and handles ask for, or tell.
 pub(crate) enum Command<S: Sys> {
     Spawn(Box<Spawn<S>>),
     Cancel(EntryId),
     KillNow(EntryId),
+    /// What came of a job of this entry, which may be gone.
+    Answer(EntryId, Answer),
     /// Ends `Reactor::run`.
     Stop,
 }
@@ -105,6 +110,8 @@ pub(crate) struct Entries<S: Sys> {
     turn: Turn,
     limit: Limit,
     facts: Facts<S>,
+    /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
+    pub(crate) helper_from: Option<usize>,
 }
 
 impl<S: Sys> Entries<S> {
@@ -124,6 +131,7 @@ impl<S: Sys> Entries<S> {
             turn: Turn::default(),
             limit: Limit::default(),
             facts,
+            helper_from: None,
         }
     }
 
@@ -246,6 +254,7 @@ impl<S: Sys> Entries<S> {
                 Command::Spawn(spawn) => self.spawn(*spawn, host),
                 Command::Cancel(id) => self.wake(id, Input::Cancelled, host),
                 Command::KillNow(id) => self.wake(id, Input::KillNow, host),
+                Command::Answer(id, answer) => self.answer(id, answer, host),
                 Command::Stop => host.stop(),
             }
         } else if let Some((key, lag)) = turn.timer(&mut self.wheel, now) {
@@ -279,6 +288,30 @@ impl<S: Sys> Entries<S> {
         }
     }
 
+    /// Takes in what a helper thread has done.
+    fn answer(&mut self, id: EntryId, answer: Answer, host: &impl Host<S>) {
+        let released = match answer {
+            Answer::Released(released) => released,
+            Answer::CgroupKill(result) => {
+                if let Some(entry) = self.get_mut(id) {
+                    entry.target.note_cgroup_kill(result);
+                    self.wake(id, Input::Notified, host);
+                    // Notifications that came in the meantime have prompted no check.
+                    self.wake(id, Input::Notified, host);
+                }
+                return;
+            }
+        };
+        self.metrics.released += released.processes;
+        self.metrics.released_bytes = self.metrics.released_bytes.saturating_add(released.bytes);
+        let Some(entry) = self.get_mut(id) else { return };
+        log::debug!("{}: memory released: {released:?}", entry.target.path().display());
+        entry.target.note_released(released);
+        if entry.target.has_more_to_release() {
+            self.wake(id, Input::Notified, host);
+        }
+    }
+
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
     fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
         let Some(entry) = self.slab.get_mut(key) else { return };
@@ -288,7 +321,9 @@ impl<S: Sys> Entries<S> {
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);
+        context.helper_from = self.helper_from;
         let mut step = target.step(&mut context, findings);
+        let mut attempted = false;
         let end = loop {
             let now = Instant::after_start(step.context.sys.now());
             let escalated = machine.freezes_first();
@@ -300,7 +335,18 @@ impl<S: Sys> Entries<S> {
             log::trace!("{}: {input:?} -> {action:?}", step.path().display());
             input = match action {
                 Action::Check(detail) => Input::Checked(step.check(detail)),
-                Action::Kill(by) => Input::Killed(step.kill(by)),
+                Action::Kill(by) => {
+                    let mut attempt = step.kill(by);
+                    if let Some(job) = step.take_job() {
+                        if host.help(*id, job).is_err() {
+                            // Without a thread it is done here.
+                            step.target.note_cgroup_kill(None);
+                            attempt = step.kill(by);
+                        }
+                    }
+                    attempted |= attempt.reach != Reach::UnderWay;
+                    Input::Killed(attempt)
+                }
                 Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
                 Action::Freeze => Input::Froze(step.freeze()),
                 Action::Thaw(scope) => {
@@ -318,6 +364,12 @@ impl<S: Sys> Entries<S> {
                 }
                 Action::Wait(until) => {
                     self.wheel.schedule(key, until.millis_rounded_up());
+                    let wanted = machine.is_stubborn() && (attempted || step.target.has_more_to_release());
+                    if let Some(job) = if wanted && self.short.is_empty() { step.release() } else { None } {
+                        if host.help(*id, job).is_err() {
+                            step.target.release_refused();
+                        }
+                    }
                     let now = if step.context.is_short { Descriptors::Waiting } else { Descriptors::Enough };
                     let fails = step.context.is_short && machine.is_failing();
                     match (std::mem::replace(descriptors, now), now) {
@@ -385,12 +437,12 @@ impl<S: Sys> Entries<S> {
         let sys = &self.resolver.sys;
         let elapsed = sys.now().saturating_sub(spawned.since_start());
         self.metrics.completed += 1;
-        let effort = effort(&machine, elapsed);
+        let effort = effort(&machine, &target, elapsed);
         log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
         let result = match end {
             End::Done(outcome) => {
-                let Effort { method, signalled, attempts, elapsed } = effort;
-                Ok(Reaped { outcome, method, signalled, attempts, elapsed })
+                let Effort { method, signalled, attempts, released, elapsed } = effort;
+                Ok(Reaped { outcome, method, signalled, attempts, released, elapsed })
             }
             end => {
                 let mut context =
@@ -415,9 +467,15 @@ impl<S: Sys> Entries<S> {
     }
 }
 
-/// What a machine has done so far.
-fn effort(machine: &Machine, elapsed: Duration) -> Effort {
-    Effort { method: machine.used(), signalled: machine.signalled(), attempts: machine.attempts(), elapsed }
+/// What was done so far.
+fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
+    Effort {
+        method: machine.used(),
+        signalled: machine.signalled(),
+        attempts: machine.attempts(),
+        released: target.released(),
+        elapsed,
+    }
 }
 
 /// The clock's tick.
@@ -439,7 +497,7 @@ impl<S: Sys> Drop for Entries<S> {
                 log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
             }
             let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
-            let effort = effort(&entry.machine, elapsed);
+            let effort = effort(&entry.machine, &entry.target, elapsed);
             let path = entry.target.path().to_path_buf();
             drop(entry.target);
             entry.completer.complete(Err(ReapError::Disconnected { path, effort }));

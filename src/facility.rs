@@ -17,6 +17,10 @@ pub enum Facility {
     Watches,
     /// Permits to hold a descriptor of a target's directory, as where half of the budget is in use.
     HeldDirectories,
+    /// process_mrelease(2), Linux 5.15. It fails with ENOSYS.
+    ReleaseMemory,
+    /// Threads of the reactor's own. None can be started: EAGAIN.
+    HelperThreads,
 }
 
 impl Facility {
@@ -24,9 +28,10 @@ impl Facility {
     pub(crate) fn check(self, absent: &[Facility]) -> io::Result<()> {
         let errno = match self {
             Facility::CgroupKill => Errno::ENOENT,
-            Facility::Pidfds => Errno::ENOSYS,
+            Facility::Pidfds | Facility::ReleaseMemory => Errno::ENOSYS,
             Facility::Watches => Errno::ENOSPC,
             Facility::HeldDirectories => Errno::EMFILE,
+            Facility::HelperThreads => Errno::EAGAIN,
         };
         if absent.contains(&self) { Err(errno.into()) } else { Ok(()) }
     }

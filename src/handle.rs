@@ -285,7 +285,14 @@ mod tests {
     }
 
     fn reaped(attempts: u32) -> Result {
-        Ok(Reaped { outcome: Outcome::Removed, method: None, signalled: 0, attempts, elapsed: MS })
+        Ok(Reaped {
+            outcome: Outcome::Removed,
+            method: None,
+            signalled: 0,
+            attempts,
+            released: 0,
+            elapsed: MS,
+        })
     }
 
     /// The attempts of [`reaped`].

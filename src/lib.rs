@@ -89,6 +89,8 @@ mod facility;
 mod guard;
 #[forbid(unsafe_code)]
 mod handle;
+#[forbid(unsafe_code)]
+mod helper;
 #[cfg(test)]
 #[path = "../tests/injection/mod.rs"]
 mod injection;

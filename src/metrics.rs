@@ -31,6 +31,21 @@ pub struct Metrics {
     pub escalations: u64,
     /// Watches refused by the kernel or the descriptor budget. Such a reap checks by timer.
     pub unwatched: u64,
+    /// Processes whose memory was released, see [`Reaper::release_memory`](crate::Reaper::release_memory).
+    pub released: u64,
+    /// The anonymous memory that they had before, in bytes, as far as /proc told (`RssAnon` in `/proc/PID/status`).
+    pub released_bytes: u64,
+    /// Helper threads started.
+    pub helper_threads: u64,
+    /// Jobs handed to a helper thread.
+    pub helper_jobs: u64,
+    /// Jobs that a helper thread works on now. One whose system call never returns is counted here as long as the reactor
+    /// lives.
+    pub helper_busy: u64,
+    /// Jobs that wait for a helper thread now.
+    pub helper_waiting: u64,
+    /// Jobs that were not done because no thread could be started.
+    pub helper_refused: u64,
     /// Descriptors that reaps hold now.
     pub descriptors: u64,
     /// System calls made for all of this.
@@ -65,6 +80,8 @@ pub struct Calls {
     pub poll: u64,
     /// kill(2).
     pub kill: u64,
+    /// process_mrelease(2).
+    pub process_mrelease: u64,
     /// epoll_ctl(2).
     pub epoll_ctl: u64,
     /// epoll_wait(2).

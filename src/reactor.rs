@@ -14,12 +14,13 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::cgroup::{Budget, Notice, Resolver};
+use crate::cgroup::{Budget, Job, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::guard::ReapGuard;
 use crate::handle::{self, Asked, ReapHandle};
+use crate::helper::Helper;
 use crate::metrics::{Calls, Metrics};
 use crate::outcome::{Completed, Pending, ReapError, Reaped, SpawnError};
 use crate::reaper::Reaper;
@@ -31,6 +32,9 @@ const EVENTS: usize = 256;
 
 /// How long a turn or a spawn works by default before it defers the rest.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
+
+/// Members from which on a write to `cgroup.kill` takes more than the turn budget, and is for a helper thread.
+const MANY: usize = 200;
 
 /// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
 /// with every value that a `Duration` can have.
@@ -45,8 +49,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 
 /// A single-threaded event loop that reaps cgroups.
 ///
-/// It starts no thread: it works while one of its methods runs. `Send`, but not `Sync`; other threads reach it through
-/// a [`Remote`].
+/// It works while one of its methods runs. It starts threads only for [`Reaper::release_memory`] and
+/// [`set_helper_thread`](Reactor::set_helper_thread), which make single system calls. `Send`, but not `Sync`; other threads reach it through a [`Remote`].
 ///
 /// # Driving it
 ///
@@ -81,6 +85,7 @@ pub struct Reactor {
     armed: Option<u64>,
     entries: Entries<Linux>,
     queue: Arc<Queue>,
+    helper: Helper,
     /// The kernel may hold notifications that the last call did not take: it took as many as it can, or none because it
     /// continued a turn.
     more_events: bool,
@@ -120,15 +125,18 @@ impl Reactor {
         poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let budget = Budget::of_process(Facility::HeldDirectories.check(absent).is_ok());
-        let resolver = Resolver::new(Linux::without(absent), budget);
+        let sys = Linux::without(absent);
+        let resolver = Resolver::new(sys.clone(), budget);
         resolver.renew_limit();
+        let queue = Arc::new(Queue::new(waker));
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
             timer,
             armed: None,
             entries: Entries::new(resolver),
-            queue: Arc::new(Queue::new(waker)),
+            helper: Helper::new(sys, Arc::clone(&queue), absent),
+            queue,
             more_events: false,
             turn_budget: None,
             absent,
@@ -152,6 +160,20 @@ impl Reactor {
         self.turn_budget = Some(budget);
     }
 
+    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2). By
+    /// default they are made in the spawn or turn, which takes 6 µs of CPU for each member, and several times as long on the
+    /// clock, because the kernel lets the members run as they are killed.
+    ///
+    /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
+    /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, or all are
+    /// busy, the write is made as by default. A thread takes no signals of the process. [`Metrics`] count what it does; see
+    /// [`limitations`](crate::limitations#helper-threads) for calls that never return.
+    ///
+    /// [`Reaper::release_memory`] starts such threads by itself, whatever was set here.
+    pub fn set_helper_thread(&mut self, wanted: bool) {
+        self.entries.helper_from = wanted.then_some(MANY);
+    }
+
     /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made.
     /// In a large target that attempt may go on after it, see [`set_turn_budget`](Reactor::set_turn_budget). The rest is
     /// done by [`turn`](Reactor::turn). The reap may be complete when this returns.
@@ -170,7 +192,7 @@ impl Reactor {
         let (completer, handle) = handle::channel(target.shared_path(), &self.queue);
         self.entries.spawn(
             Spawn { reaper, target, findings, completer },
-            &Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped),
+            &Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped),
         );
         self.arm();
         Ok(handle)
@@ -236,7 +258,8 @@ impl Reactor {
             self.entries.begin_turn(entries.filter_map(|token| EntryId::from_token(token.0)));
         }
         self.entries.limit(budget(turn_budget));
-        let mut host = Surroundings::of(&self.poll, self.absent, &self.queue, &mut self.stopped);
+        let mut host =
+            Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped);
         while self.entries.advance(&mut host) {
             worked = true;
             if self.entries.is_out_of_time() {
@@ -445,7 +468,8 @@ impl Reactor {
     /// Returns the counters of what was done so far.
     pub fn metrics(&self) -> Metrics {
         let Resolver { sys, budget, .. } = &self.entries.resolver;
-        let metrics = self.entries.metrics.clone();
+        let mut metrics = self.entries.metrics.clone();
+        self.helper.count(&mut metrics);
         let Calls { epoll_ctl, epoll_wait, timerfd_settime, .. } = metrics.calls;
         Metrics {
             descriptors: budget.used() as u64,
@@ -530,6 +554,7 @@ struct Surroundings<'a> {
     registry: &'a Registry,
     absent: &'static [Facility],
     queue: &'a Queue,
+    helper: &'a Helper,
     stopped: &'a mut bool,
 }
 
@@ -538,9 +563,10 @@ impl<'a> Surroundings<'a> {
         poll: &'a Poll,
         absent: &'static [Facility],
         queue: &'a Queue,
+        helper: &'a Helper,
         stopped: &'a mut bool,
     ) -> Surroundings<'a> {
-        Surroundings { registry: poll.registry(), absent, queue, stopped }
+        Surroundings { registry: poll.registry(), absent, queue, helper, stopped }
     }
 }
 
@@ -561,6 +587,10 @@ impl Host<Linux> for Surroundings<'_> {
 
     fn stop(&mut self) {
         *self.stopped = true;
+    }
+
+    fn help(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
+        self.helper.submit(id, job)
     }
 }
 

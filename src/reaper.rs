@@ -120,6 +120,7 @@ pub struct Reaper {
     pub(crate) deadline: Option<Duration>,
     pub(crate) method: KillMethod,
     pub(crate) kill_without_freezer: bool,
+    pub(crate) release_memory: bool,
     pub(crate) keep_dir: bool,
     pub(crate) tag: Option<u64>,
 }
@@ -174,6 +175,7 @@ impl Reaper {
             deadline: None,
             method: KillMethod::Auto,
             kill_without_freezer: false,
+            release_memory: false,
             keep_dir: false,
             tag: None,
         }
@@ -279,6 +281,34 @@ impl Reaper {
     /// freezer.
     pub fn kill_without_freezer(mut self) -> Reaper {
         self.kill_without_freezer = true;
+        self
+    }
+
+    /// Releases the memory of members that were sent SIGKILL and cannot exit: those in uninterruptible sleep, or held by a
+    /// tracer. They are dead to the machine then but for their pids, and the reap goes on waiting for them. Default: their
+    /// memory is released when they exit.
+    ///
+    /// After the fourth attempt to kill (210 ms after the first, at the default waits), and each later one,
+    /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives, of those with the most
+    /// memory first as far as /proc tells. It releases private memory; shared memory and open files stay.
+    /// [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the processes.
+    ///
+    /// The call takes some 100 ms a GB, and can wait for a process for ever, so a helper thread of the reactor makes it. It
+    /// is started at the first need and ends with the reactor; nothing waits for it. Where no thread can be started, the
+    /// memory is not released, which [`Metrics::helper_refused`](crate::Metrics::helper_refused) counts. Without
+    /// process_mrelease(2) (Linux 5.15) this option does nothing, which is logged once a reactor.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use cgroup_reaper::{Reaper, reap};
+    ///
+    /// let reaper = Reaper::at("/sys/fs/cgroup/batch/task-42").release_memory().deadline(Duration::from_secs(60));
+    /// if let Err(error) = reap(reaper) {
+    ///     println!("{error}; memory was released of {}", error.effort().unwrap_or_default().released);
+    /// }
+    /// ```
+    pub fn release_memory(mut self) -> Reaper {
+        self.release_memory = true;
         self
     }
 

@@ -109,6 +109,10 @@ pub(crate) trait Sys {
 
     /// kill(2) for one process.
     fn kill(&self, pid: Pid, signal: i32) -> io::Result<()>;
+
+    /// process_mrelease(2), Linux 5.15. It works until the memory is released, and waits for the process's mmap lock
+    /// without limit. EINVAL for a process that is not being killed.
+    fn process_mrelease(&self, pidfd: &Self::Fd) -> io::Result<()>;
 }
 
 /// The id of a process or of a thread. Always positive: 0 and negative numbers mean groups of processes to kill(2), and
@@ -185,6 +189,7 @@ struct Counts {
     pidfd_send_signal: AtomicU64,
     poll: AtomicU64,
     kill: AtomicU64,
+    process_mrelease: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -213,6 +218,7 @@ impl Linux {
             pidfd_send_signal: get(&counts.pidfd_send_signal),
             poll: get(&counts.poll),
             kill: get(&counts.kill),
+            process_mrelease: get(&counts.process_mrelease),
             ..Calls::default()
         }
     }
@@ -238,6 +244,10 @@ fn pidfd_info(pidfd: &OwnedFd, mask: u64) -> io::Result<PidfdInfo> {
     }
     if info.mask & mask == mask { Ok(info) } else { Err(Errno::ENODATA.into()) }
 }
+
+/// Calls since Linux 5.1 are numbered alike on all architectures, up to the first number. libc does not have this one on
+/// all of them.
+const SYS_PROCESS_MRELEASE: libc::c_long = libc::SYS_pidfd_open + 448 - 434;
 
 const PIDFD_INFO_PID: u64 = 1 << 0;
 
@@ -479,6 +489,15 @@ impl Sys for Linux {
         count(&self.counts.kill);
         // SAFETY: two integers by value; the call touches no memory of ours.
         let result = unsafe { libc::kill(pid.get(), signal) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn process_mrelease(&self, pidfd: &OwnedFd) -> io::Result<()> {
+        count(&self.counts.process_mrelease);
+        Facility::ReleaseMemory.check(self.absent)?;
+        // SAFETY: the descriptor is borrowed and so open. The kernel releases the memory of a process that is being killed,
+        // and of no other.
+        let result = unsafe { libc::syscall(SYS_PROCESS_MRELEASE, pidfd.as_raw_fd(), 0) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -95,7 +95,7 @@ fn errors() -> Vec<ReapError> {
     if let ReapError::TimedOut { source, act, in_the_way, effort, .. } = &mut timed_out {
         *source = Some(Arc::new(io::Error::from_raw_os_error(libc::EBUSY)));
         *act = Some(Act::Remove);
-        *in_the_way = Some("/sys/fs/cgroup/batch/task-42/mnt".into());
+        *in_the_way = Some(Path::new("/sys/fs/cgroup/batch/task-42/mnt").into());
         effort.attempts = 3;
     }
     let mut errors = vec![
@@ -271,19 +271,22 @@ mod json {
             json!(reaped),
             json!({
                 "outcome": "already-gone", "method": "unverified kill", "signalled": 0, "attempts": 0,
-                "elapsed_us": 1500,
+                "released": 0, "elapsed_us": 1500,
             })
         );
         let words: Vec<Value> = [Outcome::Removed, Outcome::Emptied].iter().map(|word| json!(word)).collect();
         assert_eq!(words, ["removed", "emptied"]);
         let mut effort = Effort::default();
         effort.attempts = 2;
-        assert_eq!(json!(effort), json!({ "method": null, "signalled": 0, "attempts": 2, "elapsed_us": 0 }));
+        assert_eq!(
+            json!(effort),
+            json!({ "method": null, "signalled": 0, "attempts": 2, "released": 0, "elapsed_us": 0 })
+        );
     }
 
     #[test]
     fn errors_have_what_applies_to_them() {
-        let effort = json!({ "method": null, "signalled": 0, "attempts": 0, "elapsed_us": 0 });
+        let effort = json!({ "method": null, "signalled": 0, "attempts": 0, "released": 0, "elapsed_us": 0 });
         let message = |error: &ReapError| error.to_string();
         let mut errors = errors().into_iter();
         let mut next = || errors.next().expect("an error");
@@ -299,7 +302,7 @@ mod json {
                     "pid": 7, "command": "", "state": null, "wait_channel": "", "frozen_by": null,
                     "kernel_thread": false,
                 }],
-                "effort": { "method": null, "signalled": 0, "attempts": 3, "elapsed_us": 0 },
+                "effort": { "method": null, "signalled": 0, "attempts": 3, "released": 0, "elapsed_us": 0 },
             })
         );
         let error = next();

@@ -434,7 +434,7 @@ fn a_mount_in_the_way_is_named(world: &World) {
             ReapError::TimedOut { survivors, source: Some(source), act, in_the_way, path, .. } => {
                 assert_eq!(
                     (path, act, in_the_way),
-                    (dirs[0].clone(), Some(Act::Remove), Some(point.clone()))
+                    (dirs[0].clone(), Some(Act::Remove), Some(point.as_path().into()))
                 );
                 assert_eq!(source.raw_os_error(), Some(libc::EBUSY));
                 assert!(survivors.is_empty(), "{survivors:?}");

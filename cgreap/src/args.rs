@@ -56,6 +56,7 @@ stderr has nothing about single targets:
               nothing had to be killed
   signalled   number of processes signalled one by one (cgroup.kill does not tell how many it killed)
   attempts    number of attempts to kill
+  released    number of processes whose memory was released before they exited (--release-memory)
   elapsed_us  microseconds from the start of this target to its end
   error       instead of outcome: an object with
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
@@ -205,6 +206,10 @@ pub struct ReapArgs {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub deadline: Option<Duration>,
 
+    /// Release the memory of processes that have SIGKILL and cannot exit (Linux 5.15)
+    #[arg(long)]
+    pub release_memory: bool,
+
     /// Leave the empty directories
     #[arg(long)]
     pub keep_dir: bool,
@@ -308,6 +313,9 @@ impl ReapArgs {
         if self.kill_without_freezer {
             reaper = reaper.kill_without_freezer();
         }
+        if self.release_memory {
+            reaper = reaper.release_memory();
+        }
         if self.keep_dir {
             reaper = reaper.keep_dir();
         }
@@ -366,7 +374,7 @@ mod tests {
     fn options_reach_the_reaper() {
         let cli = parse(
             "cgreap --method pidfd --min-wait 2ms --max-wait 3s --freeze-timeout 4s --grace HUP=5s \
-             --deadline 6s --keep-dir --kill-without-freezer /a /b",
+             --deadline 6s --keep-dir --kill-without-freezer --release-memory /a /b",
         )
         .unwrap();
         let expected = |dir: &str| {
@@ -378,6 +386,7 @@ mod tests {
                 .grace(Signal::HUP, Duration::from_secs(5))
                 .deadline(Duration::from_secs(6))
                 .kill_without_freezer()
+                .release_memory()
                 .keep_dir()
         };
         let reapers: Vec<_> = cli.reap.targets().into_iter().map(|target| target.reaper).collect();

@@ -73,6 +73,8 @@ pub(crate) struct Context<'a, S: Sys> {
     pub(super) facts: &'a mut Facts<S>,
     /// A step that has done something may leave the rest to the next one once this is over.
     pub(super) limit: Limit,
+    /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
+    pub(crate) helper_from: Option<usize>,
     /// Some descriptor, or a watch of one, could not be had.
     pub(crate) is_short: bool,
     /// No descriptor is to be held for the target of this step.
@@ -103,6 +105,7 @@ impl<'a, S: Sys> Context<'a, S> {
             watch,
             facts,
             limit,
+            helper_from: None,
             is_short: false,
             sparing: false,
         }

@@ -74,8 +74,12 @@ impl Budget {
 
     /// A permit for a target's directory, without which it is reached by its path: half of the budget is for watches.
     pub(crate) fn take_optional(&self) -> Option<Permit> {
-        let half = self.inner.all.limit.load(Relaxed) / 2;
-        self.take_below(if self.inner.directories { half } else { 0 })
+        if self.inner.directories { self.take_spare() } else { None }
+    }
+
+    /// A permit for a descriptor that a reap can do without: half of the budget is for watches.
+    pub(crate) fn take_spare(&self) -> Option<Permit> {
+        self.take_below(self.inner.all.limit.load(Relaxed) / 2)
     }
 
     /// A permit for what cannot do without, be the limit reached or not.

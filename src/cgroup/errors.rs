@@ -20,6 +20,8 @@ pub(crate) enum Call {
     Signal,
     /// pidfd_send_signal(2) to the caller itself.
     PidfdSignal,
+    /// process_mrelease(2).
+    Release,
 }
 
 /// What an error says about the object of a call.
@@ -50,14 +52,16 @@ pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
         (Call::Cgroup, libc::ENODEV) => Meaning::Gone,
         // No node has the id (`kernfs_fh_to_dentry`).
         (Call::Handle, libc::ESTALE) => Meaning::Gone,
-        // No process has the pid any more (`find_get_pid`, `kill_pid_info`).
-        (Call::PidfdOpen | Call::Signal, libc::ESRCH) => Meaning::Gone,
+        // No process has the pid any more (`find_get_pid`, `kill_pid_info`), or it has no memory (`find_lock_task_mm`).
+        (Call::PidfdOpen | Call::Signal | Call::Release, libc::ESRCH) => Meaning::Gone,
         // The number is that of a thread, or of a kernel thread, which some kernels refuse and no signal kills
         // (`pidfd_prepare`; for a thread ENOENT since 6.14).
         (Call::PidfdOpen, libc::EINVAL | libc::ENOENT) => Meaning::Gone,
 
         // No such call, or a seccomp filter that does not let it through.
-        (Call::PidfdOpen | Call::PidfdSignal, libc::ENOSYS | libc::EPERM) => Meaning::Unsupported,
+        (Call::PidfdOpen | Call::PidfdSignal | Call::Release, libc::ENOSYS | libc::EPERM) => {
+            Meaning::Unsupported
+        }
         // Not for a threaded cgroup (`cgroup_kill_write`, `cgroup_procs_start`).
         (Call::Cgroup, libc::EOPNOTSUPP) => Meaning::Unsupported,
 

@@ -21,6 +21,8 @@ pub(crate) struct Facts<S: Sys> {
     pidfds_have_numbers: Option<bool>,
     /// pidfd_send_signal(2) was refused, and to the caller itself too.
     lacks_pidfd_signals: bool,
+    /// Whether process_mrelease(2) works; unknown before it is first needed.
+    releases_memory: Option<bool>,
     pub(crate) parents: Parents<S>,
 }
 
@@ -30,6 +32,7 @@ impl<S: Sys> Facts<S> {
             exiting_not_listed: sys.release() >= EXITING_NOT_LISTED,
             pidfds_have_numbers: None,
             lacks_pidfd_signals: false,
+            releases_memory: None,
             parents: Parents::new(),
         }
     }
@@ -45,6 +48,25 @@ impl<S: Sys> Facts<S> {
         let sent = sys.pidfd_open(sys.caller().0).and_then(|own| sys.pidfd_send_signal(&own, 0));
         self.lacks_pidfd_signals =
             sent.is_err_and(|error| meaning(Call::PidfdSignal, &error) == Meaning::Unsupported);
+    }
+
+    /// Whether process_mrelease(2) works: asked of the caller itself, which is not being killed, so that the kernel has
+    /// nothing to do (EINVAL). What is found out is logged once.
+    pub(crate) fn releases_memory(&mut self, sys: &S) -> bool {
+        if let Some(known) = self.releases_memory {
+            return known;
+        }
+        let asked = sys.pidfd_open(sys.caller().0).and_then(|own| sys.process_mrelease(&own));
+        let Err(error) = asked else { return true };
+        match meaning(Call::Release, &error) {
+            Meaning::Unsupported => {
+                log::warn!("no memory is released of members that cannot exit: process_mrelease(2): {error}");
+                *self.releases_memory.insert(false)
+            }
+            // It is asked again.
+            Meaning::Short => false,
+            _ => *self.releases_memory.insert(true),
+        }
     }
 
     /// The inode number of a pidfd, where it is the process's own.

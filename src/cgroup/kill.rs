@@ -6,6 +6,8 @@ use std::path::Path;
 use super::attempt::{Pidfds, Tally};
 use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
+use super::job::Job;
+use super::kill_elsewhere::{self, Elsewhere, Left, Prepared};
 use super::members::MemberList;
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
@@ -79,25 +81,78 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Writes to `cgroup.kill` of each v2 directory.
+    /// Writes to `cgroup.kill` of each v2 directory, or leaves that to a helper thread.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
+        let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
+        let mut written_elsewhere = None;
+        let may_leave_it = match Elsewhere::take(&mut self.target.elsewhere) {
+            Left::All => !and_signals,
+            Left::Here => false,
+            Left::Nothing => {
+                // Where members are signalled as well, it is not needed.
+                if !and_signals {
+                    tally.missed(Reach::UnderWay);
+                }
+                return;
+            }
+            Left::Result(result) => {
+                written_elsewhere = Some(result);
+                false
+            }
+        };
+        if written_elsewhere.is_none() && !self.may_write_cgroup_kill(by, tally) {
+            return;
+        }
+        // Exiting tasks are not listed on v1: the members have to be those that were just identified.
+        if may_leave_it && (self.target.is_v2() || !self.context.facts.exiting_not_listed) {
+            if let Some((write, elsewhere)) = self.prepare_cgroup_kill() {
+                self.target.elsewhere = Some(elsewhere);
+                self.job = Some(Job::CgroupKill(write));
+                return tally.missed(Reach::UnderWay);
+            }
+        }
+        self.note_cgroup_kills(by, written_elsewhere, tally);
+    }
+
+    /// Checks that the caller is outside, and identifies members where they have to be known. Returns whether
+    /// `cgroup.kill` may be written.
+    fn may_write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) -> bool {
         let caller_outside = self.findings.caller_outside;
         let inside = self.each(|context, tree, directories| match tree.hierarchy {
             Hierarchy::V2 { .. } if !caller_outside => check_caller(context, tree, directories),
             _ => Ok(()),
         });
         if let Some(refused) = inside {
-            return self.cgroup_kill_refused(refused, tally);
+            self.cgroup_kill_refused(refused, tally);
+            return false;
         }
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
             if let Err(refused) = self.identify_members() {
                 self.cgroup_kill_refused(refused, tally);
                 // `cgroup.kill` reaches also the members that the caller may not list.
-                if by != (KillBy::CgroupKillAndSignals { last: true }) {
-                    return;
-                }
+                return by == (KillBy::CgroupKillAndSignals { last: true });
             }
         }
+        true
+    }
+
+    /// What a helper thread needs for the write, if there is one v2 directory and a helper is wanted.
+    fn prepare_cgroup_kill(&mut self) -> Option<Prepared<S>> {
+        let Step { target, context, findings, .. } = self;
+        context.helper_from?;
+        let mut trees = target.trees.iter().filter(|tree| is_v2(tree));
+        let (Some(tree), None) = (trees.next(), trees.next()) else { return None };
+        let members = findings.members.as_ref().filter(|_| !findings.v2_not_listed);
+        kill_elsewhere::prepare(context, tree, &mut findings.directories, members)
+    }
+
+    /// Writes to `cgroup.kill` of each v2 directory, and notes the results; `written`: that of the only one.
+    fn note_cgroup_kills(
+        &mut self,
+        by: KillBy,
+        mut written_elsewhere: Option<io::Result<()>>,
+        tally: &mut Tally,
+    ) {
         let first = !self.target.cgroup_kill.needs_members();
         let (mut written, mut unavailable) = (false, false);
         let refused = self.each(|context, tree, directories| {
@@ -105,7 +160,10 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             let sys = context.sys;
-            let result = v2::kill(sys, directories.get(sys, &tree.identity)?, Path::new(""));
+            let result = match written_elsewhere.take() {
+                Some(result) => result,
+                None => v2::kill(sys, directories.get(sys, &tree.identity)?, Path::new("")),
+            };
             let Err(error) = result else {
                 context.metrics.cgroup_kills += 1;
                 written = true;
@@ -370,4 +428,14 @@ impl<S: Sys> Step<'_, '_, S> {
 
 fn is_v2<S: Sys>(tree: &Tree<S>) -> bool {
     tree.is_left() && !tree.hierarchy.is_v1()
+}
+
+impl<S: Sys> super::Target<S> {
+    /// Notes what came of a write to `cgroup.kill` that was left to a helper thread; `None`: it was not made, and the next
+    /// attempt makes it.
+    pub(crate) fn note_cgroup_kill(&mut self, answer: Option<io::Result<()>>) {
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.note(answer);
+        }
+    }
 }

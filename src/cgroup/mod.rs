@@ -3,7 +3,8 @@
 //! Each file has one duty, and uses those further down in this list only:
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
-//! - `check`, `kill`, `freeze`, `remove`, `report`: what a step can do;
+//! - `check`, `kill`, `freeze`, `remove`, `release`, `report`: what a step can do;
+//! - `job`, `kill_elsewhere`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
@@ -43,13 +44,16 @@ mod file;
 mod freeze;
 mod hierarchy;
 mod identity;
+mod job;
 mod kill;
+mod kill_elsewhere;
 mod location;
 pub(crate) mod members;
 pub(crate) mod mounts;
 mod own_cgroup;
 pub(crate) mod proc;
 mod process;
+mod release;
 mod remove;
 mod report;
 mod resolve;
@@ -66,5 +70,6 @@ pub(crate) use self::context::{Context, Limit, Notice, Resolver};
 pub(crate) use self::descriptor_budget::Budget;
 pub(crate) use self::facts::Facts;
 pub(crate) use self::file::as_path;
+pub(crate) use self::job::{Answer, Job};
 pub(crate) use self::step::Findings;
 pub(crate) use self::target::Target;

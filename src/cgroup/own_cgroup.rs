@@ -54,17 +54,19 @@ impl<S: Sys> Default for OwnCgroup<S> {
 }
 
 impl<S: Sys> OwnCgroup<S> {
+    /// The same as [`OwnCgroup::is_in`] of the caller's process alone, whichever thread calls.
+    pub(crate) fn is_process_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            None => self.process.insert(Task::open(sys, sys.caller().0, c"/proc/self/cgroup").ok()?),
+        };
+        process.is_in(sys, mounts, id)
+    }
+
     /// Whether the v2 cgroup `id` is one that the caller is in, or an ancestor of one. `None` if /proc and the mounts do
     /// not tell: its members do.
     pub(crate) fn is_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
-        let process = match &mut self.process {
-            Some(process) => Some(process),
-            None => match Task::open(sys, sys.caller().0, c"/proc/self/cgroup") {
-                Ok(process) => Some(self.process.insert(process)),
-                Err(_) => None,
-            },
-        };
-        let by_process = process.and_then(|process| process.is_in(sys, mounts, id));
+        let by_process = self.is_process_in(sys, mounts, id);
         if by_process == Some(true) {
             return by_process;
         }

@@ -59,6 +59,15 @@ impl<'a, S: Sys> Proc<'a, S> {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Tgid in /proc/TID/status"))
     }
 
+    /// The resident anonymous memory of a process, in bytes (`RssAnon`, Linux 4.5).
+    pub(crate) fn anonymous_memory(&self, pid: Pid) -> io::Result<u64> {
+        let status = self.read(pid, "status")?;
+        field(&status, b"RssAnon:").and_then(kilobytes).ok_or_else(|| {
+            // A process that has given its memory back has no such line.
+            io::Error::new(io::ErrorKind::InvalidData, "no RssAnon in /proc/PID/status")
+        })
+    }
+
     /// What `/proc/PID/stat` says of a process.
     pub(crate) fn stat(&self, pid: Pid) -> io::Result<ProcStat> {
         ProcStat::parse(&self.read(pid, "stat")?)
@@ -69,6 +78,12 @@ impl<'a, S: Sys> Proc<'a, S> {
 /// The rest of the line that begins with `name`.
 fn field<'a>(status: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(name))
+}
+
+/// The bytes of a number of kilobytes, as in `   524 kB`.
+fn kilobytes(text: &[u8]) -> Option<u64> {
+    let number = text.trim_ascii().strip_suffix(b" kB")?;
+    std::str::from_utf8(number).ok()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// A line of `/proc/PID/stat`, proc_pid_stat(5).
@@ -109,6 +124,17 @@ mod tests {
         assert!(stat.is_exiting() && stat.is_kernel_thread());
         let stat = ProcStat::parse(b"7 () S 1 1 1 0 -1 4194560 0").unwrap();
         assert!(!stat.is_exiting() && !stat.is_kernel_thread());
+    }
+
+    #[test]
+    fn memory_is_in_kilobytes() {
+        assert_eq!(
+            field(b"VmRSS:\t 9 kB\nRssAnon:\t     524 kB\n", b"RssAnon:").and_then(kilobytes),
+            Some(524 << 10)
+        );
+        for text in [&b""[..], b"524", b"x kB", b"-1 kB", b"18446744073709551615 kB"] {
+            assert_eq!(kilobytes(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -36,7 +36,12 @@ impl<S: Sys> Step<'_, '_, S> {
                 ReapError::TimedOut {
                     path,
                     survivors,
-                    in_the_way: obstacle.as_deref().is_some_and(is_busy).then(|| self.in_the_way()).flatten(),
+                    in_the_way: obstacle
+                        .as_deref()
+                        .is_some_and(is_busy)
+                        .then(|| self.in_the_way())
+                        .flatten()
+                        .map(PathBuf::into_boxed_path),
                     act: obstacle.as_ref().map(|obstacle| obstacle.act),
                     source: obstacle.map(|obstacle| Arc::new(obstacle.cause.into_error())),
                     effort,

@@ -47,8 +47,10 @@ impl<S: Sys> Resolver<S> {
             tracked: Tracked::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             progress: Progress::None,
+            elsewhere: None,
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
+            releases: reaper.release_memory.then(Box::default),
             removal,
             sparing: false,
             obstacle: None,

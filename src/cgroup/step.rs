@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Context;
 use super::errors::{Cause, Failed, Obstacle, Refused};
+use super::job::Job;
 use super::members::MemberList;
 use super::own_cgroup::is_caller_in;
 use super::target::Target;
@@ -16,6 +17,8 @@ pub(crate) struct Step<'a, 'k, S: Sys> {
     pub(crate) target: &'a mut Target<S>,
     pub(crate) context: &'a mut Context<'k, S>,
     pub(super) findings: Findings<S>,
+    /// What a helper thread is to do.
+    pub(super) job: Option<Job<S>>,
 }
 
 /// What a step has found out. The findings of the spawn's checks are passed to the first step.
@@ -55,7 +58,7 @@ impl<S: Sys> Target<S> {
         findings: Findings<S>,
     ) -> Step<'a, 'k, S> {
         context.sparing = self.sparing;
-        Step { target: self, context, findings }
+        Step { target: self, context, findings, job: None }
     }
 }
 
@@ -67,6 +70,11 @@ impl<S: Sys> Findings<S> {
 }
 
 impl<'k, S: Sys> Step<'_, 'k, S> {
+    /// Takes what the last action leaves to a helper thread.
+    pub(crate) fn take_job(&mut self) -> Option<Job<S>> {
+        self.job.take()
+    }
+
     /// The target's first directory.
     pub(crate) fn path(&self) -> &Path {
         self.target.path()
@@ -77,7 +85,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         &mut self,
         mut act: impl FnMut(&mut Context<'k, S>, &mut Tree<S>, &mut Directories<S>) -> Result<(), Failed>,
     ) -> Option<Refused> {
-        let Step { target, context, findings } = self;
+        let Step { target, context, findings, .. } = self;
         let mut last = None;
         for tree in target.trees.iter_mut().filter(|tree| tree.is_left()) {
             let Err(failed) = act(context, tree, &mut findings.directories) else { continue };

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::errors::{Fate, Obstacle};
 use super::file::as_path;
+use super::kill_elsewhere::Elsewhere;
 use super::members::MemberList;
+use super::release::Releases;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
@@ -20,7 +22,11 @@ pub(crate) struct Target<S: Sys> {
     pub(super) tracked: Tracked<S>,
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress,
+    /// A write to `cgroup.kill` that a helper thread makes. A check does not discard it.
+    pub(super) elsewhere: Option<Box<Elsewhere>>,
     pub(super) kill_without_freezer: bool,
+    /// If the memory of members that cannot exit is to be released: how far that has come.
+    pub(super) releases: Option<Box<Releases>>,
     /// When the directories are removed, by what they are.
     pub(crate) removal: Removal,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
@@ -138,6 +144,11 @@ impl<S: Sys> Target<S> {
     /// Whether all that is left of it is v1.
     pub(super) fn is_v1(&self) -> bool {
         self.trees.iter().all(|tree| tree.hierarchy.is_v1() || !tree.is_left())
+    }
+
+    /// Whether all that is left of it is v2.
+    pub(super) fn is_v2(&self) -> bool {
+        self.trees.iter().all(|tree| !tree.hierarchy.is_v1() || !tree.is_left())
     }
 
     /// Whether a directory that is left is in the v1 freezer's hierarchy. `Unasked` counts as no.

@@ -75,6 +75,12 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
+    /// The tracked process of this pid, if it was sent this signal last.
+    pub(crate) fn sent(&self, pid: Pid, signal: Signal) -> Option<Process> {
+        let process = self.processes[self.find(pid).ok()?];
+        (process.signal == Some(signal)).then_some(process)
+    }
+
     /// Takes note of the members: whether some have joined since the last attempt, and whether there are fewer than at
     /// the last check.
     pub(crate) fn compare(&mut self, members: &MemberList) -> (bool, bool) {
@@ -106,7 +112,8 @@ impl<S: Sys> Tracked<S> {
         !self.tried.is_empty() || !self.processes.is_empty()
     }
 
-    fn was_tried(&self, pid: Pid) -> bool {
+    /// Whether an attempt has dealt with this member.
+    pub(crate) fn was_tried(&self, pid: Pid) -> bool {
         self.tried.binary_search(&pid).is_ok()
     }
 

@@ -226,6 +226,8 @@ pub(crate) enum Reach {
     Failed,
     /// Some were not signalled because that is not provably safe unless they are frozen.
     Unsafe,
+    /// The attempt is still being made, and its end is notified: the same action again then finishes it.
+    UnderWay,
     /// The bound on one step's work was met: the same action again, after a yield, continues.
     Unfinished,
 }

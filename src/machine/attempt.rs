@@ -56,6 +56,14 @@ impl Machine {
             self.pending = Pending::Kill;
             return Action::Yield;
         }
+        if attempt.reach == Reach::UnderWay && !matches!(self.phase, Phase::Ending(_)) {
+            if self.phase == Phase::Killing {
+                self.pending = Pending::Kill;
+            }
+            // In case the notification is lost.
+            self.pace.back_off(now);
+            return self.wait(now);
+        }
         let goes_on = self.phase == Phase::Killing && self.freezer.freezing_since().is_some();
         if attempt.reach == Reach::Unsafe && goes_on {
             // The freeze goes on until it is complete, or overdue.
@@ -74,6 +82,8 @@ impl Machine {
             // Signals that are unsafe because a freeze did not complete may be safe in the next one.
             Reach::Unsafe if self.ladder == Ladder::FreezeFirst => false,
             Reach::Unsafe => self.retries.failed(Act::Kill, now, true),
+            // At the end it is not waited for.
+            Reach::UnderWay => false,
             Reach::All | Reach::Unfinished => {
                 self.retries.killed();
                 false
@@ -125,7 +135,8 @@ impl Machine {
             // Some members were not signalled. The grace signal is sent again soon.
             Reach::Denied if attempt.method.is_none() => drop(self.retries.failed(Act::Kill, now, false)),
             Reach::Failed => drop(self.retries.failed(Act::Kill, now, false)),
-            Reach::All | Reach::Denied | Reach::Unsafe => {
+            // No signal but SIGKILL is left to others to send.
+            Reach::All | Reach::Denied | Reach::Unsafe | Reach::UnderWay => {
                 self.retries.succeeded(Act::Kill);
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 self.pace.set_probes(attempt.notice != ExitNotice::Prompt);

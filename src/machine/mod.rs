@@ -189,6 +189,11 @@ impl Machine {
         self.phase.sends_nothing() || self.pace.is_slowest()
     }
 
+    /// Whether the target has members that outlived attempts after which most are dead.
+    pub(crate) fn is_stubborn(&self) -> bool {
+        self.attempts > CGROUP_KILL_ATTEMPTS && matches!(self.phase, Phase::Killing | Phase::Expired { .. })
+    }
+
     /// Whether attempts begin with a freeze.
     pub(crate) fn freezes_first(&self) -> bool {
         self.ladder == Ladder::FreezeFirst

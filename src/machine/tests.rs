@@ -123,6 +123,36 @@ fn a_target_that_never_dies_sees_the_original_waits() {
     assert_eq!(rig.checks.len(), rig.kills().len() + 3);
 }
 
+/// The attempt is taken up again at each notification, seldom without one, and counted once.
+#[test]
+fn an_attempt_that_is_under_way_is_finished() {
+    let mut rig = Rig::new(&reaper());
+    rig.kill = Attempt { method: None, reach: Reach::UnderWay, ..KILLED };
+    assert_eq!(rig.run(60_000 * MS), None);
+    assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 3410, 13410, 23410, 33410, 43410, 53410]);
+    assert_eq!((rig.machine.attempts(), rig.machine.used()), (0, None));
+    rig.kill = Attempt { method: Some(UsedMethod::CgroupKill), ..KILLED };
+    assert!(rig.wake(Input::Notified).is_ok());
+    assert_eq!((rig.machine.attempts(), rig.machine.used()), (1, Some(UsedMethod::CgroupKill)));
+    rig.check = EMPTY;
+    assert_eq!(rig.wake(Input::Notified), Err(End::Done(Outcome::Removed)));
+}
+
+/// One that never ends holds up no end, by whichever method.
+#[test]
+fn an_attempt_that_stays_under_way_holds_up_no_end() {
+    for method in [KillMethod::Auto, KillMethod::CgroupKill] {
+        let mut rig = Rig::new(&reaper().method(method).deadline(500 * MS));
+        rig.kill = Attempt { method: None, reach: Reach::UnderWay, ..KILLED };
+        assert_eq!(rig.run(2000 * MS), Some(End::TimedOut), "{method}");
+        assert!(rig.now <= 600 * MS, "{method}: {:?}", rig.now);
+        let mut rig = Rig::new(&reaper().method(method));
+        rig.kill = Attempt { method: None, reach: Reach::UnderWay, ..KILLED };
+        assert_eq!(rig.run(20 * MS), None);
+        assert_eq!(rig.wake(Input::Cancelled), Err(End::Cancelled));
+    }
+}
+
 /// A target that is held from outside is asked about in every attempt, so that the hold can time out.
 #[test]
 fn external_freezes_are_looked_for_seldom_at_the_slowest_pace() {

@@ -61,7 +61,7 @@ pub enum ReapError {
         /// What `source` keeps from being done. [`Act::Remove`] means that every process is dead.
         act: Option<Act>,
         /// The mount point, or the cgroup in the target, that keeps its directory from being removed, if one is seen.
-        in_the_way: Option<PathBuf>,
+        in_the_way: Option<Box<Path>>,
         /// What was done until then.
         effort: Effort,
     },

@@ -30,6 +30,9 @@ pub struct Reaped {
     /// Attempts to kill: 1 for a target that died of the first. Most later attempts signal only members that were not
     /// sent SIGKILL before.
     pub attempts: u32,
+    /// Processes whose memory was released before they exited, see
+    /// [`Reaper::release_memory`].
+    pub released: u64,
     /// Time from the spawn to completion.
     #[cfg_attr(feature = "serde", serde(rename = "elapsed_us", serialize_with = "crate::serialize::micros"))]
     pub elapsed: Duration,
@@ -45,7 +48,7 @@ impl Reaped {
     /// reaped.attempts = 1;
     /// ```
     pub fn new(outcome: Outcome) -> Reaped {
-        Reaped { outcome, method: None, signalled: 0, attempts: 0, elapsed: Duration::ZERO }
+        Reaped { outcome, method: None, signalled: 0, attempts: 0, released: 0, elapsed: Duration::ZERO }
     }
 }
 
@@ -60,6 +63,8 @@ pub struct Effort {
     pub signalled: u64,
     /// As [`Reaped::attempts`].
     pub attempts: u32,
+    /// As [`Reaped::released`].
+    pub released: u64,
     /// As [`Reaped::elapsed`].
     #[cfg_attr(feature = "serde", serde(rename = "elapsed_us", serialize_with = "crate::serialize::micros"))]
     pub elapsed: Duration,

@@ -117,6 +117,23 @@ impl Sandbox {
         Proc::child(child)
     }
 
+    /// The same, with this much memory of its own.
+    #[track_caller]
+    pub fn big_memory_writing_to(&self, filesystem: &FrozenFilesystem, mib: usize, dirs: &[&Path]) -> Proc {
+        let file = filesystem.fd();
+        let (child, _) = self.spawn(dirs, &[file], |life| {
+            life.join();
+            if !sys::fill_memory(mib << 20) {
+                life.fail();
+            }
+            life.ready();
+            sys::write(file, b"x");
+            life.rest()
+        });
+        eventually("the write", || state_of(child.pid) == Some('D'));
+        Proc::child(child)
+    }
+
     /// A sleeper that a tracer outside of the groups has stopped (state `t`).
     #[track_caller]
     pub fn ptraced(&self, dirs: &[&Path]) -> Proc {

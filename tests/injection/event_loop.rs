@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::faults::Kind;
 use super::kernel::{Failing, File};
-use crate::cgroup::{Budget, Notice, Resolver};
+use crate::cgroup::{Budget, Job, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle;
@@ -50,6 +50,10 @@ impl Host<Failing> for EventLoop<'_> {
     }
 
     fn stop(&mut self) {}
+
+    fn help(&self, _: EntryId, job: Job<Failing>) -> Result<(), Job<Failing>> {
+        Err(job)
+    }
 }
 
 /// Reaps, for no longer than the limit. Returns what it came to, and when it was spawned and over.

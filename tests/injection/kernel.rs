@@ -341,4 +341,8 @@ impl Sys for Failing {
     fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {
         self.call(Kind::Kill, || format!("{signal} to {pid}"), || self.linux.kill(pid, signal))
     }
+
+    fn process_mrelease(&self, pidfd: &File) -> io::Result<()> {
+        self.linux.process_mrelease(&pidfd.fd)
+    }
 }

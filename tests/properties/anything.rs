@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::positive;
-use crate::cgroup::{Budget, Notice, Resolver};
+use crate::cgroup::{Budget, Job, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
@@ -508,6 +508,13 @@ impl Sys for Rc<Anything> {
         assert!([libc::SIGKILL, libc::SIGTERM, libc::SIGCONT].contains(&signal));
         self.answer(libc::ESRCH)
     }
+
+    fn process_mrelease(&self, fd: &File) -> io::Result<()> {
+        let What::Pidfd { pid, at } = fd.what else { panic!("asked of a file") };
+        let listed = pid.get() == CALLER || self.named.borrow()[&pid] > at;
+        assert!(listed, "the memory of {pid} is released, not listed since it was opened");
+        self.answer(libc::ESRCH)
+    }
 }
 
 /// A queue for handles; none of its commands is carried out.
@@ -519,9 +526,10 @@ static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(|| {
 
 /// The loop around the reap.
 struct EventLoop<'a> {
-    sys: &'a Anything,
+    sys: &'a Rc<Anything>,
     watched: RefCell<Vec<EntryId>>,
     command: Option<Command<Rc<Anything>>>,
+    jobs: RefCell<Vec<(EntryId, Job<Rc<Anything>>)>>,
 }
 
 impl Host<Rc<Anything>> for EventLoop<'_> {
@@ -533,10 +541,18 @@ impl Host<Rc<Anything>> for EventLoop<'_> {
     }
 
     fn next_command(&mut self) -> Option<Command<Rc<Anything>>> {
-        self.command.take()
+        self.command.take().or_else(|| {
+            let (id, job) = self.jobs.borrow_mut().pop()?;
+            Some(Command::Answer(id, job.run(self.sys)))
+        })
     }
 
     fn stop(&mut self) {}
+
+    fn help(&self, id: EntryId, job: Job<Rc<Anything>>) -> Result<(), Job<Rc<Anything>>> {
+        self.jobs.borrow_mut().push((id, job));
+        Ok(())
+    }
 }
 
 /// A whole reap, whatever the kernel answers. No process is signalled that was not listed after its pidfd was opened;
@@ -558,6 +574,9 @@ pub fn reap(bytes: &[u8]) {
     if unverified {
         reaper = reaper.kill_without_freezer();
     }
+    if how & 0x40 != 0 {
+        reaper = reaper.release_memory();
+    }
     let facilities = [(0x04, Facility::CgroupKill), (0x08, Facility::Pidfds), (0x10, Facility::Watches)];
     let absent =
         facilities.iter().filter(|(bit, _)| also & bit != 0).map(|(_, facility)| *facility).collect();
@@ -575,9 +594,11 @@ pub fn reap(bytes: &[u8]) {
     let open = Rc::clone(&sys.open);
     let budget = Budget::new(usize::from(sys.draw()));
     let mut entries = Entries::new(Resolver::new(Rc::clone(&sys), budget));
+    entries.helper_from = (how & 0x20 != 0).then_some(2);
     let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { return };
     let (completer, handle) = handle::channel(target.shared_path(), &QUEUE);
-    let mut event_loop = EventLoop { sys: &sys, watched: RefCell::default(), command: None };
+    let mut event_loop =
+        EventLoop { sys: &sys, watched: RefCell::default(), command: None, jobs: RefCell::default() };
     entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
     let mut quiet = 0;
     while !handle.is_complete() {
@@ -601,7 +622,7 @@ pub fn reap(bytes: &[u8]) {
         while entries.advance(&mut event_loop) {}
     }
     let result = handle.try_wait();
-    drop(entries);
+    drop((entries, event_loop));
     match result {
         Some(result) => assert_eq!(format!("{:?}", handle.wait()), format!("{result:?}"), "completed twice"),
         None => assert!(matches!(handle.wait(), Err(ReapError::Disconnected { .. }))),

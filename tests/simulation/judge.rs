@@ -103,6 +103,16 @@ impl History {
             self.problem(format!("reap {of}: {problem}: {result:?}"));
         }
         let world = self.sim.0.borrow();
+        let released = match result {
+            Ok(reaped) => reaped.released,
+            Err(error) => error.effort().unwrap_or_default().released,
+        };
+        let most = if self.reaps[of].reaper.release_memory { world.released.len() as u64 } else { 0 };
+        if released > most {
+            drop(world);
+            return self
+                .problem(format!("reap {of}: the memory of {released} processes released, not of {most}"));
+        }
         let refused = world.refused_in == world.step;
         drop(world);
         // "Save a freeze that the process lost the right to undo."

@@ -6,8 +6,10 @@
 //! of that seed, with its log, and both together that many from that seed on.
 
 mod agree;
+mod helper;
 mod judge;
 mod kernel;
+mod memory;
 mod others;
 mod reactors;
 mod reap;
@@ -102,6 +104,10 @@ impl History {
         for (of, reap) in reaps.iter_mut().enumerate().filter(|_| later.bool()) {
             reap.reaper = reap.reaper.clone().tag(of as u64);
         }
+        let mut later_still = fastrand::Rng::with_seed(seed.rotate_left(32));
+        for reap in reaps.iter_mut().filter(|_| later_still.u8(..3) == 0) {
+            reap.reaper = reap.reaper.clone().release_memory();
+        }
         for _ in 0..rng.usize(..3) {
             world.add_process(slices, Nature::default(), None);
         }
@@ -133,8 +139,12 @@ impl History {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let budgets = [budget.clone(), budget.share()];
         let parts = budgets.into_iter().zip(queues).take(count).enumerate();
-        let reactors =
+        let mut reactors: Vec<Reactor> =
             parts.map(|(of, (budget, (_, queue)))| Reactor::new(of, &sim, budget, queue)).collect();
+        let helper_from = (later_still.u8(..3) == 0).then(|| later_still.usize(..4));
+        for entries in reactors.iter_mut().filter_map(|reactor| reactor.entries.as_mut()) {
+            entries.helper_from = helper_from;
+        }
         History {
             sim,
             reactors,
@@ -275,11 +285,13 @@ impl History {
         let kills = self.reaps.iter().filter(|reap| pending(reap) && reap.told_to_kill.is_none());
         let kills = kills.filter_map(|reap| reap.kill_at);
         let ends = self.reaps.iter().filter_map(|reap| reap.empty_at);
+        let jobs = self.reactors.iter().filter_map(|reactor| reactor.event_loop.next_job());
         spawns
             .chain(queued)
             .chain(cancels)
             .chain(kills)
             .chain(ends)
+            .chain(jobs)
             .chain(entries().filter_map(Entries::next_tick).map(Duration::from_millis))
             .chain(self.sim.0.borrow().next_event())
             .chain((!self.calm).then_some(self.calm_at))
@@ -297,6 +309,7 @@ impl History {
         if self.drop_at.take_if(|at| now >= *at).is_some() {
             self.abandon(0);
         }
+        self.reactors.iter_mut().for_each(|reactor| reactor.event_loop.work(now));
         for of in 0..self.reaps.len() {
             let reactor = self.reactor_of(of);
             let reap = &mut self.reaps[of];
@@ -342,6 +355,9 @@ impl History {
         let mut world = self.sim.0.borrow_mut();
         world.calm();
         world.descriptor_limit = self.tight.unwrap_or(usize::MAX);
+        let now = world.now;
+        drop(world);
+        self.reactors.iter_mut().for_each(|reactor| reactor.event_loop.calm(now));
     }
 
     fn spawn(&mut self, of: usize) {
@@ -430,7 +446,7 @@ impl History {
                 event_loop.commands.push_back(match command {
                     Command::Cancel(id) => Command::Cancel(id),
                     Command::KillNow(id) => Command::KillNow(id),
-                    Command::Spawn(_) | Command::Stop => panic!("no handle sends that"),
+                    Command::Spawn(_) | Command::Answer(..) | Command::Stop => panic!("no handle sends that"),
                 });
             }
             if !entries.is_in_turn() {
@@ -460,6 +476,8 @@ impl History {
         let Reactor { entries, event_loop, .. } = &mut self.reactors[reactor];
         *entries = None;
         event_loop.commands.clear();
+        // A thread whose call hangs keeps what it works on.
+        event_loop.jobs.get_mut().retain(|(at, ..)| *at == Duration::MAX);
         // Its poll is closed with it.
         self.sim.0.borrow_mut().take_notified(reactor);
         for of in (0..self.reaps.len()).filter(|of| of % self.reactors.len() == reactor).collect::<Vec<_>>() {
@@ -489,7 +507,10 @@ impl History {
 
     /// Nothing may be left of the reaps.
     fn end(&mut self) {
-        self.reactors.iter_mut().for_each(|reactor| reactor.entries = None);
+        for reactor in &mut self.reactors {
+            reactor.entries = None;
+            reactor.event_loop.jobs.get_mut().clear();
+        }
         let left = self.sim.0.borrow().descriptors;
         let permits: usize = self.reactors.iter().map(Reactor::permits).sum();
         if left + permits > 0 {

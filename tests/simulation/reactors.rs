@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::SHARED;
 use super::kernel::{Fd, Sim};
-use crate::cgroup::{Budget, Notice, Resolver};
+use super::others::some_time;
+use crate::cgroup::{Budget, Job, Notice, Resolver};
 use crate::entries::{Command, Entries, Host};
 use crate::entry_id::EntryId;
 use crate::remote::Queue;
@@ -20,13 +22,36 @@ pub(super) struct EventLoop {
     pub(super) commands: VecDeque<Command<Sim>>,
     /// Entries that asked for notifications, in order.
     pub(super) watched: RefCell<Vec<EntryId>>,
+    /// What its helper threads are to do, and when they have done it: `Duration::MAX` if they hang.
+    pub(super) jobs: RefCell<Vec<(Duration, EntryId, Job<Sim>)>>,
 }
 
 impl EventLoop {
     /// That of the first reactor.
     pub(super) fn new(sim: &Sim) -> EventLoop {
         let (commands, watched) = (VecDeque::new(), RefCell::default());
-        EventLoop { sim: sim.clone(), reactor: 0, commands, watched }
+        EventLoop { sim: sim.clone(), reactor: 0, commands, watched, jobs: RefCell::default() }
+    }
+
+    /// Its helper threads do what they have done by now.
+    pub(super) fn work(&mut self, now: Duration) {
+        let (done, others) = self.jobs.take().into_iter().partition(|(at, ..)| *at <= now);
+        self.jobs = RefCell::new(others);
+        let done: Vec<_> = done;
+        for (_, id, job) in done {
+            self.sim.0.borrow_mut().begin_step();
+            self.commands.push_back(Command::Answer(id, job.run(&self.sim)));
+        }
+    }
+
+    /// When a helper thread has done something.
+    pub(super) fn next_job(&self) -> Option<Duration> {
+        self.jobs.borrow().iter().map(|(at, ..)| *at).filter(|&at| at < Duration::MAX).min()
+    }
+
+    /// Nothing hangs any more.
+    pub(super) fn calm(&mut self, now: Duration) {
+        self.jobs.get_mut().iter_mut().for_each(|(at, ..)| *at = now.min(*at));
     }
 
     /// A whole turn.
@@ -47,6 +72,30 @@ impl Host<Sim> for EventLoop {
     }
 
     fn stop(&mut self) {}
+
+    fn help(&self, id: EntryId, job: Job<Sim>) -> Result<(), Job<Sim>> {
+        let mut world = self.sim.0.borrow_mut();
+        let is_hostile = world.faults > 0;
+        if is_hostile && world.rng.u8(..8) == 0 {
+            world.note(|| "no helper thread".into());
+            return Err(job);
+        }
+        let (longest, may_hang) = match &job {
+            Job::Release(release) => {
+                release.pidfds().for_each(|pidfd| world.check_release(Sim::process_of_pidfd(pidfd)));
+                (500, true)
+            }
+            // One that hangs is no kill in time.
+            Job::CgroupKill(_) => (20, false),
+            Job::Test { .. } => panic!("no target makes that"),
+        };
+        let takes = some_time(&mut world.rng, longest);
+        let hangs = is_hostile && may_hang && world.rng.u8(..4) == 0;
+        let done = if hangs { Duration::MAX } else { world.now + takes };
+        drop(world);
+        self.jobs.borrow_mut().push((done, id, job));
+        Ok(())
+    }
 }
 
 pub(super) struct Reactor {

@@ -180,6 +180,26 @@ impl MemberMaker {
         each: usize,
         promptly: bool,
     ) -> io::Result<Vec<i32>> {
+        self.fork(groups, each, 0, promptly)
+    }
+
+    /// The same at leisure, with so much memory each.
+    pub fn populate_with_memory<'a>(
+        &mut self,
+        groups: impl IntoIterator<Item = &'a Group>,
+        each: usize,
+        mib: u64,
+    ) -> io::Result<Vec<i32>> {
+        self.fork(groups, each, mib, false)
+    }
+
+    fn fork<'a>(
+        &mut self,
+        groups: impl IntoIterator<Item = &'a Group>,
+        each: usize,
+        mib: u64,
+        promptly: bool,
+    ) -> io::Result<Vec<i32>> {
         let [joined, failed] = self.counters;
         joined.store(0, SeqCst);
         let mut paths = Vec::new();
@@ -189,6 +209,7 @@ impl MemberMaker {
             }
         }
         self.forker.write_all(&(paths.len() as u64).to_le_bytes())?;
+        self.forker.write_all(&mib.to_le_bytes())?;
         self.forker.write_all(&paths)?;
         let mut pids = Vec::new();
         for _ in paths.iter().filter(|&&b| b == 0) {
@@ -232,12 +253,15 @@ impl MemberMaker {
     }
 }
 
-/// Forks a process for each path that it receives, which joins the group and sleeps, and answers with its pid. It ends
+/// Forks a process for each path that it receives, which joins the group, fills its memory and sleeps, and answers with its
+/// pid. It ends
 /// when the other end is closed, and the members are killed with it.
 fn fork_members(mut requests: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> io::Result<()> {
     loop {
-        let mut length = [0; 8];
+        let (mut length, mut mib) = ([0; 8], [0; 8]);
         requests.read_exact(&mut length)?;
+        requests.read_exact(&mut mib)?;
+        let memory = u64::from_le_bytes(mib) as usize * (1 << 20);
         let mut paths = vec![0; u64::from_le_bytes(length) as usize];
         requests.read_exact(&mut paths)?;
         let mut pids = Vec::new();
@@ -245,7 +269,7 @@ fn fork_members(mut requests: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> 
             let procs = CStr::from_bytes_with_nul(path).map_err(io::Error::other)?;
             let pid = sys::fork(|| {
                 let join = sys::open(procs, libc::O_WRONLY).and_then(|file| sys::write(&file, b"0"));
-                if join.is_err() {
+                if join.is_err() || memory > 0 && sys::fill_memory(memory).is_err() {
                     failed.fetch_add(1, SeqCst);
                     return 1;
                 }

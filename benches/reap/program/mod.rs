@@ -1,6 +1,6 @@
 //! The whole-program benchmark. Options, after `--`:
 //!
-//! `--quick` for a run within a minute; `--case one|many|fresh|waiting|counts`; `--rounds N`; `--only TEXT`, the
+//! `--quick` for a run within a minute; `--case one|many|fresh|waiting|large|memory|counts`; `--rounds N`; `--only TEXT`, the
 //! contenders whose name has it.
 //!
 //! In every round each contender takes its turn, in random order, on groups of its own: a busy moment of the
@@ -18,6 +18,8 @@ pub mod contender;
 mod contenders;
 mod counts;
 pub mod groups;
+mod large;
+mod memory;
 mod original;
 pub mod report;
 pub mod stats;
@@ -211,6 +213,12 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
     }
     if options.wants("waiting") {
         bench.waiting()?;
+    }
+    if options.wants("large") {
+        bench.large()?;
+    }
+    if options.wants("memory") {
+        bench.memory()?;
     }
     if let (Some(finish), true) = (guests.finish, options.case.is_none()) {
         // It may start programs, and wait for them.

@@ -156,6 +156,38 @@ pub fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// CPU time of all threads of this process.
+pub fn process_cpu() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills the structure in, which outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Releases the memory of a process that is being killed.
+pub fn process_mrelease(pidfd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    let result = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_raw_fd(), 0) };
+    check(result as c_int).map(drop)
+}
+
+/// Touches so much anonymous memory, in small pages, which take longest to give back.
+pub fn fill_memory(bytes: usize) -> io::Result<()> {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, written within its bounds and never unmapped.
+    unsafe {
+        let start = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        libc::madvise(start, bytes, libc::MADV_NOHUGEPAGE);
+        for offset in (0..bytes).step_by(4096) {
+            start.cast::<u8>().add(offset).write_volatile(1);
+        }
+    }
+    Ok(())
+}
+
 /// Two counters in memory that later children share.
 pub fn shared_counters() -> io::Result<&'static [AtomicU32; 2]> {
     // SAFETY: a new mapping, of a place that the kernel chooses.

@@ -67,7 +67,7 @@ mod tests {
         (reaped.signalled, reaped.attempts) = (1, 2);
         let expected = json!({
             "path": "name", "outcome": "already-gone", "method": "cgroup.kill", "signalled": 1, "attempts": 2,
-            "elapsed_us": 1234,
+            "released": 0, "elapsed_us": 1234,
         });
         assert_eq!(told(Ok(reaped)), expected);
     }
@@ -83,7 +83,8 @@ mod tests {
             effort.attempts = 3;
         }
         let expected = json!({
-            "path": "name", "method": null, "signalled": 0, "attempts": 3, "elapsed_us": 1234,
+            "path": "name", "method": null, "signalled": 0, "attempts": 3, "released": 0,
+            "elapsed_us": 1234,
             "error": {
                 "kind": "timed-out",
                 "message": "/c/a: not reaped in time: pid 42 sleep state D frozen by /c/frozen",

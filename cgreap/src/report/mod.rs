@@ -194,7 +194,7 @@ mod tests {
             serde_json::from_str::<Value>(&out).unwrap(),
             json!({
                 "path": "a\n", "root": "/r", "slice": "s", "subsystems": ["freezer"],
-                "elapsed_us": 1234, "method": null, "signalled": 0, "attempts": 0,
+                "elapsed_us": 1234, "method": null, "signalled": 0, "attempts": 0, "released": 0,
                 "error": { "kind": "cancelled", "message": "cancelled" },
             })
         );

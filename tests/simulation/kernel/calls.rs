@@ -68,6 +68,12 @@ impl Sim {
         Ok(Fd { id, object, read: RefCell::default(), world: Rc::clone(&self.0) })
     }
 
+    /// The process of a pidfd.
+    pub(crate) fn process_of_pidfd(fd: &Fd) -> u64 {
+        let Object::Pidfd(ino) = fd.object else { panic!("{fd:?} is no pidfd") };
+        ino
+    }
+
     /// Has notifications of the descriptor come to a reactor as this token.
     pub(crate) fn register(&self, fd: &Fd, reactor: usize, token: usize) -> io::Result<()> {
         let mut world = self.0.borrow_mut();
@@ -383,6 +389,29 @@ impl Sys for Sim {
             world.violation(format!("kill: {ino}, pid {pid}, is not frozen"));
         }
         world.signal(ino, signal, "kill")
+    }
+
+    fn process_mrelease(&self, pidfd: &Fd) -> io::Result<()> {
+        let Object::Pidfd(ino) = pidfd.object else { return Err(errno(libc::EBADF)) };
+        let mut world = self.0.borrow_mut();
+        world.enter("process_mrelease", &[libc::EAGAIN, libc::EINTR])?;
+        world.asked_to_release += 1;
+        // Linux 5.15, soon after it.
+        if !world.features.cgroup_kill {
+            return Err(errno(libc::ENOSYS));
+        }
+        let process = world.process(ino).filter(|process| process.life != Life::Dead && process.memory > 0);
+        let process = process.ok_or_else(|| errno(libc::ESRCH))?;
+        if !process.killed {
+            return Err(errno(libc::EINVAL));
+        }
+        if world.busy_memory == Some(ino) {
+            return Err(errno(libc::EAGAIN));
+        }
+        world.process(ino).expect("just found").memory = 0;
+        world.released.push(ino);
+        world.note(|| format!("memory of {ino} released"));
+        Ok(())
     }
 }
 

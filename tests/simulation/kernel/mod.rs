@@ -176,6 +176,8 @@ pub(super) struct Process {
     pub(super) listed: Reaps,
     /// And those that got nonsense in its place, or could not read it in time.
     pub(super) omitted: Reaps,
+    /// Its anonymous memory, in kB. What is released is gone.
+    pub(super) memory: u64,
     /// SIGSTOP has been sent, and no SIGCONT.
     pub(super) stopped: bool,
     /// The step in which it came to where it is.
@@ -312,6 +314,12 @@ pub(super) struct World {
     pub(super) failed_in: u64,
     /// And when that was.
     pub(super) failed_at: Duration,
+    /// Processes whose memory was released, in order.
+    pub(super) released: Vec<u64>,
+    /// How often that was asked for.
+    pub(super) asked_to_release: u64,
+    /// A process whose memory is in use: EAGAIN.
+    pub(super) busy_memory: Option<u64>,
     /// There is a process that v1 does not list.
     pub(super) has_unmapped: bool,
     /// The last step in which something was thawed.
@@ -357,6 +365,9 @@ impl World {
             refused_in: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
+            released: Vec::new(),
+            asked_to_release: 0,
+            busy_memory: None,
             has_unmapped: false,
             thawed_in: 0,
             acting: None,

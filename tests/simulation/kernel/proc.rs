@@ -108,7 +108,9 @@ impl World {
                     |hierarchy: usize| self.path_from(self.vantage.roots.0[hierarchy], groups[hierarchy]);
                 Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
             }
-            Some("status") if is_own => Ok(format!("Tgid:\t{pid}\nNSpid:\t{pid}\n")),
+            Some("status") if is_own => {
+                Ok(format!("Tgid:\t{pid}\nNSpid:\t{pid}\nRssAnon:\t{:>8} kB\n", process.memory))
+            }
             Some("status") => Ok(format!("Tgid:\t{0}\nNSpid:\t7\t{0}\n", process.pid)),
             Some("comm") => Ok("simulated\n".into()),
             Some("wchan") => Ok("0".into()),

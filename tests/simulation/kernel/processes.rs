@@ -24,6 +24,7 @@ impl World {
             refused: false,
             listed: Reaps::default(),
             omitted: Reaps::default(),
+            memory: 4,
             stopped: false,
             moved: self.step,
             moved_at: self.now,
@@ -132,6 +133,8 @@ impl World {
 
     /// The write to `cgroup.kill`.
     pub(super) fn cgroup_kill(&mut self, group: GroupId) {
+        // A helper thread's write is for the reap of this group, whichever acted last.
+        self.acting = self.groups[group].target.or(self.acting);
         let members: Vec<(u64, bool)> =
             self.members_below(group).map(|p| (p.ino, p.nature.leaderless)).collect();
         for (ino, leaderless) in members {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{GroupId, Life, Process, SELF, World, errno};
+use super::{GroupId, Life, Process, Reaps, SELF, World, errno};
 
 impl World {
     /// Whether the process was, in this step, in some target whose reap is under way.
@@ -28,6 +28,24 @@ impl World {
             && process.member.iter().all(|&(target, _)| self.now < self.targets[target].not_before)
         {
             self.violation(format!("{how}: SIGKILL to {ino}, pid {pid}, within its grace"));
+        }
+    }
+
+    /// Notes that the memory of a process is to be released; a violation if that must not be.
+    pub(crate) fn check_release(&mut self, ino: u64) {
+        let Some(process) = self.processes.iter().find(|process| process.ino == ino) else { return };
+        let is_killed = process.killed || process.signalled != Reaps::default();
+        // What has joined with the pid of another, which can't be told where pidfds have no numbers or within one step; what
+        // `cgroup.kill` does not reach; what has joined since it was written last, if it may not be written now: the
+        // kernel refuses these.
+        let is_refused = !self.features.pidfs
+            || process.moved == self.step
+            || process.nature.leaderless
+            || self.refused_in == self.step;
+        if !self.is_in_target(process) {
+            self.violation(format!("the memory of {ino}, which is in no target, is to be released"));
+        } else if !is_killed && !is_refused {
+            self.violation(format!("the memory of {ino}, which was sent no SIGKILL, is to be released"));
         }
     }
 
