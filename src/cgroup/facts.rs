@@ -21,6 +21,8 @@ pub(crate) struct Facts<S: Sys> {
     pidfds_have_numbers: Option<bool>,
     /// pidfd_send_signal(2) was refused, and to the caller itself too.
     lacks_pidfd_signals: bool,
+    /// Whether PIDFD_GET_INFO tells which v2 cgroup a process is in; unknown before it was asked.
+    tells_cgroups: Option<bool>,
     pub(crate) parents: Parents<S>,
 }
 
@@ -30,6 +32,7 @@ impl<S: Sys> Facts<S> {
             exiting_not_listed: sys.release() >= EXITING_NOT_LISTED,
             pidfds_have_numbers: None,
             lacks_pidfd_signals: false,
+            tells_cgroups: None,
             parents: Parents::new(),
         }
     }
@@ -45,6 +48,16 @@ impl<S: Sys> Facts<S> {
         let sent = sys.pidfd_open(sys.caller().0).and_then(|own| sys.pidfd_send_signal(&own, 0));
         self.lacks_pidfd_signals =
             sent.is_err_and(|error| meaning(Call::PidfdSignal, &error) == Meaning::Unsupported);
+    }
+
+    /// Whether the kernel tells of a pidfd which v2 cgroup its process is in: Linux 6.18.
+    pub(crate) fn tells_cgroups(&mut self, sys: &S) -> bool {
+        if self.tells_cgroups.is_none() {
+            // An error that passes says nothing for later.
+            let Ok(own) = sys.pidfd_open(sys.caller().0) else { return false };
+            self.tells_cgroups = Some(sys.cgroup_of(&own).is_ok());
+        }
+        self.tells_cgroups == Some(true)
     }
 
     /// The inode number of a pidfd, where it is the process's own.

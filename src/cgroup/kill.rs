@@ -3,12 +3,13 @@
 use std::io;
 use std::path::Path;
 
-use super::attempt::{Pidfds, Tally};
+use super::attempt::{Part, Pidfds, Tally};
 use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::MemberList;
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
+use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::tree::Tree;
 use super::{v1, v2};
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
@@ -48,7 +49,7 @@ impl<S: Sys> Step<'_, '_, S> {
             && self.target.cgroup_kill.needs_members()
             && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
         let mut killed = Tally::new();
-        if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
+        if !matches!(by, KillBy::Signals(_)) && !all_were_sent && !self.goes_in_steps(by) {
             self.write_cgroup_kill(by, &mut killed);
             if and_signals {
                 self.know_members(CgroupKill::NotEnough);
@@ -261,8 +262,10 @@ impl<S: Sys> Step<'_, '_, S> {
         tally: &mut Tally,
     ) -> Result<Option<Pid>, Refused> {
         let path = |step: &Self| step.path().to_path_buf();
+        let most = if self.takes_few() { FEW_SIGNALS } else { SIGNALS };
+        let part = Part { after: from, most };
         let opened =
-            self.target.tracked.open(self.context, signal, before, from, tally, &mut self.target.obstacle);
+            self.target.tracked.open(self.context, signal, before, part, tally, &mut self.target.obstacle);
         let mut opened = match opened {
             Ok(Pidfds::Opened(opened)) => opened,
             Ok(Pidfds::Unsupported) => return self.signal_unverified(signal, members, tally).map(|()| None),
@@ -272,6 +275,9 @@ impl<S: Sys> Step<'_, '_, S> {
             return Ok(None);
         }
         let after = loop {
+            if let Some(members) = self.members_among(&opened) {
+                break members;
+            }
             match self.list_all() {
                 Ok(after) => break after,
                 Err((_, cause))

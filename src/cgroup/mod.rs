@@ -3,7 +3,7 @@
 //! Each file has one duty, and uses those further down in this list only:
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
-//! - `check`, `kill`, `freeze`, `remove`, `report`: what a step can do;
+//! - `check`, `kill`, `large`, `freeze`, `remove`, `report`: what a step can do;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
@@ -44,6 +44,7 @@ mod freeze;
 mod hierarchy;
 mod identity;
 mod kill;
+mod large;
 mod location;
 pub(crate) mod members;
 pub(crate) mod mounts;
