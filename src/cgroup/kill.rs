@@ -228,24 +228,28 @@ impl<S: Sys> Step<'_, '_, S> {
         &mut self,
         signal: Signal,
         members: Members,
-        left: Option<(MemberList, Pid)>,
+        left: Option<(MemberList, Option<Pid>)>,
         tally: &mut Tally,
-    ) -> Result<Option<(MemberList, Pid)>, Refused> {
+    ) -> Result<Option<(MemberList, Option<Pid>)>, Refused> {
         let frozen = members == Members::Frozen;
         // Those of v2 that are not listed were killed by `cgroup.kill`.
         let is_enough = !frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
         let listed = self.findings.members.take().filter(|_| is_enough);
         let (before, from) = match (left, listed) {
-            (Some((before, last)), _) => (before, Some(last)),
+            (Some((before, last)), _) => (before, last),
             (None, Some(before)) => (before, None),
             (None, None) => {
                 self.findings.v2_not_listed = false;
-                (self.list_all()?, None)
+                let before = self.list_all()?;
+                if self.takes_few() && self.context.limit.is_over(self.context.sys) {
+                    return Ok(Some((before, None)));
+                }
+                (before, None)
             }
         };
         let result = self.try_signal_listed(signal, members, &before, from, tally);
         match result? {
-            Some(last) => Ok(Some((before, last))),
+            Some(last) => Ok(Some((before, Some(last)))),
             None => {
                 self.findings.members = Some(before);
                 Ok(None)
