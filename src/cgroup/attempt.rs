@@ -23,6 +23,15 @@ impl Tally {
     }
 }
 
+/// Which of the members of a list an attempt takes in one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// Those after this one, in the order of pids; `None`: from the first on.
+    pub(crate) after: Option<Pid>,
+    /// At the most.
+    pub(crate) most: usize,
+}
+
 /// Processes opened for a signal, whose membership is still to be verified.
 pub(crate) struct Opened<S: Sys> {
     pub(super) pidfds: Vec<(Pid, S::Fd)>,

@@ -28,7 +28,9 @@ impl<S: Sys> Step<'_, '_, S> {
         let cgroup_kill = self.target.cgroup_kill;
         let list_v2 = detail != Detail::Exits && cgroup_kill.needs_members()
             || detail == Detail::Members
-                && (cgroup_kill.was_written() || self.context.facts.exiting_not_listed);
+                && (cgroup_kill.was_written()
+                    || self.context.facts.exiting_not_listed
+                    || self.target.tracked.any_tried());
         let mut members = MemberList::default();
         let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);
         let refused = self.each(|context, tree, directories| {
@@ -156,7 +158,7 @@ pub(super) fn read_populated<S: Sys>(
     };
     let mut buffer = [0; 256];
     let events = match watch {
-        Watch::On { file, .. } => v2::parse(file::read_small(sys, file, &mut buffer)?)?,
+        Watch::On { file, .. } => v2::parse(file::read_start(sys, file, &mut buffer)?)?,
         Watch::Unwatched { .. } => {
             let dir = directories.get(sys, identity)?;
             match context.permit() {
@@ -165,7 +167,7 @@ pub(super) fn read_populated<S: Sys>(
                     let file = file::open(sys, dir, Path::new(""), v2::EVENTS, Open::Read)?;
                     // Read, then watch: kernfs counts changes and remembers the count at the read, so one in between
                     // is notified as soon as the watch stands.
-                    let events = v2::parse(file::read_small(sys, &file, &mut buffer)?)?;
+                    let events = v2::parse(file::read_start(sys, &file, &mut buffer)?)?;
                     if events.populated && context.watch(&file, Notice::Events) {
                         *watch = Watch::On { empty: false, file, _permit: permit };
                     }

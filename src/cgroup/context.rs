@@ -58,6 +58,11 @@ impl Limit {
         Limit(budget.map(|budget| Instant::after_start(sys.now().saturating_add(budget))))
     }
 
+    /// Whether the time of the call is limited.
+    pub(crate) fn is_set(self) -> bool {
+        self.0.is_some()
+    }
+
     pub(crate) fn is_over<S: Sys>(self, sys: &S) -> bool {
         self.0.is_some_and(|end| Instant::after_start(sys.now()) >= end)
     }

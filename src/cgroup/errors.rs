@@ -22,6 +22,8 @@ pub(crate) enum Call {
     PidfdSignal,
     /// process_mrelease(2).
     Release,
+    /// PIDFD_GET_INFO, ioctl(2).
+    PidfdInfo,
 }
 
 /// What an error says about the object of a call.
@@ -53,7 +55,7 @@ pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
         // No node has the id (`kernfs_fh_to_dentry`).
         (Call::Handle, libc::ESTALE) => Meaning::Gone,
         // No process has the pid any more (`find_get_pid`, `kill_pid_info`), or it has no memory (`find_lock_task_mm`).
-        (Call::PidfdOpen | Call::Signal | Call::Release, libc::ESRCH) => Meaning::Gone,
+        (Call::PidfdOpen | Call::Signal | Call::Release | Call::PidfdInfo, libc::ESRCH) => Meaning::Gone,
         // The number is that of a thread, or of a kernel thread, which some kernels refuse and no signal kills
         // (`pidfd_prepare`; for a thread ENOENT since 6.14).
         (Call::PidfdOpen, libc::EINVAL | libc::ENOENT) => Meaning::Gone,
@@ -62,6 +64,8 @@ pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
         (Call::PidfdOpen | Call::PidfdSignal | Call::Release, libc::ENOSYS | libc::EPERM) => {
             Meaning::Unsupported
         }
+        // No such request, none with a cgroup's id, or no id (`pidfd_info`).
+        (Call::PidfdInfo, libc::ENOTTY | libc::EINVAL | libc::ENODATA | libc::EPERM) => Meaning::Unsupported,
         // Not for a threaded cgroup (`cgroup_kill_write`, `cgroup_procs_start`).
         (Call::Cgroup, libc::EOPNOTSUPP) => Meaning::Unsupported,
 

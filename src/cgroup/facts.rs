@@ -23,6 +23,8 @@ pub(crate) struct Facts<S: Sys> {
     lacks_pidfd_signals: bool,
     /// Whether process_mrelease(2) works; unknown before it is first needed.
     releases_memory: Option<bool>,
+    /// Whether PIDFD_GET_INFO tells which v2 cgroup a process is in; unknown before it was asked.
+    tells_cgroups: Option<bool>,
     pub(crate) parents: Parents<S>,
 }
 
@@ -33,6 +35,7 @@ impl<S: Sys> Facts<S> {
             pidfds_have_numbers: None,
             lacks_pidfd_signals: false,
             releases_memory: None,
+            tells_cgroups: None,
             parents: Parents::new(),
         }
     }
@@ -67,6 +70,19 @@ impl<S: Sys> Facts<S> {
             Meaning::Short => false,
             _ => *self.releases_memory.insert(true),
         }
+    }
+
+    /// Whether the kernel tells of a pidfd which v2 cgroup its process is in: Linux 6.18.
+    pub(crate) fn tells_cgroups(&mut self, sys: &S) -> bool {
+        if self.tells_cgroups.is_none() {
+            self.tells_cgroups = match sys.pidfd_open(sys.caller().0).and_then(|own| sys.cgroup_of(&own)) {
+                Ok(_) => Some(true),
+                Err(error) if meaning(Call::PidfdInfo, &error) == Meaning::Unsupported => Some(false),
+                // It is asked again.
+                Err(_) => None,
+            };
+        }
+        self.tells_cgroups == Some(true)
     }
 
     /// The inode number of a pidfd, where it is the process's own.

@@ -78,12 +78,8 @@ pub(crate) fn read_whole<S: Sys>(sys: &S, file: &S::Fd, text: &mut Vec<u8>) -> i
     }
 }
 
-/// One read from the beginning, for files of a line or two.
-pub(crate) fn read_small<'a, S: Sys>(
-    sys: &S,
-    file: &S::Fd,
-    buffer: &'a mut [u8; 256],
-) -> io::Result<&'a [u8]> {
+/// One read from the beginning: the whole of a file of a line or two, or the first lines of a longer one.
+pub(crate) fn read_start<'a, S: Sys>(sys: &S, file: &S::Fd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let n = read_at(sys, file, buffer, 0)?;
     Ok(&buffer[..n])
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::attempt::{Pidfds, Tally};
+use super::attempt::{Part, Pidfds, Tally};
 use super::errors::{Call, Cause, Failed, Meaning, Obstacle, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::job::Job;
@@ -11,6 +11,7 @@ use super::kill_elsewhere::{self, Elsewhere, Left, Prepared};
 use super::members::MemberList;
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
+use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::tree::Tree;
 use super::{v1, v2};
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
@@ -50,7 +51,7 @@ impl<S: Sys> Step<'_, '_, S> {
             && self.target.cgroup_kill.needs_members()
             && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
         let mut killed = Tally::new();
-        if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
+        if !matches!(by, KillBy::Signals(_)) && !all_were_sent && !self.goes_in_steps(by) {
             self.write_cgroup_kill(by, &mut killed);
             if and_signals {
                 self.know_members(CgroupKill::NotEnough);
@@ -285,24 +286,28 @@ impl<S: Sys> Step<'_, '_, S> {
         &mut self,
         signal: Signal,
         members: Members,
-        left: Option<(MemberList, Pid)>,
+        left: Option<(MemberList, Option<Pid>)>,
         tally: &mut Tally,
-    ) -> Result<Option<(MemberList, Pid)>, Refused> {
+    ) -> Result<Option<(MemberList, Option<Pid>)>, Refused> {
         let frozen = members == Members::Frozen;
         // Those of v2 that are not listed were killed by `cgroup.kill`.
         let is_enough = !frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
         let listed = self.findings.members.take().filter(|_| is_enough);
         let (before, from) = match (left, listed) {
-            (Some((before, last)), _) => (before, Some(last)),
+            (Some((before, last)), _) => (before, last),
             (None, Some(before)) => (before, None),
             (None, None) => {
                 self.findings.v2_not_listed = false;
-                (self.list_all()?, None)
+                let before = self.list_all()?;
+                if self.takes_few() && self.context.limit.is_over(self.context.sys) {
+                    return Ok(Some((before, None)));
+                }
+                (before, None)
             }
         };
         let result = self.try_signal_listed(signal, members, &before, from, tally);
         match result? {
-            Some(last) => Ok(Some((before, last))),
+            Some(last) => Ok(Some((before, Some(last)))),
             None => {
                 self.findings.members = Some(before);
                 Ok(None)
@@ -319,8 +324,10 @@ impl<S: Sys> Step<'_, '_, S> {
         tally: &mut Tally,
     ) -> Result<Option<Pid>, Refused> {
         let path = |step: &Self| step.path().to_path_buf();
+        let most = if self.takes_few() { FEW_SIGNALS } else { SIGNALS };
+        let part = Part { after: from, most };
         let opened =
-            self.target.tracked.open(self.context, signal, before, from, tally, &mut self.target.obstacle);
+            self.target.tracked.open(self.context, signal, before, part, tally, &mut self.target.obstacle);
         let mut opened = match opened {
             Ok(Pidfds::Opened(opened)) => opened,
             Ok(Pidfds::Unsupported) => return self.signal_unverified(signal, members, tally).map(|()| None),
@@ -330,6 +337,9 @@ impl<S: Sys> Step<'_, '_, S> {
             return Ok(None);
         }
         let after = loop {
+            if let Some(members) = self.members_among(&opened) {
+                break members;
+            }
             match self.list_all() {
                 Ok(after) => break after,
                 Err((_, cause))

@@ -3,7 +3,7 @@
 //! Each file has one duty, and uses those further down in this list only:
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
-//! - `check`, `kill`, `freeze`, `remove`, `release`, `report`: what a step can do;
+//! - `check`, `kill`, `large`, `freeze`, `remove`, `release`, `report`: what a step can do;
 //! - `job`, `kill_elsewhere`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
@@ -47,6 +47,7 @@ mod identity;
 mod job;
 mod kill;
 mod kill_elsewhere;
+mod large;
 mod location;
 pub(crate) mod members;
 pub(crate) mod mounts;

@@ -64,14 +64,14 @@ impl CgroupKill {
 /// How far an action that takes several steps has come. A check discards it.
 pub(super) enum Progress {
     None,
-    /// An attempt: the members, the last one dealt with, in the order of pids, and how much was reached.
-    Attempt(Box<(MemberList, Pid, Reach)>),
+    /// An attempt: the members, the last one dealt with, in the order of pids, if any was, and how much was reached.
+    Attempt(Box<(MemberList, Option<Pid>, Reach)>),
     Removal(Box<RemovalLeft>),
 }
 
 impl Progress {
     /// Takes that of an attempt.
-    pub(super) fn take_attempt(&mut self) -> Option<(MemberList, Pid, Reach)> {
+    pub(super) fn take_attempt(&mut self) -> Option<(MemberList, Option<Pid>, Reach)> {
         match std::mem::replace(self, Progress::None) {
             Progress::Attempt(attempt) => Some(*attempt),
             Progress::None | Progress::Removal(_) => None,

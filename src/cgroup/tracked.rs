@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::attempt::{Opened, Pidfds, Tally};
+use super::attempt::{Opened, Part, Pidfds, Tally};
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
@@ -21,7 +21,10 @@ use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
 /// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
-const SIGNALS: usize = 512;
+pub(crate) const SIGNALS: usize = 512;
+
+/// The same where the time of the call is limited, and no list is needed to verify them.
+pub(crate) const FEW_SIGNALS: usize = if cfg!(test) { 1 } else { 48 };
 
 /// Processes asked in one step whether they are dead.
 const ASKED: usize = 512;
@@ -272,13 +275,13 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
-    /// Opens a pidfd of each member after `from` that is to be sent the signal, as many as one step may.
+    /// Opens a pidfd of each member in this part of the list that is to be sent the signal.
     pub(crate) fn open(
         &mut self,
         context: &mut Context<'_, S>,
         signal: Signal,
         before: &MemberList,
-        from: Option<Pid>,
+        part: Part,
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<Pidfds<S>> {
@@ -290,12 +293,13 @@ impl<S: Sys> Tracked<S> {
             }
         }
         let (own, _) = context.sys.caller();
-        let mut tried = Vec::with_capacity(before.pids.len().min(SIGNALS));
-        let mut pidfds = Vec::with_capacity(before.pids.len().min(SIGNALS));
+        let Part { after, most } = part;
+        let mut tried = Vec::with_capacity(before.pids.len().min(most));
+        let mut pidfds = Vec::with_capacity(before.pids.len().min(most));
         let mut more = false;
-        let from = before.pids.partition_point(|&pid| from.is_some_and(|last| pid <= last));
+        let from = before.pids.partition_point(|&pid| after.is_some_and(|last| pid <= last));
         for &pid in &before.pids[from..] {
-            if pidfds.len() == SIGNALS {
+            if pidfds.len() == most {
                 more = true;
                 break;
             }

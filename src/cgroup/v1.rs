@@ -43,7 +43,7 @@ pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<Froze> {
     let mut buffer = [0; 256];
     for read in 0..READS {
         // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
-        match file::read_small(sys, control, &mut buffer).and_then(parse) {
+        match file::read_start(sys, control, &mut buffer).and_then(parse) {
             Ok(State::Frozen) => return Ok(Froze::Frozen),
             Ok(_) if read + 1 < READS => std::thread::yield_now(),
             _ => break,
@@ -74,7 +74,7 @@ pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
 }
 
 pub(crate) fn is_thawed<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
-    Ok(parse(file::read_small(sys, control, &mut [0; 256])?)? == State::Thawed)
+    Ok(parse(file::read_start(sys, control, &mut [0; 256])?)? == State::Thawed)
 }
 
 /// Whether the directory is frozen through one above it.

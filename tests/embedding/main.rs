@@ -349,6 +349,73 @@ fn with_the_shortest_budget_each_call_does_one_piece_of_work() {
     }
 }
 
+/// Where the kernel tells of a pidfd which cgroup its process is in.
+fn steps() -> Result<(), String> {
+    if linux() >= (6, 18) { Ok(()) } else { Err("before Linux 6.18 a large group is killed at once".into()) }
+}
+
+/// A large group is killed in steps, each of a bounded number of system calls; the same group without a budget by one write.
+#[test]
+fn a_large_group_is_killed_in_steps() {
+    require!(v2(), steps());
+    const MEMBERS: usize = 600;
+    for budget in [Duration::ZERO, MS, Duration::MAX] {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v2("large");
+        let members = sandbox.sleepers(MEMBERS, &[&dir]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        reactor.set_turn_budget(budget);
+        let mut driver = Driver::new(epoll_edge, &reactor);
+        let mut longest = 0;
+        let mut before = work(&reactor.metrics().calls);
+        let mut count = |reactor: &Reactor| {
+            let now = work(&reactor.metrics().calls);
+            longest = longest.max(now - std::mem::replace(&mut before, now));
+        };
+        let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
+        count(&reactor);
+        while !handle.is_complete() {
+            driver.step(&mut reactor);
+            count(&reactor);
+        }
+        let reaped = handle.wait().expect("reaped");
+        assert!(members.ended(TIMEOUT) && !dir.exists());
+        let metrics = reactor.metrics();
+        if budget == Duration::MAX {
+            assert!(metrics.cgroup_kills > 0 && reaped.signalled == 0, "{reaped:?}, {metrics:?}");
+        } else {
+            // `sleepers` has a process of its own in the group.
+            assert!(
+                reaped.signalled >= MEMBERS as u64 && metrics.calls.pidfd_info > 0,
+                "{reaped:?}, {metrics:?}"
+            );
+            assert!(longest < 300, "{longest} system calls in one call");
+            assert!(driver.turns <= 4 * MEMBERS, "{} turns", driver.turns);
+        }
+    }
+}
+
+/// What forks while it is killed in steps is killed by one write after that.
+#[test]
+fn a_large_group_that_forks_is_not_outrun() {
+    require!(v2(), steps(), v1("pids"));
+    for budget in [Duration::ZERO, MS] {
+        let sandbox = Sandbox::new(test_name!());
+        let (dir, bound) = (sandbox.v2("storm"), sandbox.v1("pids", "storm"));
+        let storm = sandbox.fork_storm(400, &[&dir, &bound]);
+        eventually("a large group", || storm.tasks() > 250);
+        let mut reactor = Reactor::new().expect("a reactor");
+        reactor.set_turn_budget(budget);
+        let mut driver = Driver::new(epoll_edge, &reactor);
+        let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+        while !handle.is_complete() {
+            driver.step(&mut reactor);
+        }
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert_eq!(storm.tasks(), 0);
+    }
+}
+
 /// The system calls on targets.
 fn work(calls: &Calls) -> u64 {
     let Calls { open, read, write, stat, list, remove, pidfd_open, pidfd_send_signal, .. } = calls;

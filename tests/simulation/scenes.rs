@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, Proc, ROOTS, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::attempt::{Pidfds, Tally};
+use crate::cgroup::attempt::{Part, Pidfds, Tally};
 use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::Tracked;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
@@ -456,7 +456,7 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let there = list(&[member]);
     let (mut tally, mut obstacle) = (Tally::new(), None);
     let opened = signalled
-        .open(&mut kernel, Signal::KILL, &there, None, &mut tally, &mut obstacle)
+        .open(&mut kernel, Signal::KILL, &there, Part { after: None, most: 9 }, &mut tally, &mut obstacle)
         .expect("nothing fails");
     let Pidfds::Opened(opened) = opened else { panic!("there are pidfds") };
     signalled

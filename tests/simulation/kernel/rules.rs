@@ -17,7 +17,9 @@ impl World {
         // A thaw by another party, of what we froze or of a process that it moved away, is what no kill(2) is safe from: stated
         // as such.
         let unsafe_by_others = how == "kill" && self.thawed_in == self.step;
-        if !self.is_in_target(process) && !unsafe_by_others {
+        // A zombie is in its cgroup, and not listed there. A signal does nothing to it.
+        let is_dead = how == "pidfd_send_signal" && process.life == Life::Dead;
+        if !self.is_in_target(process) && !unsafe_by_others && !is_dead {
             self.violation(format!("{how}: {ino}, pid {pid}, is in no target"));
         } else if pid == SELF && process.moved < self.step {
             self.violation(format!("{how}: the caller itself"));

@@ -1,0 +1,96 @@
+//! Large v2 groups, which are killed in steps where the time of a call is limited.
+//!
+//! One write to `cgroup.kill` takes 6 µs of CPU time for each member, cannot be cut, and the members that exit preempt the
+//! caller. So the members are signalled, some of them in each step. To verify them by a list would take each step as
+//! long as the group is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
+//! 6.18).
+//!
+//! Members that were forked meanwhile are left to the next attempt, which writes to `cgroup.kill`: there are few of them, or
+//! they outrun the signals.
+
+use std::io;
+use std::path::Path;
+
+use super::attempt::Opened;
+use super::errors::{Call, Meaning, meaning};
+use super::file;
+use super::members::MemberList;
+use super::step::Step;
+use super::target::{CgroupKill, Progress};
+use crate::machine::KillBy;
+use crate::sys::{Open, Sys};
+
+/// A write to `cgroup.kill` of so many members does not fit into the default time of a call. Their pids fit into one read. The
+/// simulation, whose groups are all small, kills some of them in steps too.
+const LARGE: usize = if cfg!(test) { 2 } else { 200 };
+
+impl<S: Sys> Step<'_, '_, S> {
+    /// Whether this attempt signals the members in steps, rather than to write to `cgroup.kill`.
+    pub(super) fn goes_in_steps(&mut self, by: KillBy) -> bool {
+        if by != KillBy::Cheapest || self.target.cgroup_kill != CgroupKill::Untried {
+            return false;
+        }
+        match &self.target.progress {
+            Progress::Attempt(_) => true,
+            // What a first attempt in steps has left is left to `cgroup.kill`.
+            // A helper thread makes the write.
+            _ if self.context.helper_from.is_some() => false,
+            _ if self.target.tracked.any_tried() || !self.context.limit.is_set() => false,
+            _ => self.has_many().unwrap_or(false),
+        }
+    }
+
+    /// Whether the target is a large v2 group, of whose members the kernel tells where they are.
+    fn has_many(&mut self) -> io::Result<bool> {
+        let sys = self.context.sys;
+        if self.only_leaf().is_none() {
+            return Ok(false);
+        }
+        let mut many = false;
+        let refused = self.each(|_, tree, directories| {
+            let root = directories.get(sys, &tree.identity)?;
+            let members = file::open(sys, root, Path::new(""), c"cgroup.procs", Open::Read)?;
+            let mut buffer = [0; 4096];
+            let pids = file::read_start(sys, &members, &mut buffer)?;
+            let mut lines = pids.split(|&byte| byte == b'\n');
+            // A member outside of the caller's pid namespace is listed as 0, and cannot be signalled.
+            many = lines.clone().count() > LARGE && lines.all(|line| line != b"0");
+            Ok(())
+        });
+        Ok(many && refused.is_none() && self.context.facts.tells_cgroups(sys))
+    }
+
+    /// Whether few members are signalled in one step.
+    pub(super) fn takes_few(&mut self) -> bool {
+        self.context.limit.is_set()
+            && self.only_leaf().is_some()
+            && self.context.facts.tells_cgroups(self.context.sys)
+    }
+
+    /// The inode number of the one directory that the target has, if it has one on v2.
+    fn only_leaf(&mut self) -> Option<u64> {
+        let sys = self.context.sys;
+        let [tree] = &mut *self.target.trees else { return None };
+        if tree.hierarchy.is_v1() || !tree.is_left() {
+            return None;
+        }
+        let (_, subtree) = self.findings.directories.subtree(sys, &tree.identity).ok()?;
+        (subtree.len() == 1).then_some(tree.identity.id.ino)
+    }
+
+    /// Those of the opened that are members now, if the kernel tells: those whose cgroup is the one of the target.
+    pub(super) fn members_among(&mut self, opened: &Opened<S>) -> Option<MemberList> {
+        let sys = self.context.sys;
+        let directory = self.only_leaf()?;
+        let mut members = MemberList::default();
+        for (pid, pidfd) in &opened.pidfds {
+            match sys.cgroup_of(pidfd) {
+                Ok(cgroup) if cgroup == directory => members.pids.push(*pid),
+                Ok(_) => {}
+                Err(error) if meaning(Call::PidfdInfo, &error) == Meaning::Gone => {}
+                Err(_) => return None,
+            }
+        }
+        Some(members)
+    }
+}
