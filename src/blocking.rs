@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::handle::ReapHandle;
 use crate::outcome::{ReapError, Reaped};
@@ -15,7 +16,7 @@ use crate::reaper::Reaper;
 /// Those of the reap; [`ReapError::Refused`] for a target that is refused; [`ReapError::Reactor`] if no event loop
 /// can be made, for instance for lack of descriptors.
 pub fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
-    let mut reactor = Reactor::new().map_err(failed)?;
+    let mut reactor = new_reactor()?;
     let handle = reactor.spawn_reaper(reaper)?;
     reactor.run_until(&handle).map_err(failed)?
 }
@@ -23,7 +24,7 @@ pub fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
 /// Reaps many targets at once, and blocks until every reap is complete. The results are in the order of the targets.
 /// A target that is refused, or a reap that fails, does not hold up the others.
 pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped, ReapError>> {
-    let mut reactor = match Reactor::new().map_err(failed) {
+    let mut reactor = match new_reactor() {
         Ok(reactor) => reactor,
         Err(error) => return reapers.into_iter().map(|_| Err(error.clone())).collect(),
     };
@@ -37,6 +38,13 @@ pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped,
         (result, _) => result,
     };
     spawned.into_iter().map(|handle| handle.and_then(result)).collect()
+}
+
+/// One for a thread that has nothing else to do.
+fn new_reactor() -> Result<Reactor, ReapError> {
+    let mut reactor = Reactor::new().map_err(failed)?;
+    reactor.set_turn_budget(Duration::MAX);
+    Ok(reactor)
 }
 
 fn failed(error: io::Error) -> ReapError {

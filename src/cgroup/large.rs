@@ -43,7 +43,7 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Whether the target is a large v2 group, of whose members the kernel tells where they are.
     fn has_many(&mut self) -> io::Result<bool> {
         let sys = self.context.sys;
-        if self.only_leaf().is_none() {
+        if !self.target.is_one_v2() {
             return Ok(false);
         }
         let mut many = false;
@@ -57,7 +57,8 @@ impl<S: Sys> Step<'_, '_, S> {
             many = lines.clone().count() > LARGE && lines.all(|line| line != b"0");
             Ok(())
         });
-        Ok(many && refused.is_none() && self.context.facts.tells_cgroups(sys))
+        many &= refused.is_none();
+        Ok(many && self.only_leaf().is_some() && self.context.facts.tells_cgroups(sys))
     }
 
     /// Whether few members are signalled in one step.
@@ -70,10 +71,7 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The inode number of the one directory that the target has, if it has one on v2.
     fn only_leaf(&mut self) -> Option<u64> {
         let sys = self.context.sys;
-        let [tree] = &mut *self.target.trees else { return None };
-        if tree.hierarchy.is_v1() || !tree.is_left() {
-            return None;
-        }
+        let tree = self.target.trees.first().filter(|_| self.target.is_one_v2())?;
         let (_, subtree) = self.findings.directories.subtree(sys, &tree.identity).ok()?;
         (subtree.len() == 1).then_some(tree.identity.id.ino)
     }

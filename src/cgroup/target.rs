@@ -151,6 +151,11 @@ impl<S: Sys> Target<S> {
         self.trees.iter().all(|tree| !tree.hierarchy.is_v1() || !tree.is_left())
     }
 
+    /// Whether it is one directory, on v2, and that is left.
+    pub(super) fn is_one_v2(&self) -> bool {
+        matches!(&*self.trees, [tree] if tree.is_left() && !tree.hierarchy.is_v1())
+    }
+
     /// Whether a directory that is left is in the v1 freezer's hierarchy. `Unasked` counts as no.
     pub(super) fn has_freezer(&self) -> bool {
         self.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_freezer())
