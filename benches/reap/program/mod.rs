@@ -1,6 +1,6 @@
 //! The whole-program benchmark. Options, after `--`:
 //!
-//! `--quick` for a run within a minute; `--case one|many|fresh|waiting|large|memory|counts`; `--rounds N`; `--only TEXT`, the
+//! `--quick` for a run within a minute; `--case one|many|fresh|waiting|calls|memory|counts`; `--rounds N`; `--only TEXT`, the
 //! contenders whose name has it.
 //!
 //! In every round each contender takes its turn, in random order, on groups of its own: a busy moment of the
@@ -14,11 +14,11 @@
 
 mod alloc;
 mod bare;
+mod calls;
 pub mod contender;
 mod contenders;
 mod counts;
 pub mod groups;
-mod large;
 mod memory;
 mod original;
 pub mod report;
@@ -214,8 +214,8 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
     if options.wants("waiting") {
         bench.waiting()?;
     }
-    if options.wants("large") {
-        bench.large()?;
+    if options.wants("calls") {
+        bench.calls()?;
     }
     if options.wants("memory") {
         bench.memory()?;
