@@ -30,7 +30,7 @@ impl Interrupt {
     pub fn watch() -> io::Result<Interrupt> {
         let mut watched = SigSet::from(Signal::SIGINT) | Signal::SIGTERM;
         // nohup(1) starts programs with SIGHUP ignored, and that is kept.
-        if !is_ignored(Signal::SIGHUP) {
+        if !Ignored::of_this_process().contains(Signal::SIGHUP) {
             watched.add(Signal::SIGHUP);
         }
         watched.thread_block()?;
@@ -67,11 +67,21 @@ pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal as i32 - 1) & 1 == 1
+/// The signals that a process ignores.
+#[derive(Debug, Clone, Copy)]
+pub struct Ignored(u64);
+
+impl Ignored {
+    /// None where /proc does not tell.
+    pub fn of_this_process() -> Ignored {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        Ignored(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    pub fn contains(self, signal: Signal) -> bool {
+        self.0 >> (signal as i32 - 1) & 1 == 1
+    }
 }
 
 /// The signal in words.

@@ -17,10 +17,13 @@ mod driver;
 mod duration;
 mod end;
 mod interrupt;
+mod mounts;
 mod reap;
 mod report;
+mod run;
 mod status;
 mod target;
+mod this_program;
 
 use std::process::ExitCode;
 
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
     start_log(cli.verbose);
     let status = match &cli.command {
         None => reap::run(&cli.reap, cli.verbose > 0),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::RunStart(args)) => run::start::run(args),
+        Some(Command::RunGuard(args)) => run::guard::run(args),
         Some(Command::Demo) => demo::run(),
         Some(Command::DemoProcess(args)) => status_of(demo::process::run(args)),
         Some(Command::DemoCleaner(args)) => status_of(demo::cleaner::run(&args.dirs)),

@@ -6,7 +6,6 @@
 pub mod cleaner;
 mod directories;
 mod groups;
-mod mounts;
 pub mod process;
 mod setup;
 mod table;

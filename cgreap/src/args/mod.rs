@@ -1,5 +1,7 @@
 //! The command line.
 
+mod run;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
 use crate::target::{Place, Target};
+
+pub use run::{GuardArgs, RunArgs, Setting, StartArgs};
 
 const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
 /// The library's defaults, needed here to compare the two waits.
@@ -29,6 +33,8 @@ Examples:
       cgroup v2: /sys/fs/cgroup/batch/{job-17,job-18}.
   cgreap --subsystem freezer,cpu,memory --slice batch job-17 job-18
       cgroup v1: /sys/fs/cgroup/{freezer,cpu,memory}/batch/{job-17,job-18}.
+  cgreap run -- ./build.sh
+      Run a program, and leave nothing of what it started; see cgreap run --help.
   cgreap demo
       Make cgroups full of processes that are hard to kill, and reap them.
   cgreap ./demo
@@ -85,6 +91,7 @@ All but kind and message are absent where they do not apply.";
     verbatim_doc_comment,
     override_usage = "cgreap [OPTIONS] DIR...\n       \
                       cgreap [OPTIONS] --slice SLICE [--root ROOT] [--subsystem SUBSYSTEM,...] NAME...\n       \
+                      cgreap run [OPTIONS] -- COMMAND [ARG]...\n       \
                       cgreap demo",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{JSON_HELP}"),
@@ -106,6 +113,21 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a command in a cgroup of its own, and leave no process of it
+    ///
+    /// COMMAND is started in a fresh cgroup. When it has ended, all processes that it left behind are killed,
+    /// however they were started: daemons, sessions of their own, processes without a parent. The exit status is
+    /// that of COMMAND. Its input, output, terminal, environment, session and process group are those of cgreap.
+    ///
+    /// This needs the right to make cgroups: root, or a delegated subtree.
+    #[command(
+        verbatim_doc_comment,
+        override_usage = "cgreap run [OPTIONS] -- COMMAND [ARG]...",
+        after_help = run::EXAMPLES,
+        after_long_help = format!("{}\n\n{}", run::EXAMPLES, run::LONG_HELP),
+    )]
+    Run(RunArgs),
+
     /// Make cgroups with processes that sleep, are stopped or frozen, ignore SIGTERM or fork, and reap them
     ///
     /// The cgroups are made in a directory cgroup-reaper-demo-PID of each hierarchy that the machine has
@@ -115,6 +137,14 @@ pub enum Command {
     /// Exit status: 0 if all were reaped and nothing is left, 1 if not, or if it may not make cgroups.
     #[command(verbatim_doc_comment)]
     Demo,
+
+    /// Joins the cgroups of a run and executes its command
+    #[command(name = "__run-start", hide = true)]
+    RunStart(StartArgs),
+
+    /// Reaps the cgroups of a run whose cgreap was killed
+    #[command(name = "__run-guard", hide = true)]
+    RunGuard(GuardArgs),
 
     /// A process of the demo
     #[command(name = "__demo-process", hide = true)]
