@@ -32,13 +32,14 @@ use crate::console::complain;
 use crate::status::{ALL_REAPED, NOT_REAPED};
 
 fn main() -> ExitCode {
+    if let Some(status) = run::hidden(std::env::args_os().skip(1)) {
+        return ExitCode::from(status);
+    }
     let cli = Cli::from_command_line();
     start_log(cli.verbose);
     let status = match &cli.command {
         None => reap::run(&cli.reap, cli.verbose > 0),
         Some(Command::Run(args)) => run::run(args),
-        Some(Command::RunStart(args)) => run::start::run(args),
-        Some(Command::RunGuard(args)) => run::guard::run(args),
         Some(Command::Demo) => demo::run(),
         Some(Command::DemoProcess(args)) => status_of(demo::process::run(args)),
         Some(Command::DemoCleaner(args)) => status_of(demo::cleaner::run(&args.dirs)),

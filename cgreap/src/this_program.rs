@@ -6,7 +6,7 @@ use std::process::Command;
 /// This program, even if its path is gone, or if the user may not look it up.
 const SELF: &str = "/proc/self/exe";
 
-/// A hidden command of this program. std starts it with no signal blocked.
+/// A hidden command of this program. It inherits which signals are blocked.
 pub fn hidden(subcommand: &str) -> Command {
     let mut command = Command::new(SELF);
     command.arg0("cgreap").arg(subcommand);

@@ -14,7 +14,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use crate::duration;
 use crate::target::{Place, Target};
 
-pub use run::{GuardArgs, RunArgs, Setting, StartArgs};
+pub use run::{RunArgs, Setting};
 
 const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
 /// The library's defaults, needed here to compare the two waits.
@@ -137,14 +137,6 @@ pub enum Command {
     /// Exit status: 0 if all were reaped and nothing is left, 1 if not, or if it may not make cgroups.
     #[command(verbatim_doc_comment)]
     Demo,
-
-    /// Joins the cgroups of a run and executes its command
-    #[command(name = "__run-start", hide = true)]
-    RunStart(StartArgs),
-
-    /// Reaps the cgroups of a run whose cgreap was killed
-    #[command(name = "__run-guard", hide = true)]
-    RunGuard(GuardArgs),
 
     /// A process of the demo
     #[command(name = "__demo-process", hide = true)]

@@ -109,30 +109,6 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
-#[derive(Debug, Args)]
-pub struct StartArgs {
-    /// Cgroups to join.
-    #[arg(long = "group", value_name = "DIR")]
-    pub groups: Vec<PathBuf>,
-
-    /// Signals to block.
-    #[arg(long)]
-    pub block: Vec<i32>,
-
-    /// What to execute.
-    #[arg(last = true)]
-    pub command: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
-pub struct GuardArgs {
-    /// The pid of cgreap.
-    pub parent: i32,
-
-    /// How long a reap may take, in milliseconds.
-    pub deadline_ms: u64,
-}
-
 /// What `--set` writes, and to which interface file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {

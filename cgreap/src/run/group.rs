@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use cgroup_reaper::Reaper;
+use cgroup_reaper::{Reaper, reap_all};
 
 use super::guard::Guard;
 use super::place::{RIGHTS, Site, Sites};
@@ -172,6 +172,12 @@ impl Groups {
 
     pub fn iter(&self) -> impl Iterator<Item = &Group> {
         self.all.iter()
+    }
+
+    /// Reaps them without a word: something else has failed, and is reported.
+    pub fn abandon(&self, deadline: Duration) {
+        let reapers = self.all.iter().filter_map(|group| group.reaper().ok());
+        drop(reap_all(reapers.map(|reaper| reaper.deadline(deadline))));
     }
 
     /// Removes them while they are empty.

@@ -3,6 +3,7 @@
 //! It is started before the first cgroup is made, and told of each. It is in no cgroup of the run, in a session of its own,
 //! and has none of the command's descriptors: whoever reads the command's output sees its end.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,8 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getppid, pidfd_open};
 
-use crate::args::GuardArgs;
-use crate::run::group::open;
+use super::group::open;
 use crate::this_program::hidden;
 
 /// The name of the hidden command.
@@ -85,16 +85,18 @@ impl Guard {
 }
 
 /// The hidden command: waits until cgreap has ended, and reaps what it has made.
-pub fn run(args: &GuardArgs) -> u8 {
+pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
+    let mut numbers = words.filter_map(|word| word.to_str()?.parse::<u64>().ok());
+    let (parent, deadline) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     detach();
-    let parent = Pid::from_raw(args.parent).and_then(|parent| {
+    let parent = Pid::from_raw(parent as i32).and_then(|parent| {
         let pidfd = pidfd_open(parent, PidfdFlags::empty()).ok()?;
         // Its parent until now: the descriptor is not of another process that got the pid.
         (getppid() == Some(parent)).then_some(pidfd)
     });
     let _ = io::stdout().write_all(b"+").and_then(|()| io::stdout().flush());
     let told = listen(parent.as_ref());
-    reap(&parse(&told), Duration::from_millis(args.deadline_ms));
+    reap(&parse(&told), Duration::from_millis(deadline));
     0
 }
 
@@ -149,7 +151,7 @@ fn parse(told: &[u8]) -> Vec<(PathBuf, u64)> {
     let mut directories: Vec<(PathBuf, u64)> = Vec::new();
     while let Some((inode, tail)) = rest.split_first_chunk() {
         let Some(end) = tail.iter().position(|&byte| byte == 0) else { break };
-        let path = PathBuf::from(std::ffi::OsString::from_vec(tail[..end].to_vec()));
+        let path = PathBuf::from(OsString::from_vec(tail[..end].to_vec()));
         let inode = u64::from_ne_bytes(*inode);
         directories.retain(|(other, _)| *other != path);
         directories.push((path, inode));

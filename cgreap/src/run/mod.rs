@@ -12,17 +12,18 @@
 mod children;
 mod ending;
 mod group;
-pub mod guard;
+mod guard;
 mod left;
 mod outcome;
 mod place;
 mod report;
 mod signals;
-pub mod start;
-pub mod status;
+mod start;
+mod status;
 mod supervise;
 mod usage;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -36,8 +37,19 @@ use guard::Guard;
 use outcome::Outcome;
 use report::{Report, Sink};
 use signals::Signals;
+use start::Starter;
 use status::FAILED;
 use supervise::{Done, Supervisor};
+
+/// The hidden commands. `None` if it is none of them. Their words are those that this program gives them: the library that
+/// parses command lines would take as long as the rest of such a process.
+pub fn hidden(mut words: impl Iterator<Item = OsString>) -> Option<u8> {
+    match words.next()?.to_str()? {
+        start::SUBCOMMAND => Some(start::run(words)),
+        guard::SUBCOMMAND => Some(guard::run(words)),
+        _ => None,
+    }
+}
 
 /// Runs the command. Returns the exit status.
 pub fn run(args: &RunArgs) -> u8 {
@@ -60,13 +72,17 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
     let reactor = Reactor::new().map_err(|error| format!("event loop: {error}"))?;
     let possible = place::choose(args)?;
     let groups = Groups::make(&possible, args.name.as_deref(), guard)?;
+    let starter = Starter::spawn(&args.command, &groups, signals.original_mask());
+    let starter = starter.inspect_err(|_| groups.remove())?;
     await_guard(guard);
     let (started, since) = (SystemTime::now(), Instant::now());
-    let paths = groups.iter().map(|group| group.path());
-    let main =
-        start::start(&args.command, paths, signals.original_mask()).inspect_err(|_| groups.remove())?;
-    let done = Supervisor::new(args, &signals, &groups, guard, reactor, Main::new(main)).run();
-    let Done { ended, cause, left, result } = done.map_err(|error| format!("event loop: {error}"))?;
+    let main = Main::new(starter.execute());
+    let done = Supervisor::new(args, &signals, &groups, guard, reactor, main).run();
+    let done = done.map_err(|error| {
+        groups.abandon(args.deadline);
+        format!("event loop: {error}")
+    });
+    let Done { ended, cause, left, result } = done?;
 
     let outcome = Outcome::of(result.error.is_some(), cause, ended);
     let name = command_name(args);

@@ -2,59 +2,86 @@
 //! instruction of it runs outside.
 
 use std::ffi::{CString, OsString};
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::execvp;
+use nix::unistd::{close, execvp, pipe2};
 use rustix::process::Pid;
 
+use super::group::Groups;
 use super::place::RIGHTS;
 use super::status::{CANNOT_EXECUTE, FAILED, NOT_FOUND};
-use crate::args::StartArgs;
 use crate::console::complain;
 use crate::this_program::hidden;
 
 /// The name of the hidden command.
 pub const SUBCOMMAND: &str = "__run-start";
 
-/// Starts the command in these cgroups, with these signals blocked. Returns its pid, of which the caller is the parent.
-pub fn start<'a>(
-    command: &[OsString],
-    groups: impl Iterator<Item = &'a Path>,
-    blocked: SigSet,
-) -> Result<Pid, String> {
-    let mut starter = hidden(SUBCOMMAND);
-    for group in groups {
-        starter.arg("--group").arg(group);
+/// A process that joins the cgroups, and waits there before it executes the command. It ends if this is dropped.
+#[derive(Debug)]
+pub struct Starter {
+    pid: Pid,
+    go: File,
+}
+
+impl Starter {
+    /// Starts it. The command will have these signals blocked.
+    pub fn spawn(command: &[OsString], groups: &Groups, blocked: SigSet) -> Result<Starter, String> {
+        let spawn = || {
+            let (wait, go) = pipe2(OFlag::O_CLOEXEC)?;
+            // No other process is started while it can be inherited.
+            fcntl(&wait, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            let mask = blocked.iter().fold(0_u64, |mask, signal| mask | 1 << (signal as i32 - 1));
+            let groups: Vec<_> = groups.iter().map(|group| group.path()).collect();
+            let numbers = [wait.as_raw_fd() as u64, mask, groups.len() as u64];
+            let child = hidden(SUBCOMMAND)
+                .args(numbers.map(|number| number.to_string()))
+                .args(groups)
+                .args(command)
+                .spawn()?;
+            Ok(Starter { pid: Pid::from_child(&child), go: go.into() })
+        };
+        spawn().map_err(|error: io::Error| format!("cannot start a process: {error}"))
     }
-    for signal in blocked.iter() {
-        starter.arg("--block").arg((signal as i32).to_string());
+
+    /// Lets it execute the command. Returns its pid, which is then the command's.
+    pub fn execute(mut self) -> Pid {
+        // It fails where the process has ended already. Its exit status tells why.
+        let _ = self.go.write_all(b"+");
+        self.pid
     }
-    let child = starter.arg("--").args(command).spawn();
-    let child = child.map_err(|error| format!("cannot start a process: {error}"))?;
-    Ok(Pid::from_child(&child))
 }
 
 /// The hidden command. Returns if the command could not be executed, with the exit status.
-pub fn run(args: &StartArgs) -> u8 {
-    for group in &args.groups {
-        if let Err(error) = join(group) {
-            let is_denied = matches!(error.kind(), io::ErrorKind::PermissionDenied);
+pub fn run(mut words: impl Iterator<Item = OsString>) -> u8 {
+    let numbers =
+        [(); 3].map(|()| words.next().and_then(|word| word.to_str()?.parse::<u64>().ok()).unwrap_or(0));
+    let [wait, mask, group_count] = numbers;
+    for _ in 0..group_count {
+        let group = words.next().map(PathBuf::from).unwrap_or_default();
+        if let Err(error) = join(&group) {
+            let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
             let hint = if is_denied { format!("; {RIGHTS}") } else { String::new() };
             complain(&format!("run: cannot move a process into {}: {error}{hint}", group.display()));
             return FAILED;
         }
     }
-    if let Err(error) = restore_signals(&args.block) {
+    if let Err(error) = restore_signals(mask) {
         complain(&format!("run: signals: {error}"));
         return FAILED;
     }
-    execute(&args.command)
+    // An end without a word: cgreap was killed, or has reported why it goes no further.
+    if await_go(wait as i32).is_err() {
+        return FAILED;
+    }
+    execute(&words.collect::<Vec<_>>())
 }
 
 fn join(group: &Path) -> io::Result<()> {
@@ -62,11 +89,18 @@ fn join(group: &Path) -> io::Result<()> {
 }
 
 /// Makes the signals what they were when cgreap was started, as far as that can be known.
-fn restore_signals(blocked: &[i32]) -> io::Result<()> {
+fn restore_signals(mask: u64) -> io::Result<()> {
     // The runtime of Rust ignores SIGPIPE before `main`. An exec resets a handler to the default.
     signal_hook::flag::register(libc::SIGPIPE, Arc::default())?;
-    let blocked: SigSet = blocked.iter().filter_map(|&signal| Signal::try_from(signal).ok()).collect();
+    let blocked: SigSet = Signal::iterator().filter(|&signal| mask >> (signal as i32 - 1) & 1 == 1).collect();
     Ok(blocked.thread_set_mask()?)
+}
+
+/// Waits for the word of cgreap, and closes the pipe, which the command does not get.
+fn await_go(pipe: i32) -> io::Result<()> {
+    let opened = File::open(format!("/proc/self/fd/{pipe}"));
+    close(pipe)?;
+    opened?.read_exact(&mut [0])
 }
 
 fn execute(command: &[OsString]) -> u8 {
