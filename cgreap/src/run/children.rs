@@ -2,9 +2,9 @@
 //! or a subreaper, processes that have lost their parents.
 
 use nix::unistd::{getpgrp, getsid};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgid, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgid, kill_process, wait};
 
-use super::status;
+use super::status::of_signal;
 
 /// How the main process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub enum Ended {
 }
 
 impl Ended {
-    fn of(wait: WaitStatus) -> Option<Ended> {
-        wait.exit_status().map(Ended::Exited).or_else(|| wait.terminating_signal().map(Ended::Signalled))
+    fn of(status: WaitStatus) -> Option<Ended> {
+        status.exit_status().map(Ended::Exited).or_else(|| status.terminating_signal().map(Ended::Signalled))
     }
 
     /// The exit status by which shells tell it.
@@ -23,7 +23,7 @@ impl Ended {
         match self {
             // The kernel keeps eight bits.
             Ended::Exited(code) => code as u8,
-            Ended::Signalled(signal) => status::of_signal(signal),
+            Ended::Signalled(signal) => of_signal(signal),
         }
     }
 }
@@ -77,11 +77,11 @@ impl Main {
 /// Waits for all children that have ended or stopped by now. Tells whether `guard` was among them.
 pub fn collect(main: &mut Main, guard: Option<Pid>) -> bool {
     let mut guard_ended = false;
-    while let Ok(Some((pid, wait))) = waitpid(None, WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
         if pid == main.pid {
-            main.is_stopped = wait.stopped();
-            main.ended = Ended::of(wait);
-        } else if Some(pid) == guard && !wait.stopped() {
+            main.is_stopped = status.stopped();
+            main.ended = Ended::of(status);
+        } else if Some(pid) == guard && !status.stopped() {
             guard_ended = true;
         }
     }
