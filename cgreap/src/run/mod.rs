@@ -24,6 +24,7 @@ mod supervise;
 mod usage;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -72,8 +73,7 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
     let reactor = Reactor::new().map_err(|error| format!("event loop: {error}"))?;
     let possible = place::choose(args)?;
     let groups = Groups::make(&possible, args.name.as_deref(), guard)?;
-    let starter = Starter::spawn(&args.command, &groups, signals.original_mask());
-    let starter = starter.inspect_err(|_| groups.remove())?;
+    let starter = start(args, &groups, &signals, guard).inspect_err(|_| groups.remove())?;
     await_guard(guard);
     let (started, since) = (SystemTime::now(), Instant::now());
     let main = Main::new(starter.execute());
@@ -119,6 +119,26 @@ fn start_guard(args: &RunArgs) -> Option<Guard> {
     Guard::start(args.deadline).map_err(|error| warn_unguarded(&error)).ok()
 }
 
+/// Starts the process that becomes the command. Where there is one process to be had and not two, it is not the guard.
+fn start(
+    args: &RunArgs,
+    groups: &Groups,
+    signals: &Signals,
+    guard: &mut Option<Guard>,
+) -> Result<Starter, String> {
+    let spawn = || Starter::spawn(&args.command, groups, signals.original_mask());
+    let mut starter = spawn();
+    let is_short = |error: &io::Error| error.raw_os_error() == Some(libc::EAGAIN);
+    if let Some(error) = starter.as_ref().err().filter(|error| is_short(error)) {
+        if let Some(guard) = guard.take() {
+            guard.dismiss();
+            warn_unguarded(error);
+            starter = spawn();
+        }
+    }
+    starter.map_err(|error| format!("cannot start a process: {error}"))
+}
+
 fn await_guard(guard: &mut Option<Guard>) {
     if let Some(Err(error)) = guard.as_mut().map(Guard::await_ready) {
         warn_unguarded(&error);
@@ -128,7 +148,7 @@ fn await_guard(guard: &mut Option<Guard>) {
     }
 }
 
-fn warn_unguarded(error: &std::io::Error) {
+fn warn_unguarded(error: &io::Error) {
     complain(&format!(
         "run: no guard could be started ({error}): a SIGKILL of cgreap would leave the command alive"
     ));

@@ -33,22 +33,19 @@ pub struct Starter {
 
 impl Starter {
     /// Starts it. The command will have these signals blocked.
-    pub fn spawn(command: &[OsString], groups: &Groups, blocked: SigSet) -> Result<Starter, String> {
-        let spawn = || {
-            let (wait, go) = pipe2(OFlag::O_CLOEXEC)?;
-            // No other process is started while it can be inherited.
-            fcntl(&wait, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            let mask = blocked.iter().fold(0_u64, |mask, signal| mask | 1 << (signal as i32 - 1));
-            let groups: Vec<_> = groups.iter().map(|group| group.path()).collect();
-            let numbers = [wait.as_raw_fd() as u64, mask, groups.len() as u64];
-            let child = hidden(SUBCOMMAND)
-                .args(numbers.map(|number| number.to_string()))
-                .args(groups)
-                .args(command)
-                .spawn()?;
-            Ok(Starter { pid: Pid::from_child(&child), go: go.into() })
-        };
-        spawn().map_err(|error: io::Error| format!("cannot start a process: {error}"))
+    pub fn spawn(command: &[OsString], groups: &Groups, blocked: SigSet) -> io::Result<Starter> {
+        let (wait, go) = pipe2(OFlag::O_CLOEXEC)?;
+        // No other process is started while it can be inherited.
+        fcntl(&wait, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let mask = blocked.iter().fold(0_u64, |mask, signal| mask | 1 << (signal as i32 - 1));
+        let groups: Vec<_> = groups.iter().map(|group| group.path()).collect();
+        let numbers = [wait.as_raw_fd() as u64, mask, groups.len() as u64];
+        let child = hidden(SUBCOMMAND)
+            .args(numbers.map(|number| number.to_string()))
+            .args(groups)
+            .args(command)
+            .spawn()?;
+        Ok(Starter { pid: Pid::from_child(&child), go: go.into() })
     }
 
     /// Lets it execute the command. Returns its pid, which is then the command's.
