@@ -1,6 +1,7 @@
 //! The command line.
 
 mod run;
+mod sweep;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::duration;
 use crate::target::{Place, Target};
 
 pub use run::{RunArgs, Setting};
+pub use sweep::SweepArgs;
 
 const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
 /// The library's defaults, needed here to compare the two waits.
@@ -92,6 +94,7 @@ All but kind and message are absent where they do not apply.";
     override_usage = "cgreap [OPTIONS] DIR...\n       \
                       cgreap [OPTIONS] --slice SLICE [--root ROOT] [--subsystem SUBSYSTEM,...] NAME...\n       \
                       cgreap run [OPTIONS] -- COMMAND [ARG]...\n       \
+                      cgreap sweep [OPTIONS] DIR\n       \
                       cgreap demo",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{JSON_HELP}"),
@@ -127,6 +130,12 @@ pub enum Command {
         after_long_help = format!("{}\n\n{}", run::EXAMPLES, run::LONG_HELP),
     )]
     Run(RunArgs),
+
+    /// List the cgroups in a directory that were left behind, remove those that are empty, or reap all
+    ///
+    /// Without --empty and --kill it lists them, and changes nothing.
+    #[command(verbatim_doc_comment, after_help = sweep::EXAMPLES)]
+    Sweep(SweepArgs),
 
     /// Make cgroups with processes that sleep, are stopped or frozen, ignore SIGTERM or fork, and reap them
     ///
