@@ -13,7 +13,7 @@ mod table;
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use cgroup_reaper::Reactor;
+use cgroup_reaper::{Reactor, UsedMethod};
 
 use crate::console::{complain, print};
 use crate::driver::{self, Listener};
@@ -62,9 +62,8 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     targets.iter().try_for_each(DemoTarget::settle)?;
     targets.sort_by_key(|target| Reverse(target.hierarchy));
     let processes: Vec<_> = targets.iter().map(DemoTarget::processes).collect();
-    let groups: usize = targets.iter().map(|target| target.groups().len()).sum();
     let total: usize = processes.iter().sum();
-    print(&format!("demo: {groups} cgroups, {total} processes; reaping all at once\n"));
+    print(&format!("demo: {} targets, {total} processes; reaping all at once\n", targets.len()));
 
     let since = Instant::now();
     let mut ends: Vec<Option<End>> = targets.iter().map(|_| None).collect();
@@ -82,6 +81,14 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
         .map(|((target, &processes), end)| row(target, processes, end.as_ref()))
         .collect();
     print(&table(&rows));
+    let by_pidfd =
+        |hierarchy| rows.iter().any(|row| row[1] == hierarchy && row[4] == UsedMethod::Pidfd.to_string());
+    if by_pidfd("v1") {
+        print("pidfd: the processes were signalled one by one, since v1 has no cgroup.kill\n");
+    }
+    if by_pidfd("v2") {
+        print("pidfd in v2: the target is in v1 too, whose pids.max bounds the fork storm\n");
+    }
     let removed = |end: &Option<End>| end.as_ref().is_some_and(|end| end.result.is_ok());
     let unremoved = targets.iter().zip(&ends).filter(|(target, end)| removed(end) && target.group.exists());
     let mut left: Vec<_> =
