@@ -6,6 +6,8 @@ mod common;
 mod hostile;
 #[path = "run/place.rs"]
 mod place;
+#[path = "run/terminal.rs"]
+mod terminal;
 
 use std::fs;
 use std::io::Write;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use common::*;
 use place::*;
 use serde_json::Value;
+use terminal::{Terminal, tmux};
 
 fn uptime_ms() -> u64 {
     let text = fs::read_to_string("/proc/uptime").expect("/proc/uptime");
@@ -301,7 +304,7 @@ fn a_signal_ends_the_command_and_a_second_one_kills() {
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
     for number in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
-        let script = "trap 'echo asked; exit 0' TERM; echo ready; (setsid sleep 300 &); sleep 300 & wait";
+        let script = "trap 'echo asked; exit 0' TERM; (exec setsid sleep 300 &); sleep 300 & sleep 0.5; echo ready; wait";
         let mut command = place.command(&NO_OPTIONS, &["sh", "-c", script]);
         before_exec(&mut command, default_hangup);
         let mut child = start(&mut command);
@@ -643,4 +646,56 @@ fn as_an_init_it_collects_zombies() {
     let run = output(start(&mut command));
     assert_eq!((run.status, &*run.out, &*run.err), (Some(3), "", ""));
     place.assert_nothing_left("an init");
+}
+
+#[test]
+fn a_terminal_behaves_as_without_it() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    // Ctrl-C is for the command, which may make of it what it likes.
+    terminal
+        .line("run -- sh -c 'trap \"echo caught\" INT; echo waits; sleep 300; echo goes on'; echo status $?");
+    terminal.expect("\nwaits");
+    terminal.key("C-c");
+    terminal.expect("goes on\nstatus 0");
+    // Also while it is being started.
+    for _ in 0..10 {
+        terminal.line("clear; run -- sleep 300; echo status $?");
+        eventually("it starts", || place.living().iter().any(|line| line.ends_with("sleep 300 ")));
+        terminal.key("C-c");
+        terminal.expect("status 130");
+    }
+    // Ctrl-Z stops both, and the shell sees it.
+    terminal.line("clear; run -- cat; echo status $?");
+    eventually("it reads", || place.living().iter().any(|line| line.ends_with(": cat ")));
+    terminal.line("one");
+    terminal.expect("one\none");
+    terminal.key("C-z");
+    terminal.expect("Stopped");
+    terminal.line("fg; echo status $?");
+    terminal.line("two");
+    terminal.expect("two\ntwo");
+    terminal.key("C-d");
+    terminal.expect("\nstatus 0");
+    // A shell with job control inside.
+    terminal.line("clear; PS1='inner> ' run -- bash --norc --noprofile -i; echo status $?");
+    terminal.expect("inner>");
+    terminal.line("sleep 300");
+    eventually("it sleeps", || place.living().iter().any(|line| line.ends_with("sleep 300 ")));
+    terminal.key("C-z");
+    terminal.expect("Stopped                 sleep 300\ninner>");
+    terminal.line("kill %1; wait; clear; suspend");
+    terminal.expect("\nready>");
+    terminal.line("clear; fg; echo status $?");
+    terminal.line("echo $((1200 + 34)); exit 5");
+    terminal.expect("1234");
+    terminal.expect("\nstatus 5");
+    // A command that stops itself is ended all the same.
+    terminal.line("clear; run --timeout 300ms -- sh -c 'kill -STOP $$'; echo status $?");
+    terminal.expect("status 124");
+    drop(terminal);
+    eventually("the shell ends", || place.living().is_empty());
+    place.assert_nothing_left("a terminal");
 }

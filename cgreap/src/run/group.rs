@@ -90,7 +90,7 @@ impl Group {
 
     /// Removes it while it is empty.
     fn remove(&self) {
-        // Nothing can be done about a failure, which somebody else's process in it would be.
+        // It fails if a process that is not of this run has joined. That process keeps its cgroup.
         let _ = fs::remove_dir(&self.path);
     }
 }

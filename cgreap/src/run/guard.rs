@@ -1,7 +1,7 @@
 //! The guard: a process that reaps the cgroups of a run whose cgreap was killed.
 //!
 //! It is started before the first cgroup is made, and told of each. It is in no cgroup of the run, in a session of its own,
-//! and has none of the command's descriptors: whoever reads the command's output sees its end.
+//! and has none of the command's descriptors: a reader of the command's output sees its end.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -164,7 +164,7 @@ fn reap(directories: &[(PathBuf, u64)], deadline: Duration) {
     let mut reapers = Vec::new();
     for (path, inode) in directories {
         if *inode == 0 {
-            // It has no members, or somebody else's. The kernel does not remove it then.
+            // No process of the run has joined it. The kernel does not remove it if others have.
             let _ = fs::remove_dir(path);
         } else if let Ok(dir) = open(path) {
             if is_inode(&dir, *inode) {
@@ -172,7 +172,7 @@ fn reap(directories: &[(PathBuf, u64)], deadline: Duration) {
             }
         }
     }
-    // Nobody is left who could be told of a failure.
+    // There is nothing left that a failure could be reported to.
     drop(reap_all(reapers));
 }
 

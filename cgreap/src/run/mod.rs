@@ -32,7 +32,6 @@ use cgroup_reaper::Reactor;
 
 use crate::args::RunArgs;
 use crate::console::complain;
-use children::Main;
 use group::Groups;
 use guard::Guard;
 use outcome::Outcome;
@@ -76,8 +75,7 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
     let starter = start(args, &groups, &signals, guard).inspect_err(|_| groups.remove())?;
     await_guard(guard);
     let (started, since) = (SystemTime::now(), Instant::now());
-    let main = Main::new(starter.execute());
-    let done = Supervisor::new(args, &signals, &groups, guard, reactor, main).run();
+    let done = Supervisor::new(args, &signals, &groups, guard, reactor, starter).run();
     let done = done.map_err(|error| {
         groups.abandon(args.deadline);
         format!("event loop: {error}")

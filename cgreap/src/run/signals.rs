@@ -96,7 +96,7 @@ fn event(signal: Signal, code: i32) -> Event {
 /// Stops this process as Ctrl-Z does, until it is continued. Does nothing where there is no terminal, or no shell that could
 /// continue it: the kernel discards the signal in an orphaned process group.
 pub fn stop_self() {
-    // The terminal of this session. Without one nobody has typed Ctrl-Z.
+    // The terminal of this session. Without one Ctrl-Z was not typed.
     if File::open("/dev/tty").is_err() {
         return;
     }

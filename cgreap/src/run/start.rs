@@ -48,11 +48,15 @@ impl Starter {
         Ok(Starter { pid: Pid::from_child(&child), go: go.into() })
     }
 
-    /// Lets it execute the command. Returns its pid, which is then the command's.
-    pub fn execute(mut self) -> Pid {
+    /// Its pid, which is then the command's.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Lets it execute the command.
+    pub fn execute(mut self) {
         // It fails where the process has ended already. Its exit status tells why.
         let _ = self.go.write_all(b"+");
-        self.pid
     }
 }
 

@@ -15,6 +15,7 @@ use super::guard::Guard;
 use super::left::Left;
 use super::outcome::Cause;
 use super::signals::{Event, Signals, stop_self};
+use super::start::Starter;
 use crate::args::RunArgs;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
@@ -29,6 +30,8 @@ pub struct Supervisor<'a> {
     guard: &'a mut Option<Guard>,
     reactor: Reactor,
     main: Main,
+    /// Until the command is executed.
+    starter: Option<Starter>,
     since: Instant,
     /// `None` while the command runs.
     ending: Option<Ending<'a>>,
@@ -56,7 +59,7 @@ impl<'a> Supervisor<'a> {
         groups: &'a Groups,
         guard: &'a mut Option<Guard>,
         reactor: Reactor,
-        main: Main,
+        starter: Starter,
     ) -> Supervisor<'a> {
         Supervisor {
             args,
@@ -64,7 +67,8 @@ impl<'a> Supervisor<'a> {
             groups,
             guard,
             reactor,
-            main,
+            main: Main::new(starter.pid()),
+            starter: Some(starter),
             since: Instant::now(),
             ending: None,
             cause: None,
@@ -76,10 +80,15 @@ impl<'a> Supervisor<'a> {
 
     /// Returns when all is reaped, or cannot be.
     pub fn run(mut self) -> io::Result<Done> {
+        // What the terminal has sent so far may have come before there was a process to get it too.
+        self.handle_signals();
+        match self.starter.take() {
+            Some(starter) if self.ending.is_none() => starter.execute(),
+            // Dropped, it ends.
+            _ => {}
+        }
         loop {
-            while let Some(event) = self.signals.next() {
-                self.handle(event);
-            }
+            self.handle_signals();
             self.check_times();
             if self.is_over() {
                 break;
@@ -98,10 +107,16 @@ impl<'a> Supervisor<'a> {
         Ok(Done { ended: self.main.ended(), cause: self.cause, left: self.left.unwrap_or_default(), result })
     }
 
+    fn handle_signals(&mut self) {
+        while let Some(event) = self.signals.next() {
+            self.handle(event);
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Child => self.collect(),
-            Event::Typed(_) if self.ending.is_none() => {}
+            Event::Typed(_) if self.ending.is_none() && self.starter.is_none() => {}
             Event::Typed(signal) | Event::End(signal) => self.end(Cause::Told(signal)),
             Event::Stop => {
                 self.stop_at = Some(Instant::now());

@@ -1,4 +1,4 @@
-//! Commands that hide processes from those who would end them, and how each of them ends under `cgreap run`.
+//! Commands whose processes are hard to find or to kill, and how each of them ends under `cgreap run`.
 
 use std::path::Path;
 
@@ -41,7 +41,13 @@ pub fn dozen(program: &Path, group: &Path, is_v2: bool, storm: (&[&str], &str), 
     let (storm_options, storm_arguments) = storm;
     vec![
         hostile("double fork with setsid", "(setsid sh -c 'sleep 300 & sleep 300' &); sleep 0.1; exit 3", 3),
-        hostile("nohup", "nohup sleep 300 >/dev/null 2>&1 & sleep 0.1; exit 4", 4),
+        // busybox may have been built without it.
+        hostile(
+            "nohup",
+            "h() { command -v nohup >/dev/null && exec nohup sleep 300; trap '' HUP; exec sleep 300; }; \
+             h >/dev/null 2>&1 & sleep 0.3; exit 4",
+            4,
+        ),
         hostile(
             "fork storm",
             format!(

@@ -34,7 +34,7 @@ pub struct Place<'a> {
 pub enum Kind {
     V2,
     V1,
-    /// v2, as a user to whom it was delegated.
+    /// v2, as a user that it was delegated to.
     User,
 }
 
