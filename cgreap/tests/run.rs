@@ -446,10 +446,11 @@ fn one_more_process() {
 #[test]
 fn with_one_process_to_be_had_it_is_the_command() {
     require!(v2(), namespaces());
-    // The limit counts all processes of the user in the user namespace.
+    // The limit counts all processes of the user, in other pid namespaces too.
     isolated(test_name!(), || {
         let sandbox = Sandbox::new(test_name!());
-        let place = Place::new(&sandbox, Kind::User);
+        let user = u32::try_from(Dice::seeded().below(1 << 30)).expect("below 2^30") + (1 << 30);
+        let place = Place::new(&sandbox, Kind::User).of_user(user);
         let mut command = place.command(&NO_OPTIONS, &["sh", "-c", "exit 3"]);
         before_exec(&mut command, one_more_process);
         let run = output(start(&mut command));

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -27,6 +27,8 @@ pub struct Place<'a> {
     pub kind: Kind,
     pub parent: PathBuf,
     pub mark: String,
+    /// For [`Kind::User`].
+    user: u32,
     copy: Option<PathBuf>,
 }
 
@@ -58,7 +60,16 @@ impl<'a> Place<'a> {
             fs::copy(program(), &program_path).expect("copy");
             copy = Some(program_path);
         }
-        Place { _sandbox: sandbox, kind, parent, mark, copy }
+        Place { _sandbox: sandbox, kind, parent, mark, user: USER, copy }
+    }
+
+    /// Delegated to a user that runs nothing else.
+    pub fn of_user(mut self, user: u32) -> Place<'a> {
+        self.user = user;
+        for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
+            chown(self.parent.join(file), Some(user), None).expect("chown");
+        }
+        self
     }
 
     pub fn program(&self) -> PathBuf {
@@ -83,7 +94,7 @@ impl<'a> Place<'a> {
         run.env(MARK, &self.mark).env_remove("RUST_LOG").current_dir("/");
         run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if self.kind == Kind::User {
-            become_user_in(run, &self.parent);
+            become_user_in(run, &self.parent, self.user);
         }
     }
 
@@ -136,7 +147,7 @@ impl Drop for Place<'_> {
 
 /// Has the child join the cgroup as root, and then become the user.
 #[expect(unsafe_code, reason = "std changes the user before it calls a closure")]
-pub fn become_user_in(command: &mut Command, group: &Path) {
+pub fn become_user_in(command: &mut Command, group: &Path, user: u32) {
     let procs =
         CString::new(group.join("cgroup.procs").into_os_string().into_encoded_bytes()).expect("no NUL");
     let enter = move || {
@@ -146,8 +157,8 @@ pub fn become_user_in(command: &mut Command, group: &Path) {
             file >= 0
                 && libc::write(file, c"0".as_ptr().cast(), 1) == 1
                 && libc::setgroups(0, std::ptr::null()) == 0
-                && libc::setresgid(USER, USER, USER) == 0
-                && libc::setresuid(USER, USER, USER) == 0
+                && libc::setresgid(user, user, user) == 0
+                && libc::setresuid(user, user, user) == 0
         };
         if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     };
