@@ -1,8 +1,8 @@
 //! The children of `cgreap run`: the main process of the command, the guard, and, where cgreap is the init of a pid namespace
 //! or a subreaper, processes that have lost their parents.
 
-use nix::unistd::{getpgrp, getsid};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgid, kill_process, wait};
+use nix::unistd::{getpgid, getpgrp, getsid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::status::of_signal;
 
@@ -53,8 +53,8 @@ impl Main {
     pub fn has_own_job(&self) -> bool {
         let pid = nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
         let in_session = getsid(Some(pid)).is_ok_and(|session| getsid(None) == Ok(session));
-        in_session
-            && getpgid(Some(self.pid)).is_ok_and(|group| group.as_raw_nonzero().get() != getpgrp().as_raw())
+        // 0 if it is of another pid namespace, for which rustix has no value.
+        in_session && getpgid(Some(pid)).is_ok_and(|group| group != getpgrp())
     }
 
     pub fn resume(&mut self) {

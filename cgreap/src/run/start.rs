@@ -86,7 +86,10 @@ pub fn run(mut words: impl Iterator<Item = OsString>) -> u8 {
 }
 
 fn join(group: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).open(group.join("cgroup.procs"))?.write_all(b"0")
+    let join_by = |file| OpenOptions::new().write(true).open(group.join(file))?.write_all(b"0");
+    // v1. The only thread is the process, and for a thread that moves itself the kernel does not wait for all CPUs,
+    // `cgroup_procs_write_start` in kernel/cgroup/cgroup.c.
+    join_by("tasks").or_else(|_| join_by("cgroup.procs"))
 }
 
 /// Makes the signals what they were when cgreap was started, as far as that can be known.
