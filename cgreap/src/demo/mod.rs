@@ -25,6 +25,11 @@ use directories::Directories;
 use setup::{DemoTarget, Setup};
 use table::{COLUMNS, table};
 
+const PIDFD_NOTE: &str = "\
+pidfd: the processes are signalled one by one where there is no cgroup.kill: in v1, before Linux 5.14, and for targets
+       that are in v1 too, as fork storms are for its pids.max
+";
+
 /// Runs the demo. Returns the exit status.
 pub fn run() -> u8 {
     let (reactor, interrupt) = match driver::start() {
@@ -81,13 +86,8 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
         .map(|((target, &processes), end)| row(target, processes, end.as_ref()))
         .collect();
     print(&table(&rows));
-    let by_pidfd =
-        |hierarchy| rows.iter().any(|row| row[1] == hierarchy && row[4] == UsedMethod::Pidfd.to_string());
-    if by_pidfd("v1") {
-        print("pidfd: the processes were signalled one by one, since v1 has no cgroup.kill\n");
-    }
-    if by_pidfd("v2") {
-        print("pidfd in v2: the target is in v1 too, whose pids.max bounds the fork storm\n");
+    if rows.iter().any(|row| row[4] == UsedMethod::Pidfd.to_string()) {
+        print(PIDFD_NOTE);
     }
     let removed = |end: &Option<End>| end.as_ref().is_some_and(|end| end.result.is_ok());
     let unremoved = targets.iter().zip(&ends).filter(|(target, end)| removed(end) && target.group.exists());
