@@ -1,16 +1,17 @@
 //! Drives a reactor until all targets have ended, and cancels them on a signal.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use cgroup_reaper::{Pending, Phase, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::console::complain_at_once;
 use crate::end::{End, Failure};
-use crate::interrupt::{Interrupt, Wait};
+use crate::interrupt::{Interrupt, Urgency, Wait};
 
 /// The number of spawns between two turns, so that the first targets do not wait until the last is spawned.
 const SPAWNS_PER_TURN: usize = 64;
@@ -66,6 +67,8 @@ pub fn drive(
         waiting: reapers.into_iter().enumerate().collect(),
         running_count: 0,
         out_of_descriptors: false,
+        obeyed: Urgency::None,
+        spared: HashSet::new(),
         interrupt,
         listener,
     };
@@ -85,6 +88,10 @@ struct Driver<'a> {
     running_count: usize,
     /// Whether spawns wait until a running reap ends and returns its descriptors.
     out_of_descriptors: bool,
+    /// What was done about signals.
+    obeyed: Urgency,
+    /// Those that were in a grace period at the first Ctrl-C.
+    spared: HashSet<u64>,
     interrupt: &'a Interrupt,
     listener: &'a mut dyn Listener,
 }
@@ -95,15 +102,15 @@ impl Driver<'_> {
         let mut cancelled_at = None;
         loop {
             if self.interrupt.signal().is_some() {
-                cancelled_at.get_or_insert_with(|| {
-                    self.running.iter().flatten().for_each(|running| running.handle.cancel());
-                    Instant::now()
-                });
+                self.obey(reactor);
+                if cancelled_at.is_none() && self.spared.is_empty() {
+                    cancelled_at = Some(Instant::now());
+                }
             } else {
                 self.spawn_some(reactor);
             }
             self.report_completed(reactor);
-            let to_spawn = cancelled_at.is_none() && !self.waiting.is_empty();
+            let to_spawn = self.obeyed == Urgency::None && !self.waiting.is_empty();
             let patience = cancelled_at.map(|at| CANCEL_PATIENCE.saturating_sub(at.elapsed()));
             if self.running_count == 0 && !to_spawn || patience == Some(Duration::ZERO) {
                 return Ok(());
@@ -117,6 +124,35 @@ impl Driver<'_> {
             }
             self.interrupt.wait(wait)?;
             reactor.turn(Some(Duration::ZERO))?;
+        }
+    }
+
+    /// Does what the signals ask for: the first Ctrl-C cancels all but those in a grace period, the second ends that, the third
+    /// cancels them too.
+    fn obey(&mut self, reactor: &Reactor) {
+        let urgency = self.interrupt.urgency();
+        if urgency <= self.obeyed {
+            return;
+        }
+        if self.obeyed == Urgency::None {
+            let in_grace = |pending: &Pending<'_>| matches!(pending.phase, Phase::Lingering | Phase::Grace);
+            self.spared = reactor.pending().filter(in_grace).filter_map(|pending| pending.tag).collect();
+        }
+        if urgency == Urgency::Cancel {
+            self.spared.clear();
+        }
+        self.obeyed = urgency;
+        for (index, running) in self.running.iter().enumerate() {
+            let Some(Running { handle, .. }) = running else { continue };
+            match self.spared.contains(&(index as u64)) {
+                true if urgency == Urgency::Kill => handle.kill_now(),
+                true => {}
+                false => handle.cancel(),
+            }
+        }
+        if urgency == Urgency::Patient && !self.spared.is_empty() {
+            let targets = if self.spared.len() == 1 { "target" } else { "targets" };
+            complain_at_once(&format!("waiting for {} {targets}; Ctrl-C again kills now", self.spared.len()));
         }
     }
 
@@ -153,6 +189,7 @@ impl Driver<'_> {
     fn end(&mut self, index: usize, result: Result<Reaped, ReapError>) {
         if let Some(running) = self.running[index].take() {
             self.running_count -= 1;
+            self.spared.remove(&(index as u64));
             self.out_of_descriptors = false;
             let elapsed = result.as_ref().map_or_else(|_| running.since.elapsed(), |reaped| reaped.elapsed);
             self.listener.ended(index, End { result: result.map_err(Failure::Reap), elapsed });

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use cgroup_reaper::{ReapError, Reaped, Refusal};
+use cgroup_reaper::{Outcome, ReapError, Reaped, Refusal};
 
 use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED};
 
@@ -20,6 +20,8 @@ pub enum Failure {
     Reap(ReapError),
     /// A signal came before its turn.
     NotStarted,
+    /// It does not exist, and has to.
+    Missing,
 }
 
 impl End {
@@ -37,12 +39,25 @@ impl End {
     }
 }
 
+impl End {
+    /// The same, if a target that is gone already is a failure.
+    pub fn required(self) -> End {
+        match self.result {
+            Ok(reaped) if reaped.outcome == Outcome::AlreadyGone => {
+                End { result: Err(Failure::Missing), elapsed: self.elapsed }
+            }
+            result => End { result, elapsed: self.elapsed },
+        }
+    }
+}
+
 impl Failure {
     /// The failure in a word.
     pub fn kind(&self) -> &'static str {
         match self {
             Failure::Reap(error) => error.kind(),
             Failure::NotStarted => "cancelled",
+            Failure::Missing => "missing",
         }
     }
 }
@@ -52,6 +67,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Reap(error) => error.fmt(f),
             Failure::NotStarted => f.write_str("cancelled"),
+            Failure::Missing => f.write_str("no such cgroup"),
         }
     }
 }

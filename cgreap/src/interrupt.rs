@@ -15,6 +15,22 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 pub struct Interrupt {
     pending: SignalFd,
     first: Cell<Option<Signal>>,
+    /// The number of SIGINTs.
+    typed: Cell<u32>,
+    /// Whether another signal than SIGINT has arrived.
+    sent: Cell<bool>,
+}
+
+/// What a person who types Ctrl-C asks for. Another signal asks for all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    None,
+    /// To begin nothing more, and to end what waits for nothing.
+    Patient,
+    /// To end the grace now.
+    Kill,
+    /// To end everything.
+    Cancel,
 }
 
 /// What to wait for, besides a signal.
@@ -30,21 +46,35 @@ impl Interrupt {
     pub fn watch() -> io::Result<Interrupt> {
         let mut watched = SigSet::from(Signal::SIGINT) | Signal::SIGTERM;
         // nohup(1) starts programs with SIGHUP ignored, and that is kept.
-        if !is_ignored(Signal::SIGHUP) {
+        if !Ignored::of_this_process().contains(Signal::SIGHUP) {
             watched.add(Signal::SIGHUP);
         }
         watched.thread_block()?;
         let pending = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Interrupt { pending, first: Cell::new(None) })
+        Ok(Interrupt { pending, first: Cell::default(), typed: Cell::default(), sent: Cell::default() })
     }
 
-    /// The signal that arrived first, if any has. Those after it are taken and dropped.
+    /// The signal that arrived first, if any has. Those after it make it more [urgent](Interrupt::urgency).
     pub fn signal(&self) -> Option<Signal> {
         while let Ok(Some(info)) = self.pending.read_signal() {
             let signal = Signal::try_from(info.ssi_signo as i32).ok();
             self.first.set(self.first.get().or(signal));
+            match signal {
+                Some(Signal::SIGINT) => self.typed.set(self.typed.get().saturating_add(1)),
+                _ => self.sent.set(true),
+            }
         }
         self.first.get()
+    }
+
+    /// What the signals ask for that [`Interrupt::signal`] has seen.
+    pub fn urgency(&self) -> Urgency {
+        match (self.sent.get(), self.typed.get()) {
+            (false, 0) => Urgency::None,
+            (false, 1) => Urgency::Patient,
+            (false, 2) => Urgency::Kill,
+            _ => Urgency::Cancel,
+        }
     }
 
     /// Waits until a signal arrives or one of the descriptors is ready, or for the time given. Returns whether a
@@ -67,11 +97,21 @@ pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal as i32 - 1) & 1 == 1
+/// The signals that a process ignores.
+#[derive(Debug, Clone, Copy)]
+pub struct Ignored(u64);
+
+impl Ignored {
+    /// None where /proc does not tell.
+    pub fn of_this_process() -> Ignored {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        Ignored(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    pub fn contains(self, signal: Signal) -> bool {
+        self.0 >> (signal as i32 - 1) & 1 == 1
+    }
 }
 
 /// The signal in words.

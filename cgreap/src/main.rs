@@ -3,12 +3,12 @@
 //!
 //! Each module uses only modules to the left of it:
 //!
-//! - `status`, `console`, `duration`, `interrupt`, `end`: exit statuses, output, durations, signals, and how a
-//!   target ended
+//! - `status`, `console`, `duration`, `interrupt`, `end`, `mounts`, `this_program`: exit statuses, output, durations,
+//!   signals, how a target ended, where the hierarchies are mounted, and hidden commands
 //! - `target`, `args`: what the command line names, and the command line
 //! - `driver`: reaps any number of targets at once
 //! - `report`: what is printed about them
-//! - `reap`, `demo`: the commands
+//! - `reap`, `run`, `sweep`, `demo`: the commands
 
 mod args;
 mod console;
@@ -17,10 +17,14 @@ mod driver;
 mod duration;
 mod end;
 mod interrupt;
+mod mounts;
 mod reap;
 mod report;
+mod run;
 mod status;
+mod sweep;
 mod target;
+mod this_program;
 
 use std::process::ExitCode;
 
@@ -29,10 +33,15 @@ use crate::console::complain;
 use crate::status::{ALL_REAPED, NOT_REAPED};
 
 fn main() -> ExitCode {
+    if let Some(status) = run::hidden(std::env::args_os().skip(1)) {
+        return ExitCode::from(status);
+    }
     let cli = Cli::from_command_line();
-    start_log(cli.verbose);
+    start_log(&cli);
     let status = match &cli.command {
         None => reap::run(&cli.reap, cli.verbose > 0),
+        Some(Command::Run(args)) => run::run(args),
+        Some(Command::Sweep(args)) => sweep::run(args),
         Some(Command::Demo) => demo::run(),
         Some(Command::DemoProcess(args)) => status_of(demo::process::run(args)),
         Some(Command::DemoCleaner(args)) => status_of(demo::cleaner::run(&args.dirs)),
@@ -52,17 +61,19 @@ fn status_of(result: Result<(), String>) -> u8 {
 }
 
 /// Logs to stderr: warnings, and more of what the library does for each `-v`. Without `-v` the environment variable
-/// RUST_LOG decides.
-fn start_log(verbose: u8) {
+/// RUST_LOG decides, except in `cgreap run`, where it is the command's, and stderr too.
+fn start_log(cli: &Cli) {
+    let is_run = matches!(cli.command, Some(Command::Run(_)));
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(log::LevelFilter::Warn);
-    let level = match verbose {
+    builder.filter_level(if is_run { log::LevelFilter::Off } else { log::LevelFilter::Warn });
+    let level = match cli.verbose {
         0 => None,
         1 => Some(log::LevelFilter::Info),
         2 => Some(log::LevelFilter::Debug),
         _ => Some(log::LevelFilter::Trace),
     };
     match level {
+        None if is_run => &mut builder,
         None => builder.parse_default_env(),
         Some(level) => builder.filter_module("cgroup_reaper", level),
     };

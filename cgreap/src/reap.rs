@@ -23,9 +23,10 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
     let (names, reapers): (Vec<_>, Vec<_>) =
         targets.into_iter().map(|target| (target.name, target.reaper)).unzip();
     let (since, total) = (Instant::now(), reapers.len());
-    let mut report = Report::new(names, args.place(), args.json, verbose);
+    let report = Report::new(names, args.place(), args.json, verbose);
+    let mut report = report.quiet(args.quiet).must_exist(args.must_exist);
     let driven = driver::drive(reactor, reapers, &interrupt, &mut report);
-    let Summary { mut status, reaped, stdout_error, bar_shown } = report.finish(&interrupt);
+    let Summary { mut status, reaped, stdout_error, counts } = report.finish(&interrupt);
     if let Err(error) = driven {
         complain(&format!("event loop: {error}"));
         status = status.max(NOT_REAPED);
@@ -40,8 +41,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
         complain_at_once(&format!("{}: {summary}", interrupt::describe(signal)));
         return status::interrupted_by(signal);
     }
-    // In place of the progress bar, which has been removed.
-    if bar_shown {
+    if counts {
         complain(&summary);
     }
     status

@@ -354,7 +354,7 @@ fn json_describes_a_reap() {
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     let object = &objects(&run.out)[&text(&dir)];
     let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["attempts", "elapsed_us", "method", "outcome", "path", "released", "signalled"]);
+    assert_eq!(keys, ["attempts", "elapsed_us", "index", "method", "outcome", "path", "released", "signalled"]);
     assert_eq!(object["outcome"], "removed");
     assert_eq!(object["method"], "pidfd");
     assert_eq!(object["signalled"], 2);
@@ -835,7 +835,9 @@ fn the_demo_reaps_all_and_leaves_nothing() {
     assert!(first.starts_with("demo: ") && first.ends_with(" processes; reaping all at once"), "{first}");
     assert!(lines.next().unwrap().starts_with("WHAT "), "{}", run.out);
     let last = lines.next_back().unwrap();
-    let rows: Vec<_> = lines.collect();
+    // After the rows, why some name pidfds.
+    let rows: Vec<_> = lines.take_while(|line| !line.starts_with("pidfd: ")).collect();
+    assert!(first.starts_with(&format!("demo: {} targets, ", rows.len())), "{first}");
     assert!(rows.len() >= 5, "{}", run.out);
     assert!(rows.iter().all(|row| row.contains(" removed ")), "{}", run.out);
     let summary = format!("demo: {} of {} reaped in ", rows.len(), rows.len());
@@ -894,4 +896,83 @@ fn a_demo_without_rights_says_so_in_one_line() {
     assert_eq!(run.err.lines().count(), 1, "{run:?}");
     assert!(run.err.starts_with("cgreap: demo: no right to make cgroups"), "{run:?}");
     assert!(run.err.contains("root") && run.err.contains("Delegate=yes cgreap demo"), "{run:?}");
+}
+
+#[test]
+fn quiet_says_nothing_of_what_was_reaped() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let sleeper = sandbox.sleeper(&[&dir]);
+    let foreign = std::env::temp_dir();
+    let quiet = run([OsStr::new("-q"), dir.as_os_str(), foreign.as_os_str()]);
+    assert_eq!((quiet.status, &*quiet.out), (Some(2), ""), "{quiet:?}");
+    assert_eq!(quiet.err.lines().count(), 1, "{quiet:?}");
+    assert!(sleeper.ended(TIMEOUT) && !dir.exists());
+}
+
+#[test]
+fn a_target_that_must_exist_and_does_not_is_a_failure() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (dir, gone) = (sandbox.v2("x"), missing(&sandbox, 0));
+    let plain = run([OsStr::new("--must-exist"), dir.as_os_str(), gone.as_os_str()]);
+    assert_eq!(plain.status, Some(1), "{plain:?}");
+    assert_eq!(plain.err, format!("cgreap: {}: no such cgroup\n", gone.display()));
+    assert!(plain.out.contains(": removed (") && !dir.exists(), "{plain:?}");
+    let json = run([OsStr::new("--must-exist"), OsStr::new("--json"), gone.as_os_str()]);
+    assert_eq!(objects(&json.out)[&text(&gone)]["error"]["kind"], "missing");
+}
+
+#[test]
+fn when_empty_sends_no_signal() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let sleeper = sandbox.sleeper(&[&dir]);
+    let late = run([OsStr::new("--when-empty"), "--deadline".as_ref(), "200ms".as_ref(), dir.as_os_str()]);
+    assert_eq!(late.status, Some(1), "{late:?}");
+    assert!(sleeper.alive());
+    let child = command([OsStr::new("--when-empty"), dir.as_os_str()]);
+    let child = { child }.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    await_watch(&child, libc::SIGTERM);
+    sleeper.signal(libc::SIGKILL);
+    let run = finish(child);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(!dir.exists());
+}
+
+/// The time of `--linger` is ended like that of `--grace`.
+#[test]
+fn a_second_interrupt_ends_the_grace_and_a_third_all() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    for option in ["--grace=TERM=10m", "--linger=10m"] {
+        let dir = sandbox.v2(&option.replace(|c: char| !c.is_alphabetic(), ""));
+        let deaf = sandbox.ignores_sigterm(&[&dir]);
+        let start = || {
+            let mut command = command([OsStr::new(option), dir.as_os_str()]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+            await_watch(&child, libc::SIGINT);
+            thread::sleep(Duration::from_millis(200));
+            signal(&child, libc::SIGINT);
+            thread::sleep(Duration::from_millis(200));
+            assert!(child.try_wait().expect("wait").is_none(), "{option}: the first one lets it go on");
+            child
+        };
+        // SIGTERM does not wait.
+        let child = start();
+        signal(&child, libc::SIGTERM);
+        let run = finish(child);
+        assert_eq!(run.status, Some(130), "{run:?}");
+        assert!(deaf.alive(), "{option}");
+        let child = start();
+        signal(&child, libc::SIGINT);
+        let run = finish(child);
+        assert_eq!(run.status, Some(130), "{run:?}");
+        let lines: Vec<_> = run.err.lines().collect();
+        assert_eq!(lines[0], "cgreap: waiting for 1 target; Ctrl-C again kills now");
+        assert!(lines[1].starts_with("cgreap: interrupted by SIGINT: 1 of 1 reaped in "), "{run:?}");
+        assert!(deaf.ended(TIMEOUT) && !dir.exists());
+    }
 }

@@ -2,7 +2,7 @@
 #![no_main]
 #![allow(dead_code)]
 
-#[path = "../../cgreap/src/args.rs"]
+#[path = "../../cgreap/src/args/mod.rs"]
 mod args;
 #[path = "../../cgreap/src/duration.rs"]
 mod duration;

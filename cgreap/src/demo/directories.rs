@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::demo::mounts::{Mount, mounts, own_path};
+use crate::mounts::{Mount, mounts, own_path};
 
 const PREFIX: &str = "cgroup-reaper-demo-";
 

@@ -6,7 +6,6 @@
 pub mod cleaner;
 mod directories;
 mod groups;
-mod mounts;
 pub mod process;
 mod setup;
 mod table;
@@ -14,7 +13,7 @@ mod table;
 use std::cmp::Reverse;
 use std::time::Instant;
 
-use cgroup_reaper::Reactor;
+use cgroup_reaper::{Reactor, UsedMethod};
 
 use crate::console::{complain, print};
 use crate::driver::{self, Listener};
@@ -25,6 +24,11 @@ use crate::status::{self, ALL_REAPED, NOT_REAPED};
 use directories::Directories;
 use setup::{DemoTarget, Setup};
 use table::{COLUMNS, table};
+
+const PIDFD_NOTE: &str = "\
+pidfd: the processes are signalled one by one where there is no cgroup.kill: in v1, before Linux 5.14, and for targets
+       that are in v1 too, as fork storms are for its pids.max
+";
 
 /// Runs the demo. Returns the exit status.
 pub fn run() -> u8 {
@@ -63,9 +67,8 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     targets.iter().try_for_each(DemoTarget::settle)?;
     targets.sort_by_key(|target| Reverse(target.hierarchy));
     let processes: Vec<_> = targets.iter().map(DemoTarget::processes).collect();
-    let groups: usize = targets.iter().map(|target| target.groups().len()).sum();
     let total: usize = processes.iter().sum();
-    print(&format!("demo: {groups} cgroups, {total} processes; reaping all at once\n"));
+    print(&format!("demo: {} targets, {total} processes; reaping all at once\n", targets.len()));
 
     let since = Instant::now();
     let mut ends: Vec<Option<End>> = targets.iter().map(|_| None).collect();
@@ -83,6 +86,9 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
         .map(|((target, &processes), end)| row(target, processes, end.as_ref()))
         .collect();
     print(&table(&rows));
+    if rows.iter().any(|row| row[4] == UsedMethod::Pidfd.to_string()) {
+        print(PIDFD_NOTE);
+    }
     let removed = |end: &Option<End>| end.as_ref().is_some_and(|end| end.result.is_ok());
     let unremoved = targets.iter().zip(&ends).filter(|(target, end)| removed(end) && target.group.exists());
     let mut left: Vec<_> =

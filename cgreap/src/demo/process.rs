@@ -15,9 +15,8 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 use crate::args::{Behaviour, DemoProcessArgs};
 use crate::interrupt::unblock_all;
+use crate::this_program::hidden;
 
-/// This program, even if its path is gone, or if the user may not look it up.
-const SELF: &str = "/proc/self/exe";
 /// The pause after a fork that the kernel refused because there were too many processes.
 const FORK_PAUSE: Duration = Duration::from_millis(2);
 
@@ -31,9 +30,9 @@ pub fn spawn(args: &DemoProcessArgs) -> io::Result<Child> {
 
 /// A hidden command of this program.
 pub fn this_program(subcommand: &str) -> Command {
-    let mut command = Command::new(SELF);
+    let mut command = hidden(subcommand);
     // A process group of its own: a Ctrl-C of the terminal goes to the demo alone, which then removes the rest.
-    command.arg0("cgreap").process_group(0).arg(subcommand);
+    command.process_group(0);
     command
 }
 

@@ -23,12 +23,11 @@ pub struct Bar {
     failed: usize,
     /// When it was drawn, if it is to be seen.
     drawn: Option<Instant>,
-    shown: bool,
 }
 
 impl Bar {
     pub fn new(total: usize) -> Bar {
-        Bar { total, since: Instant::now(), ended: 0, failed: 0, drawn: None, shown: false }
+        Bar { total, since: Instant::now(), ended: 0, failed: 0, drawn: None }
     }
 
     pub fn count(&mut self, end: &End) {
@@ -44,7 +43,7 @@ impl Bar {
         }
         // No line wrap meanwhile: a narrow terminal cuts it off.
         self.write(&format!("\r\x1b[K\x1b[?7l{}\x1b[?7h", self.text()));
-        (self.drawn, self.shown) = (Some(Instant::now()), true);
+        self.drawn = Some(Instant::now());
     }
 
     /// Takes it off the terminal, where it is in the way of lines.
@@ -53,11 +52,6 @@ impl Bar {
             self.write("\r\x1b[K");
             self.drawn = None;
         }
-    }
-
-    /// Whether it was to be seen.
-    pub fn was_shown(&self) -> bool {
-        self.shown
     }
 
     fn text(&self) -> String {

@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 use crate::end::{End, Failure};
 use crate::target::Place;
 
-pub fn object(name: &Path, place: Option<&Place>, end: &End) -> Value {
+pub fn object(index: usize, name: &Path, place: Option<&Place>, end: &End) -> Value {
     let mut object = match &end.result {
         Ok(reaped) => fields(json!(reaped)),
         Err(failure) => {
             let mut error = match failure {
                 Failure::Reap(error) => fields(json!(error)),
-                Failure::NotStarted => {
+                Failure::NotStarted | Failure::Missing => {
                     fields(json!({"kind": failure.kind(), "message": failure.to_string()}))
                 }
             };
@@ -26,6 +26,7 @@ pub fn object(name: &Path, place: Option<&Place>, end: &End) -> Value {
         }
     };
     object.insert("elapsed_us".to_owned(), json!(end.elapsed.as_micros() as u64));
+    object.insert("index".to_owned(), json!(index));
     object.insert("path".to_owned(), lossy(name));
     if let Some(place) = place {
         object.insert("root".to_owned(), lossy(&place.root));
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     fn told(result: Result<Reaped, Failure>) -> Value {
-        object(Path::new("name"), None, &End { result, elapsed: Duration::from_micros(1234) })
+        object(3, Path::new("name"), None, &End { result, elapsed: Duration::from_micros(1234) })
     }
 
     #[test]
@@ -66,7 +67,7 @@ mod tests {
         reaped.method = Some(UsedMethod::CgroupKill);
         (reaped.signalled, reaped.attempts) = (1, 2);
         let expected = json!({
-            "path": "name", "outcome": "already-gone", "method": "cgroup.kill", "signalled": 1, "attempts": 2,
+            "index": 3, "path": "name", "outcome": "already-gone", "method": "cgroup.kill", "signalled": 1, "attempts": 2,
             "released": 0, "elapsed_us": 1234,
         });
         assert_eq!(told(Ok(reaped)), expected);
@@ -83,7 +84,7 @@ mod tests {
             effort.attempts = 3;
         }
         let expected = json!({
-            "path": "name", "method": null, "signalled": 0, "attempts": 3, "released": 0,
+            "index": 3, "path": "name", "method": null, "signalled": 0, "attempts": 3, "released": 0,
             "elapsed_us": 1234,
             "error": {
                 "kind": "timed-out",

@@ -29,6 +29,8 @@ pub struct Report {
     names: Vec<PathBuf>,
     place: Option<Place>,
     json: bool,
+    quiet: bool,
+    must_exist: bool,
     out: Output<Stdout>,
     err: Output<Stderr>,
     bar: Option<Bar>,
@@ -45,8 +47,8 @@ pub struct Summary {
     pub reaped: usize,
     /// Why stdout could not be written to.
     pub stdout_error: Option<io::Error>,
-    /// Whether a progress bar was to be seen.
-    pub bar_shown: bool,
+    /// Whether to end with a line that counts them.
+    pub counts: bool,
 }
 
 impl Report {
@@ -64,9 +66,24 @@ impl Report {
             names,
             place,
             json,
+            quiet: false,
+            must_exist: false,
             status: ALL_REAPED,
             reaped: 0,
         }
+    }
+
+    /// Says nothing about targets that were reaped.
+    pub fn quiet(mut self, quiet: bool) -> Report {
+        self.quiet = quiet;
+        self.bar.take_if(|_| quiet);
+        self
+    }
+
+    /// Takes targets that are gone already for failures.
+    pub fn must_exist(mut self, must_exist: bool) -> Report {
+        self.must_exist = must_exist;
+        self
     }
 
     /// Waits until all is written. After a signal it does not wait for a reader that does not read.
@@ -92,16 +109,18 @@ impl Report {
         if let Some(bar) = &mut self.bar {
             bar.erase();
         }
-        let bar_shown = self.bar.is_some_and(|bar| bar.was_shown());
+        let is_read_beside_json = self.json && io::stdout().is_terminal();
+        let counts =
+            self.names.len() >= MANY && io::stderr().is_terminal() && !self.quiet && !is_read_beside_json;
         let stdout_error = self.out.into_error();
-        Summary { status: self.status, reaped: self.reaped, stdout_error, bar_shown }
+        Summary { status: self.status, reaped: self.reaped, stdout_error, counts }
     }
 
     /// The line about one target.
     fn line(&self, index: usize, end: &End) -> String {
         let name = &self.names[index];
         match (self.json, &end.result) {
-            (true, _) => format!("{}\n", json::object(name, self.place.as_ref(), end)),
+            (true, _) => format!("{}\n", json::object(index, name, self.place.as_ref(), end)),
             (false, Ok(_)) => format!("{}\n", printable(&text::line(name, end))),
             (false, Err(_)) => format!("cgreap: {}\n", printable(&text::line(name, end))),
         }
@@ -110,10 +129,14 @@ impl Report {
 
 impl Listener for Report {
     fn ended(&mut self, index: usize, end: End) {
+        let end = if self.must_exist { end.required() } else { end };
         self.status = self.status.max(end.status());
         self.reaped += usize::from(end.result.is_ok());
         if let Some(bar) = &mut self.bar {
             bar.count(&end);
+        }
+        if self.quiet && !self.json && end.result.is_ok() {
+            return;
         }
         let line = self.line(index, &end);
         if self.json || end.result.is_ok() {
@@ -193,7 +216,7 @@ mod tests {
         assert_eq!(
             serde_json::from_str::<Value>(&out).unwrap(),
             json!({
-                "path": "a\n", "root": "/r", "slice": "s", "subsystems": ["freezer"],
+                "index": 0, "path": "a\n", "root": "/r", "slice": "s", "subsystems": ["freezer"],
                 "elapsed_us": 1234, "method": null, "signalled": 0, "attempts": 0, "released": 0,
                 "error": { "kind": "cancelled", "message": "cancelled" },
             })

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod run;
+mod sweep;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +14,9 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
 use crate::target::{Place, Target};
+
+pub use run::{RunArgs, Setting};
+pub use sweep::SweepArgs;
 
 const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
 /// The library's defaults, needed here to compare the two waits.
@@ -29,6 +35,8 @@ Examples:
       cgroup v2: /sys/fs/cgroup/batch/{job-17,job-18}.
   cgreap --subsystem freezer,cpu,memory --slice batch job-17 job-18
       cgroup v1: /sys/fs/cgroup/{freezer,cpu,memory}/batch/{job-17,job-18}.
+  cgreap run -- ./build.sh
+      Run a program, and leave nothing of what it started; see cgreap run --help.
   cgreap demo
       Make cgroups full of processes that are hard to kill, and reap them.
   cgreap ./demo
@@ -37,17 +45,21 @@ Examples:
 Exit status:
   0    every target was reaped, or was gone already
   1    at least one target was not reaped: its deadline passed, the kernel denied it, it was replaced, ...
+       with --must-exist also one that does not exist
   2    wrong usage, or a target that is refused: the root of a hierarchy, the caller's own cgroup or one
        above it, not a cgroup, `..` in its path, ... Refused targets are not changed; the others are
        reaped
   129, 130, 143
-       ended by SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed
+       ended by SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed.
+       A first Ctrl-C lets targets go on that are in the time of --linger or --grace; a second one kills
+       what is in them now
 
 One line for each target: on stdout if it was reaped, on stderr if not.";
 
 const JSON_HELP: &str = "\
 With --json, stdout has one line with a JSON object for each target, in the order in which they end;
 stderr has nothing about single targets:
+  index       position of the target among those given, from 0
   path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
   root, slice, subsystems
               where the name was looked up; only for targets by name
@@ -60,7 +72,7 @@ stderr has nothing about single targets:
   elapsed_us  microseconds from the start of this target to its end
   error       instead of outcome: an object with
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
-              \"disconnected\", \"refused\" (exit status 2), \"io\" or \"reactor\"
+              \"disconnected\", \"refused\" (exit status 2), \"missing\" (--must-exist), \"io\" or \"reactor\"
     message   the reason in words
     path      the directory of the target, the first if there are several
     act       what could not be done: \"check\", \"kill\", \"freeze\", \"thaw\", \"remove\"
@@ -85,6 +97,8 @@ All but kind and message are absent where they do not apply.";
     verbatim_doc_comment,
     override_usage = "cgreap [OPTIONS] DIR...\n       \
                       cgreap [OPTIONS] --slice SLICE [--root ROOT] [--subsystem SUBSYSTEM,...] NAME...\n       \
+                      cgreap run [OPTIONS] -- COMMAND [ARG]...\n       \
+                      cgreap sweep [OPTIONS] DIR\n       \
                       cgreap demo",
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{JSON_HELP}"),
@@ -106,6 +120,27 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a command in a cgroup of its own, and leave no process of it
+    ///
+    /// COMMAND is started in a fresh cgroup. When it has ended, all processes that it left behind are killed,
+    /// however they were started: daemons, sessions of their own, processes without a parent. The exit status is
+    /// that of COMMAND. Its input, output, terminal, environment, session and process group are those of cgreap.
+    ///
+    /// This needs the right to make cgroups: root, or a delegated subtree.
+    #[command(
+        verbatim_doc_comment,
+        override_usage = "cgreap run [OPTIONS] -- COMMAND [ARG]...",
+        after_help = run::EXAMPLES,
+        after_long_help = format!("{}\n\n{}", run::EXAMPLES, run::LONG_HELP),
+    )]
+    Run(RunArgs),
+
+    /// List the cgroups in a directory that were left behind, remove those that are empty, or reap all
+    ///
+    /// Without --empty and --kill it lists them, and changes nothing.
+    #[command(verbatim_doc_comment, after_help = sweep::EXAMPLES)]
+    Sweep(SweepArgs),
+
     /// Make cgroups with processes that sleep, are stopped or frozen, ignore SIGTERM or fork, and reap them
     ///
     /// The cgroups are made in a directory cgroup-reaper-demo-PID of each hierarchy that the machine has
@@ -202,6 +237,18 @@ pub struct ReapArgs {
     #[arg(long, value_name = "SIGNAL=TIME", value_parser = parse_grace)]
     pub grace: Option<(Signal, Duration)>,
 
+    /// How long the processes may take to end by themselves before the first signal, such as 10s
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub linger: Option<Duration>,
+
+    /// Send no signal: wait until it is empty by itself, then remove it
+    #[arg(long, conflicts_with_all = ["grace", "linger"])]
+    pub when_empty: bool,
+
+    /// A target that does not exist is an error, not "already gone"
+    #[arg(long)]
+    pub must_exist: bool,
+
     /// Give up on a target after this long, such as 30s [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub deadline: Option<Duration>,
@@ -229,6 +276,10 @@ pub struct ReapArgs {
     /// Report as JSON on stdout, one object per line and target; --help describes the fields
     #[arg(long)]
     pub json: bool,
+
+    /// Say nothing about targets that were reaped
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
 }
 
 impl Cli {
@@ -307,6 +358,12 @@ impl ReapArgs {
         if let Some((signal, period)) = self.grace {
             reaper = reaper.grace(signal, period);
         }
+        if let Some(linger) = self.linger {
+            reaper = reaper.linger(linger);
+        }
+        if self.when_empty {
+            reaper = reaper.when_empty();
+        }
         if let Some(deadline) = self.deadline {
             reaper = reaper.deadline(deadline);
         }
@@ -374,7 +431,7 @@ mod tests {
     fn options_reach_the_reaper() {
         let cli = parse(
             "cgreap --method pidfd --min-wait 2ms --max-wait 3s --freeze-timeout 4s --grace HUP=5s \
-             --deadline 6s --keep-dir --kill-without-freezer --release-memory /a /b",
+             --deadline 6s --keep-dir --kill-without-freezer --release-memory --linger 7s /a /b",
         )
         .unwrap();
         let expected = |dir: &str| {
@@ -384,6 +441,7 @@ mod tests {
                 .max_wait(Duration::from_secs(3))
                 .freeze_timeout(Duration::from_secs(4))
                 .grace(Signal::HUP, Duration::from_secs(5))
+                .linger(Duration::from_secs(7))
                 .deadline(Duration::from_secs(6))
                 .kill_without_freezer()
                 .release_memory()
@@ -391,6 +449,11 @@ mod tests {
         };
         let reapers: Vec<_> = cli.reap.targets().into_iter().map(|target| target.reaper).collect();
         assert_eq!(reapers, [expected("/a"), expected("/b")]);
+        assert_eq!(
+            parse("cgreap --when-empty /a").unwrap().reap.targets()[0].reaper,
+            Reaper::at("/a").when_empty()
+        );
+        assert!(refusal("cgreap --when-empty --grace TERM=5s /a").contains("cannot be used with"));
         // Without options: the library's defaults, whatever they are.
         assert_eq!(parse("cgreap /a").unwrap().reap.targets()[0].reaper, Reaper::at("/a"));
     }

@@ -1,0 +1,52 @@
+//! The command line of `cgreap sweep`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::duration;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  cgreap sweep /sys/fs/cgroup/batch
+      Lists the cgroups in it, each with the processes in it and below it, and its age.
+  cgreap sweep --empty --older-than 1h /sys/fs/cgroup/batch
+      Removes those that have no process. Sends no signal.
+  cgreap sweep --kill --older-than 1h /sys/fs/cgroup/batch
+      Kills what is in them, and removes them.
+
+The kernel does not keep when a cgroup was made. The age is a lower bound: the time since the directory, or one
+that was made later, was first looked up. So an age of 0 s may only mean that nothing has looked before: list the
+cgroups, and come back.
+
+Exit status:
+  0    done
+  1    at least one cgroup could not be removed
+  2    wrong usage, or DIR is not a cgroup
+  130, 143
+       ended by SIGINT, SIGTERM";
+
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// The cgroup directory whose cgroups are swept. It stays itself
+    pub dir: PathBuf,
+
+    /// Remove the cgroups that have no process in them and below them. No signal is sent
+    ///
+    /// A cgroup that was made for a process which has not joined it yet is empty as well: --older-than spares it.
+    #[arg(long, conflicts_with = "kill")]
+    pub empty: bool,
+
+    /// Kill what is in the cgroups, and remove them
+    #[arg(long)]
+    pub kill: bool,
+
+    /// Only those that are older, such as 1h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub older_than: Option<Duration>,
+
+    /// With --kill: give up on a cgroup after this long
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    pub deadline: Duration,
+}

@@ -1,0 +1,101 @@
+//! The children of `cgreap run`: the main process of the command, the guard, and, where cgreap is the init of a pid namespace
+//! or a subreaper, processes that have lost their parents.
+
+use nix::unistd::{getpgid, getpgrp, getsid};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+
+use super::status::of_signal;
+
+/// How the main process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Exited(i32),
+    Signalled(i32),
+}
+
+impl Ended {
+    fn of(status: WaitStatus) -> Option<Ended> {
+        status.exit_status().map(Ended::Exited).or_else(|| status.terminating_signal().map(Ended::Signalled))
+    }
+
+    /// The exit status by which shells tell it.
+    pub fn status(self) -> u8 {
+        match self {
+            // The kernel keeps eight bits.
+            Ended::Exited(code) => code as u8,
+            Ended::Signalled(signal) => of_signal(signal),
+        }
+    }
+}
+
+/// The main process, a child that is waited for here only: until it has ended, its pid is its own.
+#[derive(Debug)]
+pub struct Main {
+    pid: Pid,
+    ended: Option<Ended>,
+    is_stopped: bool,
+}
+
+impl Main {
+    pub fn new(pid: Pid) -> Main {
+        Main { pid, ended: None, is_stopped: false }
+    }
+
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// Whether it is in this session, in a process group of its own, as a shell with job control is.
+    pub fn has_own_job(&self) -> bool {
+        let pid = nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
+        let in_session = getsid(Some(pid)).is_ok_and(|session| getsid(None) == Ok(session));
+        // 0 if it is of another pid namespace, for which rustix has no value.
+        in_session && getpgid(Some(pid)).is_ok_and(|group| group != getpgrp())
+    }
+
+    pub fn resume(&mut self) {
+        self.is_stopped = false;
+        self.signal(Signal::CONT);
+    }
+
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if self.ended.is_none() {
+            // Denied to a process that has changed its user: only its cgroup can be killed then.
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+}
+
+/// Waits for all children that have ended or stopped by now. Tells whether `guard` was among them.
+pub fn collect(main: &mut Main, guard: Option<Pid>) -> bool {
+    let mut guard_ended = false;
+    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+        if pid == main.pid {
+            main.is_stopped = status.stopped();
+            main.ended = Ended::of(status);
+        } else if Some(pid) == guard && !status.stopped() {
+            guard_ended = true;
+        }
+    }
+    guard_ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_that_of_shells() {
+        assert_eq!(Ended::Exited(3).status(), 3);
+        assert_eq!(Ended::Signalled(9).status(), 137);
+        assert_eq!(Ended::Signalled(64).status(), 192);
+    }
+}

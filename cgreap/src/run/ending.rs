@@ -1,0 +1,231 @@
+//! The end of a run: its cgroups are reaped, in stages.
+
+use std::time::{Duration, Instant};
+
+use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper};
+
+use super::group::{Group, Groups};
+use super::usage::Usage;
+use crate::args::RunArgs;
+
+/// So long before the SIGKILL at the end of the grace the processes are listed that get it.
+const LIST_MARGIN: Duration = Duration::from_millis(5);
+
+/// The reaping of the cgroups: the first one, in which all processes are, and then the others, so that no process gets the
+/// signal of the grace twice.
+#[derive(Debug)]
+pub struct Ending<'a> {
+    args: &'a RunArgs,
+    groups: &'a Groups,
+    stage: Stage,
+    effort: Effort,
+    usage: Usage,
+    /// Why something is left.
+    error: Option<String>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// What is left may end by itself.
+    Linger {
+        until: Instant,
+        handle: ReapHandle,
+    },
+    /// The first cgroup is emptied, and removed unless its usage is to be reported.
+    First {
+        list_at: Option<Instant>,
+        handle: ReapHandle,
+    },
+    /// The others are reaped.
+    Others(Vec<ReapHandle>),
+    /// The first one is removed.
+    Remove(ReapHandle),
+    Done,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Result {
+    pub effort: Effort,
+    pub usage: Usage,
+    /// Why something is left.
+    pub error: Option<String>,
+}
+
+impl<'a> Ending<'a> {
+    /// Nothing is signalled before [`Ending::begin`].
+    pub fn new(args: &'a RunArgs, groups: &'a Groups) -> Ending<'a> {
+        let (effort, usage) = Default::default();
+        Ending { args, groups, stage: Stage::Done, effort, usage, error: None }
+    }
+
+    /// Lets what is left end by itself, if there is time for that. Returns whether there is.
+    pub fn linger(&mut self, reactor: &mut Reactor) -> bool {
+        let Some(linger) = self.args.linger.filter(|linger| !linger.is_zero()) else { return false };
+        let until = Instant::now() + linger;
+        let handle = self.spawn(self.groups.first(), reactor, |reaper| reaper.when_empty().keep_dir());
+        handle.map(|handle| self.stage = Stage::Linger { until, handle }).is_some()
+    }
+
+    /// Begins with the signal of the grace.
+    pub fn begin(&mut self, reactor: &mut Reactor) {
+        let (signal, grace) = self.args.grace;
+        let keep = self.keeps_first();
+        let configure = |reaper: Reaper| {
+            let reaper = reaper.deadline(grace + self.args.deadline);
+            let reaper = if grace.is_zero() { reaper } else { reaper.grace(signal, grace) };
+            if keep { reaper.keep_dir() } else { reaper }
+        };
+        let list_at = (grace > LIST_MARGIN).then(|| Instant::now() + (grace - LIST_MARGIN));
+        self.stage = match self.spawn(self.groups.first(), reactor, configure) {
+            Some(handle) => Stage::First { list_at, handle },
+            None => Stage::Others(Vec::new()),
+        };
+        self.advance(reactor);
+    }
+
+    /// The usage is read after the last process has exited, before the removal.
+    fn keeps_first(&self) -> bool {
+        self.args.report.is_some()
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    pub fn is_lingering(&self) -> bool {
+        matches!(self.stage, Stage::Linger { .. })
+    }
+
+    /// Whether the time is over in which what is left may end by itself.
+    pub fn has_lingered(&self) -> bool {
+        let Stage::Linger { until, handle } = &self.stage else { return false };
+        handle.is_complete() || *until <= Instant::now()
+    }
+
+    /// When to look at this again, should nothing happen before.
+    pub fn next(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Linger { until, .. } => Some(*until),
+            Stage::First { list_at, .. } => *list_at,
+            _ => None,
+        }
+    }
+
+    /// Whether the processes that are left are about to get SIGKILL; once.
+    pub fn is_kill_due(&mut self) -> bool {
+        match &mut self.stage {
+            Stage::First { list_at, handle } if !handle.is_complete() => {
+                list_at.take_if(|at| *at <= Instant::now()).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// SIGKILL now.
+    pub fn kill_now(&mut self) {
+        if let Stage::First { list_at, handle } = &mut self.stage {
+            *list_at = None;
+            handle.kill_now();
+        }
+    }
+
+    /// Goes on to the next stage if one is over.
+    pub fn advance(&mut self, reactor: &mut Reactor) {
+        loop {
+            match &mut self.stage {
+                Stage::Linger { .. } | Stage::Done => return,
+                Stage::First { handle, .. } => {
+                    let Some(result) = handle.try_wait() else { return };
+                    self.note(result);
+                    let deadline = self.args.deadline;
+                    let others = self.groups.others().iter();
+                    let handles: Vec<_> = others
+                        .filter_map(|group| self.spawn(group, reactor, |reaper| reaper.deadline(deadline)))
+                        .collect();
+                    self.stage = Stage::Others(handles);
+                }
+                Stage::Others(handles) => {
+                    if !handles.iter().all(ReapHandle::is_complete) {
+                        return;
+                    }
+                    std::mem::take(handles)
+                        .iter()
+                        .filter_map(ReapHandle::try_wait)
+                        .for_each(|result| self.note(result));
+                    self.stage = self.remove_first(reactor).map_or(Stage::Done, Stage::Remove);
+                }
+                Stage::Remove(handle) => {
+                    let Some(result) = handle.try_wait() else { return };
+                    self.note(result);
+                    self.stage = Stage::Done;
+                }
+            }
+        }
+    }
+
+    fn remove_first(&mut self, reactor: &mut Reactor) -> Option<ReapHandle> {
+        if !self.keeps_first() {
+            return None;
+        }
+        self.usage = Usage::of(self.groups);
+        let deadline = self.args.deadline;
+        // What is left in it was reported already, and is not waited for again.
+        let spawn = self.error.is_none();
+        spawn.then(|| self.spawn(self.groups.first(), reactor, |reaper| reaper.deadline(deadline))).flatten()
+    }
+
+    fn spawn(
+        &mut self,
+        group: &Group,
+        reactor: &mut Reactor,
+        configure: impl FnOnce(Reaper) -> Reaper,
+    ) -> Option<ReapHandle> {
+        let reaper = match group.reaper() {
+            Ok(reaper) => configure(reaper),
+            Err(error) => {
+                self.fail(format!("{}: {error}", group.path().display()));
+                return None;
+            }
+        };
+        reactor.spawn_reaper(reaper).map_err(|error| self.fail(error.to_string())).ok()
+    }
+
+    fn note(&mut self, result: std::result::Result<Reaped, ReapError>) {
+        match result {
+            Ok(reaped) => self.add(reaped.method, reaped.signalled, reaped.attempts, reaped.elapsed),
+            Err(error) => {
+                if let Some(effort) = error.effort() {
+                    self.add(effort.method, effort.signalled, effort.attempts, effort.elapsed);
+                }
+                self.fail(error.to_string());
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        method: Option<cgroup_reaper::UsedMethod>,
+        signalled: u64,
+        attempts: u32,
+        elapsed: Duration,
+    ) {
+        self.effort.method = self.effort.method.or(method);
+        self.effort.signalled += signalled;
+        self.effort.attempts += attempts;
+        self.effort.elapsed += elapsed;
+    }
+
+    /// The first failure is reported: the others follow from it.
+    fn fail(&mut self, error: String) {
+        self.error.get_or_insert(error);
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.error.is_some()
+    }
+
+    pub fn into_result(self) -> Result {
+        Result { effort: self.effort, usage: self.usage, error: self.error }
+    }
+}

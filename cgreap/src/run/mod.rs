@@ -1,0 +1,159 @@
+//! `cgreap run`: runs a command in a cgroup of its own, and leaves no process of it.
+//!
+//! Each module uses only modules to the left of it, except that a guard's directories are opened by `group`:
+//!
+//! - `status`, `signals`, `children`, `outcome`: exit statuses, signals, the main process, and how a run ended
+//! - `place`, `guard`, `group`: where the cgroups are made, the process that reaps them should cgreap be killed, and the
+//!   cgroups themselves
+//! - `start`: the hidden command that joins them and executes the command
+//! - `left`, `usage`, `ending`: what the command left behind and has used, and the reaping
+//! - `supervise`, `report`: the loop, and the JSON object about the run
+
+mod children;
+mod ending;
+mod group;
+mod guard;
+mod left;
+mod outcome;
+mod place;
+mod report;
+mod signals;
+mod start;
+mod status;
+mod supervise;
+mod usage;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use cgroup_reaper::Reactor;
+
+use crate::args::RunArgs;
+use crate::console::complain;
+use group::Groups;
+use guard::Guard;
+use outcome::Outcome;
+use report::{Report, Sink};
+use signals::Signals;
+use start::Starter;
+use status::FAILED;
+use supervise::{Done, Supervisor};
+
+/// The hidden commands. `None` if it is none of them. Their words are those that this program gives them: the library that
+/// parses command lines would take as long as the rest of such a process.
+pub fn hidden(mut words: impl Iterator<Item = OsString>) -> Option<u8> {
+    match words.next()?.to_str()? {
+        start::SUBCOMMAND => Some(start::run(words)),
+        guard::SUBCOMMAND => Some(guard::run(words)),
+        _ => None,
+    }
+}
+
+/// Runs the command. Returns the exit status.
+pub fn run(args: &RunArgs) -> u8 {
+    let mut guard = None;
+    let status = supervised(args, &mut guard).unwrap_or_else(|error| {
+        complain(&format!("run: {error}"));
+        FAILED
+    });
+    if let Some(guard) = guard {
+        guard.dismiss();
+    }
+    status
+}
+
+fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
+    let signals = Signals::watch().map_err(|error| format!("signals: {error}"))?;
+    *guard = start_guard(args);
+    let sink = args.report.as_deref().map(Sink::open).transpose();
+    let mut sink = sink.map_err(|error| format!("--report: {error}"))?;
+    let reactor = Reactor::new().map_err(|error| format!("event loop: {error}"))?;
+    let possible = place::choose(args)?;
+    let groups = Groups::make(&possible, args.name.as_deref(), guard)?;
+    let starter = start(args, &groups, &signals, guard).inspect_err(|_| groups.remove())?;
+    await_guard(guard);
+    let (started, since) = (SystemTime::now(), Instant::now());
+    let done = Supervisor::new(args, &signals, &groups, guard, reactor, starter).run();
+    let done = done.map_err(|error| {
+        groups.abandon(args.deadline);
+        format!("event loop: {error}")
+    });
+    let Done { ended, cause, left, result } = done?;
+
+    let outcome = Outcome::of(result.error.is_some(), cause, ended);
+    let name = command_name(args);
+    if left.count() > 0 && !args.quiet && result.error.is_none() {
+        complain(&left.line(&name));
+    }
+    if let Some(error) = &result.error {
+        complain(&format!("run: not all that {name} started could be ended: {error}"));
+    } else if outcome == Outcome::Failed {
+        complain(&format!("run: {name} has left its cgroup, and does not exit"));
+    }
+    let report = Report {
+        command: &args.command,
+        status: outcome.status(),
+        outcome,
+        ended,
+        started,
+        elapsed: since.elapsed(),
+        group: groups.first().path(),
+        left: &left,
+        result: &result,
+    };
+    if let Some(sink) = &mut sink {
+        sink.write(&report.object()).map_err(|error| format!("--report: {error}"))?;
+    }
+    Ok(outcome.status())
+}
+
+/// Starts the guard, unless told not to. Without one the run goes on.
+fn start_guard(args: &RunArgs) -> Option<Guard> {
+    if args.no_guard {
+        return None;
+    }
+    Guard::start(args.deadline).map_err(|error| warn_unguarded(&error)).ok()
+}
+
+/// Starts the process that becomes the command. Where there is one process to be had and not two, it is not the guard.
+fn start(
+    args: &RunArgs,
+    groups: &Groups,
+    signals: &Signals,
+    guard: &mut Option<Guard>,
+) -> Result<Starter, String> {
+    let spawn = || Starter::spawn(&args.command, groups, signals.original_mask());
+    let mut starter = spawn();
+    let is_short = |error: &io::Error| error.raw_os_error() == Some(libc::EAGAIN);
+    if let Some(error) = starter.as_ref().err().filter(|error| is_short(error)) {
+        if let Some(guard) = guard.take() {
+            guard.dismiss();
+            warn_unguarded(error);
+            starter = spawn();
+        }
+    }
+    starter.map_err(|error| format!("cannot start a process: {error}"))
+}
+
+fn await_guard(guard: &mut Option<Guard>) {
+    if let Some(Err(error)) = guard.as_mut().map(Guard::await_ready) {
+        warn_unguarded(&error);
+        if let Some(guard) = guard.take() {
+            guard.dismiss();
+        }
+    }
+}
+
+fn warn_unguarded(error: &io::Error) {
+    complain(&format!(
+        "run: no guard could be started ({error}): a SIGKILL of cgreap would leave the command alive"
+    ));
+}
+
+/// The name of the program that is run, for messages.
+fn command_name(args: &RunArgs) -> String {
+    let program = args.command.first().map(Path::new).unwrap_or(Path::new(""));
+    program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,70 @@
+//! How a run ended.
+
+use nix::sys::signal::Signal;
+
+use super::children::Ended;
+use super::status::{self, FAILED, TIMED_OUT};
+
+/// Why cgreap has ended the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// `--timeout`
+    Timeout,
+    /// A signal told cgreap to end.
+    Told(Signal),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Command(Ended),
+    Ended(Cause),
+    /// cgreap has failed, or something is left.
+    Failed,
+}
+
+impl Outcome {
+    pub fn of(failed: bool, cause: Option<Cause>, ended: Option<Ended>) -> Outcome {
+        match (failed, cause, ended) {
+            (false, Some(cause), _) => Outcome::Ended(cause),
+            (false, None, Some(ended)) => Outcome::Command(ended),
+            _ => Outcome::Failed,
+        }
+    }
+
+    /// The exit status of cgreap.
+    pub fn status(self) -> u8 {
+        match self {
+            Outcome::Command(ended) => ended.status(),
+            Outcome::Ended(Cause::Timeout) => TIMED_OUT,
+            Outcome::Ended(Cause::Told(signal)) => status::of_signal(signal as i32),
+            Outcome::Failed => FAILED,
+        }
+    }
+
+    /// As the report has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Command(Ended::Exited(_)) => "exited",
+            Outcome::Command(Ended::Signalled(_)) => "signalled",
+            Outcome::Ended(Cause::Timeout) => "timed-out",
+            Outcome::Ended(Cause::Told(_)) => "told-to-end",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_comes_before_the_cause_and_that_before_the_command() {
+        let (exited, told) = (Some(Ended::Exited(3)), Some(Cause::Told(Signal::SIGTERM)));
+        assert_eq!(Outcome::of(true, told, exited).status(), 125);
+        assert_eq!(Outcome::of(false, told, exited).status(), 143);
+        assert_eq!(Outcome::of(false, Some(Cause::Timeout), exited).status(), 124);
+        assert_eq!(Outcome::of(false, None, exited).status(), 3);
+        assert_eq!(Outcome::of(false, None, None).status(), 125);
+    }
+}

@@ -1,0 +1,123 @@
+//! The signals that `cgreap run` gets: of the terminal, of others, and of its children.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::interrupt::Ignored;
+
+/// A signal that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A child has ended, or was stopped.
+    Child,
+    /// The terminal has sent this to all processes of the foreground, COMMAND among them: Ctrl-C, Ctrl-\.
+    Typed(Signal),
+    /// cgreap is told to end.
+    End(Signal),
+    /// Ctrl-Z, or a read from the terminal in the background.
+    Stop,
+    /// cgreap was continued.
+    Continue,
+}
+
+/// What is always watched.
+const OF_CHILDREN: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGCONT];
+/// What is watched unless it was ignored when cgreap was started: that is kept, as nohup(1) and shells expect.
+const UNLESS_IGNORED: [Signal; 7] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+/// The watched signals are blocked, so that they are read where the loop waits. It needs no thread and no handler.
+#[derive(Debug)]
+pub struct Signals {
+    arrived: SignalFd,
+    original: SigSet,
+}
+
+impl Signals {
+    /// Blocks the signals, and watches for them.
+    pub fn watch() -> io::Result<Signals> {
+        let ignored = Ignored::of_this_process();
+        let mut watched: SigSet = OF_CHILDREN.into_iter().collect();
+        watched.extend(UNLESS_IGNORED.into_iter().filter(|&signal| !ignored.contains(signal)));
+        if ignored.contains(Signal::SIGCHLD) {
+            // Else the kernel keeps no exit status for it, waitpid(2). An exec resets a handler, so that it does not
+            // become the command's.
+            signal_hook::flag::register(libc::SIGCHLD, Arc::default())?;
+        }
+        let original = watched.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+        let arrived = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Signals { arrived, original })
+    }
+
+    /// The signals that were blocked before.
+    pub fn original_mask(&self) -> SigSet {
+        self.original
+    }
+
+    pub fn awaited(&self) -> PollFd<'_> {
+        PollFd::new(self.arrived.as_fd(), PollFlags::POLLIN)
+    }
+
+    /// The next signal, if one has arrived.
+    pub fn next(&self) -> Option<Event> {
+        loop {
+            let info = self.arrived.read_signal().ok()??;
+            if let Ok(signal) = Signal::try_from(info.ssi_signo as i32) {
+                return Some(event(signal, info.ssi_code));
+            }
+        }
+    }
+}
+
+fn event(signal: Signal, code: i32) -> Event {
+    match signal {
+        Signal::SIGCHLD => Event::Child,
+        Signal::SIGCONT => Event::Continue,
+        Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => Event::Stop,
+        // The terminal's driver sends it as the kernel's own, `isig`; kill(2) as a user's.
+        Signal::SIGINT | Signal::SIGQUIT if code == libc::SI_KERNEL => Event::Typed(signal),
+        _ => Event::End(signal),
+    }
+}
+
+/// Stops this process as Ctrl-Z does, until it is continued. Does nothing where there is no terminal, or no shell that could
+/// continue it: the kernel discards the signal in an orphaned process group.
+pub fn stop_self() {
+    // The terminal of this session. Without one Ctrl-Z was not typed.
+    if File::open("/dev/tty").is_err() {
+        return;
+    }
+    let signal = SigSet::from(Signal::SIGTSTP);
+    // A failure leaves it running, which is what it would be without a terminal.
+    if signal.thread_unblock().is_ok() {
+        let _ = raise(Signal::SIGTSTP);
+        let _ = signal.thread_block();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_terminal_sent_is_left_to_the_command() {
+        assert_eq!(event(Signal::SIGINT, libc::SI_KERNEL), Event::Typed(Signal::SIGINT));
+        assert_eq!(event(Signal::SIGQUIT, libc::SI_KERNEL), Event::Typed(Signal::SIGQUIT));
+        assert_eq!(event(Signal::SIGINT, libc::SI_USER), Event::End(Signal::SIGINT));
+        assert_eq!(event(Signal::SIGHUP, libc::SI_KERNEL), Event::End(Signal::SIGHUP));
+        assert_eq!(event(Signal::SIGTERM, libc::SI_USER), Event::End(Signal::SIGTERM));
+    }
+}

@@ -1,0 +1,236 @@
+//! The loop of a run: from the start of the command until all is reaped.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use cgroup_reaper::Reactor;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::children::{self, Ended, Main};
+use super::ending::{self, Ending};
+use super::group::Groups;
+use super::guard::Guard;
+use super::left::Left;
+use super::outcome::Cause;
+use super::signals::{Event, Signals, stop_self};
+use super::start::Starter;
+use crate::args::RunArgs;
+
+/// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
+const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// A run under way.
+#[derive(Debug)]
+pub struct Supervisor<'a> {
+    args: &'a RunArgs,
+    signals: &'a Signals,
+    groups: &'a Groups,
+    guard: &'a mut Option<Guard>,
+    reactor: Reactor,
+    main: Main,
+    /// Until the command is executed.
+    starter: Option<Starter>,
+    since: Instant,
+    /// `None` while the command runs.
+    ending: Option<Ending<'a>>,
+    cause: Option<Cause>,
+    left: Option<Left>,
+    /// When Ctrl-Z was typed.
+    stop_at: Option<Instant>,
+    /// When to give up on a main process that has left its cgroup and does not exit.
+    give_up_at: Option<Instant>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Done {
+    pub ended: Option<Ended>,
+    pub cause: Option<Cause>,
+    pub left: Left,
+    pub result: ending::Result,
+}
+
+impl<'a> Supervisor<'a> {
+    pub fn new(
+        args: &'a RunArgs,
+        signals: &'a Signals,
+        groups: &'a Groups,
+        guard: &'a mut Option<Guard>,
+        reactor: Reactor,
+        starter: Starter,
+    ) -> Supervisor<'a> {
+        Supervisor {
+            args,
+            signals,
+            groups,
+            guard,
+            reactor,
+            main: Main::new(starter.pid()),
+            starter: Some(starter),
+            since: Instant::now(),
+            ending: None,
+            cause: None,
+            left: None,
+            stop_at: None,
+            give_up_at: None,
+        }
+    }
+
+    /// Returns when all is reaped, or cannot be.
+    pub fn run(mut self) -> io::Result<Done> {
+        // What the terminal has sent so far may have come before there was a process to get it too.
+        self.handle_signals();
+        match self.starter.take() {
+            Some(starter) if self.ending.is_none() => starter.execute(),
+            // Dropped, it ends.
+            _ => {}
+        }
+        loop {
+            self.handle_signals();
+            self.check_times();
+            if self.is_over() {
+                break;
+            }
+            self.wait()?;
+            self.reactor.turn(Some(Duration::ZERO))?;
+            if let Some(ending) = &mut self.ending {
+                ending.advance(&mut self.reactor);
+            }
+        }
+        // Those that were left have become children of an init or a subreaper.
+        self.collect();
+        let result = self
+            .ending
+            .map_or_else(|| Ending::new(self.args, self.groups).into_result(), Ending::into_result);
+        Ok(Done { ended: self.main.ended(), cause: self.cause, left: self.left.unwrap_or_default(), result })
+    }
+
+    fn handle_signals(&mut self) {
+        while let Some(event) = self.signals.next() {
+            self.handle(event);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Child => self.collect(),
+            Event::Typed(_) if self.ending.is_none() && self.starter.is_none() => {}
+            Event::Typed(signal) | Event::End(signal) => self.end(Cause::Told(signal)),
+            Event::Stop => {
+                self.stop_at = Some(Instant::now());
+                self.stop_with_command();
+            }
+            Event::Continue => {
+                self.stop_at = None;
+                if self.main.is_stopped() {
+                    self.main.resume();
+                }
+            }
+        }
+    }
+
+    /// Notes what the children did.
+    fn collect(&mut self) {
+        if children::collect(&mut self.main, self.guard.as_ref().map(Guard::pid)) {
+            *self.guard = None;
+        }
+        if self.main.ended().is_some() {
+            if self.ending.is_none() {
+                let mut ending = Ending::new(self.args, self.groups);
+                if !ending.linger(&mut self.reactor) {
+                    self.left = Some(Left::of(self.groups));
+                    ending.begin(&mut self.reactor);
+                }
+                self.ending = Some(ending);
+            }
+        } else {
+            self.stop_with_command();
+        }
+    }
+
+    /// Stops cgreap where the terminal has stopped the command, so that the shell sees that the job has stopped. A command
+    /// that stops itself does not keep cgreap from its timeout; a shell with job control that does is `suspend`.
+    fn stop_with_command(&mut self) {
+        let typed = self.stop_at.is_some_and(|at| at.elapsed() < STOP_TIME);
+        if self.ending.is_none() && self.main.is_stopped() && (typed || self.main.has_own_job()) {
+            self.stop_at = None;
+            stop_self();
+        }
+    }
+
+    /// The command is to be ended, or what is left of it. If that is under way: now.
+    fn end(&mut self, cause: Cause) {
+        match &mut self.ending {
+            None => {
+                let ending = self.ending.insert(Ending::new(self.args, self.groups));
+                ending.begin(&mut self.reactor);
+                self.cause = Some(cause);
+            }
+            Some(ending) if ending.is_lingering() => {
+                self.left = Some(Left::of(self.groups));
+                ending.begin(&mut self.reactor);
+                self.cause = Some(cause);
+            }
+            Some(ending) => {
+                self.cause.get_or_insert(cause);
+                Supervisor::list(&mut self.left, &self.main, self.groups);
+                ending.kill_now();
+            }
+        }
+    }
+
+    /// Lists what the command has left, before it gets SIGKILL, unless that was done when the command ended by itself.
+    fn list(left: &mut Option<Left>, main: &Main, groups: &Groups) {
+        if left.is_none() && main.ended().is_some() {
+            *left = Some(Left::of(groups));
+        }
+    }
+
+    /// Does what is due.
+    fn check_times(&mut self) {
+        let timeout = self.args.timeout.map(|timeout| self.since + timeout);
+        if self.ending.is_none() && timeout.is_some_and(|at| at <= Instant::now()) {
+            self.end(Cause::Timeout);
+        }
+        let Some(ending) = &mut self.ending else { return };
+        if ending.has_lingered() {
+            self.left = Some(Left::of(self.groups));
+            ending.begin(&mut self.reactor);
+        }
+        if ending.is_kill_due() {
+            Supervisor::list(&mut self.left, &self.main, self.groups);
+        }
+        if ending.is_done() && self.main.ended().is_none() && self.give_up_at.is_none() {
+            // Its cgroup is empty, so that it has just ended, or has moved into another one.
+            self.collect();
+            self.main.kill();
+            self.give_up_at = Some(Instant::now() + self.args.deadline);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(ending) = self.ending.as_ref().filter(|ending| ending.is_done()) else { return false };
+        let given_up = self.give_up_at.is_some_and(|at| at <= Instant::now());
+        self.main.ended().is_some() || ending.has_failed() || given_up
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&self) -> io::Result<()> {
+        let timeout = self.args.timeout.filter(|_| self.ending.is_none()).map(|timeout| self.since + timeout);
+        let next = self.ending.as_ref().and_then(Ending::next);
+        let due = [timeout, next, self.give_up_at].into_iter().flatten().min();
+        let mut awaited = [self.signals.awaited(), PollFd::new(self.reactor.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut awaited, due.map_or(PollTimeout::NONE, time_until)) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Rounded up, so that what is waited for is due then.
+fn time_until(at: Instant) -> PollTimeout {
+    let left = at.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}

@@ -1,0 +1,162 @@
+//! `cgreap sweep DIR`: lists the cgroups in a directory, removes those that are empty, or reaps all.
+
+mod found;
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cgroup_reaper::{ReapError, Reaper};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+
+use crate::args::SweepArgs;
+use crate::console::{complain, print, printable};
+use crate::driver::{self, Listener};
+use crate::duration::human;
+use crate::end::{End, Failure};
+use crate::interrupt;
+use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED, interrupted_by};
+use found::{Found, find};
+
+/// How long a cgroup that was empty a moment ago may take to be removed.
+const EMPTY_TIME: Duration = Duration::from_secs(1);
+
+/// Lists or sweeps. Returns the exit status.
+pub fn run(args: &SweepArgs) -> u8 {
+    if let Err(reason) = check(args) {
+        complain(&format!("sweep: {}: {reason}", args.dir.display()));
+        return REFUSED;
+    }
+    let mut found = match find(&args.dir) {
+        Ok(found) => found,
+        Err(error) => {
+            complain(&format!("sweep: {}: {error}", args.dir.display()));
+            return NOT_REAPED;
+        }
+    };
+    found.retain(|found| args.older_than.is_none_or(|age| found.age >= age));
+    if args.empty || args.kill {
+        sweep(args, &found)
+    } else {
+        list(&found);
+        ALL_REAPED
+    }
+}
+
+fn check(args: &SweepArgs) -> Result<(), String> {
+    let kind = statfs(&args.dir).map_err(|errno| io::Error::from(errno).to_string())?.filesystem_type();
+    if kind != CGROUP_SUPER_MAGIC && kind != CGROUP2_SUPER_MAGIC {
+        return Err("not a cgroup".to_owned());
+    }
+    if args.kill && is_root(&args.dir).map_err(|error| error.to_string())? {
+        return Err("refused: the root of a hierarchy, whose cgroups are all that run".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a hierarchy is mounted here.
+fn is_root(dir: &Path) -> io::Result<bool> {
+    Ok(dir.metadata()?.dev() != dir.join("..").metadata()?.dev())
+}
+
+fn list(found: &[Found]) {
+    let mut text = "PROCESSES  CGROUPS       AGE  CGROUP\n".to_owned();
+    for found in found {
+        let members = found.members.map_or_else(|| "?".to_owned(), |members| members.to_string());
+        let path = printable(&found.path.to_string_lossy());
+        text += &format!("{members:>9}  {:>7}  {:>8}  {path}\n", found.cgroups, age(found.age));
+    }
+    print(&text);
+}
+
+/// A lower bound of an age, rounded down.
+fn age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// What became of the cgroups.
+#[derive(Debug, Default)]
+struct Swept {
+    removed: usize,
+    in_use: usize,
+    status: u8,
+    failures: Vec<String>,
+    /// Whether members are no failure.
+    only_empty: bool,
+}
+
+impl Listener for Swept {
+    fn ended(&mut self, _index: usize, end: End) {
+        match &end.result {
+            Ok(_) => self.removed += 1,
+            Err(Failure::Reap(ReapError::TimedOut { .. })) if self.only_empty => self.in_use += 1,
+            Err(failure) => {
+                self.status = self.status.max(end.status());
+                self.failures.push(failure.to_string());
+            }
+        }
+    }
+}
+
+fn sweep(args: &SweepArgs, found: &[Found]) -> u8 {
+    let (reactor, interrupt) = match driver::start() {
+        Ok(started) => started,
+        Err(error) => {
+            complain(&format!("sweep: {error}"));
+            return NOT_REAPED;
+        }
+    };
+    let since = Instant::now();
+    let is_due = |found: &&Found| args.kill || found.members == Some(0);
+    let due: Vec<_> = found.iter().filter(is_due).collect();
+    let reaper = |found: &&Found| match args.kill {
+        true => Reaper::at(&found.path).deadline(args.deadline),
+        // Sends no signal, and removes the cgroups below first.
+        false => Reaper::at(&found.path).when_empty().deadline(EMPTY_TIME),
+    };
+    let mut swept = Swept { in_use: found.len() - due.len(), only_empty: args.empty, ..Swept::default() };
+    let driven = driver::drive(reactor, due.iter().map(reaper).collect(), &interrupt, &mut swept);
+    for failure in &swept.failures {
+        complain(failure);
+    }
+    if let Err(error) = driven {
+        complain(&format!("sweep: event loop: {error}"));
+        swept.status = swept.status.max(NOT_REAPED);
+    }
+    let in_use = if swept.in_use > 0 { format!("; {} have processes", swept.in_use) } else { String::new() };
+    let (removed, total) = (swept.removed, found.len());
+    print(&format!("{removed} of {total} cgroups removed in {}{in_use}\n", human(since.elapsed())));
+    match interrupt.signal() {
+        Some(signal) => {
+            complain(&interrupt::describe(signal));
+            interrupted_by(signal)
+        }
+        None => swept.status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_rounded_down() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_199, "119 min"),
+            (7_200, "2 h"),
+            (172_799, "47 h"),
+            (172_800, "2 d"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,702 @@
+//! `cgreap run` as built, on real cgroups.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "run/hostile.rs"]
+mod hostile;
+#[path = "run/place.rs"]
+mod place;
+#[path = "run/terminal.rs"]
+mod terminal;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use place::*;
+use serde_json::Value;
+use terminal::{Terminal, tmux};
+
+fn uptime_ms() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").expect("/proc/uptime");
+    let seconds: f64 = text.split_whitespace().next().expect("a field").parse().expect("a number");
+    (seconds * 1e3) as u64
+}
+
+/// The dozen hostile commands, for cgroups of this name.
+fn dozen(place: &Place<'_>, name: &str) -> Vec<hostile::Hostile> {
+    let bounded = place.kind != Kind::User && v1("pids").is_ok();
+    let storm: (&[&str], _) =
+        if bounded { (&["--set", "pids.max=60"], "") } else { (&[], "--descendants 40") };
+    let group = place.parent.join(name);
+    hostile::dozen(&place.program(), &group, place.kind != Kind::V1, storm, uptime_ms() + 60_000)
+}
+
+/// A name that begins like all that the tests make.
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("cgroup-reaper-run-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The cgroup of this name in the v1 hierarchy of pids, where `--set pids.max` makes one.
+fn in_pids(name: &str) -> Option<PathBuf> {
+    Some(v1_root("pids")?.join(name))
+}
+
+#[track_caller]
+fn hostile_commands(kind: Kind) {
+    let sandbox = Sandbox::new("hostile_commands");
+    let place = Place::new(&sandbox, kind);
+    let name = unique_name();
+    for hostile in dozen(&place, &name) {
+        let options: Vec<_> = hostile.options.iter().map(String::as_str).chain(["--name", &name]).collect();
+        let run = place.sh(&options, &hostile.script);
+        assert_eq!(run.status, Some(hostile.status), "{kind:?}, {}: {run:?}", hostile.name);
+        let said = run.err.contains("that sh left behind: ");
+        assert_eq!(said, hostile.leaves, "{kind:?}, {}: {run:?}", hostile.name);
+        place.assert_nothing_left(hostile.name);
+        assert!(!in_pids(&name).is_some_and(|dir| dir.exists()), "{}", hostile.name);
+    }
+}
+
+#[test]
+fn hostile_commands_in_v2() {
+    require!(v2());
+    hostile_commands(Kind::V2);
+}
+
+#[test]
+fn hostile_commands_in_v1() {
+    require!(v1("freezer"));
+    hostile_commands(Kind::V1);
+}
+
+#[test]
+fn hostile_commands_of_a_user() {
+    require!(v2(), namespaces());
+    hostile_commands(Kind::User);
+}
+
+/// SIGKILL to cgreap, at a random time.
+#[track_caller]
+fn killed_at_random(kind: Kind) {
+    let sandbox = Sandbox::new("killed_at_random");
+    let place = Place::new(&sandbox, kind);
+    let mut dice = Dice::seeded();
+    for round in 0..100 {
+        let name = unique_name();
+        let dozen = dozen(&place, &name);
+        let hostile = &dozen[round % dozen.len()];
+        let options: Vec<_> = hostile.options.iter().map(String::as_str).chain(["--name", &name]).collect();
+        let mut command = place.command(&options, &["sh", "-c", &hostile.script]);
+        let mut child = start(command.stdout(Stdio::null()).stderr(Stdio::null()));
+        // Most of them within its start, some within its end.
+        let micros = dice.below(if round % 4 == 0 { 300_000 } else { 20_000 });
+        thread::sleep(Duration::from_micros(micros));
+        let _ = child.kill();
+        child.wait().expect("wait");
+        let what = format!("{kind:?}, {} killed after {micros} us", hostile.name);
+        let pids = in_pids(&name);
+        let gone = || place.living().is_empty() && place.directories().is_empty();
+        if !wait_until(TIMEOUT, || gone() && !pids.as_ref().is_some_and(|dir| dir.exists())) {
+            place.assert_nothing_left(&what);
+            panic!("{what}: the cgroup in pids is left");
+        }
+    }
+}
+
+#[test]
+fn a_killed_cgreap_leaves_nothing_in_v2() {
+    require!(v2());
+    killed_at_random(Kind::V2);
+}
+
+#[test]
+fn a_killed_cgreap_leaves_nothing_in_v1() {
+    require!(v1("freezer"));
+    killed_at_random(Kind::V1);
+}
+
+#[test]
+fn a_killed_cgreap_of_a_user_leaves_nothing() {
+    require!(v2(), namespaces());
+    killed_at_random(Kind::User);
+}
+
+const NO_OPTIONS: [&str; 0] = [];
+
+#[test]
+fn the_exit_status_is_the_commands() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    for (script, status) in [
+        ("exit 0", 0),
+        ("exit 1", 1),
+        ("exit 255", 255),
+        ("kill -TERM $$", 143),
+        ("kill -KILL $$", 137),
+        // A real-time signal.
+        ("kill -40 $$", 168),
+    ] {
+        let run = place.sh(&NO_OPTIONS, script);
+        assert_eq!((run.status, &*run.out, &*run.err), (Some(status), "", ""), "{script}");
+    }
+    let run = place.run(&NO_OPTIONS, &["/nonexistent/program", "x"]);
+    assert_eq!(run.status, Some(127));
+    assert!(run.err.starts_with("cgreap: run: cannot execute /nonexistent/program: No such file"), "{run:?}");
+    assert_eq!(place.run(&NO_OPTIONS, &["cgroup-reaper-no-such-program"]).status, Some(127));
+    let run = place.run(&NO_OPTIONS, &["/etc/passwd"]);
+    assert_eq!(run.status, Some(126));
+    assert!(run.err.contains("Permission denied"), "{run:?}");
+    place.assert_nothing_left("exit statuses");
+}
+
+#[test]
+fn what_was_left_is_said_unless_quiet() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    // `exec`: by then it is sleep, not a copy of the shell.
+    let script = "sh -c 'exec setsid sleep 300' & sh -c 'exec sleep 301' & sleep 0.3; exit 3";
+    let run = place.sh(&NO_OPTIONS, script);
+    assert_eq!((run.status, &*run.out), (Some(3), ""));
+    let said = run.err.strip_prefix("cgreap: killed 2 processes that sh left behind: sleep (pid ");
+    let said = said.unwrap_or_else(|| panic!("{run:?}"));
+    assert!(said.contains("), sleep (pid ") && said.ends_with(")\n"), "{run:?}");
+    assert_eq!(place.sh(&["-q"], script).err, "");
+    place.assert_nothing_left("a script");
+}
+
+#[test]
+fn what_ends_in_time_was_not_left() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let since = Instant::now();
+    let run = place.sh(&["--linger", "60s"], "(sleep 0.5; echo late) & exit 3");
+    assert_eq!((run.status, &*run.out, &*run.err), (Some(3), "late\n", ""));
+    // It was not waited for without need.
+    assert!(since.elapsed() < Duration::from_secs(50));
+    let run = place.sh(&["--linger", "100ms"], "sh -c 'exec sleep 300' & sleep 0.1; exit 4");
+    assert_eq!(run.status, Some(4));
+    assert!(run.err.contains("left behind: sleep (pid"), "{run:?}");
+    place.assert_nothing_left("lingering");
+}
+
+/// What a process has inherited, as the shell shows it.
+const INHERITED: &str =
+    "ls -l /proc/self/fd | sed 's/.* \\([0-9]* -> \\)/\\1/' | grep -v '/proc/'; ulimit -a; pwd; env";
+
+#[test]
+fn everything_else_is_the_commands_own() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let plainly = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        place.set(&mut command);
+        command
+    };
+    let start_in_job = |command: &mut Command| {
+        before_exec(command, set_signals);
+        start(command.process_group(0))
+    };
+    let of_shell = ["sh", "-c", INHERITED];
+    let lines = |run: Run| {
+        let lines = run.out.lines().filter(|line| !line.contains("pipe:[")).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    };
+    let plain = lines(output(start_in_job(&mut plainly(&of_shell))));
+    assert_eq!(lines(output(start_in_job(&mut place.command(&NO_OPTIONS, &of_shell)))), plain);
+
+    let of_status = ["cat", "/proc/self/status"];
+    let plain = output(start_in_job(&mut plainly(&of_status)));
+    let child = start_in_job(&mut place.command(&NO_OPTIONS, &of_status));
+    let pid = u64::from(child.id());
+    let run = output(child);
+    let number = |run: &Run, key: &str, radix| {
+        let line = run.out.lines().find_map(|line| line.strip_prefix(key)).expect(key);
+        u64::from_str_radix(line.trim(), radix).expect(key)
+    };
+    for key in ["SigBlk:", "SigIgn:", "SigCgt:", "Umask:"] {
+        // glibc has signals of its own from 32 on, which posix_spawn(3) changes.
+        let standard = |run| number(run, key, 16) & ((1 << 31) - 1);
+        assert_eq!(standard(&run), standard(&plain), "{key}");
+    }
+    assert_eq!(number(&run, "SigBlk:", 16), 1 << (libc::SIGUSR1 - 1));
+    assert_eq!(number(&run, "SigIgn:", 16) & 1, 1, "SIGHUP");
+    assert_eq!(number(&run, "NSpgid:", 10), pid, "the process group");
+}
+
+/// Ignores SIGHUP, blocks SIGUSR1.
+#[expect(unsafe_code, reason = "std has no signals")]
+fn set_signals() {
+    // SAFETY: a local, which outlives the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGUSR1);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::signal(libc::SIGHUP, libc::SIG_IGN);
+    }
+}
+
+#[test]
+fn input_and_output_pass_through() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let mut command = place.command(&NO_OPTIONS, &["sh", "-c", "cat; echo error >&2"]);
+    let mut child = start(command.stdin(Stdio::piped()));
+    child.stdin.take().expect("piped").write_all(b"a\0b").expect("write");
+    let run = output(child);
+    assert_eq!((run.status, &*run.out, &*run.err), (Some(0), "a\0b", "error\n"));
+    // The words as they are, what looks like an option included.
+    let run = place.run(&NO_OPTIONS, &["printf", "<%s>", "-q", "--", "", "a b", "--help"]);
+    assert_eq!(run.out, "<-q><--><><a b><--help>");
+    // A reader that goes away ends the command as usual.
+    let run = place.sh(&NO_OPTIONS, "yes | head -n 1");
+    assert_eq!((run.status, &*run.out, &*run.err), (Some(0), "y\n", ""));
+}
+
+#[test]
+fn a_timeout_is_124_whatever_the_command_makes_of_it() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    for script in ["sleep 300", "trap 'exit 5' TERM; sleep 300 & wait", "exec sleep 300"] {
+        let run = place.sh(&["--timeout", "200ms"], script);
+        assert_eq!((run.status, &*run.err), (Some(124), ""), "{script}");
+    }
+    let run = place.sh(
+        &["--timeout", "200ms", "--grace", "USR1=60s"],
+        "trap 'echo asked; exit 0' USR1; sleep 300 & wait",
+    );
+    assert_eq!((run.status, &*run.out), (Some(124), "asked\n"));
+    let since = Instant::now();
+    let deaf = "trap '' TERM; (setsid sleep 300 &); while :; do sleep 1; done";
+    let run = place.sh(&["--timeout", "200ms", "--grace", "TERM=300ms"], deaf);
+    assert_eq!((run.status, &*run.err), (Some(124), ""));
+    assert!(since.elapsed() >= Duration::from_millis(500));
+    // One that ends in time is not ended.
+    assert_eq!(place.sh(&["--timeout", "60s"], "exit 3").status, Some(3));
+    place.assert_nothing_left("timeouts");
+}
+
+/// Returns when the command has written its first line.
+#[track_caller]
+fn await_line(child: &mut std::process::Child) {
+    let stdout = child.stdout.as_mut().expect("piped");
+    let mut byte = [0];
+    while std::io::Read::read(stdout, &mut byte).expect("read") == 1 && byte != *b"\n" {}
+}
+
+#[test]
+fn a_signal_ends_the_command_and_a_second_one_kills() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+        let script = "trap 'echo asked; exit 0' TERM; (exec setsid sleep 300 &); sleep 300 & sleep 0.5; echo ready; wait";
+        let mut command = place.command(&NO_OPTIONS, &["sh", "-c", script]);
+        before_exec(&mut command, default_hangup);
+        let mut child = start(&mut command);
+        await_line(&mut child);
+        signal(&child, number);
+        let run = output(child);
+        assert_eq!((run.status, &*run.out, &*run.err), (Some(128 + number), "asked\n", ""), "{number}");
+        place.assert_nothing_left("told to end");
+    }
+    let deaf = "trap '' TERM; echo ready; while :; do sleep 1; done";
+    let mut child = start(&mut place.command(&["--grace", "TERM=10m"], &["sh", "-c", deaf]));
+    await_line(&mut child);
+    let since = Instant::now();
+    signal(&child, libc::SIGTERM);
+    thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().expect("wait").is_none(), "it has 10 minutes");
+    signal(&child, libc::SIGTERM);
+    assert_eq!(output(child).status, Some(143));
+    assert!(since.elapsed() < Duration::from_secs(60));
+    place.assert_nothing_left("killed at once");
+}
+
+#[expect(unsafe_code, reason = "std has no signals")]
+fn default_hangup() {
+    // SAFETY: SIG_DFL is a valid disposition.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+}
+
+#[expect(unsafe_code, reason = "std has no signals")]
+fn ignore_interrupt_and_children() {
+    // SAFETY: SIG_IGN is a valid disposition.
+    unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+    }
+}
+
+#[test]
+fn an_ignored_interrupt_stays_ignored() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let script = "echo ready; sleep 0.5; grep SigIgn /proc/self/status; exit 3";
+    let mut command = place.command(&NO_OPTIONS, &["sh", "-c", script]);
+    before_exec(&mut command, ignore_interrupt_and_children);
+    let mut child = start(&mut command);
+    await_line(&mut child);
+    signal(&child, libc::SIGINT);
+    let run = output(child);
+    // Where SIGCHLD is ignored the kernel keeps no exit status, and it is found all the same.
+    assert_eq!(run.status, Some(3), "{run:?}");
+    let mask = run.out.trim().rsplit('\t').next().and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    assert_eq!(mask.expect("SigIgn") >> (libc::SIGINT - 1) & 1, 1, "{run:?}");
+}
+
+/// The guard of a cgreap.
+#[track_caller]
+fn guard_of(cgreap: &std::process::Child) -> u32 {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", cgreap.id())).expect("children");
+    let is_guard = |pid: &&str| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("__run-guard"))
+    };
+    children.split_whitespace().find(is_guard).expect("a guard").parse().expect("a pid")
+}
+
+#[test]
+fn the_guard_shares_nothing_with_the_command() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    // A descriptor that only the shell has a number for.
+    let line = format!(
+        "exec 7>/dev/null; exec {} run --parent {} -- sh -c 'echo ready; exec sleep 300'",
+        place.program().display(),
+        place.parent.display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).env(MARK, &place.mark).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = start(&mut command);
+    await_line(&mut child);
+    let guard = guard_of(&child);
+    let link = |name: &str| fs::read_link(format!("/proc/{guard}/{name}")).expect(name);
+    for entry in fs::read_dir(format!("/proc/{guard}/fd")).expect("fd") {
+        let target = fs::read_link(entry.expect("entry").path()).expect("link");
+        let target = target.to_string_lossy();
+        assert!(target.starts_with("socket:") || target.contains("pidfd"), "{target}");
+    }
+    assert_eq!(link("cwd"), Path::new("/"));
+    let stat = fs::read_to_string(format!("/proc/{guard}/stat")).expect("stat");
+    let fields: Vec<_> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+    assert_eq!(fields[3], guard.to_string(), "its session");
+    let groups = fs::read_to_string(format!("/proc/{guard}/cgroup")).expect("cgroup");
+    assert!(!groups.contains("cgreap-"), "{groups}");
+    // Killed, it leaves the run as it is.
+    kill(guard as i32, libc::SIGKILL).expect("kill");
+    thread::sleep(Duration::from_millis(100));
+    signal(&child, libc::SIGTERM);
+    assert_eq!(output(child).status, Some(143));
+    place.assert_nothing_left("without a guard");
+}
+
+#[test]
+fn a_pipe_ends_with_the_command() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let line = format!(
+        "{} run -q --parent {} -- sh -c 'echo out; setsid sleep 300 & exit 3' | cat; echo end",
+        place.program().display(),
+        place.parent.display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]).env(MARK, &place.mark).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = output(start(&mut command));
+    assert_eq!((&*run.out, &*run.err), ("out\nend\n", ""));
+}
+
+#[test]
+fn without_a_guard_a_killed_cgreap_leaves_the_command() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let mut child = start(&mut place.command(&["--no-guard"], &["sh", "-c", "echo ready; exec sleep 300"]));
+    await_line(&mut child);
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    thread::sleep(Duration::from_millis(300));
+    // As documented. The sandbox ends it.
+    assert_eq!(place.living().len(), 1);
+}
+
+/// One process besides cgreap itself.
+#[expect(unsafe_code, reason = "std has no limits")]
+fn one_more_process() {
+    // SAFETY: the structure outlives the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &libc::rlimit { rlim_cur: 2, rlim_max: 2 }) };
+}
+
+#[test]
+fn with_one_process_to_be_had_it_is_the_command() {
+    require!(v2(), namespaces());
+    // The limit counts all processes of the user, in other pid namespaces too.
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let user = u32::try_from(Dice::seeded().below(1 << 30)).expect("below 2^30") + (1 << 30);
+        let place = Place::new(&sandbox, Kind::User).of_user(user);
+        let mut command = place.command(&NO_OPTIONS, &["sh", "-c", "exit 3"]);
+        before_exec(&mut command, one_more_process);
+        let run = output(start(&mut command));
+        assert_eq!(run.status, Some(3), "{run:?}");
+        assert!(run.err.starts_with("cgreap: run: no guard could be started"), "{run:?}");
+        assert_eq!(run.err.lines().count(), 1, "{run:?}");
+        place.assert_nothing_left("short of processes");
+    });
+}
+
+#[test]
+fn no_right_is_125_with_a_hint() {
+    require!(v2(), namespaces());
+    let sandbox = Sandbox::new(test_name!());
+    let user = Place::new(&sandbox, Kind::User);
+    let run = output(start(&mut user.without_parent(&["--parent", text(&sandbox.v2("roots"))], &["true"])));
+    assert_eq!(run.status, Some(125), "{run:?}");
+    assert!(
+        run.err.contains("no right") && run.err.contains("systemd-run --user --scope -p Delegate=yes"),
+        "{run:?}"
+    );
+    assert_eq!(run.err.lines().count(), 1, "{run:?}");
+    // Below the own cgroup, which was delegated, it needs no option.
+    let run = output(start(
+        &mut user.without_parent(&["-q"], &["sh", "-c", "grep ^0: /proc/self/cgroup; sleep 300 & exit 3"]),
+    ));
+    assert_eq!(run.status, Some(3), "{run:?}");
+    assert!(run.out.contains("/user/cgreap-"), "{run:?}");
+    user.assert_nothing_left("the own cgroup");
+}
+
+fn text(path: &Path) -> &'static str {
+    path.to_str().expect("UTF-8").to_owned().leak()
+}
+
+#[test]
+fn a_name_that_is_taken_is_left_alone() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let taken = place.parent.join("taken");
+    fs::create_dir(&taken).expect("mkdir");
+    let canary = sandbox.canary(&[&taken]);
+    let run = place.run(&["--name", "taken"], &["sh", "-c", "echo started"]);
+    assert_eq!((run.status, &*run.out), (Some(125), ""));
+    assert!(run.err.contains("exists already"), "{run:?}");
+    // The guard of a cgreap that was killed leaves it alone as well.
+    let mut child = start(&mut place.command(&["--name", "taken"], &["true"]));
+    let _ = child.kill();
+    child.wait().expect("wait");
+    thread::sleep(Duration::from_millis(300));
+    canary.assert_alive();
+    assert!(taken.exists());
+}
+
+#[test]
+fn settings_are_written_before_the_start() {
+    require!(v1("pids"), v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let name = unique_name();
+    let pids = in_pids(&name).expect("v1 pids");
+    let script = format!(
+        "cat {0}/pids.max; grep -c . {0}/cgroup.procs; cat {1}/{name}/cgroup.max.depth",
+        pids.display(),
+        place.parent.display()
+    );
+    let options = ["--name", &name, "--set", "pids.max=77", "--set", "cgroup.max.depth=5"];
+    let run = place.sh(&options, &script);
+    // The shell, and grep.
+    assert_eq!((run.status, &*run.out, &*run.err), (Some(0), "77\n2\n5\n", ""));
+    assert!(!pids.exists());
+    for (setting, message) in [
+        ("pids.max=many", "pids.max"),
+        ("pids.maximum=5", "pids.maximum: No such file"),
+        ("nothing.max=5", "the controller nothing is missing"),
+        ("cgroup.max.depth=x", "cgroup.max.depth"),
+    ] {
+        let run = place.run(&["--name", &name, "--set", setting], &["sh", "-c", "echo started"]);
+        assert_eq!((run.status, &*run.out), (Some(125), ""), "{setting}: {run:?}");
+        let named = run.err.contains(message) || run.err.contains("does not give the controller nothing");
+        assert!(named && run.err.lines().count() == 1, "{setting}: {run:?}");
+        assert!(!pids.exists());
+        place.assert_nothing_left(setting);
+    }
+}
+
+#[test]
+fn a_report_tells_how_it_went() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let file = std::env::temp_dir().join(format!("cgroup-reaper-{}-report", unique_name()));
+    let read = || {
+        let text = fs::read_to_string(&file).expect("report");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+    let script = "sh -c 'exec sleep 300' & sleep 0.3; exit 3";
+    let run = place.sh(&["-q", "--report", text(&file)], script);
+    assert_eq!((run.status, &*run.out, &*run.err), (Some(3), "", ""));
+    let report = read();
+    let keys: Vec<_> = report.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "command",
+            "cpu",
+            "effort",
+            "elapsed_us",
+            "error",
+            "exit_code",
+            "group",
+            "left",
+            "left_count",
+            "memory_peak",
+            "oom_kill",
+            "outcome",
+            "pids_peak",
+            "signal",
+            "started",
+            "status"
+        ]
+    );
+    assert_eq!(report["command"], serde_json::json!(["sh", "-c", script]));
+    assert_eq!((report["status"].as_u64(), report["exit_code"].as_u64()), (Some(3), Some(3)));
+    assert_eq!((&report["signal"], &report["error"]), (&Value::Null, &Value::Null));
+    assert_eq!(report["outcome"], "exited");
+    assert!(report["group"].as_str().expect("a path").starts_with(text(&place.parent)));
+    assert_eq!(report["left"].as_array().expect("an array").len(), 1);
+    assert_eq!(report["left"][0]["command"], "sleep");
+    assert_eq!(report["left_count"], 1);
+    assert!(report["elapsed_us"].as_u64() >= Some(300_000), "{report}");
+    assert!(report["cpu"]["usage_usec"].as_u64() > Some(0), "{report}");
+    assert!(
+        report["started"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z')),
+        "{report}"
+    );
+
+    place.sh(&["--report", text(&file)], "kill -9 $$");
+    let report = read();
+    assert_eq!((report["outcome"].as_str(), report["signal"].as_u64()), (Some("signalled"), Some(9)));
+    assert_eq!((report["status"].as_u64(), &report["exit_code"]), (Some(137), &Value::Null));
+    let run = place.sh(&["--timeout", "100ms", "--report", "-"], "exec sleep 300");
+    let report: Value = serde_json::from_str(&run.err).expect("JSON");
+    assert_eq!((report["outcome"].as_str(), report["status"].as_u64()), (Some("timed-out"), Some(124)));
+    // A wrong path is known before the start.
+    let run = place.sh(&["--report", "/nonexistent/x"], "echo started");
+    assert_eq!((run.status, &*run.out), (Some(125), ""));
+    fs::remove_file(&file).expect("the report");
+    place.assert_nothing_left("reports");
+}
+
+#[test]
+fn a_process_that_does_not_exit_is_125_and_named() {
+    require!(v1("freezer"));
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V1);
+    let options = ["--deadline", "500ms", "--grace", "TERM=100ms"];
+    let mut child = start(&mut place.command(&options, &["sh", "-c", "echo ready; exec sleep 300"]));
+    await_line(&mut child);
+    // No process exits below a cgroup that is frozen.
+    freeze_v1(&place.parent);
+    signal(&child, libc::SIGTERM);
+    let ended = wait_until(TIMEOUT, || child.try_wait().expect("wait").is_some());
+    thaw_v1(&place.parent);
+    let run = output(child);
+    assert!(ended, "{run:?}");
+    assert_eq!(run.status, Some(125), "{run:?}");
+    assert!(
+        run.err.contains("not all that sh started could be ended") && run.err.contains("sleep"),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn as_an_init_it_collects_zombies() {
+    require!(v2(), namespaces());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let script =
+        "(sleep 0.1 &); (setsid sleep 300 &); sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status; exit 3";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-pf", "--mount-proc"])
+        .arg(place.program())
+        .args(["run", "-q", "--parent"])
+        .arg(&place.parent);
+    command
+        .args(["--", "sh", "-c", script])
+        .env(MARK, &place.mark)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let run = output(start(&mut command));
+    assert_eq!((run.status, &*run.out, &*run.err), (Some(3), "", ""));
+    place.assert_nothing_left("an init");
+}
+
+#[test]
+fn a_terminal_behaves_as_without_it() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    // Ctrl-C is for the command, which may make of it what it likes.
+    terminal
+        .line("run -- sh -c 'trap \"echo caught\" INT; echo waits; sleep 300; echo goes on'; echo status $?");
+    terminal.expect("\nwaits");
+    terminal.key("C-c");
+    terminal.expect("goes on\nstatus 0");
+    // Also while it is being started.
+    for _ in 0..10 {
+        terminal.line("clear; run -- sleep 300; echo status $?");
+        eventually("it starts", || place.living().iter().any(|line| line.ends_with("sleep 300 ")));
+        terminal.key("C-c");
+        terminal.expect("status 130");
+    }
+    // Ctrl-Z stops both, and the shell sees it.
+    terminal.line("clear; run -- cat; echo status $?");
+    eventually("it reads", || place.living().iter().any(|line| line.ends_with(": cat ")));
+    terminal.line("one");
+    terminal.expect("one\none");
+    terminal.key("C-z");
+    terminal.expect("Stopped");
+    terminal.line("fg; echo status $?");
+    terminal.line("two");
+    terminal.expect("two\ntwo");
+    terminal.key("C-d");
+    terminal.expect("\nstatus 0");
+    // A shell with job control inside.
+    terminal.line("clear; PS1='inner> ' run -- bash --norc --noprofile -i; echo status $?");
+    terminal.expect("inner>");
+    terminal.line("sleep 300");
+    eventually("it sleeps", || place.living().iter().any(|line| line.ends_with("sleep 300 ")));
+    terminal.key("C-z");
+    terminal.expect("Stopped                 sleep 300\ninner>");
+    terminal.line("kill %1; wait; clear; suspend");
+    terminal.expect("\nready>");
+    terminal.line("clear; fg; echo status $?");
+    terminal.line("echo $((1200 + 34)); exit 5");
+    terminal.expect("1234");
+    terminal.expect("\nstatus 5");
+    // A command that stops itself is ended all the same.
+    terminal.line("clear; run --timeout 300ms -- sh -c 'kill -STOP $$'; echo status $?");
+    terminal.expect("status 124");
+    drop(terminal);
+    eventually("the shell ends", || place.living().is_empty());
+    place.assert_nothing_left("a terminal");
+}

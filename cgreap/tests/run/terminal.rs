@@ -1,0 +1,84 @@
+//! A shell with job control on a terminal, by tmux.
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::*;
+use crate::place::{MARK, Place};
+
+/// Need: tmux.
+pub fn tmux() -> Result<(), String> {
+    match Command::new("tmux").arg("-V").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err("no tmux".to_owned()),
+    }
+}
+
+/// A terminal of its own, on a server of its own.
+pub struct Terminal {
+    server: String,
+    mark: String,
+}
+
+impl Terminal {
+    /// Starts a shell that knows `run`, which is `cgreap run` in this place.
+    pub fn new(place: &Place<'_>) -> Terminal {
+        let server = format!("cgreap-{}", std::process::id());
+        let terminal = Terminal { server, mark: place.mark.clone() };
+        let shell = "exec bash --norc --noprofile -i";
+        let started =
+            terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "50", shell]);
+        assert!(started.is_some(), "tmux does not start");
+        let program = place.program();
+        let parent = place.parent.display();
+        terminal.line(&format!(
+            "PS1='ready> '; run() {{ {} run --parent {parent} \"$@\"; }}; clear",
+            program.display()
+        ));
+        terminal.expect("ready>");
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> Option<String> {
+        let output = Command::new("tmux")
+            .arg("-L")
+            .arg(&self.server)
+            .args(args)
+            .env(MARK, &self.mark)
+            .output()
+            .expect("tmux");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Types a key, as tmux names it.
+    pub fn key(&self, key: &str) {
+        self.tmux(&["send-keys", key]).expect("a key");
+    }
+
+    /// Types a line.
+    pub fn line(&self, line: &str) {
+        self.tmux(&["send-keys", "-l", line]).expect("a line");
+        self.key("Enter");
+    }
+
+    pub fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"]).expect("a screen")
+    }
+
+    /// Waits until this is to be seen.
+    #[track_caller]
+    pub fn expect(&self, text: &str) {
+        let seen = wait_until(TIMEOUT, || {
+            thread::sleep(Duration::from_millis(20));
+            self.screen().contains(text)
+        });
+        assert!(seen, "`{text}` is not to be seen:\n{}", self.screen());
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.tmux(&["kill-server"]);
+    }
+}
