@@ -29,7 +29,7 @@ mod result;
 mod time;
 mod version;
 
-pub use error::cgr_kind;
+pub use error::{cgr_kind, cgr_kind_name};
 pub use handle::*;
 pub use metrics::cgr_metrics;
 pub use reactor::*;
