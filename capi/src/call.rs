@@ -42,8 +42,11 @@ pub(crate) fn call<T: Answer>(body: impl FnOnce() -> Result<T, Errno>) -> T {
         Ok(Ok(answer)) => answer,
         Ok(Err(errno)) => T::failure(errno),
         Err(panic) => {
-            // Its destructor could panic again.
-            std::mem::forget(panic);
+            // The destructor of what was thrown may panic in its turn.
+            let mut thrown = Some(panic);
+            while let Some(panic) = thrown {
+                thrown = catch_unwind(AssertUnwindSafe(|| drop(panic))).err();
+            }
             T::failure(Errno::PANIC)
         }
     }

@@ -286,7 +286,8 @@ fn targets_that_are_refused() {
     let reactor = reactor();
     // SAFETY: the places are good.
     let remote = made(|place| unsafe { cgr_remote_new(reactor, place) });
-    for (dir, errno) in [("/tmp", libc::ENOTTY), ("/c/../c", libc::EINVAL), ("/nowhere/at/all", libc::ENOENT)] {
+    for (dir, errno) in [("/tmp", libc::ENOTTY), ("/c/../c", libc::EINVAL), ("/nowhere/at/all", libc::ENOENT)]
+    {
         let reaper = reaper(Path::new(dir));
         assert_eq!(cgr_reaper_tag(reaper, 42), 0);
         let (mut handle, mut refused) = (1 as *mut cgr_handle, null_mut());
