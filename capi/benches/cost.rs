@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code, missing_docs, reason = "calls what C calls")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -52,10 +52,12 @@ fn measure(top: &Path, what: &str, members: usize, pairs: usize) -> io::Result<(
         for turn in 0..2 {
             let which = (pair + turn) % 2;
             let mut target = Target::new(top.join("target"), members)?;
+            // Each caller has the path as its language has it.
+            let path = CString::new(target.dir.as_os_str().as_bytes())?;
             let begin = Instant::now();
             match which {
                 0 => rust.reap(&target.dir)?,
-                _ => c.reap(&target.dir),
+                _ => c.reap(&path),
             }
             let took = begin.elapsed();
             target.children.iter_mut().try_for_each(|child| child.wait().map(drop))?;
@@ -132,8 +134,7 @@ impl ThroughC {
         ThroughC(reactor)
     }
 
-    fn reap(&mut self, dir: &Path) {
-        let dir = CString::new(dir.as_os_str().as_bytes()).expect("no 0 in it");
+    fn reap(&mut self, dir: &CStr) {
         let (mut reaper, mut results) = (null_mut(), [null_mut(); 16]);
         // SAFETY: the path and the places are good.
         unsafe {

@@ -29,6 +29,14 @@ pub(crate) struct Plan {
     pub(crate) tag: u64,
 }
 
+impl Plan {
+    /// The change is that of a builder, which takes its reaper by value.
+    fn change(&mut self, change: impl FnOnce(Reaper) -> Reaper) {
+        let reaper = std::mem::replace(&mut self.reaper, Reaper::at(""));
+        self.reaper = change(reaper);
+    }
+}
+
 impl cgr_reaper {
     fn of(reaper: Reaper) -> *mut cgr_reaper {
         object::new(cgr_reaper { plan: Mutex::new(Plan { reaper, tag: 0 }) })
@@ -44,12 +52,10 @@ pub(crate) fn plan(reaper: *const cgr_reaper) -> Result<Plan, Errno> {
     Ok(object::get(reaper)?.lock()?.clone())
 }
 
-/// Changes what it says. The change is that of a builder, which takes its reaper by value.
+/// Changes what it says.
 fn change(reaper: *mut cgr_reaper, change: impl FnOnce(Reaper) -> Reaper) -> c_int {
     call(|| {
-        let object = object::get(reaper)?;
-        let mut plan = object.lock()?;
-        plan.reaper = change(plan.reaper.clone());
+        object::get(reaper)?.lock()?.change(change);
         Ok(0)
     })
 }
@@ -258,7 +264,7 @@ pub extern "C" fn cgr_reaper_tag(reaper: *mut cgr_reaper, tag: u64) -> c_int {
     call(|| {
         let object = object::get(reaper)?;
         let mut plan = object.lock()?;
-        plan.reaper = plan.reaper.clone().tag(tag);
+        plan.change(|reaper| reaper.tag(tag));
         plan.tag = tag;
         Ok(0)
     })
