@@ -123,7 +123,7 @@ typedef enum cgr_method {
 typedef struct cgr_handle cgr_handle;
 
 // An event loop that reaps cgroups: an object that its owner frees with `cgr_reactor_free`. It works only while one of its
-// functions runs. One thread at a time may call them, not always the same; a call while another thread is in one returns
+// functions runs, and has threads of its own only where it is asked for them. One thread at a time may call them, not always the same; a call while another thread is in one returns
 // -EBUSY. Other threads spawn by a `cgr_remote`.
 typedef struct cgr_reactor cgr_reactor;
 
@@ -168,6 +168,20 @@ typedef struct cgr_metrics {
   uint64_t escalations;
   // Watches refused by the kernel or the descriptor budget. Such a reap checks by timer.
   uint64_t unwatched;
+  // Processes whose memory was released, as `cgr_reaper_release_memory` asked.
+  uint64_t released;
+  // The anonymous memory that they had before, in bytes, as far as /proc told.
+  uint64_t released_bytes;
+  // Helper threads started.
+  uint64_t helper_threads;
+  // Jobs handed to a helper thread.
+  uint64_t helper_jobs;
+  // Jobs that a helper thread works on now. One whose system call never returns is counted as long as the reactor lives.
+  uint64_t helper_busy;
+  // Jobs that wait for a helper thread now.
+  uint64_t helper_waiting;
+  // Jobs that were not done because no thread could be started.
+  uint64_t helper_refused;
   // Descriptors that reaps hold now.
   uint64_t descriptors;
   // Calls of openat(2) and open_by_handle_at(2).
@@ -192,6 +206,8 @@ typedef struct cgr_metrics {
   uint64_t calls_poll;
   // Calls of kill(2).
   uint64_t calls_kill;
+  // Calls of process_mrelease(2).
+  uint64_t calls_process_mrelease;
   // Calls of epoll_ctl(2).
   uint64_t calls_epoll_ctl;
   // Calls of epoll_wait(2).
@@ -206,6 +222,8 @@ typedef struct cgr_effort {
   uint64_t elapsed_us;
   // Processes that were sent a signal one by one. cgroup.kill does not say how many it kills, and adds nothing here.
   uint64_t signalled;
+  // Processes whose memory was released before they exited, as `cgr_reaper_release_memory` asked.
+  uint64_t released;
   // Attempts to kill.
   uint32_t attempts;
   // The last way of killing that was used, a `cgr_used_method`.
@@ -328,6 +346,13 @@ int cgr_reaper_method(struct cgr_reaper *reaper, int method);
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reaper_kill_without_freezer(struct cgr_reaper *reaper);
 
+// Releases the memory of members that were sent SIGKILL and cannot exit: those in uninterruptible sleep, or held by a tracer
+// (process_mrelease(2), Linux 5.15). After some attempts to kill, the reactor starts a thread of its own for it. Default: their
+// memory is released when they exit. Returns 0.
+//
+// Any thread. -EINVAL for NULL, -EBADF after it was freed.
+int cgr_reaper_release_memory(struct cgr_reaper *reaper);
+
 // Kills and waits, but leaves the directories. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
@@ -382,6 +407,14 @@ int cgr_reactor_next_deadline(const struct cgr_reactor *reactor,
 // One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reactor_set_turn_budget(struct cgr_reactor *reactor,
                                 uint64_t us);
+
+// Has a thread of the reactor's own make the writes to cgroup.kill that reach many members, so that the spawn of such a target
+// returns before they are killed. Default: false, they are made in the spawn or turn. The thread takes no signals of the
+// process, and ends with the reactor. Returns 0.
+//
+// One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed.
+int cgr_reactor_set_helper_thread(struct cgr_reactor *reactor,
+                                  bool wanted);
 
 // Returns how many reaps are under way.
 //

@@ -53,8 +53,6 @@ struct Result {
     int outcome;
     // The errno of the system call that is the cause, or 0.
     int error;
-    // As given by Reaper::tag to a spawn without callback.
-    std::uint64_t tag;
     std::string path;
     std::string message;
     cgr_effort effort;
@@ -105,7 +103,7 @@ template <typename Rep, typename Period> std::uint64_t micros(std::chrono::durat
 }
 
 inline Result result(const cgr_result *from) {
-    Result to{cgr_result_kind(from), cgr_result_outcome(from), cgr_result_errno(from), cgr_result_tag(from),
+    Result to{cgr_result_kind(from), cgr_result_outcome(from), cgr_result_errno(from),
               text(cgr_result_path(from)), text(cgr_result_message(from)), cgr_effort(), {}};
     cgr_result_effort(from, &to.effort, sizeof to.effort);
     for (int i = 0; i < cgr_result_survivor_count(from); i++) {
@@ -222,6 +220,7 @@ public:
     template <typename D> Reaper &deadline(D time) { return set(cgr_reaper_deadline(get(), detail::micros(time))); }
     Reaper &method(cgr_method method) { return set(cgr_reaper_method(get(), method)); }
     Reaper &when_empty() { return set(cgr_reaper_when_empty(get())); }
+    Reaper &release_memory() { return set(cgr_reaper_release_memory(get())); }
     Reaper &keep_dir() { return set(cgr_reaper_keep_dir(get())); }
     Reaper &kill_without_freezer() { return set(cgr_reaper_kill_without_freezer(get())); }
 
@@ -276,6 +275,16 @@ public:
 
     // To be watched for reading.
     int fd() const { return detail::check("cgr_reactor_fd", cgr_reactor_fd(get())); }
+
+    // Has a thread of its own make the calls that take long in large targets. Default: false.
+    void set_helper_thread(bool wanted) {
+        detail::check("cgr_reactor_set_helper_thread", cgr_reactor_set_helper_thread(get(), wanted));
+    }
+
+    // How long a turn or a spawn works before it defers the rest. Default: 1 ms.
+    template <typename D> void set_turn_budget(D time) {
+        detail::check("cgr_reactor_set_turn_budget", cgr_reactor_set_turn_budget(get(), detail::micros(time)));
+    }
 
     // Throws Refused if the target is refused.
     void spawn(const Reaper &reaper, Callback callback) {

@@ -75,6 +75,7 @@ class _Effort(ctypes.Structure):
     _fields_ = [
         ("elapsed_us", ctypes.c_uint64),
         ("signalled", ctypes.c_uint64),
+        ("released", ctypes.c_uint64),
         ("attempts", ctypes.c_uint32),
         ("method", ctypes.c_int),
     ]
@@ -127,6 +128,7 @@ def _load():
         "cgr_reaper_when_empty": (number, [pointer]),
         "cgr_reaper_kill_without_freezer": (number, [pointer]),
         "cgr_reaper_keep_dir": (number, [pointer]),
+        "cgr_reaper_release_memory": (number, [pointer]),
         "cgr_reaper_tag": (number, [pointer, wide]),
         "cgr_result_free": (None, [pointer]),
         "cgr_result_kind": (number, [pointer]),
@@ -215,6 +217,7 @@ def _reaper(
     linger: Optional[float] = None,
     when_empty: bool = False,
     keep_dir: bool = False,
+    release_memory: bool = False,
     method: str = "auto",
     kill_without_freezer: bool = False,
     min_wait: Optional[float] = None,
@@ -249,6 +252,7 @@ def _reaper(
         for switch, function in (
             (when_empty, _lib.cgr_reaper_when_empty),
             (keep_dir, _lib.cgr_reaper_keep_dir),
+            (release_memory, _lib.cgr_reaper_release_memory),
             (kill_without_freezer, _lib.cgr_reaper_kill_without_freezer),
         ):
             if switch:
@@ -291,8 +295,8 @@ class Reactor:
         """Reaps a cgroup: a path, a descriptor of its directory, or `Named`. Raises ReapError.
 
         Options: grace=(signal, seconds), deadline, linger, min_wait, max_wait, freeze_timeout (seconds), when_empty,
-        keep_dir, kill_without_freezer (bool), method ("auto", "cgroup-kill", "freezer", "pidfd"). If the task is cancelled,
-        so is the reap: what was killed stays killed, and nothing is left frozen.
+        keep_dir, release_memory, kill_without_freezer (bool), method ("auto", "cgroup-kill", "freezer", "pidfd"). If the task
+        is cancelled, so is the reap: what was killed stays killed, and nothing is left frozen.
         """
         future = asyncio.get_running_loop().create_future()
         handle = self._spawn(_lib.cgr_reactor_spawn, self._reactor, future, target, options)

@@ -33,6 +33,20 @@ pub struct cgr_metrics {
     pub escalations: u64,
     /// Watches refused by the kernel or the descriptor budget. Such a reap checks by timer.
     pub unwatched: u64,
+    /// Processes whose memory was released, as `cgr_reaper_release_memory` asked.
+    pub released: u64,
+    /// The anonymous memory that they had before, in bytes, as far as /proc told.
+    pub released_bytes: u64,
+    /// Helper threads started.
+    pub helper_threads: u64,
+    /// Jobs handed to a helper thread.
+    pub helper_jobs: u64,
+    /// Jobs that a helper thread works on now. One whose system call never returns is counted as long as the reactor lives.
+    pub helper_busy: u64,
+    /// Jobs that wait for a helper thread now.
+    pub helper_waiting: u64,
+    /// Jobs that were not done because no thread could be started.
+    pub helper_refused: u64,
     /// Descriptors that reaps hold now.
     pub descriptors: u64,
     /// Calls of openat(2) and open_by_handle_at(2).
@@ -57,6 +71,8 @@ pub struct cgr_metrics {
     pub calls_poll: u64,
     /// Calls of kill(2).
     pub calls_kill: u64,
+    /// Calls of process_mrelease(2).
+    pub calls_process_mrelease: u64,
     /// Calls of epoll_ctl(2).
     pub calls_epoll_ctl: u64,
     /// Calls of epoll_wait(2).
@@ -82,6 +98,13 @@ impl From<&Metrics> for cgr_metrics {
             removals: metrics.removals,
             escalations: metrics.escalations,
             unwatched: metrics.unwatched,
+            released: metrics.released,
+            released_bytes: metrics.released_bytes,
+            helper_threads: metrics.helper_threads,
+            helper_jobs: metrics.helper_jobs,
+            helper_busy: metrics.helper_busy,
+            helper_waiting: metrics.helper_waiting,
+            helper_refused: metrics.helper_refused,
             descriptors: metrics.descriptors,
             calls_open: calls.open,
             calls_read: calls.read,
@@ -94,6 +117,7 @@ impl From<&Metrics> for cgr_metrics {
             calls_pidfd_send_signal: calls.pidfd_send_signal,
             calls_poll: calls.poll,
             calls_kill: calls.kill,
+            calls_process_mrelease: calls.process_mrelease,
             calls_epoll_ctl: calls.epoll_ctl,
             calls_epoll_wait: calls.epoll_wait,
             calls_timerfd_settime: calls.timerfd_settime,

@@ -18,7 +18,7 @@ use crate::result::cgr_result;
 use crate::time::{CGR_FOREVER, duration, micros_at_least, wait};
 
 /// An event loop that reaps cgroups: an object that its owner frees with `cgr_reactor_free`. It works only while one of its
-/// functions runs. One thread at a time may call them, not always the same; a call while another thread is in one returns
+/// functions runs, and has threads of its own only where it is asked for them. One thread at a time may call them, not always the same; a call while another thread is in one returns
 /// -EBUSY. Other threads spawn by a `cgr_remote`.
 #[derive(Debug)]
 pub struct cgr_reactor {
@@ -122,6 +122,19 @@ pub unsafe extern "C" fn cgr_reactor_next_deadline(reactor: *const cgr_reactor, 
 pub extern "C" fn cgr_reactor_set_turn_budget(reactor: *mut cgr_reactor, us: u64) -> c_int {
     call(|| {
         object::get(reactor)?.lock()?.set_turn_budget(duration(us));
+        Ok(0)
+    })
+}
+
+/// Has a thread of the reactor's own make the writes to cgroup.kill that reach many members, so that the spawn of such a target
+/// returns before they are killed. Default: false, they are made in the spawn or turn. The thread takes no signals of the
+/// process, and ends with the reactor. Returns 0.
+///
+/// One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn cgr_reactor_set_helper_thread(reactor: *mut cgr_reactor, wanted: bool) -> c_int {
+    call(|| {
+        object::get(reactor)?.lock()?.set_helper_thread(wanted);
         Ok(0)
     })
 }

@@ -247,6 +247,16 @@ pub extern "C" fn cgr_reaper_kill_without_freezer(reaper: *mut cgr_reaper) -> c_
     change(reaper, Reaper::kill_without_freezer)
 }
 
+/// Releases the memory of members that were sent SIGKILL and cannot exit: those in uninterruptible sleep, or held by a tracer
+/// (process_mrelease(2), Linux 5.15). After some attempts to kill, the reactor starts a thread of its own for it. Default: their
+/// memory is released when they exit. Returns 0.
+///
+/// Any thread. -EINVAL for NULL, -EBADF after it was freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn cgr_reaper_release_memory(reaper: *mut cgr_reaper) -> c_int {
+    change(reaper, Reaper::release_memory)
+}
+
 /// Kills and waits, but leaves the directories. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.

@@ -127,6 +127,8 @@ pub struct cgr_effort {
     pub elapsed_us: u64,
     /// Processes that were sent a signal one by one. cgroup.kill does not say how many it kills, and adds nothing here.
     pub signalled: u64,
+    /// Processes whose memory was released before they exited, as `cgr_reaper_release_memory` asked.
+    pub released: u64,
     /// Attempts to kill.
     pub attempts: u32,
     /// The last way of killing that was used, a `cgr_used_method`.
@@ -265,15 +267,17 @@ pub unsafe extern "C" fn cgr_result_effort(
     call(|| {
         let result = object::get(result)?;
         let done = match &result.ended.result {
-            Ok(Reaped { method, signalled, attempts, elapsed, .. }) => cgr_effort {
+            Ok(Reaped { method, signalled, released, attempts, elapsed, .. }) => cgr_effort {
                 elapsed_us: micros(*elapsed),
                 signalled: *signalled,
+                released: *released,
                 attempts: *attempts,
                 method: used(*method),
             },
             Err(error) => error.effort().map_or_else(cgr_effort::default, |done| cgr_effort {
                 elapsed_us: micros(done.elapsed),
                 signalled: done.signalled,
+                released: done.released,
                 attempts: done.attempts,
                 method: used(done.method),
             }),

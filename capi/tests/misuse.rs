@@ -109,6 +109,7 @@ fn every_function_fails(object: usize, errno: c_int) {
         cgr_reactor_turn(CGR_FOREVER);
         cgr_reactor_next_deadline(&mut us);
         cgr_reactor_set_turn_budget(1);
+        cgr_reactor_set_helper_thread(true);
         cgr_reactor_len();
         cgr_reactor_metrics(&mut metrics, size_of::<cgr_metrics>());
         cgr_reactor_spawn(good, &mut handle, &mut result);
@@ -146,6 +147,7 @@ fn every_function_fails(object: usize, errno: c_int) {
         cgr_reaper_method(cgr_method::CGR_METHOD_AUTO as c_int);
         cgr_reaper_kill_without_freezer();
         cgr_reaper_keep_dir();
+        cgr_reaper_release_memory();
         cgr_reaper_tag(1);
         cgr_reap(&mut result);
         cgr_result_free();
