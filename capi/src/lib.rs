@@ -5,9 +5,9 @@
 //!
 //! - What a C program holds is an id, not an address: each call looks it up in a table of the objects that are alive. So an
 //!   object that was freed, or is none, is an error that the call returns, and the memory of an object is never touched
-//!   through a pointer that C has had ([`object`]).
-//! - No panic reaches the caller: each function is one `call` ([`call`]).
-//! - Pointers to memory of the caller's are read and written in one module ([`memory`]).
+//!   through a pointer that C has had (`object`).
+//! - No panic reaches the caller: each function is one call of `call`.
+//! - Pointers to memory of the caller's are read and written in one module (`memory`).
 #![allow(unsafe_code, reason = "a C ABI: exported names, and memory of the caller's")]
 #![allow(non_camel_case_types, reason = "the names that C has for them")]
 #![allow(

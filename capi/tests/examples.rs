@@ -72,7 +72,7 @@ fn flags(test: &str, package: &str) -> Option<Vec<String>> {
 }
 
 /// Compiles an example, with every warning an error.
-fn compile<S: AsRef<OsStr>>(compiler: &str, source: &str, program: &str, flags: &[S]) -> PathBuf {
+fn compile<S: AsRef<OsStr>>(compiler: &str, source: impl AsRef<Path>, program: &str, flags: &[S]) -> PathBuf {
     let installed = installed();
     let program = installed.join(program);
     let mut command = Command::new(compiler);
@@ -219,6 +219,38 @@ fn asyncio() {
         command.args(["-X", "dev", "-W", "error", "-B"]).arg(package().join("examples/asyncio_loop.py"));
         reaps_a_hundred(test_name!(), layout, command);
     }
+}
+
+/// A process in the first of them, none in the others.
+fn targets(sandbox: &Sandbox) -> Vec<PathBuf> {
+    let make =
+        |name: &str| if layouts()[0] == Layout::V2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+    let dirs: Vec<PathBuf> = ["busy", "one", "two", "three", "four"].map(make).into();
+    sandbox.sleeper(&[&dirs[0]]);
+    dirs
+}
+
+#[test]
+fn cpp_cases() {
+    require!(cgroups());
+    if let Err(reason) = compiler("c++") {
+        return drop(writeln!(std::io::stderr(), "SKIP {}: {reason}", test_name!()));
+    }
+    let sandbox = Sandbox::new(test_name!());
+    let program = compile("c++", "../tests/cases/cpp.cc", "cpp-cases", &["-std=c++11", "-pedantic"]);
+    output(bounded(program).args(&targets(&sandbox)[..4])).unwrap();
+}
+
+#[test]
+fn asyncio_cases() {
+    require!(cgroups());
+    if let Err(reason) = compiler("python3") {
+        return drop(writeln!(std::io::stderr(), "SKIP {}: {reason}", test_name!()));
+    }
+    let sandbox = Sandbox::new(test_name!());
+    let mut command = bounded("python3");
+    command.args(["-X", "dev", "-W", "error", "-B"]).arg(package().join("tests/cases/asyncio_cases.py"));
+    output(command.args(targets(&sandbox))).unwrap();
 }
 
 #[test]

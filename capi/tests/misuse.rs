@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::ptr::{null, null_mut};
+use std::ptr::{dangling_mut, null, null_mut};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -56,29 +56,29 @@ fn text<'a>(text: *const c_char) -> &'a str {
 
 /// What an answer says that failed.
 trait Answer: PartialEq + std::fmt::Debug {
-    fn is_failure(self, errno: c_int) -> bool;
+    fn failed_with(self, errno: c_int) -> bool;
 }
 
 impl Answer for c_int {
-    fn is_failure(self, errno: c_int) -> bool {
+    fn failed_with(self, errno: c_int) -> bool {
         self == errno
     }
 }
 
 impl Answer for u64 {
-    fn is_failure(self, _: c_int) -> bool {
+    fn failed_with(self, _: c_int) -> bool {
         self == 0
     }
 }
 
 impl Answer for *const c_char {
-    fn is_failure(self, _: c_int) -> bool {
+    fn failed_with(self, _: c_int) -> bool {
         self.is_null()
     }
 }
 
 impl Answer for () {
-    fn is_failure(self, _: c_int) -> bool {
+    fn failed_with(self, _: c_int) -> bool {
         true
     }
 }
@@ -91,7 +91,7 @@ fn every_function_fails(object: usize, errno: c_int) {
             // SAFETY: the other arguments are good.
             #[allow(unused_unsafe, reason = "some are safe")]
             let answer = unsafe { $function(object as *mut _ $(, $argument)*) };
-            assert!(answer.is_failure(errno), "{}: {answer:?}", stringify!($function));
+            assert!(answer.failed_with(errno), "{}: {answer:?}", stringify!($function));
             called.insert(stringify!($function));
         )+};
     }
@@ -100,9 +100,9 @@ fn every_function_fails(object: usize, errno: c_int) {
     // SAFETY: plain numbers and pointers.
     let (mut metrics, mut effort, mut survivor): (cgr_metrics, cgr_effort, cgr_survivor) =
         unsafe { std::mem::zeroed() };
-    let mut handle = 1 as *mut cgr_handle;
-    let mut result = 1 as *mut cgr_result;
-    let mut remote = 1 as *mut cgr_remote;
+    let mut handle = dangling_mut::<cgr_handle>();
+    let mut result = dangling_mut::<cgr_result>();
+    let mut remote = dangling_mut::<cgr_remote>();
     fails! {
         cgr_reactor_free();
         cgr_reactor_fd();
@@ -120,13 +120,13 @@ fn every_function_fails(object: usize, errno: c_int) {
         cgr_remote_new(&mut remote);
     }
     assert!(handle.is_null() && result.is_null() && remote.is_null() && us == 0);
-    (handle, result) = (1 as *mut _, 1 as *mut _);
+    (handle, result) = (dangling_mut(), dangling_mut());
     fails! {
         cgr_remote_free();
         cgr_remote_spawn(good, &mut handle, &mut result);
     }
     assert!(handle.is_null() && result.is_null());
-    result = 1 as *mut _;
+    result = dangling_mut();
     fails! {
         cgr_handle_free();
         cgr_handle_cancel();
@@ -134,7 +134,7 @@ fn every_function_fails(object: usize, errno: c_int) {
         cgr_handle_wait(CGR_FOREVER, &mut result);
     }
     assert!(result.is_null());
-    result = 1 as *mut _;
+    result = dangling_mut();
     fails! {
         cgr_reaper_free();
         cgr_reaper_min_wait(SECOND);
@@ -220,7 +220,7 @@ fn freed_objects_and_those_of_another_type() {
 #[test]
 fn arguments_that_are_null_or_out_of_range() {
     let path = c"/c".as_ptr();
-    let mut made_reaper = 1 as *mut cgr_reaper;
+    let mut made_reaper = dangling_mut::<cgr_reaper>();
     let names = [path, null()];
     // SAFETY: what is not NULL is good.
     unsafe {
@@ -230,7 +230,7 @@ fn arguments_that_are_null_or_out_of_range() {
         assert!(made_reaper.is_null());
         assert_eq!(cgr_reaper_new_fd(0, null_mut()), EINVAL);
         for fd in [-1, -100, c_int::MIN, c_int::MAX] {
-            made_reaper = 1 as *mut _;
+            made_reaper = dangling_mut();
             assert_eq!(cgr_reaper_new_fd(fd, &mut made_reaper), EBADF);
             assert!(made_reaper.is_null());
         }
@@ -292,7 +292,7 @@ fn targets_that_are_refused() {
     {
         let reaper = reaper(Path::new(dir));
         assert_eq!(cgr_reaper_tag(reaper, 42), 0);
-        let (mut handle, mut refused) = (1 as *mut cgr_handle, null_mut());
+        let (mut handle, mut refused) = (dangling_mut::<cgr_handle>(), null_mut());
         for spawn in 0..3 {
             // SAFETY: the places are good.
             let answer = unsafe {
