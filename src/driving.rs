@@ -93,6 +93,11 @@
 //! | tokio, with the feature `tokio` | `TokioReactor::new()` | | `examples/tokio_loop.rs` |
 //! | async-io, smol | `Async::new(duplicate)` | `reactor.turn(ZERO)?` | `examples/async_io_loop.rs` |
 //! | calloop | `Generic::new(duplicate, READ, Level)` | `data.reactor.turn(ZERO)?` | `examples/calloop_loop.rs` |
+//! | epoll, libuv, GLib, sd-event, libev, in C | `cgr_reactor_fd(reactor)` | `cgr_reactor_turn(reactor, 0)` | `capi/examples/*.c` |
+//! | any, in C++ | `reactor.fd()` | `reactor.turn()` | `capi/examples/cpp.cc` |
+//! | asyncio, in Python | `await reap(path)` | | `capi/examples/asyncio_loop.py` |
+//!
+//! The last three are for programs in other languages: the package `cgroup-reaper-capi` is the library as a C ABI.
 //!
 //! `ZERO` is `Some(Duration::ZERO)`. A `duplicate` is `reactor.as_fd().try_clone_to_owned()?`. It is for loops that give
 //! only shared access to what they watch, while a turn needs `&mut Reactor`. It is readable when the original is; drop

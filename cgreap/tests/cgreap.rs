@@ -354,7 +354,10 @@ fn json_describes_a_reap() {
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     let object = &objects(&run.out)[&text(&dir)];
     let keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(keys, ["attempts", "elapsed_us", "index", "method", "outcome", "path", "released", "signalled"]);
+    assert_eq!(
+        keys,
+        ["attempts", "elapsed_us", "index", "method", "outcome", "path", "released", "signalled"]
+    );
     assert_eq!(object["outcome"], "removed");
     assert_eq!(object["method"], "pidfd");
     assert_eq!(object["signalled"], 2);

@@ -1,0 +1,134 @@
+//! `cgr_handle`: one reap under way.
+
+use std::ffi::c_int;
+
+use cgroup_reaper::{Completed, ReapError, ReapHandle, Reaped};
+
+use crate::call::call;
+use crate::error::Errno;
+use crate::memory;
+use crate::object::{self, object};
+use crate::result::cgr_result;
+use crate::time::wait;
+
+/// One reap under way, or one that has ended: an object that its owner frees with `cgr_handle_free`. Any thread may use it. It
+/// does not keep the reactor alive.
+#[derive(Debug)]
+pub struct cgr_handle {
+    handle: ReapHandle,
+    tag: u64,
+}
+
+object!(cgr_handle, 2);
+
+impl cgr_handle {
+    pub(crate) fn new(handle: ReapHandle, tag: u64) -> cgr_handle {
+        cgr_handle { handle, tag }
+    }
+
+    fn result(&self, result: Result<Reaped, ReapError>) -> *mut cgr_result {
+        object::new(cgr_result::new(Completed::new(self.tag, self.handle.path(), result)))
+    }
+}
+
+/// Frees a handle. The reap goes on.
+///
+/// Any thread. NULL, and a handle that was freed before, are ignored.
+#[unsafe(no_mangle)]
+pub extern "C" fn cgr_handle_free(handle: *mut cgr_handle) {
+    call(|| {
+        object::free(handle);
+        Ok(())
+    })
+}
+
+/// Asks the reactor to stop this reap: in its next turn it ends as CGR_CANCELLED, with nothing left frozen, unless it has
+/// ended by then. Returns 0.
+///
+/// Any thread. -EINVAL for NULL, -EBADF after it was freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn cgr_handle_cancel(handle: *mut cgr_handle) -> c_int {
+    call(|| {
+        object::get(handle)?.handle.cancel();
+        Ok(0)
+    })
+}
+
+/// Asks the reactor to send SIGKILL now: in its next turn this ends linger and grace, and a reap `when_empty` becomes one that
+/// kills. Returns 0.
+///
+/// Any thread. -EINVAL for NULL, -EBADF after it was freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn cgr_handle_kill_now(handle: *mut cgr_handle) -> c_int {
+    call(|| {
+        object::get(handle)?.handle.kill_now();
+        Ok(0)
+    })
+}
+
+/// Waits up to `wait_us` microseconds (0: not at all; CGR_FOREVER: without limit) until the reap has ended. Returns 1, and the
+/// result in `*result`, which the caller owns and which is another object each time; 0, and NULL in `*result`, if it has not
+/// ended.
+///
+/// Any thread; to wait on the one that calls `cgr_reactor_turn` is a deadlock. -EINVAL for NULL, -EBADF after it was freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cgr_handle_wait(
+    handle: *mut cgr_handle,
+    wait_us: u64,
+    result: *mut *mut cgr_result,
+) -> c_int {
+    call(|| {
+        // SAFETY: the caller says that it is NULL or can be written.
+        let place = unsafe { memory::place(result) }?.write(std::ptr::null_mut());
+        let object = object::get(handle)?;
+        let ended = match wait(wait_us) {
+            None => Some(object.handle.wait()),
+            Some(time) if time.is_zero() => object.handle.try_wait(),
+            Some(time) => object.handle.wait_timeout(time),
+        };
+        Ok(match ended {
+            None => 0,
+            Some(ended) => {
+                *place = object.result(ended);
+                1
+            }
+        })
+    })
+}
+
+/// Gives the caller what came of a spawn: a handle, or why it was refused. Either place may be missing.
+pub(crate) unsafe fn answer(
+    spawned: Result<cgr_handle, (u64, ReapError)>,
+    handle: *mut *mut cgr_handle,
+    error: *mut *mut cgr_result,
+) -> Result<c_int, Errno> {
+    // SAFETY: the caller says that each is NULL or can be written.
+    let (handle, error) = unsafe { (memory::optional_place(handle), memory::optional_place(error)) };
+    match spawned {
+        Ok(spawned) => {
+            if let Some(handle) = handle {
+                handle.write(object::new(spawned));
+            }
+            Ok(0)
+        }
+        Err((tag, refused)) => {
+            let errno = Errno::from(&refused);
+            if let Some(error) = error {
+                error.write(object::new(cgr_result::of_error(tag, refused)));
+            }
+            Err(errno)
+        }
+    }
+}
+
+/// Writes NULL to the places of a spawn, before anything can fail.
+pub(crate) unsafe fn clear(handle: *mut *mut cgr_handle, error: *mut *mut cgr_result) {
+    // SAFETY: the caller says that each is NULL or can be written.
+    let (handle, error) = unsafe { (memory::optional_place(handle), memory::optional_place(error)) };
+    if let Some(handle) = handle {
+        handle.write(std::ptr::null_mut());
+    }
+    if let Some(error) = error {
+        error.write(std::ptr::null_mut());
+    }
+}

@@ -1,0 +1,89 @@
+"""What cgroup_reaper_asyncio promises beyond the ABI. Arguments: the path of a cgroup with a process in it, and of four empty
+ones."""
+
+import asyncio
+import errno
+import gc
+import os
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "python"))
+import cgroup_reaper_asyncio  # noqa: E402
+from cgroup_reaper_asyncio import Named, ReapError, Reactor, reap  # noqa: E402
+
+busy, one, two, three, four = sys.argv[1:]
+
+
+async def fails(awaitable, error):
+    try:
+        await awaitable
+    except error as raised:
+        return raised
+    raise AssertionError(f"no {error}")
+
+
+async def refusals():
+    refused = await fails(reap("/tmp"), ReapError)
+    assert (refused.kind, refused.path, str(refused)) == ("refused", "/tmp", "/tmp: refused: not a cgroup")
+    await fails(reap("a\0b"), ValueError)
+    await fails(reap(one, deadline=-1), ValueError)
+    await fails(reap(one, method="axe"), KeyError)
+    await fails(reap(one, what=1), TypeError)
+    bad = await fails(reap(one, grace=(0, 1)), OSError)
+    assert bad.errno == errno.EINVAL
+    closed = await fails(reap(10**6), OSError)
+    assert closed.errno == errno.EBADF
+    assert os.path.isdir(one)
+
+
+async def targets():
+    reaped = await reap(os.fsencode(one), keep_dir=True)
+    assert (reaped.path, reaped.outcome, reaped.attempts) == (one, "emptied", 0), reaped
+    fd = os.open(one, os.O_PATH)
+    reaped = await reap(fd)
+    os.close(fd)
+    assert (reaped.outcome, os.path.exists(one)) == ("removed", False)
+    top, name = os.path.split(two)
+    root, below = os.path.split(top)
+    assert (await reap(Named(name, slice=below, root=root))).path == two
+    top, name = os.path.split(three)
+    parent, below = os.path.split(top)
+    root, subsystem = os.path.split(parent)
+    assert (await reap(Named(name, slice=below, root=root, subsystems=[subsystem]))).path == three
+    assert (await fails(reap(Named(name, subsystems=[])), ReapError)).kind == "refused"
+    assert (await reap(three)).outcome == "already gone"
+
+
+async def ends():
+    late = await fails(reap(busy, when_empty=True, deadline=0.001), ReapError)
+    assert late.kind == "timed-out" and [survivor.state for survivor in late.survivors] == ["S"], late.survivors
+    task = asyncio.ensure_future(reap(busy, when_empty=True))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await fails(task, asyncio.CancelledError)
+
+    reactor = Reactor()
+    task = asyncio.ensure_future(reactor.reap(busy, when_empty=True))
+    # A thread that waits while the loop goes on.
+    loop = asyncio.get_running_loop()
+    assert (await loop.run_in_executor(None, lambda: reactor.submit(four).result(30))).outcome == "removed"
+    assert reactor.close() == 0 and reactor.close() == 0
+    assert (await fails(task, ReapError)).kind == "cancelled"
+    killed = await reap(busy, deadline=float("inf"), release_memory=True)
+    assert killed.outcome == "removed" and killed.attempts >= 1
+
+
+async def main():
+    await refusals()
+    await targets()
+    await ends()
+
+
+asyncio.run(main())
+# The reactor ends with its loop, and its descriptors with it.
+gc.collect()
+assert len(cgroup_reaper_asyncio._reactors) == 0
+left = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+assert not any("eventpoll" in name or "timerfd" in name for name in left), left
+assert threading.active_count() <= 2

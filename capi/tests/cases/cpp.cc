@@ -1,0 +1,118 @@
+// What cgroup_reaper.hpp promises beyond the ABI. Arguments: the path of a cgroup with a process in it, and of
+// three empty ones.
+
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include <poll.h>
+
+#include "cgroup_reaper.hpp"
+
+using namespace cgroup_reaper;
+
+#define EXPECT(condition)                                                                                              \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                               \
+            std::exit(1);                                                                                              \
+        }                                                                                                              \
+    } while (0)
+
+static void turn(Reactor &reactor) {
+    pollfd watched{reactor.fd(), POLLIN, 0};
+    EXPECT(poll(&watched, 1, 30000) == 1);
+    reactor.turn();
+}
+
+static void refusals() {
+    Reactor reactor;
+    bool refused = false;
+    try {
+        reactor.spawn(Reaper("/tmp"), [](const Result &) { EXPECT(false); });
+    } catch (const Refused &error) {
+        refused = true;
+        EXPECT(error.result().kind == CGR_REFUSED && error.result().path == "/tmp");
+        EXPECT(std::string(error.what()) == "/tmp: refused: not a cgroup");
+    }
+    EXPECT(refused);
+    CGroupOptions options;
+    options.root = "/tmp";
+    std::future<Result> future = asyncCGroupReaper(reactor, options, "nothing", 10, 10000);
+    try {
+        future.get();
+        EXPECT(false);
+    } catch (const Refused &error) {
+        EXPECT(error.result().kind == CGR_REFUSED);
+    }
+    EXPECT(reap(Reaper("/tmp")).kind == CGR_REFUSED);
+    try {
+        Reaper("/tmp").grace(0, std::chrono::seconds(1));
+        EXPECT(false);
+    } catch (const std::system_error &error) {
+        EXPECT(error.code() == std::errc::invalid_argument);
+    }
+    // None of them is left behind to be reported.
+    reactor.turn();
+}
+
+// A callback may spawn, and one that throws does not keep the others from being called.
+static void callbacks(const std::string &one, const std::string &two, const std::string &three) {
+    Reactor reactor;
+    int called = 0;
+    reactor.spawn(Reaper(one), [&](const Result &result) {
+        EXPECT(result.ok() && result.outcome == CGR_REMOVED && result.path == one);
+        called++;
+        reactor.spawn(Reaper(three), [&](const Result &) { called++; });
+        throw std::runtime_error("thrown");
+    });
+    reactor.spawn(Reaper(two), [&](const Result &) { called++; });
+    try {
+        turn(reactor);
+        EXPECT(false);
+    } catch (const std::runtime_error &error) {
+        EXPECT(std::string(error.what()) == "thrown");
+    }
+    while (called < 3)
+        turn(reactor);
+}
+
+// Reaps that do not end by themselves: named at the deadline, cancelled at the end, broken without a reactor.
+static void ends(const std::string &busy) {
+    Reaper waiting(busy);
+    waiting.when_empty();
+    std::future<Result> broken;
+    Result cancelled{};
+    {
+        Reactor reactor;
+        broken = reactor.remote().spawn(waiting);
+        turn(reactor);
+    }
+    try {
+        broken.get();
+        EXPECT(false);
+    } catch (const std::future_error &error) {
+        EXPECT(error.code() == std::future_errc::broken_promise);
+    }
+    {
+        Reactor reactor;
+        Remote remote = reactor.remote();
+        reactor.spawn(waiting, [&](const Result &result) { cancelled = result; });
+        EXPECT(reactor.shutdown(std::chrono::seconds(10)) == 0);
+        EXPECT(cancelled.kind == CGR_CANCELLED);
+    }
+    Result late = reap(waiting.deadline(std::chrono::milliseconds(1)));
+    EXPECT(late.kind == CGR_TIMED_OUT && late.survivors.size() == 1 && late.survivors[0].pid > 1);
+    EXPECT(late.effort.attempts == 0 && late.effort.elapsed_us >= 1000);
+    Reaper kill(busy);
+    Result killed = reap(kill.deadline(std::chrono::hours::max()));
+    EXPECT(killed.ok() && killed.effort.attempts >= 1);
+}
+
+int main(int argc, char **argv) {
+    EXPECT(argc == 5);
+    refusals();
+    callbacks(argv[2], argv[3], argv[4]);
+    ends(argv[1]);
+}
