@@ -160,9 +160,10 @@ impl Reactor {
         self.turn_budget = Some(budget);
     }
 
-    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2). By
-    /// default they are made in the spawn or turn, which takes 6 µs of CPU for each member, and several times as long on the
-    /// clock, because the kernel lets the members run as they are killed.
+    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2). Such a
+    /// write takes 6 µs of CPU for each member, and several times as long on the clock, because the kernel lets the members
+    /// run as they are killed. By default it is made in the spawn or turn, or the members are signalled in steps instead, see
+    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut).
     ///
     /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
     /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, or all are

@@ -75,7 +75,7 @@ fn many_cgroups_are_killed_by_a_thread() {
     assert!(sleepers.0.iter().all(|sleeper| !sleeper.alive()));
 }
 
-/// Without a thread, and by default, the spawn kills.
+/// Where no thread can be started the spawn writes, and by default none is.
 #[test]
 fn without_a_thread_the_spawn_kills() {
     require!(v2(), cgroup_kill());
@@ -86,7 +86,10 @@ fn without_a_thread_the_spawn_kills() {
         let dir = sandbox.v2(name);
         let _sleepers = sandbox.sleepers(MANY + 50, &[&dir]);
         let handle = spawn(reactor, Reaper::at(&dir));
-        assert_eq!(reactor.metrics().cgroup_kills, 1);
+        let Metrics { cgroup_kills, helper_jobs, .. } = reactor.metrics();
+        // By default the members are signalled in steps, where the kernel allows that.
+        assert!(cgroup_kills == 1 || name == "default", "{cgroup_kills}");
+        assert_eq!(helper_jobs, 0);
         assert_killed(&finish(reactor, &handle).unwrap());
         let Metrics { helper_threads, helper_refused, .. } = reactor.metrics();
         assert_eq!((helper_threads, helper_refused), (0, u64::from(name == "refused")));
