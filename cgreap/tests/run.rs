@@ -621,7 +621,8 @@ fn a_process_that_does_not_exit_is_125_and_named() {
     assert!(ended, "{run:?}");
     assert_eq!(run.status, Some(125), "{run:?}");
     assert!(
-        run.err.contains("not all that sh started could be ended") && run.err.contains("sleep"),
+        run.err.contains("not all that sh started could be ended")
+            && run.err.contains("not reaped in time: pid "),
         "{run:?}"
     );
 }
