@@ -621,7 +621,8 @@ fn a_process_that_does_not_exit_is_125_and_named() {
     assert!(ended, "{run:?}");
     assert_eq!(run.status, Some(125), "{run:?}");
     assert!(
-        run.err.contains("not all that sh started could be ended") && run.err.contains("sleep"),
+        run.err.contains("not all that sh started could be ended")
+            && run.err.contains("not reaped in time: pid "),
         "{run:?}"
     );
 }
@@ -659,6 +660,7 @@ fn a_terminal_behaves_as_without_it() {
     terminal
         .line("run -- sh -c 'trap \"echo caught\" INT; echo waits; sleep 300; echo goes on'; echo status $?");
     terminal.expect("\nwaits");
+    eventually("it sleeps", || place.living().iter().any(|line| line.ends_with(": sleep 300 ")));
     terminal.key("C-c");
     terminal.expect("goes on\nstatus 0");
     // Also while it is being started.
@@ -676,6 +678,10 @@ fn a_terminal_behaves_as_without_it() {
     terminal.key("C-z");
     terminal.expect("Stopped");
     terminal.line("fg; echo status $?");
+    // What is typed before belongs to the shell.
+    let cat = place.living().into_iter().find_map(|line| line.strip_suffix(": cat ")?.parse().ok());
+    let cat = cat.expect("it reads");
+    eventually("it is continued", || state_of(cat) != Some('T'));
     terminal.line("two");
     terminal.expect("two\ntwo");
     terminal.key("C-d");
@@ -690,6 +696,7 @@ fn a_terminal_behaves_as_without_it() {
     terminal.line("kill %1; wait; clear; suspend");
     terminal.expect("\nready>");
     terminal.line("clear; fg; echo status $?");
+    terminal.expect("inner>");
     terminal.line("echo $((1200 + 34)); exit 5");
     terminal.expect("1234");
     terminal.expect("\nstatus 5");
