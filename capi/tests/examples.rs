@@ -253,6 +253,40 @@ fn asyncio_cases() {
     output(command.args(targets(&sandbox))).unwrap();
 }
 
+/// The first block of code in this language in README.md, which begins with a line that has `start`.
+fn block(language: &str, start: &str) -> String {
+    let guide = fs::read_to_string(package().join("README.md")).unwrap();
+    let blocks = guide.split("\n```").filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+    let found =
+        blocks.map(str::to_owned).find(|block| block.lines().next().is_some_and(|line| line.contains(start)));
+    found.unwrap_or_else(|| panic!("no block of {language} that begins with {start}"))
+}
+
+#[test]
+fn what_the_guide_shows_compiles() {
+    require!(compiler("cc"));
+    let c = block("c", "cgr_reactor *");
+    let c = format!(
+        "#include <signal.h>\n#include <stdio.h>\n#include <cgroup_reaper.h>\nint main(void) {{\n{c}}}\n"
+    );
+    let mut programs = vec![("cc", "guide.c", c)];
+    if compiler("c++").is_ok() {
+        let cpp = block("cpp", "#include");
+        let (include, rest) = cpp.split_once('\n').unwrap();
+        let cpp = format!("#include <csignal>\n#include <cstdio>\n{include}\nint main() {{\n{rest}}}\n");
+        programs.push(("c++", "guide.cc", cpp));
+    }
+    for (compiler, name, text) in programs {
+        let source = installed().join(name);
+        fs::write(&source, text).unwrap();
+        compile::<&str>(compiler, source, &format!("{name}.out"), &[]);
+    }
+    if compiler("python3").is_ok() {
+        let parse = "import ast, sys; ast.parse(sys.argv[1])";
+        output(Command::new("python3").args(["-c", parse, &block("python", "import")])).unwrap();
+    }
+}
+
 #[test]
 fn pkg_config_finds_what_is_installed() {
     let pc_path = installed().join("lib/pkgconfig");

@@ -386,6 +386,8 @@ fn the_reactor_is_freed_before_all_that_is_of_it() {
 #[test]
 fn a_reactor_that_another_thread_is_in() {
     let reactor = reactor();
+    // On a busy machine as well, one turn does all.
+    assert_eq!(cgr_reactor_set_turn_budget(reactor, CGR_FOREVER), 0);
     let id = reactor.addr();
     let reactor_of = |id: usize| std::ptr::without_provenance_mut::<cgr_reactor>(id);
     let (sender, receiver) = channel();
@@ -430,6 +432,8 @@ fn results_outlive_all_else_and_are_taken_once() {
     require!(cgroups());
     let sandbox = Sandbox::new(test_name!());
     let reactor = reactor();
+    // On a busy machine as well, a spawn does all.
+    assert_eq!(cgr_reactor_set_turn_budget(reactor, CGR_FOREVER), 0);
     for tag in 0..5 {
         let reaper = reaper(&cgroup(&sandbox, &format!("t{tag}")));
         assert_eq!(cgr_reaper_tag(reaper, tag), 0);
@@ -495,7 +499,11 @@ fn survivors_are_named() {
         assert_eq!(cgr_result_survivor(timed_out, 0, null_mut(), size), EINVAL);
         assert_eq!(cgr_result_survivor(timed_out, 0, &mut survivor, size), 0);
         assert_eq!(survivor.pid, sleeper.pid);
-        assert!(survivor.state as u8 == b'S' && !survivor.kernel_thread && survivor.frozen_by.is_null());
+        assert!(
+            (survivor.state as u8).is_ascii_alphabetic()
+                && !survivor.kernel_thread
+                && survivor.frozen_by.is_null()
+        );
         let name = fs::read_to_string(format!("/proc/{}/comm", survivor.pid)).unwrap();
         assert_eq!(text(survivor.command), name.trim_end());
         assert!(!text(survivor.wait_channel).contains('\n'));
