@@ -453,6 +453,7 @@ impl<S: Sys> Entries<S> {
         let path = tag.map(|_| target.path().to_path_buf());
         // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
+        self.resume_short();
         match tag.zip(path) {
             None => completer.complete(result),
             Some((tag, path)) if completer.is_detached() => {
@@ -463,7 +464,6 @@ impl<S: Sys> Entries<S> {
                 completer.complete(result);
             }
         }
-        self.resume_short();
     }
 }
 
@@ -488,14 +488,15 @@ impl<S: Sys> Drop for Entries<S> {
     fn drop(&mut self) {
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
-        for mut entry in self.slab.drain() {
-            if entry.target.is_frozen_by_us() {
-                // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
-                let mut thaws = (0..THAWS)
-                    .map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
-                let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
-                log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
-            }
+        // All are thawed before any handle is told: wakers are foreign code, and may panic.
+        for (_, entry) in self.slab.iter_mut().filter(|(_, entry)| entry.target.is_frozen_by_us()) {
+            // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
+            let mut thaws =
+                (0..THAWS).map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
+            let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
+            log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
+        }
+        for entry in self.slab.drain() {
             let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
             let effort = effort(&entry.machine, &entry.target, elapsed);
             let path = entry.target.path().to_path_buf();

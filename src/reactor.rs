@@ -258,19 +258,17 @@ impl Reactor {
             self.entries.begin_turn(entries.filter_map(|token| EntryId::from_token(token.0)));
         }
         self.entries.limit(budget(turn_budget));
-        let mut host =
-            Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped);
-        while self.entries.advance(&mut host) {
-            worked = true;
-            if self.entries.is_out_of_time() {
-                break;
+        {
+            let turning = Turning(self);
+            let Reactor { poll, absent, queue, helper, stopped, entries, .. } = &mut *turning.0;
+            let mut host = Surroundings::of(poll, absent, queue, helper, stopped);
+            while entries.advance(&mut host) {
+                worked = true;
+                if entries.is_out_of_time() {
+                    break;
+                }
             }
         }
-        if self.is_due_at_once() {
-            // Work that is left makes no new edge for an edge-triggered outer loop. Setting the timer again does.
-            self.armed = None;
-        }
-        self.arm();
         let metrics = &mut self.entries.metrics;
         metrics.wakeups += u64::from(worked);
         let completed = metrics.completed - std::mem::replace(&mut self.counted, metrics.completed);
@@ -295,11 +293,7 @@ impl Reactor {
     /// Runs what waits for reaps itself.
     fn running<T>(&mut self, run: impl FnOnce(&mut Reactor) -> T) -> T {
         self.is_running = true;
-        let result = run(self);
-        self.is_running = false;
-        // There may be reaps to be taken now.
-        self.arm();
-        result
+        run(&mut *Running(self).0)
     }
 
     /// Runs until [`Remote::stop`] is called, whether or not reaps are left: those go on in the next turn. If it was called
@@ -526,6 +520,29 @@ impl Reactor {
 /// `Duration::MAX` is no limit.
 fn budget(budget: Duration) -> Option<Duration> {
     (budget < Duration::MAX).then_some(budget)
+}
+
+/// The work of a turn. When it is over, also by a panic of a waker, the descriptor tells of what is left.
+struct Turning<'a>(&'a mut Reactor);
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        if self.0.is_due_at_once() {
+            // Work that is left makes no new edge for an edge-triggered outer loop. Setting the timer again does.
+            self.0.armed = None;
+        }
+        self.0.arm();
+    }
+}
+
+/// A run. When it is over, also by a panic of a waker, there may be reaps to be taken.
+struct Running<'a>(&'a mut Reactor);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.is_running = false;
+        self.0.arm();
+    }
 }
 
 /// Takes the reaps that have ended out of a reactor.
