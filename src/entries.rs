@@ -15,7 +15,7 @@ use crate::entry_id::{EntryId, Generation};
 use crate::handle::{Asked, Completer};
 use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
 use crate::metrics::Metrics;
-use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped};
+use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped, UsedMethod};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::time::Instant;
@@ -298,6 +298,8 @@ impl<S: Sys> Entries<S> {
                     self.wake(id, Input::Notified, host);
                     // Notifications that came in the meantime have prompted no check.
                     self.wake(id, Input::Notified, host);
+                } else if let Some(Ok(())) = result {
+                    self.metrics.cgroup_kills += 1;
                 }
                 return;
             }
@@ -469,10 +471,12 @@ impl<S: Sys> Entries<S> {
 
 /// What was done so far.
 fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
+    // At a deadline the target may be found empty before the thread's answer has come.
+    let elsewhere = target.is_killed_elsewhere();
     Effort {
-        method: machine.used(),
+        method: machine.used().or(elsewhere.then_some(UsedMethod::CgroupKill)),
         signalled: machine.signalled(),
-        attempts: machine.attempts(),
+        attempts: machine.attempts().max(elsewhere.into()),
         released: target.released(),
         elapsed,
     }
