@@ -110,6 +110,8 @@ pub(crate) struct Entries<S: Sys> {
     turn: Turn,
     limit: Limit,
     facts: Facts<S>,
+    /// The entry that is driven. If one is left here, a logger or a waker has panicked, and it is driven again.
+    driven: Option<EntryId>,
     /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
     pub(crate) helper_from: Option<usize>,
 }
@@ -131,6 +133,7 @@ impl<S: Sys> Entries<S> {
             turn: Turn::default(),
             limit: Limit::default(),
             facts,
+            driven: None,
             helper_from: None,
         }
     }
@@ -146,7 +149,7 @@ impl<S: Sys> Entries<S> {
 
     /// Whether the next call has work to do without any notification, timer or command.
     pub(crate) fn has_deferred(&self) -> bool {
-        self.is_in_turn() || !self.deferred.is_empty() || self.commands_left
+        self.is_in_turn() || !self.deferred.is_empty() || self.commands_left || self.driven.is_some()
     }
 
     /// Whether there is something to take.
@@ -238,6 +241,7 @@ impl<S: Sys> Entries<S> {
     /// Begins a turn for these notifications. [`Entries::advance`] does its work.
     pub(crate) fn begin_turn(&mut self, notified: impl IntoIterator<Item = EntryId>) {
         self.commands_left = false;
+        self.resume_driven();
         self.turn.begin(notified, self.deferred.len());
     }
 
@@ -282,6 +286,15 @@ impl<S: Sys> Entries<S> {
         self.slab.get_mut(id.key()).filter(|entry| entry.id == id)
     }
 
+    /// Defers the entry that was driven when a logger panicked.
+    fn resume_driven(&mut self) {
+        let Some(id) = self.driven.take() else { return };
+        let Some(entry) = self.get_mut(id) else { return };
+        if !std::mem::replace(&mut entry.deferred, true) {
+            self.deferred.push_back(id);
+        }
+    }
+
     fn wake(&mut self, id: EntryId, input: Input, host: &impl Host<S>) {
         if self.get_mut(id).is_some() {
             self.drive(id.key(), input, Findings::default(), host);
@@ -315,7 +328,22 @@ impl<S: Sys> Entries<S> {
     }
 
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
-    fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
+    fn drive(&mut self, key: usize, input: Input, findings: Findings<S>, host: &impl Host<S>) {
+        // What a call before this one has left there.
+        self.resume_driven();
+        let Some(entry) = self.slab.get(key) else { return };
+        self.driven = Some(entry.id);
+        self.drive_until_it_waits(key, input, findings, host);
+        self.driven = None;
+    }
+
+    fn drive_until_it_waits(
+        &mut self,
+        key: usize,
+        mut input: Input,
+        findings: Findings<S>,
+        host: &impl Host<S>,
+    ) {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, descriptors, .. } = entry;
         // There may be a descriptor again.
@@ -434,13 +462,14 @@ impl<S: Sys> Entries<S> {
     }
 
     fn complete(&mut self, key: usize, end: End) {
-        self.wheel.cancel(key);
-        let Entry { machine, mut target, completer, spawned, tag, .. } = self.slab.remove(key);
-        let sys = &self.resolver.sys;
-        let elapsed = sys.now().saturating_sub(spawned.since_start());
-        self.metrics.completed += 1;
-        let effort = effort(&machine, &target, elapsed);
+        let Some(Entry { machine, target, spawned, .. }) = self.slab.get(key) else { return };
+        let elapsed = self.resolver.sys.now().saturating_sub(spawned.since_start());
+        let effort = effort(machine, target, elapsed);
+        // A logger is foreign code: should it panic, the entry is still there.
         log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
+        self.wheel.cancel(key);
+        let Entry { mut target, completer, tag, .. } = self.slab.remove(key);
+        self.metrics.completed += 1;
         let result = match end {
             End::Done(outcome) => {
                 let Effort { method, signalled, attempts, released, elapsed } = effort;

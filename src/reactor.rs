@@ -160,9 +160,12 @@ impl Reactor {
         self.turn_budget = Some(budget);
     }
 
-    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2). By
-    /// default they are made in the spawn or turn, which takes 6 µs of CPU for each member, and several times as long on the
-    /// clock, because the kernel lets the members run as they are killed.
+    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2).
+    ///
+    /// Such a write cannot be cut. It takes 6 µs of CPU for each member, and several times as long on the clock, because the
+    /// kernel lets the members run as they are killed. By default a cgroup with so many members is signalled in steps where
+    /// the kernel allows that (Linux 6.18), and otherwise the spawn or the turn makes the write; see
+    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
     /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
     /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, or all are
@@ -190,11 +193,11 @@ impl Reactor {
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(target.shared_path(), &self.queue);
-        self.entries.spawn(
-            Spawn { reaper, target, findings, completer },
-            &Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped),
-        );
-        self.arm();
+        let working = Working(self);
+        let Reactor { poll, absent, queue, helper, stopped, entries, .. } = &mut *working.0;
+        let host = Surroundings::of(poll, absent, queue, helper, stopped);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &host);
+        drop(working);
         Ok(handle)
     }
 
@@ -317,7 +320,10 @@ impl Reactor {
     }
 
     /// Cancels all reaps, those included that a [`Remote`] hands over meanwhile, and runs until none is left or this time is
-    /// over. Returns how many are left: 0, unless something stays frozen that cannot be thawed.
+    /// over. Returns how many are still under way: 0, unless the time was too short, or something stays frozen that cannot
+    /// be thawed.
+    ///
+    /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most.
     ///
     /// For the end of a program, before the reactor is dropped: the reaps end as
     /// [`ReapError::Cancelled`](crate::ReapError::Cancelled), with nothing left frozen, or with their results if they end
@@ -385,7 +391,8 @@ impl Reactor {
     }
 
     /// Asks all reaps that have this [`tag`](Reaper::tag) to stop, as [`ReapHandle::cancel`] does; also those that a
-    /// [`Remote`] has handed over, and that have not begun. Returns how many there are.
+    /// [`Remote`] has handed over, and that have not begun. Returns how many there are. The reap of a [`ReapGuard`] is none
+    /// before the guard is dropped.
     pub fn cancel(&mut self, tag: u64) -> usize {
         self.ask(|other| other == Some(tag), Asked::Cancel)
     }
@@ -520,6 +527,15 @@ impl Reactor {
 /// `Duration::MAX` is no limit.
 fn budget(budget: Duration) -> Option<Duration> {
     (budget < Duration::MAX).then_some(budget)
+}
+
+/// The work of a spawn. When it is over, also by a panic of a logger, the descriptor tells of what is left.
+struct Working<'a>(&'a mut Reactor);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.arm();
+    }
 }
 
 /// The work of a turn. When it is over, also by a panic of a waker, the descriptor tells of what is left.

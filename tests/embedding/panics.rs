@@ -1,9 +1,10 @@
-//! Wakers that panic, in programs that catch it: nothing is lost, and nothing is left frozen.
+//! Wakers and loggers that panic, in programs that catch it: nothing is lost, and nothing is left frozen.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
@@ -84,6 +85,64 @@ fn a_run_that_panics_is_over() {
         driver.step(&mut reactor);
         assert_eq!(reactor.drain_completed().count(), 1);
     }
+}
+
+/// Panics at one message: as `println!` does where the standard output is closed.
+struct Logger;
+
+/// Messages until it panics, and one more.
+static MESSAGES: AtomicUsize = AtomicUsize::new(0);
+
+impl log::Log for Logger {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let is_ours = record.target().starts_with("cgroup_reaper");
+        let left = MESSAGES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        assert!(!is_ours || left != Ok(1), "a logger that panics, as the test wants: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// At whichever message a logger panics, the reap ends, is reported once, and wakes the loop for it.
+#[test]
+fn a_logger_that_panics_does_not_stop_a_reap() {
+    require!(cgroups(), namespaces());
+    isolated(test_name!(), || {
+        log::set_logger(&Logger).expect("the only logger");
+        log::set_max_level(log::LevelFilter::Trace);
+        for hierarchy in Hierarchy::all() {
+            for method in [KillMethod::Auto, KillMethod::Freezer] {
+                let sandbox = Sandbox::new("logger");
+                for at in 1.. {
+                    let dir = hierarchy.group(&sandbox, &at.to_string());
+                    let member = sandbox.sleeper(&[&dir]);
+                    let mut reactor = Reactor::new().expect("a reactor");
+                    let mut driver = Driver::new(epoll_edge, &reactor);
+                    MESSAGES.store(at, Ordering::Relaxed);
+                    let reaper = patient(&dir).method(method).tag(at as u64);
+                    let spawn = || drop(reactor.spawn_reaper(reaper).expect("a spawn"));
+                    let _ = catch_unwind(AssertUnwindSafe(spawn));
+                    let mut ended = Vec::new();
+                    while ended.is_empty() {
+                        let step = catch_unwind(AssertUnwindSafe(|| driver.patient(&mut reactor, TIMEOUT)));
+                        assert!(!matches!(step, Ok(None)), "a wake-up got lost: message {at}, {reactor:?}");
+                        ended.extend(reactor.drain_completed());
+                    }
+                    let never = MESSAGES.swap(0, Ordering::Relaxed) > 0;
+                    assert!(matches!(&ended[..], [one] if one.result.is_ok()), "message {at}: {ended:?}");
+                    assert!(!member.alive() && !dir.exists() && reactor.is_empty());
+                    if never {
+                        assert!(at > 5, "too few messages");
+                        break;
+                    }
+                }
+            }
+        }
+    });
 }
 
 /// Every target is thawed before any handle is told.
