@@ -15,7 +15,7 @@ use crate::entry_id::{EntryId, Generation};
 use crate::handle::{Asked, Completer};
 use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
 use crate::metrics::Metrics;
-use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped};
+use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped, UsedMethod};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::time::Instant;
@@ -110,6 +110,8 @@ pub(crate) struct Entries<S: Sys> {
     turn: Turn,
     limit: Limit,
     facts: Facts<S>,
+    /// The entry that is driven. If one is left here, a logger or a waker has panicked, and it is driven again.
+    driven: Option<EntryId>,
     /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
     pub(crate) helper_from: Option<usize>,
 }
@@ -131,6 +133,7 @@ impl<S: Sys> Entries<S> {
             turn: Turn::default(),
             limit: Limit::default(),
             facts,
+            driven: None,
             helper_from: None,
         }
     }
@@ -146,7 +149,7 @@ impl<S: Sys> Entries<S> {
 
     /// Whether the next call has work to do without any notification, timer or command.
     pub(crate) fn has_deferred(&self) -> bool {
-        self.is_in_turn() || !self.deferred.is_empty() || self.commands_left
+        self.is_in_turn() || !self.deferred.is_empty() || self.commands_left || self.driven.is_some()
     }
 
     /// Whether there is something to take.
@@ -238,6 +241,7 @@ impl<S: Sys> Entries<S> {
     /// Begins a turn for these notifications. [`Entries::advance`] does its work.
     pub(crate) fn begin_turn(&mut self, notified: impl IntoIterator<Item = EntryId>) {
         self.commands_left = false;
+        self.resume_driven();
         self.turn.begin(notified, self.deferred.len());
     }
 
@@ -282,6 +286,15 @@ impl<S: Sys> Entries<S> {
         self.slab.get_mut(id.key()).filter(|entry| entry.id == id)
     }
 
+    /// Defers the entry that was driven when a logger panicked.
+    fn resume_driven(&mut self) {
+        let Some(id) = self.driven.take() else { return };
+        let Some(entry) = self.get_mut(id) else { return };
+        if !std::mem::replace(&mut entry.deferred, true) {
+            self.deferred.push_back(id);
+        }
+    }
+
     fn wake(&mut self, id: EntryId, input: Input, host: &impl Host<S>) {
         if self.get_mut(id).is_some() {
             self.drive(id.key(), input, Findings::default(), host);
@@ -298,6 +311,8 @@ impl<S: Sys> Entries<S> {
                     self.wake(id, Input::Notified, host);
                     // Notifications that came in the meantime have prompted no check.
                     self.wake(id, Input::Notified, host);
+                } else if let Some(Ok(())) = result {
+                    self.metrics.cgroup_kills += 1;
                 }
                 return;
             }
@@ -313,7 +328,22 @@ impl<S: Sys> Entries<S> {
     }
 
     /// Feeds one entry's machine, and does what it says, until it waits or is done.
-    fn drive(&mut self, key: usize, mut input: Input, findings: Findings<S>, host: &impl Host<S>) {
+    fn drive(&mut self, key: usize, input: Input, findings: Findings<S>, host: &impl Host<S>) {
+        // What a call before this one has left there.
+        self.resume_driven();
+        let Some(entry) = self.slab.get(key) else { return };
+        self.driven = Some(entry.id);
+        self.drive_until_it_waits(key, input, findings, host);
+        self.driven = None;
+    }
+
+    fn drive_until_it_waits(
+        &mut self,
+        key: usize,
+        mut input: Input,
+        findings: Findings<S>,
+        host: &impl Host<S>,
+    ) {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, descriptors, .. } = entry;
         // There may be a descriptor again.
@@ -432,13 +462,14 @@ impl<S: Sys> Entries<S> {
     }
 
     fn complete(&mut self, key: usize, end: End) {
-        self.wheel.cancel(key);
-        let Entry { machine, mut target, completer, spawned, tag, .. } = self.slab.remove(key);
-        let sys = &self.resolver.sys;
-        let elapsed = sys.now().saturating_sub(spawned.since_start());
-        self.metrics.completed += 1;
-        let effort = effort(&machine, &target, elapsed);
+        let Some(Entry { machine, target, spawned, .. }) = self.slab.get(key) else { return };
+        let elapsed = self.resolver.sys.now().saturating_sub(spawned.since_start());
+        let effort = effort(machine, target, elapsed);
+        // A logger is foreign code: should it panic, the entry is still there.
         log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
+        self.wheel.cancel(key);
+        let Entry { mut target, completer, tag, .. } = self.slab.remove(key);
+        self.metrics.completed += 1;
         let result = match end {
             End::Done(outcome) => {
                 let Effort { method, signalled, attempts, released, elapsed } = effort;
@@ -453,6 +484,7 @@ impl<S: Sys> Entries<S> {
         let path = tag.map(|_| target.path().to_path_buf());
         // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
+        self.resume_short();
         match tag.zip(path) {
             None => completer.complete(result),
             Some((tag, path)) if completer.is_detached() => {
@@ -463,16 +495,17 @@ impl<S: Sys> Entries<S> {
                 completer.complete(result);
             }
         }
-        self.resume_short();
     }
 }
 
 /// What was done so far.
 fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
+    // At a deadline the target may be found empty before the thread's answer has come.
+    let elsewhere = target.is_killed_elsewhere();
     Effort {
-        method: machine.used(),
+        method: machine.used().or(elsewhere.then_some(UsedMethod::CgroupKill)),
         signalled: machine.signalled(),
-        attempts: machine.attempts(),
+        attempts: machine.attempts().max(elsewhere.into()),
         released: target.released(),
         elapsed,
     }
@@ -488,14 +521,15 @@ impl<S: Sys> Drop for Entries<S> {
     fn drop(&mut self) {
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
-        for mut entry in self.slab.drain() {
-            if entry.target.is_frozen_by_us() {
-                // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
-                let mut thaws = (0..THAWS)
-                    .map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
-                let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
-                log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
-            }
+        // All are thawed before any handle is told: wakers are foreign code, and may panic.
+        for (_, entry) in self.slab.iter_mut().filter(|(_, entry)| entry.target.is_frozen_by_us()) {
+            // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
+            let mut thaws =
+                (0..THAWS).map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
+            let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
+            log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
+        }
+        for entry in self.slab.drain() {
             let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
             let effort = effort(&entry.machine, &entry.target, elapsed);
             let path = entry.target.path().to_path_buf();

@@ -20,6 +20,7 @@
 //! use std::os::fd::AsFd;
 //! use std::time::Duration;
 //! use cgroup_reaper::{Reactor, Reaper, Signal};
+//! use nix::errno::Errno;
 //! use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,7 +32,10 @@
 //! drop(reactor.spawn_reaper(reaper)?);
 //! loop {
 //!     // Your loop: it may watch other descriptors beside this one.
-//!     poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+//!     match poll(&mut [PollFd::new(reactor.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+//!         Err(Errno::EINTR) => continue,
+//!         result => result?,
+//!     };
 //!     reactor.turn(Some(Duration::ZERO))?;
 //!     for ended in reactor.drain_completed() {
 //!         println!("task {}: {:?}", ended.tag, ended.result);

@@ -160,10 +160,12 @@ impl Reactor {
         self.turn_budget = Some(budget);
     }
 
-    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2). Such a
-    /// write takes 6 µs of CPU for each member, and several times as long on the clock, because the kernel lets the members
-    /// run as they are killed. By default it is made in the spawn or turn, or the members are signalled in steps instead, see
-    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut).
+    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2).
+    ///
+    /// Such a write cannot be cut. It takes 6 µs of CPU for each member, and several times as long on the clock, because the
+    /// kernel lets the members run as they are killed. By default a cgroup with so many members is signalled in steps where
+    /// the kernel allows that (Linux 6.18), and otherwise the spawn or the turn makes the write; see
+    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
     /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
     /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, or all are
@@ -191,11 +193,11 @@ impl Reactor {
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(target.shared_path(), &self.queue);
-        self.entries.spawn(
-            Spawn { reaper, target, findings, completer },
-            &Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped),
-        );
-        self.arm();
+        let working = Working(self);
+        let Reactor { poll, absent, queue, helper, stopped, entries, .. } = &mut *working.0;
+        let host = Surroundings::of(poll, absent, queue, helper, stopped);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &host);
+        drop(working);
         Ok(handle)
     }
 
@@ -259,19 +261,17 @@ impl Reactor {
             self.entries.begin_turn(entries.filter_map(|token| EntryId::from_token(token.0)));
         }
         self.entries.limit(budget(turn_budget));
-        let mut host =
-            Surroundings::of(&self.poll, self.absent, &self.queue, &self.helper, &mut self.stopped);
-        while self.entries.advance(&mut host) {
-            worked = true;
-            if self.entries.is_out_of_time() {
-                break;
+        {
+            let turning = Turning(self);
+            let Reactor { poll, absent, queue, helper, stopped, entries, .. } = &mut *turning.0;
+            let mut host = Surroundings::of(poll, absent, queue, helper, stopped);
+            while entries.advance(&mut host) {
+                worked = true;
+                if entries.is_out_of_time() {
+                    break;
+                }
             }
         }
-        if self.is_due_at_once() {
-            // Work that is left makes no new edge for an edge-triggered outer loop. Setting the timer again does.
-            self.armed = None;
-        }
-        self.arm();
         let metrics = &mut self.entries.metrics;
         metrics.wakeups += u64::from(worked);
         let completed = metrics.completed - std::mem::replace(&mut self.counted, metrics.completed);
@@ -296,11 +296,7 @@ impl Reactor {
     /// Runs what waits for reaps itself.
     fn running<T>(&mut self, run: impl FnOnce(&mut Reactor) -> T) -> T {
         self.is_running = true;
-        let result = run(self);
-        self.is_running = false;
-        // There may be reaps to be taken now.
-        self.arm();
-        result
+        run(&mut *Running(self).0)
     }
 
     /// Runs until [`Remote::stop`] is called, whether or not reaps are left: those go on in the next turn. If it was called
@@ -324,7 +320,10 @@ impl Reactor {
     }
 
     /// Cancels all reaps, those included that a [`Remote`] hands over meanwhile, and runs until none is left or this time is
-    /// over. Returns how many are left: 0, unless something stays frozen that cannot be thawed.
+    /// over. Returns how many are still under way: 0, unless the time was too short, or something stays frozen that cannot
+    /// be thawed.
+    ///
+    /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most.
     ///
     /// For the end of a program, before the reactor is dropped: the reaps end as
     /// [`ReapError::Cancelled`](crate::ReapError::Cancelled), with nothing left frozen, or with their results if they end
@@ -392,7 +391,8 @@ impl Reactor {
     }
 
     /// Asks all reaps that have this [`tag`](Reaper::tag) to stop, as [`ReapHandle::cancel`] does; also those that a
-    /// [`Remote`] has handed over, and that have not begun. Returns how many there are.
+    /// [`Remote`] has handed over, and that have not begun. Returns how many there are. The reap of a [`ReapGuard`] is none
+    /// before the guard is dropped.
     pub fn cancel(&mut self, tag: u64) -> usize {
         self.ask(|other| other == Some(tag), Asked::Cancel)
     }
@@ -527,6 +527,38 @@ impl Reactor {
 /// `Duration::MAX` is no limit.
 fn budget(budget: Duration) -> Option<Duration> {
     (budget < Duration::MAX).then_some(budget)
+}
+
+/// The work of a spawn. When it is over, also by a panic of a logger, the descriptor tells of what is left.
+struct Working<'a>(&'a mut Reactor);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.arm();
+    }
+}
+
+/// The work of a turn. When it is over, also by a panic of a waker, the descriptor tells of what is left.
+struct Turning<'a>(&'a mut Reactor);
+
+impl Drop for Turning<'_> {
+    fn drop(&mut self) {
+        if self.0.is_due_at_once() {
+            // Work that is left makes no new edge for an edge-triggered outer loop. Setting the timer again does.
+            self.0.armed = None;
+        }
+        self.0.arm();
+    }
+}
+
+/// A run. When it is over, also by a panic of a waker, there may be reaps to be taken.
+struct Running<'a>(&'a mut Reactor);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.is_running = false;
+        self.0.arm();
+    }
 }
 
 /// Takes the reaps that have ended out of a reactor.

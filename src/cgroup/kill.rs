@@ -448,4 +448,8 @@ impl<S: Sys> super::Target<S> {
             elsewhere.note(answer);
         }
     }
+    /// Whether a helper thread has written to `cgroup.kill`, or is about it, and no attempt has taken note of that yet.
+    pub(crate) fn is_killed_elsewhere(&self) -> bool {
+        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has_killed())
+    }
 }

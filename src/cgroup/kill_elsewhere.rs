@@ -26,19 +26,33 @@ pub(crate) struct CgroupKillWrite<S: Sys> {
     id: Id,
     own: Arc<Mutex<OwnCgroup<S>>>,
     mounts: Arc<Mutex<Mounts<S>>>,
-    wanted: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What the thread and the target tell each other.
+struct Shared {
+    /// The reap goes on.
+    wanted: AtomicBool,
+    /// The write was begun, and did not fail so far. The target may be empty before it returns.
+    begun: AtomicBool,
 }
 
 impl<S: Sys> CgroupKillWrite<S> {
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
         let outside = lock(&self.own).is_process_in(sys, &self.mounts, self.id) == Some(false);
-        (outside && self.wanted.load(Relaxed)).then(|| file::write_open(sys, &self.file, b"1"))
+        if !outside || !self.shared.wanted.load(Relaxed) {
+            return None;
+        }
+        self.shared.begun.store(true, Relaxed);
+        let result = file::write_open(sys, &self.file, b"1");
+        self.shared.begun.store(result.is_ok(), Relaxed);
+        Some(result)
     }
 }
 
 /// How far it has come. Dropped, it is not wanted any more.
 pub(super) struct Elsewhere {
-    wanted: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     state: State,
 }
 
@@ -80,11 +94,16 @@ impl Elsewhere {
     pub(super) fn note(&mut self, answer: Option<io::Result<()>>) {
         self.state = answer.map_or(State::Here, State::Written);
     }
+
+    /// Whether the thread has killed, as far as is known.
+    pub(super) fn has_killed(&self) -> bool {
+        self.shared.begun.load(Relaxed)
+    }
 }
 
 impl Drop for Elsewhere {
     fn drop(&mut self) {
-        self.wanted.store(false, Relaxed);
+        self.shared.wanted.store(false, Relaxed);
     }
 }
 
@@ -138,14 +157,14 @@ pub(super) fn prepare<S: Sys>(
     }
     let permit = resolver.budget.take_spare()?;
     let file = file::open(sys, dir, Path::new(""), v2::KILL, Open::Write).ok()?;
-    let wanted = Arc::new(AtomicBool::new(true));
+    let shared = Arc::new(Shared { wanted: AtomicBool::new(true), begun: AtomicBool::new(false) });
     let write = CgroupKillWrite {
         file,
         _permit: permit,
         id,
         own: Arc::clone(&resolver.own),
         mounts: Arc::clone(&resolver.mounts),
-        wanted: Arc::clone(&wanted),
+        shared: Arc::clone(&shared),
     };
-    Some((write, Box::new(Elsewhere { wanted, state: State::UnderWay })))
+    Some((write, Box::new(Elsewhere { shared, state: State::UnderWay })))
 }

@@ -107,7 +107,9 @@ pub enum ReapError {
         /// What was done until then.
         effort: Effort,
     },
-    /// [`ReapHandle::cancel`](crate::ReapHandle::cancel) was called.
+    /// It was cancelled, by [`ReapHandle::cancel`](crate::ReapHandle::cancel),
+    /// [`Reactor::cancel`](crate::Reactor::cancel), [`Reactor::shutdown`](crate::Reactor::shutdown), or the shutdown of a
+    /// `TokioReactor`.
     #[non_exhaustive]
     Cancelled {
         /// The first directory of the target.

@@ -6,6 +6,7 @@ mod common;
 mod completions;
 mod guard;
 mod loops;
+mod panics;
 
 use std::future::Future;
 use std::io;

@@ -100,6 +100,24 @@ fn many_members_are_killed_by_the_thread_and_few_are_not() {
     }
 }
 
+/// The deadline comes, and the target is empty, before the thread has answered.
+#[test]
+fn a_kill_by_the_thread_is_reported_before_its_answer() {
+    let mut scene = Scene::new(3, |reaper| reaper.deadline(Duration::from_secs(1)));
+    scene.write();
+    let answer = scene.event_loop.commands.pop_front().expect("an answer");
+    scene.pass(SOON);
+    match scene.handle.try_wait() {
+        Some(Ok(Reaped { outcome: Outcome::Removed, method, attempts: 1, .. })) => {
+            assert_eq!(method, Some(UsedMethod::CgroupKill));
+        }
+        other => panic!("{other:?}"),
+    }
+    scene.event_loop.commands.push_back(answer);
+    scene.pass(SOON);
+    assert_eq!(scene.entries.metrics.cgroup_kills, 1);
+}
+
 /// Nothing is signalled after the end of a reap.
 #[test]
 fn a_write_that_is_not_wanted_any_more_is_not_made() {
