@@ -326,7 +326,7 @@ impl Reactor {
     /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most.
     ///
     /// For the end of a program, before the reactor is dropped: the reaps end as
-    /// [`ReapError::Cancelled`](crate::ReapError::Cancelled), with nothing left frozen, or with their results if they end
+    /// [`ReapError::Cancelled`], with nothing left frozen, or with their results if they end
     /// first. Dropping the reactor does the same, but makes three attempts to thaw at once, and does not wait.
     ///
     /// # Errors
@@ -641,7 +641,7 @@ impl AsRawFd for Reactor {
 }
 
 impl Drop for Reactor {
-    /// Completes the reaps that are left as [`ReapError::Disconnected`](crate::ReapError::Disconnected): those in the
+    /// Completes the reaps that are left as [`ReapError::Disconnected`]: those in the
     /// queue here, those under way when the entries are dropped. Nothing is left frozen.
     fn drop(&mut self) {
         drop(self.queue.close());
