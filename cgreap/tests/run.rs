@@ -163,8 +163,9 @@ fn what_was_left_is_said_unless_quiet() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
-    // `exec`: by then it is sleep, not a copy of the shell.
-    let script = "sh -c 'exec setsid sleep 300' & sh -c 'exec sleep 301' & sleep 0.3; exit 3";
+    // Named once they are no copies of the shell any more.
+    let script = "sh -c 'exec setsid sleep 300' & a=$!; sh -c 'exec sleep 301' & b=$!; \
+                  until grep -q sleep /proc/$a/comm && grep -q sleep /proc/$b/comm; do sleep 0.05; done; exit 3";
     let run = place.sh(&NO_OPTIONS, script);
     assert_eq!((run.status, &*run.out), (Some(3), ""));
     let said = run.err.strip_prefix("cgreap: killed 2 processes that sh left behind: sleep (pid ");
@@ -186,7 +187,7 @@ fn what_ends_in_time_was_not_left() {
     assert!(since.elapsed() < Duration::from_secs(50));
     let run = place.sh(&["--linger", "100ms"], "sh -c 'exec sleep 300' & sleep 0.1; exit 4");
     assert_eq!(run.status, Some(4));
-    assert!(run.err.contains("left behind: sleep (pid"), "{run:?}");
+    assert!(run.err.contains("killed 1 process that sh left behind: "), "{run:?}");
     place.assert_nothing_left("lingering");
 }
 
@@ -549,7 +550,7 @@ fn a_report_tells_how_it_went() {
         assert_eq!(text.lines().count(), 1, "{text}");
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
-    let script = "sh -c 'exec sleep 300' & sleep 0.3; exit 3";
+    let script = "sh -c 'exec sleep 300' & until grep -q sleep /proc/$!/comm; do sleep 0.05; done; exit 3";
     let run = place.sh(&["-q", "--report", text(&file)], script);
     assert_eq!((run.status, &*run.out, &*run.err), (Some(3), "", ""));
     let report = read();
@@ -583,7 +584,7 @@ fn a_report_tells_how_it_went() {
     assert_eq!(report["left"].as_array().expect("an array").len(), 1);
     assert_eq!(report["left"][0]["command"], "sleep");
     assert_eq!(report["left_count"], 1);
-    assert!(report["elapsed_us"].as_u64() >= Some(300_000), "{report}");
+    assert!(report["elapsed_us"].as_u64() > Some(0), "{report}");
     assert!(report["cpu"]["usage_usec"].as_u64() > Some(0), "{report}");
     assert!(
         report["started"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z')),
