@@ -314,7 +314,7 @@
 //! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: the reactor works only while one of its methods runs. Use [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
 //! | Drop the reactor, without [`Reactor::shutdown`] | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
-//! | Catch the panic of a waker that was given to a handle | Nothing is lost: the panic leaves the call that completed the reap, and the next turn goes on with the others. |
+//! | Catch the panic of a waker that was given to a handle, or of a logger | Nothing is lost: the panic leaves the turn or the spawn, and the next turn goes on with what is left. |
 //! | Tag reaps, and do not call [`drain_completed`](Reactor::drain_completed) | The descriptor stays readable, so the loop spins, and the results take memory. |
 //!
 //! These do not break the contract: extra turns; turns from a timer of your own; turns that come late (a late turn

@@ -72,9 +72,7 @@ fn a_run_that_panics_is_over() {
     let sandbox = Sandbox::new(test_name!());
     let runs: [fn(&mut Reactor); 2] = [
         |reactor| reactor.run_until_idle().expect("no error"),
-        |reactor| {
-            reactor.shutdown(TIMEOUT).expect("no error");
-        },
+        |reactor| _ = reactor.shutdown(TIMEOUT).expect("no error"),
     ];
     for (number, run) in runs.into_iter().enumerate() {
         let dir = hierarchy.group(&sandbox, &number.to_string());
