@@ -426,8 +426,17 @@ fn a_mount_in_the_way_is_named(world: &World) {
         let mut reactor = Reactor::new().expect("reactor");
         let handle = spawn(&mut reactor, reaper.deadline(300 * MS));
         mount(Path::new("none"), &point, "tmpfs", 0, "");
+        // It says so while it waits, too.
+        let mut told = None;
+        while !handle.is_complete() {
+            reactor.turn(Some(10 * MS)).expect("a turn");
+            for reap in reactor.pending() {
+                told = reap.last_error.map(|last| (last.act, last.source.raw_os_error()));
+            }
+        }
         let result = finish(&mut reactor, &handle);
         unmount(&point);
+        assert_eq!(told, Some((Act::Remove, Some(libc::EBUSY))));
         let error = result.expect_err("EBUSY");
         let said = error.to_string();
         match error {
