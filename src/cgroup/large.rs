@@ -32,9 +32,9 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         match &self.target.progress {
             Progress::Attempt(_) => true,
-            // What a first attempt in steps has left is left to `cgroup.kill`.
             // A helper thread makes the write.
             _ if self.context.helper_from.is_some() => false,
+            // What a first attempt in steps has left is left to `cgroup.kill`.
             _ if self.target.tracked.any_tried() || !self.context.limit.is_set() => false,
             _ => self.has_many().unwrap_or(false),
         }
