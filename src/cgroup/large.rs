@@ -76,7 +76,8 @@ impl<S: Sys> Step<'_, '_, S> {
         (subtree.len() == 1).then_some(tree.identity.id.ino)
     }
 
-    /// Those of the opened that are members now, if the kernel tells: those whose cgroup is the one of the target.
+    /// Those of the opened that are members now, if the kernel tells of each that it is: its cgroup is the one of the target.
+    /// Of another cgroup is also a process of which only some threads are in the target, a threaded cgroup.
     pub(super) fn members_among(&mut self, opened: &Opened<S>) -> Option<MemberList> {
         let sys = self.context.sys;
         let directory = self.only_leaf()?;
@@ -84,9 +85,9 @@ impl<S: Sys> Step<'_, '_, S> {
         for (pid, pidfd) in &opened.pidfds {
             match sys.cgroup_of(pidfd) {
                 Ok(cgroup) if cgroup == directory => members.pids.push(*pid),
-                Ok(_) => {}
                 Err(error) if meaning(Call::PidfdInfo, &error) == Meaning::Gone => {}
-                Err(_) => return None,
+                // A list tells.
+                Ok(_) | Err(_) => return None,
             }
         }
         Some(members)
