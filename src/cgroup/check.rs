@@ -6,7 +6,7 @@ use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
 use super::members::MemberList;
 use super::step::Step;
-use super::target::{Progress, Target};
+use super::target::{CgroupKill, Progress, Target};
 use super::tree::{Directories, Tree};
 use super::{Context, Notice, file, v2};
 use crate::machine::{Change, Checked, Detail, ExitNotice, Failure, Population};
@@ -30,7 +30,7 @@ impl<S: Sys> Step<'_, '_, S> {
             || detail == Detail::Members
                 && (cgroup_kill.was_written()
                     || self.context.facts.exiting_not_listed
-                    || self.target.tracked.any_tried());
+                    || cgroup_kill == CgroupKill::InSteps);
         let mut members = MemberList::default();
         let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);
         let refused = self.each(|context, tree, directories| {

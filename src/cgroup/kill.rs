@@ -204,7 +204,7 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(())
         });
         if written {
-            if self.target.cgroup_kill == CgroupKill::Untried {
+            if matches!(self.target.cgroup_kill, CgroupKill::Untried | CgroupKill::InSteps) {
                 self.target.cgroup_kill = CgroupKill::Written;
             }
             self.target.tracked.killed_all(self.findings.members.as_ref());

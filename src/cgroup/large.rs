@@ -27,16 +27,22 @@ const LARGE: usize = if cfg!(test) { 2 } else { 200 };
 impl<S: Sys> Step<'_, '_, S> {
     /// Whether this attempt signals the members in steps, rather than to write to `cgroup.kill`.
     pub(super) fn goes_in_steps(&mut self, by: KillBy) -> bool {
-        if by != KillBy::Cheapest || self.target.cgroup_kill != CgroupKill::Untried {
+        if by != KillBy::Cheapest {
             return false;
         }
-        match &self.target.progress {
-            Progress::Attempt(_) => true,
+        match self.target.cgroup_kill {
+            // What has been left by then is left to `cgroup.kill`.
+            CgroupKill::InSteps => matches!(self.target.progress, Progress::Attempt(_)),
             // A helper thread makes the write.
-            _ if self.context.helper_from.is_some() => false,
-            // What a first attempt in steps has left is left to `cgroup.kill`.
-            _ if self.target.tracked.any_tried() || !self.context.limit.is_set() => false,
-            _ => self.has_many().unwrap_or(false),
+            CgroupKill::Untried if self.context.helper_from.is_some() => false,
+            CgroupKill::Untried => {
+                let begins = self.context.limit.is_set() && self.has_many().unwrap_or(false);
+                if begins {
+                    self.target.cgroup_kill = CgroupKill::InSteps;
+                }
+                begins
+            }
+            _ => false,
         }
     }
 
@@ -63,9 +69,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Whether few members are signalled in one step.
     pub(super) fn takes_few(&mut self) -> bool {
-        self.context.limit.is_set()
-            && self.only_leaf().is_some()
-            && self.context.facts.tells_cgroups(self.context.sys)
+        self.target.cgroup_kill == CgroupKill::InSteps && self.context.limit.is_set()
     }
 
     /// The inode number of the one directory that the target has, if it has one on v2.
@@ -80,6 +84,9 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Of another cgroup is also a process of which only some threads are in the target, a threaded cgroup.
     pub(super) fn members_among(&mut self, opened: &Opened<S>) -> Option<MemberList> {
         let sys = self.context.sys;
+        if self.target.cgroup_kill != CgroupKill::InSteps {
+            return None;
+        }
         let directory = self.only_leaf()?;
         let mut members = MemberList::default();
         for (pid, pidfd) in &opened.pidfds {

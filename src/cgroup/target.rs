@@ -40,6 +40,8 @@ pub(crate) struct Target<S: Sys> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CgroupKill {
     Untried,
+    /// The members are signalled in steps instead, once.
+    InSteps,
     /// It was written, and no more than that is known.
     Written,
     /// `cgroup.kill` was written, and members survived it, for instance processes whose leader has exited.
