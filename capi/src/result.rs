@@ -93,7 +93,7 @@ pub enum cgr_outcome {
     CGR_NO_OUTCOME = 0,
     /// They were there at the spawn, every process is dead, and they have been removed.
     CGR_REMOVED = 1,
-    /// They are empty and were left in place, as `cgr_reaper_keep_dir` asked.
+    /// They are empty and were left in place, as `cgr_reaper_keep_dir` asked, or to systemd.
     CGR_EMPTIED = 2,
     /// There was nothing at the spawn.
     CGR_ALREADY_GONE = 3,

@@ -1,8 +1,8 @@
 //! Cgroups that belong to a unit of systemd.
 //!
-//! systemd notices that a unit is over when its cgroup is empty. systemd 252 misses that where the cgroup of a scope is
-//! removed before it has handled the notification, and the scope stays active for ever. systemd removes the cgroups of its
-//! units itself.
+//! systemd notices that a unit is over when its cgroup is empty. systemd 252 can miss that where the cgroup of a scope
+//! is removed before it has handled the notification: the scope stays active until it is stopped. systemd itself removes
+//! the cgroup of a unit that is over.
 
 use std::ffi::OsStr;
 use std::io;
@@ -24,8 +24,8 @@ pub(crate) fn has_unit_name(path: &Path) -> bool {
 /// When a directory with the name of a unit is removed.
 ///
 /// It is the cgroup of a unit if it has the attribute that systemd gives it (`user.invocation_id`, or
-/// `trusted.invocation_id` where the kernel has no user attributes on cgroups). systemd 252 gives none to a scope, so any
-/// scope may be one where systemd runs, which the directory in /run shows, sd_booted(3).
+/// `trusted.invocation_id` where the kernel has no user attributes on cgroups). systemd 252 gives none to a new scope,
+/// so any scope may be one where systemd runs, which the directory in /run shows, sd_booted(3).
 pub(crate) fn removal<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<Removal> {
     // Not through O_PATH: fgetxattr(2) refuses that.
     match sys.open(Some(dir), c".", Open::Read) {

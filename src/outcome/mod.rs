@@ -77,7 +77,8 @@ pub enum Outcome {
     /// They were there at the spawn, every process is dead, and they have been removed: by this library or, in a race, by
     /// the system's release agent or another party.
     Removed,
-    /// They are empty and were left in place, as [`Reaper::keep_dir`] asked.
+    /// They are empty and were left in place, as [`Reaper::keep_dir`] asked, or to systemd, see
+    /// [`limitations`](crate::limitations#systemd).
     Emptied,
     /// There was nothing at the spawn.
     AlreadyGone,

@@ -63,7 +63,8 @@ stderr has nothing about single targets:
   path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
   root, slice, subsystems
               where the name was looked up; only for targets by name
-  outcome     \"removed\", \"emptied\" (--keep-dir) or \"already-gone\"; absent if there is an error
+  outcome     \"removed\", \"emptied\" (--keep-dir, a unit of systemd) or \"already-gone\"; absent if
+              there is an error
   method      how it was killed: \"cgroup.kill\", \"pidfd\", \"freezer\", \"unverified kill\", or null where
               nothing had to be killed
   signalled   number of processes signalled one by one (cgroup.kill does not tell how many it killed)
