@@ -22,7 +22,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{
-    KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Remote, Signal, SpawnError,
+    KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal, Remote, Signal,
+    SpawnError,
 };
 use common::*;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -448,8 +449,7 @@ impl Worker {
 }
 
 fn is_for_lack_of_descriptors(error: &SpawnError) -> bool {
-    let source = std::error::Error::source(error).and_then(|error| error.downcast_ref::<std::io::Error>());
-    source.is_some_and(|error| error.raw_os_error() == Some(libc::EMFILE))
+    matches!(error.refusal(), Refusal::Io { source, .. } if source.raw_os_error() == Some(libc::EMFILE))
 }
 
 fn member(sandbox: &Sandbox, dice: &mut Dice, kind: u64, method: KillMethod, dirs: &[&Path]) -> Vec<Proc> {
