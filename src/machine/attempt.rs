@@ -85,7 +85,7 @@ impl Machine {
             // At the end it is not waited for.
             Reach::UnderWay => false,
             Reach::All | Reach::Unfinished => {
-                self.retries.killed();
+                self.retries.signalled();
                 false
             }
         };
@@ -137,7 +137,7 @@ impl Machine {
             Reach::Failed => drop(self.retries.failed(Act::Kill, now, false)),
             // No signal but SIGKILL is left to others to send.
             Reach::All | Reach::Denied | Reach::Unsafe | Reach::UnderWay => {
-                self.retries.succeeded(Act::Kill);
+                self.retries.signalled();
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
                 self.pace.attempted(now);
@@ -189,6 +189,7 @@ impl Machine {
                     self.freezer = Freezer::ThawDue { failing_since: None };
                 }
                 self.freezer.release();
+                self.retries.signalled();
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 Action::Thaw(ThawScope::All)
             }

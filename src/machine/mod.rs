@@ -348,6 +348,8 @@ impl Machine {
                     return Action::Signal(signal, self.freezer.members());
                 }
                 GraceSignal::ToSend(_) => return self.wait(now),
+                // The thaw that followed the signal has failed.
+                GraceSignal::Sent if self.retries.is_due(now) => return Action::Thaw(ThawScope::All),
                 GraceSignal::Sent => {
                     self.pace.back_off(now);
                     return self.wait(now);

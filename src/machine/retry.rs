@@ -52,8 +52,8 @@ impl Retries {
         }
     }
 
-    /// Notes that every member was sent SIGKILL. Only a thaw that failed is still to be made.
-    pub(super) fn killed(&mut self) {
+    /// Notes that the signal was sent as far as it can be. Of what failed before, only a thaw is still to be made.
+    pub(super) fn signalled(&mut self) {
         if let Some(retry) = self.act().filter(|retry| retry.act != Act::Thaw) {
             self.succeeded(retry.act);
         }
@@ -176,10 +176,10 @@ mod tests {
         assert_eq!(retries.next(at(6)), Some(at(10)));
         retries.hasten(at(7));
         assert!(retries.is_due(at(7)) && retries.is_any());
-        retries.killed();
+        retries.signalled();
         assert!(!retries.is_any());
         retries.failed(Act::Thaw, at(8), false);
-        retries.killed();
+        retries.signalled();
         assert!(retries.is_early(at(9)), "a thaw is still to be made");
     }
 

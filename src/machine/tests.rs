@@ -893,6 +893,38 @@ fn a_grace_signal_that_was_sent_at_last_is_no_failure() {
     assert!(!rig.machine.is_failing());
 }
 
+/// A thaw that failed after the grace signal is made again soon, so that members that others froze can act on it; and the
+/// reap is not failing any more then.
+#[test]
+fn a_thaw_that_failed_after_the_grace_signal_is_made_again() {
+    let hour = 3_600_000 * MS;
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, hour).min_wait(hour).max_wait(hour));
+    rig.thaw = Thawed::Failed;
+    rig.run(200 * MS);
+    let thaws = rig.times(|action| *action == Action::Thaw(ThawScope::All));
+    assert_eq!(thaws, [0, 10, 30, 70, 150]);
+    assert!(rig.machine.is_failing());
+    rig.thaw = Thawed::All;
+    rig.run(1000 * MS);
+    assert!(!rig.machine.is_failing());
+    assert_eq!(rig.times(|action| *action == Action::Thaw(ThawScope::All)).len(), thaws.len() + 1);
+    assert_eq!(rig.times(|action| *action == TERM), [0], "the signal is sent once");
+}
+
+/// What was tried in vain before the grace signal was sent is not tried after it.
+#[test]
+fn a_freeze_that_failed_before_the_grace_signal_is_no_failure_after_it() {
+    let hour = 3_600_000 * MS;
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, hour).min_wait(hour).max_wait(hour));
+    (rig.kill, rig.freeze) = (Attempt { reach: Reach::Unsafe, ..KILLED }, Froze::Failed);
+    rig.wake(Input::Spawned).unwrap();
+    assert!(rig.machine.is_failing());
+    rig.kill = KILLED;
+    rig.run(1000 * MS);
+    assert_eq!(rig.times(|action| *action == TERM).len(), 2);
+    assert!(!rig.machine.is_failing());
+}
+
 /// A removal that takes several steps goes on for a moment after the deadline, and not without end.
 #[test]
 fn a_removal_may_end_shortly_after_the_deadline() {
