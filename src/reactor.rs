@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::cgroup::{Budget, Job, Notice, Resolver};
+use crate::cgroup::{Budget, Job, MANY, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
@@ -32,9 +32,6 @@ const EVENTS: usize = 256;
 
 /// How long a turn or a spawn works by default before it defers the rest.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
-
-/// Members from which on a write to `cgroup.kill` takes more than the turn budget, and is for a helper thread.
-const MANY: usize = 200;
 
 /// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
 /// with every value that a `Duration` can have.

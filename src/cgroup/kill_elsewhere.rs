@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use super::descriptor_budget::Permit;
 use super::file;
 use super::identity::Id;
-use super::members::MemberList;
+use super::members::{MemberList, count, first_members};
 use super::mounts::{Mounts, lock};
 use super::own_cgroup::OwnCgroup;
 use super::tree::{Directories, Tree};
@@ -118,19 +118,7 @@ fn reaches<S: Sys>(
     let children = sys.stat(Some(dir), c"")?.links.saturating_sub(2) as usize;
     let own = match members {
         Some(members) => members.len(),
-        None => {
-            // More of them than these are many.
-            let mut buffer = [0; 4096];
-            let procs = file::open(sys, dir, Path::new(""), c"cgroup.procs", Open::Read)?;
-            let mut filled = 0;
-            loop {
-                match sys.read_at(&procs, &mut buffer[filled..], filled as u64)? {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
-            buffer[..filled].iter().filter(|&&b| b == b'\n').count()
-        }
+        None => count(&first_members(sys, dir)?),
     };
     Ok(own.saturating_add(children) >= many)
 }

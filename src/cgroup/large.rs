@@ -8,21 +8,16 @@
 //! Members that were forked meanwhile are left to the next attempt, which writes to `cgroup.kill`: there are few of them, or
 //! they outrun the signals.
 
-use std::io;
-use std::path::Path;
-
 use super::attempt::Opened;
 use super::errors::{Call, Meaning, meaning};
-use super::file;
-use super::members::MemberList;
+use super::members::{MANY, MemberList, count, first_members};
 use super::step::Step;
 use super::target::{CgroupKill, Progress};
 use crate::machine::KillBy;
-use crate::sys::{Open, Sys};
+use crate::sys::Sys;
 
-/// A write to `cgroup.kill` of so many members does not fit into the default time of a call. Their pids fit into one read. The
-/// simulation, whose groups are all small, kills some of them in steps too.
-const LARGE: usize = if cfg!(test) { 2 } else { 200 };
+/// So many members are signalled in steps. The simulation, whose groups are all small, has some of them killed so too.
+const LARGE: usize = if cfg!(test) { 2 } else { MANY };
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Whether this attempt signals the members in steps, rather than to write to `cgroup.kill`.
@@ -36,7 +31,7 @@ impl<S: Sys> Step<'_, '_, S> {
             // A helper thread makes the write.
             CgroupKill::Untried if self.context.helper_from.is_some() => false,
             CgroupKill::Untried => {
-                let begins = self.context.limit.is_set() && self.has_many().unwrap_or(false);
+                let begins = self.context.limit.is_set() && self.has_many();
                 if begins {
                     self.target.cgroup_kill = CgroupKill::InSteps;
                 }
@@ -46,25 +41,22 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Whether the target is a large v2 group, of whose members the kernel tells where they are.
-    fn has_many(&mut self) -> io::Result<bool> {
+    /// Whether the target is a large v2 group, of whose members the kernel tells where they are. Not where that cannot be
+    /// found out: the write that follows then meets the error again.
+    fn has_many(&mut self) -> bool {
         let sys = self.context.sys;
         if !self.target.is_one_v2() {
-            return Ok(false);
+            return false;
         }
         let mut many = false;
         let refused = self.each(|_, tree, directories| {
-            let root = directories.get(sys, &tree.identity)?;
-            let members = file::open(sys, root, Path::new(""), c"cgroup.procs", Open::Read)?;
-            let mut buffer = [0; 4096];
-            let pids = file::read_start(sys, &members, &mut buffer)?;
-            let mut lines = pids.split(|&byte| byte == b'\n');
+            let lines = first_members(sys, directories.get(sys, &tree.identity)?)?;
             // A member outside of the caller's pid namespace is listed as 0, and cannot be signalled.
-            many = lines.clone().count() > LARGE && lines.all(|line| line != b"0");
+            many = count(&lines) >= LARGE && lines.split(|&byte| byte == b'\n').all(|line| line != b"0");
             Ok(())
         });
         many &= refused.is_none();
-        Ok(many && self.only_leaf().is_some() && self.context.facts.tells_cgroups(sys))
+        many && self.only_leaf().is_some() && self.context.facts.tells_cgroups(sys)
     }
 
     /// Whether few members are signalled in one step.

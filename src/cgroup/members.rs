@@ -7,7 +7,10 @@ use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
 use super::proc::Proc;
 use super::tree::{Directories, Tree};
-use crate::sys::{Pid, Sys};
+use crate::sys::{Open, Pid, Sys};
+
+/// A write to `cgroup.kill` of so many members does not fit into the default time of a call.
+pub(crate) const MANY: usize = 200;
 
 /// The members of some directories.
 #[derive(Debug, Clone, Default)]
@@ -116,6 +119,20 @@ impl MemberList {
     pub(crate) fn contains(&self, pid: Pid) -> bool {
         self.pids.binary_search(&pid).is_ok()
     }
+}
+
+/// The lines of `cgroup.procs` that one read of a page returns: of 500 members or more, of all if they are fewer.
+pub(super) fn first_members<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<Vec<u8>> {
+    let members = file::open(sys, dir, Path::new(""), c"cgroup.procs", Open::Read)?;
+    let mut page = vec![0; 4096];
+    let filled = file::read_start(sys, &members, &mut page)?.len();
+    page.truncate(filled);
+    Ok(page)
+}
+
+/// How many lines there are.
+pub(super) fn count(lines: &[u8]) -> usize {
+    lines.iter().filter(|&&byte| byte == b'\n').count()
 }
 
 fn parse_pid(text: &[u8]) -> Option<Pid> {

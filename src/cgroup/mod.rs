@@ -72,5 +72,6 @@ pub(crate) use self::descriptor_budget::Budget;
 pub(crate) use self::facts::Facts;
 pub(crate) use self::file::as_path;
 pub(crate) use self::job::{Answer, Job};
+pub(crate) use self::members::MANY;
 pub(crate) use self::step::Findings;
 pub(crate) use self::target::Target;
