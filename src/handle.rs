@@ -146,6 +146,9 @@ impl Completer {
 
 impl Drop for Completer {
     fn drop(&mut self) {
+        if self.is_detached() {
+            return;
+        }
         self.set(Err(ReapError::disconnected(as_path(&self.slot.path))));
     }
 }

@@ -3,6 +3,9 @@
 //! It decides nothing: machines do. It carries wake-ups to them in the order of a [`Turn`], their actions to the
 //! targets, and the results to the handles. What waits for the wake-ups is the [`Host`] around it.
 
+mod drive;
+mod shortage;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -10,26 +13,18 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use crate::cgroup::{Answer, Context, Facts, Findings, Job, Limit, Notice, Resolver, Target};
+use self::shortage::Descriptors;
+use crate::cgroup::{Answer, Facts, Findings, Job, Limit, Notice, Resolver, Target};
 use crate::entry_id::{EntryId, Generation};
 use crate::handle::{Asked, Completer};
-use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
+use crate::machine::{Input, Machine};
 use crate::metrics::Metrics;
-use crate::outcome::{Completed, Effort, Pending, ReapError, Reaped, UsedMethod};
+use crate::outcome::{Completed, Pending, ReapError};
 use crate::reaper::Reaper;
 use crate::sys::Sys;
 use crate::time::Instant;
 use crate::turn::Turn;
 use crate::wheel::Wheel;
-
-/// How often one of the entries that wait for a descriptor asks whether there is one, in milliseconds.
-const PROBE: u64 = 80;
-
-/// Reaps that lose their watches to one that fails for want of descriptors, at a time. It needs three.
-const UNWATCHED: usize = 4;
-
-/// Attempts to thaw a target whose reap is dropped.
-const THAWS: usize = 3;
 
 /// The loop around the entries: where their notifications and commands come from.
 pub(crate) trait Host<S: Sys> {
@@ -77,16 +72,6 @@ struct Entry<S: Sys> {
     deferred: bool,
     descriptors: Descriptors,
     tag: Option<u64>,
-}
-
-/// Whether an entry has the descriptors that it wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Descriptors {
-    Enough,
-    /// It has not, and is in the queue of those that wait for one.
-    Waiting,
-    /// It has left the queue to try.
-    Trying,
 }
 
 pub(crate) struct Entries<S: Sys> {
@@ -212,7 +197,9 @@ impl<S: Sys> Entries<S> {
         let Spawn { reaper, target, findings, completer } = spawn;
         let Some(id) = self.generation.next(self.slab.vacant_key()) else {
             // Can happen only where ids have 32 bits.
-            return completer.complete(Err(ReapError::Reactor(Arc::new(io::ErrorKind::OutOfMemory.into()))));
+            let error = ReapError::Reactor(Arc::new(io::ErrorKind::OutOfMemory.into()));
+            let tagged = reaper.tag.map(|tag| (tag, target.path().to_path_buf()));
+            return self.tell(tagged, completer, Err(error));
         };
         let now = Instant::after_start(self.resolver.sys.now());
         let machine = Machine::new(&reaper, now, target.found(), target.removal);
@@ -286,15 +273,6 @@ impl<S: Sys> Entries<S> {
         self.slab.get_mut(id.key()).filter(|entry| entry.id == id)
     }
 
-    /// Defers the entry that was driven when a logger panicked.
-    fn resume_driven(&mut self) {
-        let Some(id) = self.driven.take() else { return };
-        let Some(entry) = self.get_mut(id) else { return };
-        if !std::mem::replace(&mut entry.deferred, true) {
-            self.deferred.push_back(id);
-        }
-    }
-
     fn wake(&mut self, id: EntryId, input: Input, host: &impl Host<S>) {
         if self.get_mut(id).is_some() {
             self.drive(id.key(), input, Findings::default(), host);
@@ -326,215 +304,9 @@ impl<S: Sys> Entries<S> {
             self.wake(id, Input::Notified, host);
         }
     }
-
-    /// Feeds one entry's machine, and does what it says, until it waits or is done.
-    fn drive(&mut self, key: usize, input: Input, findings: Findings<S>, host: &impl Host<S>) {
-        // What a call before this one has left there.
-        self.resume_driven();
-        let Some(entry) = self.slab.get(key) else { return };
-        self.driven = Some(entry.id);
-        self.drive_until_it_waits(key, input, findings, host);
-        self.driven = None;
-    }
-
-    fn drive_until_it_waits(
-        &mut self,
-        key: usize,
-        mut input: Input,
-        findings: Findings<S>,
-        host: &impl Host<S>,
-    ) {
-        let Some(entry) = self.slab.get_mut(key) else { return };
-        let Entry { machine, target, id, deferred, descriptors, .. } = entry;
-        // There may be a descriptor again.
-        target.sparing &= input != Input::Resumed || machine.is_failing();
-        let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
-        let mut context =
-            Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);
-        context.helper_from = self.helper_from;
-        let mut step = target.step(&mut context, findings);
-        let mut attempted = false;
-        let end = loop {
-            let now = Instant::after_start(step.context.sys.now());
-            let escalated = machine.freezes_first();
-            let action = machine.step(now, input);
-            if machine.freezes_first() && !escalated {
-                step.context.metrics.escalations += 1;
-                log::info!("{}: freezing it before each attempt from now on", step.path().display());
-            }
-            log::trace!("{}: {input:?} -> {action:?}", step.path().display());
-            input = match action {
-                Action::Check(detail) => Input::Checked(step.check(detail)),
-                Action::Kill(by) => {
-                    let mut attempt = step.kill(by);
-                    if let Some(job) = step.take_job() {
-                        if host.help(*id, job).is_err() {
-                            // Without a thread it is done here.
-                            step.target.note_cgroup_kill(None);
-                            attempt = step.kill(by);
-                        }
-                    }
-                    attempted |= attempt.reach != Reach::UnderWay;
-                    Input::Killed(attempt)
-                }
-                Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
-                Action::Freeze => Input::Froze(step.freeze()),
-                Action::Thaw(scope) => {
-                    let thawed = step.thaw(scope);
-                    Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
-                }
-                Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
-                Action::Remove => Input::Removed(step.remove()),
-                Action::Yield => {
-                    self.wheel.cancel(key);
-                    if !std::mem::replace(deferred, true) {
-                        self.deferred.push_back(*id);
-                    }
-                    return;
-                }
-                Action::Wait(until) => {
-                    self.wheel.schedule(key, until.millis_rounded_up());
-                    let wanted = machine.is_stubborn() && (attempted || step.target.has_more_to_release());
-                    if let Some(job) = if wanted && self.short.is_empty() { step.release() } else { None } {
-                        if host.help(*id, job).is_err() {
-                            step.target.release_refused();
-                        }
-                    }
-                    let now = if step.context.is_short { Descriptors::Waiting } else { Descriptors::Enough };
-                    let fails = step.context.is_short && machine.is_failing();
-                    match (std::mem::replace(descriptors, now), now) {
-                        (Descriptors::Enough | Descriptors::Trying, Descriptors::Waiting) => {
-                            self.short.push_back(*id);
-                            self.set_probe();
-                        }
-                        // There may be more.
-                        (Descriptors::Waiting | Descriptors::Trying, Descriptors::Enough) => {
-                            self.resume_short()
-                        }
-                        _ => {}
-                    }
-                    if fails {
-                        self.unwatch(key);
-                    }
-                    return;
-                }
-                Action::Finish(end) => break end,
-            };
-        };
-        self.complete(key, end);
-    }
-
-    /// Defers the next of the entries that wait for a descriptor.
-    fn resume_short(&mut self) {
-        while let Some(id) = self.short.pop_front() {
-            let Some(entry) = self.get_mut(id) else { continue };
-            if entry.descriptors != Descriptors::Waiting {
-                continue;
-            }
-            entry.descriptors = Descriptors::Trying;
-            if !std::mem::replace(&mut entry.deferred, true) {
-                self.deferred.push_back(id);
-            }
-            break;
-        }
-        self.set_probe();
-    }
-
-    /// Takes the watches of some entries that wait for long, for another one to make progress. They get them back in their
-    /// turn, and are checked by timer until then.
-    fn unwatch(&mut self, but: usize) {
-        let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && entry.machine.is_patient());
-        let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
-        for entry in unwatched.take(UNWATCHED) {
-            if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
-                self.short.push_back(entry.id);
-            }
-        }
-        self.set_probe();
-    }
-
-    /// Sees to it that an entry tries again, if any waits.
-    fn set_probe(&mut self) {
-        if !self.short.is_empty() {
-            let next = tick(&self.resolver.sys).saturating_add(PROBE);
-            self.probe.get_or_insert(next);
-        }
-    }
-
-    fn complete(&mut self, key: usize, end: End) {
-        let Some(Entry { machine, target, spawned, .. }) = self.slab.get(key) else { return };
-        let elapsed = self.resolver.sys.now().saturating_sub(spawned.since_start());
-        let effort = effort(machine, target, elapsed);
-        // A logger is foreign code: should it panic, the entry is still there.
-        log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
-        self.wheel.cancel(key);
-        let Entry { mut target, completer, tag, .. } = self.slab.remove(key);
-        self.metrics.completed += 1;
-        let result = match end {
-            End::Done(outcome) => {
-                let Effort { method, signalled, attempts, released, elapsed } = effort;
-                Ok(Reaped { outcome, method, signalled, attempts, released, elapsed })
-            }
-            end => {
-                let mut context =
-                    Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, self.limit);
-                Err(target.step(&mut context, Findings::default()).error(end, effort))
-            }
-        };
-        let path = tag.map(|_| target.path().to_path_buf());
-        // Descriptors first: a caller that hears of the completion may count on their being closed.
-        drop(target);
-        self.resume_short();
-        match tag.zip(path) {
-            None => completer.complete(result),
-            Some((tag, path)) if completer.is_detached() => {
-                self.completed.push_back(Completed { tag, path, result });
-            }
-            Some((tag, path)) => {
-                self.completed.push_back(Completed { tag, path, result: result.clone() });
-                completer.complete(result);
-            }
-        }
-    }
-}
-
-/// What was done so far.
-fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
-    // At a deadline the target may be found empty before the thread's answer has come.
-    let elsewhere = target.is_killed_elsewhere();
-    Effort {
-        method: machine.used().or(elsewhere.then_some(UsedMethod::CgroupKill)),
-        signalled: machine.signalled(),
-        attempts: machine.attempts().max(elsewhere.into()),
-        released: target.released(),
-        elapsed,
-    }
 }
 
 /// The clock's tick.
 fn tick<S: Sys>(sys: &S) -> u64 {
     u64::try_from(sys.now().as_millis()).unwrap_or(u64::MAX)
-}
-
-impl<S: Sys> Drop for Entries<S> {
-    /// Completes what is left as `Disconnected`, and leaves nothing frozen.
-    fn drop(&mut self) {
-        let mut context =
-            Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
-        // All are thawed before any handle is told: wakers are foreign code, and may panic.
-        for (_, entry) in self.slab.iter_mut().filter(|(_, entry)| entry.target.is_frozen_by_us()) {
-            // The entry is being dropped, so a failed thaw is retried here, [`THAWS`] times at once.
-            let mut thaws =
-                (0..THAWS).map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
-            let thaw = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
-            log::debug!("{}: dropped in mid-freeze: {thaw:?}", entry.target.path().display());
-        }
-        for entry in self.slab.drain() {
-            let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
-            let effort = effort(&entry.machine, &entry.target, elapsed);
-            let path = entry.target.path().to_path_buf();
-            drop(entry.target);
-            entry.completer.complete(Err(ReapError::Disconnected { path, effort }));
-        }
-    }
 }

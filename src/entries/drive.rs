@@ -1,0 +1,193 @@
+//! From the machine of an entry to its target and back, and the end of both.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Entries, Entry, Host};
+use crate::cgroup::{Context, Findings, Limit, Notice, Target};
+use crate::handle::Completer;
+use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
+use crate::outcome::{Completed, Effort, ReapError, Reaped, UsedMethod};
+use crate::sys::Sys;
+use crate::time::Instant;
+
+/// Attempts to thaw a target whose reap is dropped.
+const THAWS: usize = 3;
+
+impl<S: Sys> Entries<S> {
+    /// Feeds one entry's machine, and does what it says, until it waits or is done.
+    pub(super) fn drive(&mut self, key: usize, input: Input, findings: Findings<S>, host: &impl Host<S>) {
+        // What a call before this one has left there.
+        self.resume_driven();
+        let Some(entry) = self.slab.get(key) else { return };
+        self.driven = Some(entry.id);
+        self.drive_until_it_waits(key, input, findings, host);
+        self.driven = None;
+    }
+
+    fn drive_until_it_waits(
+        &mut self,
+        key: usize,
+        mut input: Input,
+        findings: Findings<S>,
+        host: &impl Host<S>,
+    ) {
+        let Some(entry) = self.slab.get_mut(key) else { return };
+        let Entry { machine, target, id, deferred, .. } = entry;
+        // There may be a descriptor again.
+        target.sparing &= input != Input::Resumed || machine.is_failing();
+        let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
+        let mut context =
+            Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);
+        context.helper_from = self.helper_from;
+        let mut step = target.step(&mut context, findings);
+        let mut attempted = false;
+        let end = loop {
+            let now = Instant::after_start(step.context.sys.now());
+            let escalated = machine.freezes_first();
+            let action = machine.step(now, input);
+            if machine.freezes_first() && !escalated {
+                step.context.metrics.escalations += 1;
+                log::info!("{}: freezing it before each attempt from now on", step.path().display());
+            }
+            log::trace!("{}: {input:?} -> {action:?}", step.path().display());
+            input = match action {
+                Action::Check(detail) => Input::Checked(step.check(detail)),
+                Action::Kill(by) => {
+                    let mut attempt = step.kill(by);
+                    if let Some(job) = step.take_job() {
+                        if host.help(*id, job).is_err() {
+                            // Without a thread it is done here.
+                            step.target.note_cgroup_kill(None);
+                            attempt = step.kill(by);
+                        }
+                    }
+                    attempted |= attempt.reach != Reach::UnderWay;
+                    Input::Killed(attempt)
+                }
+                Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
+                Action::Freeze => Input::Froze(step.freeze()),
+                Action::Thaw(scope) => {
+                    let thawed = step.thaw(scope);
+                    Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
+                }
+                Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
+                Action::Remove => Input::Removed(step.remove()),
+                Action::Yield => {
+                    self.wheel.cancel(key);
+                    if !std::mem::replace(deferred, true) {
+                        self.deferred.push_back(*id);
+                    }
+                    return;
+                }
+                Action::Wait(until) => {
+                    self.wheel.schedule(key, until.millis_rounded_up());
+                    let wanted = machine.is_stubborn() && (attempted || step.target.has_more_to_release());
+                    if let Some(job) = if wanted && self.short.is_empty() { step.release() } else { None } {
+                        if host.help(*id, job).is_err() {
+                            step.target.release_refused();
+                        }
+                    }
+                    let is_short = step.context.is_short;
+                    return self.note_shortage(key, is_short);
+                }
+                Action::Finish(end) => break end,
+            };
+        };
+        self.complete(key, end);
+    }
+
+    /// Defers the entry that was driven when a logger panicked.
+    pub(super) fn resume_driven(&mut self) {
+        let Some(id) = self.driven.take() else { return };
+        let Some(entry) = self.get_mut(id) else { return };
+        if !std::mem::replace(&mut entry.deferred, true) {
+            self.deferred.push_back(id);
+        }
+    }
+
+    /// Takes an entry out, and tells how it ended.
+    fn complete(&mut self, key: usize, end: End) {
+        let Some(Entry { machine, target, spawned, .. }) = self.slab.get(key) else { return };
+        let elapsed = self.resolver.sys.now().saturating_sub(spawned.since_start());
+        let effort = effort(machine, target, elapsed);
+        // A logger is foreign code: should it panic, the entry is still there.
+        log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
+        self.wheel.cancel(key);
+        let Entry { mut target, completer, tag, .. } = self.slab.remove(key);
+        self.metrics.completed += 1;
+        let result = match end {
+            End::Done(outcome) => {
+                let Effort { method, signalled, attempts, released, elapsed } = effort;
+                Ok(Reaped { outcome, method, signalled, attempts, released, elapsed })
+            }
+            end => {
+                let mut context =
+                    Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, self.limit);
+                Err(target.step(&mut context, Findings::default()).error(end, effort))
+            }
+        };
+        let tagged = tag.map(|tag| (tag, target.path().to_path_buf()));
+        // Descriptors first: a caller that hears of the completion may count on their being closed.
+        drop(target);
+        self.resume_short();
+        self.tell(tagged, completer, result);
+    }
+
+    /// Tells the caller by the tag, and the handle. Wakers are foreign code, so that they come last.
+    pub(super) fn tell(
+        &mut self,
+        tagged: Option<(u64, PathBuf)>,
+        completer: Completer,
+        result: Result<Reaped, ReapError>,
+    ) {
+        match tagged {
+            None => completer.complete(result),
+            Some((tag, path)) if completer.is_detached() => {
+                self.completed.push_back(Completed { tag, path, result });
+            }
+            Some((tag, path)) => {
+                self.completed.push_back(Completed { tag, path, result: result.clone() });
+                completer.complete(result);
+            }
+        }
+    }
+}
+
+/// What was done so far.
+fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
+    // At a deadline the target may be found empty before the thread's answer has come.
+    let elsewhere = target.is_killed_elsewhere();
+    Effort {
+        method: machine.used().or(elsewhere.then_some(UsedMethod::CgroupKill)),
+        signalled: machine.signalled(),
+        attempts: machine.attempts().max(elsewhere.into()),
+        released: target.released(),
+        elapsed,
+    }
+}
+
+impl<S: Sys> Drop for Entries<S> {
+    /// Completes what is left as `Disconnected`, and leaves nothing frozen.
+    fn drop(&mut self) {
+        let mut context =
+            Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
+        // All are thawed before anything is logged, and before any handle is told: loggers and wakers are foreign code, and may
+        // panic. No later call retries a thaw that fails, so that it is made again at once.
+        for (_, entry) in self.slab.iter_mut().filter(|(_, entry)| entry.target.is_frozen_by_us()) {
+            let mut thaws =
+                (0..THAWS).map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
+            let _ = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
+        }
+        for entry in self.slab.drain() {
+            let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
+            let effort = effort(&entry.machine, &entry.target, elapsed);
+            let path = entry.target.path().to_path_buf();
+            if entry.target.is_frozen_by_us() {
+                log::warn!("{}: left frozen, for it could not be thawed", path.display());
+            }
+            drop(entry.target);
+            entry.completer.complete(Err(ReapError::Disconnected { path, effort }));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The entries that are short of descriptors: in which order they try again, and which give way to them.
+
+use super::{Entries, Entry, tick};
+use crate::sys::Sys;
+
+/// How often one of the entries that wait for a descriptor asks whether there is one, in milliseconds.
+const PROBE: u64 = 80;
+
+/// Reaps that lose their watches to one that fails for want of descriptors, at a time. It needs three.
+const UNWATCHED: usize = 4;
+
+/// Whether an entry has the descriptors that it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Descriptors {
+    Enough,
+    /// It has not, and is in the queue of those that wait for one.
+    Waiting,
+    /// It has left the queue to try.
+    Trying,
+}
+
+impl<S: Sys> Entries<S> {
+    /// Notes whether an entry that waits has the descriptors that it wants.
+    pub(super) fn note_shortage(&mut self, key: usize, is_short: bool) {
+        let Some(entry) = self.slab.get_mut(key) else { return };
+        let Entry { machine, descriptors, id, .. } = entry;
+        let now = if is_short { Descriptors::Waiting } else { Descriptors::Enough };
+        let fails = is_short && machine.is_failing();
+        match (std::mem::replace(descriptors, now), now) {
+            (Descriptors::Enough | Descriptors::Trying, Descriptors::Waiting) => {
+                self.short.push_back(*id);
+                self.set_probe();
+            }
+            // There may be more.
+            (Descriptors::Waiting | Descriptors::Trying, Descriptors::Enough) => self.resume_short(),
+            _ => {}
+        }
+        if fails {
+            self.unwatch(key);
+        }
+    }
+
+    /// Defers the next of the entries that wait for a descriptor.
+    pub(super) fn resume_short(&mut self) {
+        while let Some(id) = self.short.pop_front() {
+            let Some(entry) = self.get_mut(id) else { continue };
+            if entry.descriptors != Descriptors::Waiting {
+                continue;
+            }
+            entry.descriptors = Descriptors::Trying;
+            if !std::mem::replace(&mut entry.deferred, true) {
+                self.deferred.push_back(id);
+            }
+            break;
+        }
+        self.set_probe();
+    }
+
+    /// Takes the watches of some entries that wait for long, for another one to make progress. They get them back in their
+    /// turn, and are checked by timer until then.
+    fn unwatch(&mut self, but: usize) {
+        let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && entry.machine.is_patient());
+        let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
+        for entry in unwatched.take(UNWATCHED) {
+            if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
+                self.short.push_back(entry.id);
+            }
+        }
+        self.set_probe();
+    }
+
+    /// Sees to it that an entry tries again, if any waits.
+    fn set_probe(&mut self) {
+        if !self.short.is_empty() {
+            let next = tick(&self.resolver.sys).saturating_add(PROBE);
+            self.probe.get_or_insert(next);
+        }
+    }
+}
