@@ -1,28 +1,33 @@
 //! [`Reactor`]: the loop. A poll that wakes the entries, a timer for their wheel, and a queue from other
 //! threads.
 
+mod alarm;
+mod run;
+mod surroundings;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use mio::{Events, Poll, Token, Waker};
 
-use crate::cgroup::{Budget, Job, MANY, Notice, Resolver};
-use crate::entries::{Command, Entries, Host, Spawn};
+use self::alarm::Alarm;
+use self::surroundings::Surroundings;
+use crate::cgroup::{Budget, MANY, Resolver};
+use crate::entries::{Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::guard::ReapGuard;
 use crate::handle::{self, Asked, ReapHandle};
 use crate::helper::Helper;
 use crate::metrics::{Calls, Metrics};
-use crate::outcome::{Completed, Pending, ReapError, Reaped, SpawnError};
+#[allow(unused_imports, reason = "for links")]
+use crate::outcome::ReapError;
+use crate::outcome::{Completed, Pending, SpawnError};
 use crate::reaper::Reaper;
 use crate::remote::{Queue, Remote};
 use crate::sys::{self, Linux, Sys};
@@ -37,17 +42,14 @@ const TURN_BUDGET: Duration = Duration::from_millis(1);
 /// with every value that a `Duration` can have.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A timer that is not needed any more is not disarmed if it fires within this time. This saves a system call at
-/// completion. One that was set to fire at once is: it has fired.
-const SOON: Duration = Duration::from_millis(10);
-
 const TIMER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
 /// A single-threaded event loop that reaps cgroups.
 ///
 /// It works while one of its methods runs. It starts threads only for [`Reaper::release_memory`] and
-/// [`set_helper_thread`](Reactor::set_helper_thread), which make single system calls. `Send`, but not `Sync`; other threads reach it through a [`Remote`].
+/// [`set_helper_thread`](Reactor::set_helper_thread), which make single system calls.
+/// `Send`, but not `Sync`; other threads reach it through a [`Remote`].
 ///
 /// # Driving it
 ///
@@ -77,9 +79,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 pub struct Reactor {
     poll: Poll,
     events: Events,
-    timer: TimerFd,
-    /// The tick that the timer is set to.
-    armed: Option<u64>,
+    alarm: Alarm,
     entries: Entries<Linux>,
     queue: Arc<Queue>,
     helper: Helper,
@@ -116,10 +116,7 @@ impl Reactor {
     #[doc(hidden)]
     pub fn without(absent: &'static [Facility]) -> io::Result<Reactor> {
         let poll = Poll::new()?;
-        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let raw = timer.as_fd().as_raw_fd();
-        poll.registry().register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
+        let alarm = Alarm::new(poll.registry())?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let budget = Budget::of_process(Facility::HeldDirectories.check(absent).is_ok());
         let sys = Linux::without(absent);
@@ -129,8 +126,7 @@ impl Reactor {
         Ok(Reactor {
             poll,
             events: Events::with_capacity(EVENTS),
-            timer,
-            armed: None,
+            alarm,
             entries: Entries::new(resolver),
             helper: Helper::new(sys, Arc::clone(&queue), absent),
             queue,
@@ -191,8 +187,7 @@ impl Reactor {
         };
         let (completer, handle) = handle::channel(target.shared_path(), &self.queue);
         let working = Working(self);
-        let Reactor { poll, absent, queue, helper, stopped, entries, .. } = &mut *working.0;
-        let host = Surroundings::of(poll, absent, queue, helper, stopped);
+        let (entries, host) = working.0.parts();
         entries.spawn(Spawn { reaper, target, findings, completer }, &host);
         drop(working);
         Ok(handle)
@@ -245,9 +240,8 @@ impl Reactor {
             let mut taken = 0;
             for event in &self.events {
                 taken += 1;
-                // The timer is registered edge-triggered and set anew after each expiry: no need to read it.
                 if event.token() == TIMER {
-                    self.armed = None;
+                    self.alarm.forget();
                 }
             }
             worked |= taken > 0;
@@ -260,8 +254,7 @@ impl Reactor {
         self.entries.limit(budget(turn_budget));
         {
             let turning = Turning(self);
-            let Reactor { poll, absent, queue, helper, stopped, entries, .. } = &mut *turning.0;
-            let mut host = Surroundings::of(poll, absent, queue, helper, stopped);
+            let (entries, mut host) = turning.0.parts();
             while entries.advance(&mut host) {
                 worked = true;
                 if entries.is_out_of_time() {
@@ -273,97 +266,6 @@ impl Reactor {
         metrics.wakeups += u64::from(worked);
         let completed = metrics.completed - std::mem::replace(&mut self.counted, metrics.completed);
         Ok(completed as usize)
-    }
-
-    /// Turns as long as there is a reason to go on.
-    fn run_while(&mut self, go_on: impl Fn(&mut Reactor) -> bool) -> io::Result<()> {
-        self.running(|reactor| {
-            while go_on(reactor) {
-                reactor.turn_of_run()?;
-            }
-            Ok(())
-        })
-    }
-
-    /// One turn of a run.
-    fn turn_of_run(&mut self) -> io::Result<usize> {
-        self.turn_within(None, self.turn_budget.unwrap_or(Duration::MAX))
-    }
-
-    /// Runs what waits for reaps itself.
-    fn running<T>(&mut self, run: impl FnOnce(&mut Reactor) -> T) -> T {
-        self.is_running = true;
-        run(&mut *Running(self).0)
-    }
-
-    /// Runs until [`Remote::stop`] is called, whether or not reaps are left: those go on in the next turn. If it was called
-    /// since the last `run` returned, this returns at once.
-    ///
-    /// # Errors
-    ///
-    /// As [`turn`](Reactor::turn).
-    pub fn run(&mut self) -> io::Result<()> {
-        self.run_while(|reactor| !std::mem::take(&mut reactor.stopped))
-    }
-
-    /// Runs until no reap is left, including those that a [`Remote`] has handed over. [`Remote::stop`] does not end it; the
-    /// next [`run`](Reactor::run) returns at once then.
-    ///
-    /// # Errors
-    ///
-    /// As [`turn`](Reactor::turn).
-    pub fn run_until_idle(&mut self) -> io::Result<()> {
-        self.run_while(|reactor| !reactor.is_empty() || !reactor.queue.is_empty())
-    }
-
-    /// Cancels all reaps, those included that a [`Remote`] hands over meanwhile, and runs until none is left or this time is
-    /// over. Returns how many are still under way: 0, unless the time was too short, or something stays frozen that cannot
-    /// be thawed.
-    ///
-    /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most.
-    ///
-    /// For the end of a program, before the reactor is dropped: the reaps end as
-    /// [`ReapError::Cancelled`], with nothing left frozen, or with their results if they end
-    /// first. Dropping the reactor does the same, but makes three attempts to thaw at once, and does not wait.
-    ///
-    /// # Errors
-    ///
-    /// As [`turn`](Reactor::turn).
-    pub fn shutdown(&mut self, at_most: Duration) -> io::Result<usize> {
-        let end = Instant::now().checked_add(at_most);
-        let left = || end.map_or(LONGEST, |end| end.saturating_duration_since(Instant::now()));
-        self.running(|reactor| {
-            while reactor.cancel_all() > 0 {
-                let left = left();
-                reactor.turn_within(Some(left), Duration::MAX)?;
-                if left.is_zero() {
-                    break;
-                }
-            }
-            Ok(reactor.len())
-        })
-    }
-
-    /// Runs until the reap of `handle` is complete, and returns its result, which the handle keeps too. On the thread that
-    /// drives the reactor, this is the way to wait for one. Other reaps make progress meanwhile. [`Remote::stop`] does not
-    /// end it; the next [`run`](Reactor::run) returns at once then.
-    ///
-    /// # Errors
-    ///
-    /// The outer ones are those of [`turn`](Reactor::turn), and `InvalidInput` for a handle of another reactor. The inner
-    /// one is the reap's own.
-    pub fn run_until(&mut self, handle: &ReapHandle) -> io::Result<Result<Reaped, ReapError>> {
-        if !handle.is_of(&self.queue) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a handle of another reactor"));
-        }
-        self.running(|reactor| {
-            loop {
-                if let Some(result) = handle.try_wait() {
-                    return Ok(result);
-                }
-                reactor.turn_of_run()?;
-            }
-        })
     }
 
     /// Yields the reaps with a [`tag`](Reaper::tag) that have ended, in the order in which they ended: those that ended in a
@@ -444,7 +346,11 @@ impl Reactor {
     /// Returns when the next timer is due; `None` if there is none. For loops that plan ahead: the descriptor covers
     /// timers by itself. Every `&mut self` method may change it.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let left = if self.is_due_at_once() { Duration::ZERO } else { self.until(self.entries.next_tick()?) };
+        let left = if self.is_due_at_once() {
+            Duration::ZERO
+        } else {
+            until(self.entries.next_tick()?, &self.entries)
+        };
         Instant::now().checked_add(left)
     }
 
@@ -476,33 +382,26 @@ impl Reactor {
         }
     }
 
-    /// Sets the timer so that the descriptor's readiness covers whatever is pending.
+    /// The entries, and what they see of the reactor.
+    fn parts(&mut self) -> (&mut Entries<Linux>, Surroundings<'_>) {
+        let Reactor { poll, absent, queue, helper, stopped, entries, .. } = self;
+        (entries, Surroundings { registry: poll.registry(), absent, queue, helper, stopped })
+    }
+
+    /// Sets the alarm so that the descriptor's readiness covers whatever is pending.
     fn arm(&mut self) {
         let next = if self.is_due_at_once() { Some(0) } else { self.entries.next_tick() };
-        let result = match (next, self.armed) {
-            (None, None) => return,
-            (None, Some(armed)) if armed > 0 && self.until(armed) <= SOON => return,
-            (None, Some(_)) => {
-                self.entries.metrics.calls.timerfd_settime += 1;
-                self.timer.unset()
-            }
-            (Some(next), Some(armed)) if armed == next => return,
-            // A timer that is set too early may stay: the turn it causes finds nothing due and sets it again. A timer
-            // that has expired already is set again now.
-            (Some(next), Some(armed)) if armed < next && !self.until(armed).is_zero() => return,
-            (Some(next), _) => {
-                self.entries.metrics.calls.timerfd_settime += 1;
-                // 1 ns is the shortest: zero would turn it off.
-                let left = self.until(next).clamp(Duration::from_nanos(1), LONGEST);
-                let expiration = Expiration::OneShot(TimeSpec::from(left));
-                self.timer.set(expiration, TimerSetTimeFlags::empty())
-            }
-        };
-        match result {
-            Ok(()) => self.armed = next,
-            // Only a bad descriptor or value could fail. Tried again on the next call.
-            Err(errno) => log::error!("cannot set the timer: {errno}"),
+        let Reactor { alarm, entries, .. } = self;
+        let was_set = alarm.set(next, |tick| until(tick, entries));
+        entries.metrics.calls.timerfd_settime += u64::from(was_set);
+    }
+
+    /// The same, with a new edge if something is left: an edge-triggered outer loop hears of it again.
+    fn rearm(&mut self) {
+        if self.is_due_at_once() {
+            self.alarm.forget();
         }
+        self.arm();
     }
 
     /// Whether the next turn has something to do although no descriptor is readable.
@@ -514,11 +413,11 @@ impl Reactor {
     fn has_undrained(&self) -> bool {
         !self.is_running && self.entries.has_completed()
     }
+}
 
-    /// How long it is until a tick of the entries' timers.
-    fn until(&self, tick: u64) -> Duration {
-        Duration::from_millis(tick).saturating_sub(self.entries.resolver.sys.now())
-    }
+/// How long it is until a tick of the entries' timers.
+fn until(tick: u64, entries: &Entries<Linux>) -> Duration {
+    Duration::from_millis(tick).saturating_sub(entries.resolver.sys.now())
 }
 
 /// `Duration::MAX` is no limit.
@@ -540,21 +439,7 @@ struct Turning<'a>(&'a mut Reactor);
 
 impl Drop for Turning<'_> {
     fn drop(&mut self) {
-        if self.0.is_due_at_once() {
-            // Work that is left makes no new edge for an edge-triggered outer loop. Setting the timer again does.
-            self.0.armed = None;
-        }
-        self.0.arm();
-    }
-}
-
-/// A run. When it is over, also by a panic of a waker, there may be reaps to be taken.
-struct Running<'a>(&'a mut Reactor);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.is_running = false;
-        self.0.arm();
+        self.0.rearm();
     }
 }
 
@@ -572,55 +457,7 @@ impl Iterator for Drain<'_> {
 impl Drop for Drain<'_> {
     /// Nothing is left, and the timer need not fire for it; or something is, and an edge-triggered loop hears of it again.
     fn drop(&mut self) {
-        if self.0.has_undrained() {
-            self.0.armed = None;
-        }
-        self.0.arm();
-    }
-}
-
-/// The reactor around the entries, while they work.
-struct Surroundings<'a> {
-    registry: &'a Registry,
-    absent: &'static [Facility],
-    queue: &'a Queue,
-    helper: &'a Helper,
-    stopped: &'a mut bool,
-}
-
-impl<'a> Surroundings<'a> {
-    fn of(
-        poll: &'a Poll,
-        absent: &'static [Facility],
-        queue: &'a Queue,
-        helper: &'a Helper,
-        stopped: &'a mut bool,
-    ) -> Surroundings<'a> {
-        Surroundings { registry: poll.registry(), absent, queue, helper, stopped }
-    }
-}
-
-impl Host<Linux> for Surroundings<'_> {
-    /// The descriptor leaves the poll when it is closed, epoll(7).
-    fn watch(&self, fd: &OwnedFd, id: EntryId, notice: Notice) -> io::Result<()> {
-        Facility::Watches.check(self.absent)?;
-        let interest = match notice {
-            Notice::Events => Interest::PRIORITY,
-            Notice::Exit => Interest::READABLE,
-        };
-        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(id.token()), interest)
-    }
-
-    fn next_command(&mut self) -> Option<Command<Linux>> {
-        self.queue.pop()
-    }
-
-    fn stop(&mut self) {
-        *self.stopped = true;
-    }
-
-    fn help(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
-        self.helper.submit(id, job)
+        self.0.rearm();
     }
 }
 
