@@ -267,20 +267,15 @@ pub unsafe extern "C" fn cgr_result_effort(
     call(|| {
         let result = object::get(result)?;
         let done = match &result.ended.result {
-            Ok(Reaped { method, signalled, released, attempts, elapsed, .. }) => cgr_effort {
-                elapsed_us: micros(*elapsed),
-                signalled: *signalled,
-                released: *released,
-                attempts: *attempts,
-                method: used(*method),
-            },
-            Err(error) => error.effort().map_or_else(cgr_effort::default, |done| cgr_effort {
-                elapsed_us: micros(done.elapsed),
-                signalled: done.signalled,
-                released: done.released,
-                attempts: done.attempts,
-                method: used(done.method),
-            }),
+            Ok(reaped) => reaped.effort(),
+            Err(error) => error.effort().unwrap_or_default(),
+        };
+        let done = cgr_effort {
+            elapsed_us: micros(done.elapsed),
+            signalled: done.signalled,
+            released: done.released,
+            attempts: done.attempts,
+            method: used(done.method),
         };
         // SAFETY: the caller says that `effort` is NULL or has `size` bytes.
         unsafe { memory::write_sized(effort, size, &done) }?;

@@ -50,9 +50,15 @@ impl Reaped {
     pub fn new(outcome: Outcome) -> Reaped {
         Reaped { outcome, method: None, signalled: 0, attempts: 0, released: 0, elapsed: Duration::ZERO }
     }
+
+    /// Returns what was done, as [`ReapError::effort`] does for a reap that failed.
+    pub fn effort(&self) -> Effort {
+        let Reaped { outcome: _, method, signalled, attempts, released, elapsed } = *self;
+        Effort { method, signalled, attempts, released, elapsed }
+    }
 }
 
-/// What was done for a reap that ended with an error. The fields are those of [`Reaped`]; by default nothing was.
+/// What was done for a reap, also if it ended with an error. The fields are those of [`Reaped`]; by default nothing was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

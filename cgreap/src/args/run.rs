@@ -52,7 +52,7 @@ With --report, the JSON object has
   group       the cgroup of COMMAND
   left        what COMMAND left behind: objects with pid, command, state
   left_count  their number, and that of processes which have no pid here
-  effort      what was done to end them: method, signalled, attempts, elapsed_us
+  effort      what was done to end them: method, signalled, attempts, released, elapsed_us
   error       null, or why something is left
   cpu         the numbers of cpu.stat
   memory_peak, pids_peak, oom_kill

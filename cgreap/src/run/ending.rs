@@ -170,9 +170,12 @@ impl<'a> Ending<'a> {
         }
         self.usage = Usage::of(self.groups);
         let deadline = self.args.deadline;
-        // What is left in it was reported already, and is not waited for again.
-        let spawn = self.error.is_none();
-        spawn.then(|| self.spawn(self.groups.first(), reactor, |reaper| reaper.deadline(deadline))).flatten()
+        if self.error.is_some() {
+            // What is left in it was reported already, and is not waited for again. Nothing may be, if another has failed.
+            self.groups.first().remove();
+            return None;
+        }
+        self.spawn(self.groups.first(), reactor, |reaper| reaper.deadline(deadline))
     }
 
     fn spawn(
@@ -193,27 +196,20 @@ impl<'a> Ending<'a> {
 
     fn note(&mut self, result: std::result::Result<Reaped, ReapError>) {
         match result {
-            Ok(reaped) => self.add(reaped.method, reaped.signalled, reaped.attempts, reaped.elapsed),
+            Ok(reaped) => self.add(reaped.effort()),
             Err(error) => {
-                if let Some(effort) = error.effort() {
-                    self.add(effort.method, effort.signalled, effort.attempts, effort.elapsed);
-                }
+                self.add(error.effort().unwrap_or_default());
                 self.fail(error.to_string());
             }
         }
     }
 
-    fn add(
-        &mut self,
-        method: Option<cgroup_reaper::UsedMethod>,
-        signalled: u64,
-        attempts: u32,
-        elapsed: Duration,
-    ) {
-        self.effort.method = self.effort.method.or(method);
-        self.effort.signalled += signalled;
-        self.effort.attempts += attempts;
-        self.effort.elapsed += elapsed;
+    fn add(&mut self, more: Effort) {
+        self.effort.method = self.effort.method.or(more.method);
+        self.effort.signalled += more.signalled;
+        self.effort.attempts += more.attempts;
+        self.effort.released += more.released;
+        self.effort.elapsed += more.elapsed;
     }
 
     /// The first failure is reported: the others follow from it.

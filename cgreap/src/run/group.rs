@@ -89,7 +89,7 @@ impl Group {
     }
 
     /// Removes it while it is empty.
-    fn remove(&self) {
+    pub fn remove(&self) {
         // It fails if a process that is not of this run has joined. That process keeps its cgroup.
         let _ = fs::remove_dir(&self.path);
     }

@@ -1,6 +1,7 @@
 //! The JSON object about a run, for `--report`. `cgreap run --help` describes it.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -80,12 +81,7 @@ impl Report<'_> {
             "group": self.group.to_string_lossy(),
             "left": left,
             "left_count": self.left.count(),
-            "effort": {
-                "method": effort.method.map(|method| method.to_string()),
-                "signalled": effort.signalled,
-                "attempts": effort.attempts,
-                "elapsed_us": effort.elapsed.as_micros() as u64,
-            },
+            "effort": effort,
             "error": error,
             "cpu": usage.cpu,
             "memory_peak": usage.memory_peak,
@@ -95,33 +91,11 @@ impl Report<'_> {
     }
 }
 
-/// RFC 3339, to the millisecond.
+/// RFC 3339, to the millisecond. A clock before 1970 is told as the first moment of it, one after 9999 not at all.
 fn utc(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs();
-    let (year, month, day) = date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let millis = since.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-}
-
-/// The date of a day, counted from 1970-01-01.
-fn date(mut day: u64) -> (u64, u64, u64) {
-    let is_leap = |year: u64| year % 4 == 0 && year % 100 != 0 || year % 400 == 0;
-    let mut year = 1970;
-    while day >= 365 + u64::from(is_leap(year)) {
-        day -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    for days in [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if day < days {
-            break;
-        }
-        day -= days;
-        month += 1;
-    }
-    (year, month, day + 1)
+    let mut text = String::new();
+    let _ = write!(text, "{}", humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)));
+    text
 }
 
 #[cfg(test)]
@@ -129,15 +103,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_utc() {
-        for (millis, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_798_761_599_001, "2026-12-31T23:59:59.001Z"),
-            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
-        ] {
-            assert_eq!(utc(UNIX_EPOCH + Duration::from_millis(millis)), text);
-        }
+    fn a_time_is_told_in_utc() {
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        assert_eq!(utc(at(1_798_761_599_001)), "2026-12-31T23:59:59.001Z");
+        assert_eq!(utc(UNIX_EPOCH - Duration::from_millis(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(300_000_000_000)), "");
     }
 }
