@@ -123,8 +123,8 @@ typedef enum cgr_method {
 typedef struct cgr_handle cgr_handle;
 
 // An event loop that reaps cgroups: an object that its owner frees with `cgr_reactor_free`. It works only while one of its
-// functions runs, and has threads of its own only where it is asked for them. One thread at a time may call them, not always the same; a call while another thread is in one returns
-// -EBUSY. Other threads spawn by a `cgr_remote`.
+// functions runs, and has threads of its own only where it is asked for them. One thread at a time may call them, not always
+// the same; a call while another thread is in one returns -EBUSY. Other threads spawn by a `cgr_remote`.
 typedef struct cgr_reactor cgr_reactor;
 
 // What to reap, and how: an object that its owner frees with `cgr_reaper_free`. A spawn reads it and does not keep it, so
@@ -409,8 +409,9 @@ int cgr_reactor_set_turn_budget(struct cgr_reactor *reactor,
                                 uint64_t us);
 
 // Has a thread of the reactor's own make the writes to cgroup.kill that reach many members, so that the spawn of such a target
-// returns before they are killed. Default: false, they are made in the spawn or turn. The thread takes no signals of the
-// process, and ends with the reactor. Returns 0.
+// returns before they are killed. Default: false: the members are signalled in steps where the kernel allows that (Linux
+// 6.18), else the spawn or the turn makes the write. The thread takes no signals of the process, and ends with the reactor.
+// Returns 0.
 //
 // One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reactor_set_helper_thread(struct cgr_reactor *reactor,

@@ -1,13 +1,15 @@
 //! `cgr_handle`: one reap under way.
 
 use std::ffi::c_int;
+use std::ptr;
 
-use cgroup_reaper::{Completed, ReapError, ReapHandle, Reaped};
+use cgroup_reaper::{Completed, ReapError, ReapHandle, Reaped, Reaper, SpawnError};
 
 use crate::call::call;
 use crate::error::Errno;
 use crate::memory;
 use crate::object::{self, object};
+use crate::reaper::{self, Plan, cgr_reaper};
 use crate::result::cgr_result;
 use crate::time::wait;
 
@@ -22,10 +24,6 @@ pub struct cgr_handle {
 object!(cgr_handle, 2);
 
 impl cgr_handle {
-    pub(crate) fn new(handle: ReapHandle, tag: u64) -> cgr_handle {
-        cgr_handle { handle, tag }
-    }
-
     fn result(&self, result: Result<Reaped, ReapError>) -> *mut cgr_result {
         object::new(cgr_result::new(Completed::new(self.tag, self.handle.path(), result)))
     }
@@ -79,7 +77,7 @@ pub unsafe extern "C" fn cgr_handle_wait(
 ) -> c_int {
     call(|| {
         // SAFETY: the caller says that it is NULL or can be written.
-        let place = unsafe { memory::place(result) }?.write(std::ptr::null_mut());
+        let place = unsafe { memory::place(result) }?.write(ptr::null_mut());
         let object = object::get(handle)?;
         let ended = match wait(wait_us) {
             None => Some(object.handle.wait()),
@@ -96,39 +94,37 @@ pub unsafe extern "C" fn cgr_handle_wait(
     })
 }
 
-/// Gives the caller what came of a spawn: a handle, or why it was refused. Either place may be missing.
-pub(crate) unsafe fn answer(
-    spawned: Result<cgr_handle, (u64, ReapError)>,
+/// Spawns what a reaper says, and gives the caller its handle, or why it was refused. Either place may be missing.
+///
+/// # Safety
+///
+/// `handle` and `error` are NULL, or aligned and good for writes.
+pub(crate) unsafe fn spawn(
+    spawn: impl FnOnce(Reaper) -> Result<Result<ReapHandle, SpawnError>, Errno>,
+    reaper: *const cgr_reaper,
     handle: *mut *mut cgr_handle,
     error: *mut *mut cgr_result,
 ) -> Result<c_int, Errno> {
-    // SAFETY: the caller says that each is NULL or can be written.
+    // SAFETY: the caller's promise.
     let (handle, error) = unsafe { (memory::optional_place(handle), memory::optional_place(error)) };
-    match spawned {
+    // Before anything can fail.
+    let handle = handle.map(|place| place.write(ptr::null_mut()));
+    let error = error.map(|place| place.write(ptr::null_mut()));
+    let Plan { reaper, tag } = reaper::plan(reaper)?;
+    match spawn(reaper)? {
         Ok(spawned) => {
-            if let Some(handle) = handle {
-                handle.write(object::new(spawned));
+            if let Some(place) = handle {
+                *place = object::new(cgr_handle { handle: spawned, tag });
             }
             Ok(0)
         }
-        Err((tag, refused)) => {
+        Err(refused) => {
+            let refused = ReapError::from(refused);
             let errno = Errno::from(&refused);
-            if let Some(error) = error {
-                error.write(object::new(cgr_result::of_error(tag, refused)));
+            if let Some(place) = error {
+                *place = object::new(cgr_result::of_error(tag, refused));
             }
             Err(errno)
         }
-    }
-}
-
-/// Writes NULL to the places of a spawn, before anything can fail.
-pub(crate) unsafe fn clear(handle: *mut *mut cgr_handle, error: *mut *mut cgr_result) {
-    // SAFETY: the caller says that each is NULL or can be written.
-    let (handle, error) = unsafe { (memory::optional_place(handle), memory::optional_place(error)) };
-    if let Some(handle) = handle {
-        handle.write(std::ptr::null_mut());
-    }
-    if let Some(error) = error {
-        error.write(std::ptr::null_mut());
     }
 }

@@ -13,13 +13,13 @@ use crate::handle::{self, cgr_handle};
 use crate::memory;
 use crate::metrics::cgr_metrics;
 use crate::object::{self, object};
-use crate::reaper::{self, cgr_reaper};
+use crate::reaper::cgr_reaper;
 use crate::result::cgr_result;
 use crate::time::{CGR_FOREVER, duration, micros_at_least, wait};
 
 /// An event loop that reaps cgroups: an object that its owner frees with `cgr_reactor_free`. It works only while one of its
-/// functions runs, and has threads of its own only where it is asked for them. One thread at a time may call them, not always the same; a call while another thread is in one returns
-/// -EBUSY. Other threads spawn by a `cgr_remote`.
+/// functions runs, and has threads of its own only where it is asked for them. One thread at a time may call them, not always
+/// the same; a call while another thread is in one returns -EBUSY. Other threads spawn by a `cgr_remote`.
 #[derive(Debug)]
 pub struct cgr_reactor {
     reactor: Mutex<Reactor>,
@@ -127,8 +127,9 @@ pub extern "C" fn cgr_reactor_set_turn_budget(reactor: *mut cgr_reactor, us: u64
 }
 
 /// Has a thread of the reactor's own make the writes to cgroup.kill that reach many members, so that the spawn of such a target
-/// returns before they are killed. Default: false, they are made in the spawn or turn. The thread takes no signals of the
-/// process, and ends with the reactor. Returns 0.
+/// returns before they are killed. Default: false: the members are signalled in steps where the kernel allows that (Linux
+/// 6.18), else the spawn or the turn makes the write. The thread takes no signals of the process, and ends with the reactor.
+/// Returns 0.
 ///
 /// One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]
@@ -183,15 +184,9 @@ pub unsafe extern "C" fn cgr_reactor_spawn(
     handle: *mut *mut cgr_handle,
     error: *mut *mut cgr_result,
 ) -> c_int {
-    call(|| {
-        // SAFETY: the caller says that each is NULL or can be written.
-        unsafe { handle::clear(handle, error) };
-        let plan = reaper::plan(reaper)?;
-        let spawned = object::get(reactor)?.lock()?.spawn_reaper(plan.reaper);
-        let spawned = spawned.map(|handle| cgr_handle::new(handle, plan.tag));
-        // SAFETY: as before.
-        unsafe { handle::answer(spawned.map_err(|refused| (plan.tag, refused.into())), handle, error) }
-    })
+    let spawn = |reaper| Ok(object::get(reactor)?.lock()?.spawn_reaper(reaper));
+    // SAFETY: the caller says that each is NULL or can be written.
+    call(|| unsafe { handle::spawn(spawn, reaper, handle, error) })
 }
 
 /// Asks all reaps with this tag to stop, as `cgr_handle_cancel` does. Returns how many there are.

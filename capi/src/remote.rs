@@ -9,7 +9,7 @@ use crate::handle::{self, cgr_handle};
 use crate::memory;
 use crate::object::{self, object};
 use crate::reactor::cgr_reactor;
-use crate::reaper::{self, cgr_reaper};
+use crate::reaper::cgr_reaper;
 use crate::result::cgr_result;
 
 /// Spawns reaps on a reactor from other threads: an object that its owner frees with `cgr_remote_free`. Any number of threads
@@ -59,13 +59,7 @@ pub unsafe extern "C" fn cgr_remote_spawn(
     handle: *mut *mut cgr_handle,
     error: *mut *mut cgr_result,
 ) -> c_int {
-    call(|| {
-        // SAFETY: the caller says that each is NULL or can be written.
-        unsafe { handle::clear(handle, error) };
-        let plan = reaper::plan(reaper)?;
-        let spawned = object::get(remote)?.remote.spawn_reaper(plan.reaper);
-        let spawned = spawned.map(|handle| cgr_handle::new(handle, plan.tag));
-        // SAFETY: as before.
-        unsafe { handle::answer(spawned.map_err(|refused| (plan.tag, refused.into())), handle, error) }
-    })
+    let spawn = |reaper| Ok(object::get(remote)?.remote.spawn_reaper(reaper));
+    // SAFETY: the caller says that each is NULL or can be written.
+    call(|| unsafe { handle::spawn(spawn, reaper, handle, error) })
 }
