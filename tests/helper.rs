@@ -31,7 +31,7 @@ fn assert_killed(reaped: &Reaped) {
     assert!(matches!(reaped.method, Some(UsedMethod::CgroupKill | UsedMethod::Pidfd)), "{reaped:?}");
 }
 
-/// By a thread that is there as long as the reactor, the next ones as well; fewer are killed in the spawn.
+/// Once, by a thread that is there as long as the reactor, the next ones as well; fewer are killed in the spawn.
 #[test]
 fn many_members_are_killed_by_a_thread() {
     require!(v2(), cgroup_kill());
@@ -43,7 +43,7 @@ fn many_members_are_killed_by_a_thread() {
             let dir = sandbox.v2(&format!("target-{nth}"));
             let sleepers = sandbox.sleepers(members, &[&dir]);
             let Metrics { cgroup_kills, helper_jobs, .. } = reactor.metrics();
-            let handle = spawn(&mut reactor, Reaper::at(&dir));
+            let handle = spawn(&mut reactor, slow(Reaper::at(&dir)));
             let is_many = members > MANY;
             // One that is made in the spawn is counted there.
             assert_eq!(reactor.metrics().cgroup_kills, cgroup_kills + u64::from(!is_many));
@@ -85,7 +85,7 @@ fn without_a_thread_the_loop_kills() {
     {
         let dir = sandbox.v2(name);
         let _sleepers = sandbox.sleepers(MANY + 50, &[&dir]);
-        let handle = spawn(reactor, Reaper::at(&dir));
+        let handle = spawn(reactor, slow(Reaper::at(&dir)));
         // By default the members are signalled in steps where the kernel allows that.
         if name == "refused" {
             assert_eq!(reactor.metrics().cgroup_kills, 1);
