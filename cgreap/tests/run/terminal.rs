@@ -69,11 +69,18 @@ impl Terminal {
     /// Waits until this is to be seen.
     #[track_caller]
     pub fn expect(&self, text: &str) {
+        self.expect_one_of(&[text]);
+    }
+
+    /// Waits until one of these is to be seen.
+    #[track_caller]
+    pub fn expect_one_of(&self, texts: &[&str]) {
         let seen = wait_until(TIMEOUT, || {
             thread::sleep(Duration::from_millis(20));
-            self.screen().contains(text)
+            let screen = self.screen();
+            texts.iter().any(|text| screen.contains(text))
         });
-        assert!(seen, "`{text}` is not to be seen:\n{}", self.screen());
+        assert!(seen, "{texts:?} is not to be seen:\n{}", self.screen());
     }
 }
 
