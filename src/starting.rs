@@ -136,8 +136,7 @@
 //!   process in it, and then becomes `make test`, with the environment and the terminal of its caller. As a service
 //!   (without `--scope`) the job is a child of systemd.
 //! - The cgroup of a unit is emptied and left to systemd, which removes it when the unit is over:
-//!   [`Outcome::Emptied`](crate::Outcome::Emptied). A scope may be removed a moment later, see
-//!   [`limitations`](crate::limitations#systemd).
+//!   [`Outcome::Emptied`](crate::Outcome::Emptied), see [`limitations`](crate::limitations#systemd).
 //!
 //! # Names
 //!

@@ -21,7 +21,6 @@ use super::target::{CgroupKill, Progress, Target};
 use super::tracked::Tracked;
 use super::tree::{Directories, Tree, is_leaf};
 use super::{systemd, v2};
-use crate::machine::Removal;
 use crate::outcome::Refusal;
 use crate::reaper::{KillMethod, Location, Reaper};
 use crate::sys::{Stat, Sys};
@@ -39,7 +38,7 @@ impl<S: Sys> Resolver<S> {
             }
         }
         let v1_members = self.refuse_own(&trees, &mut directories)?;
-        let removal = self.removal(&trees, &mut directories)?;
+        let is_systemds = self.is_systemds(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
             missing,
@@ -51,7 +50,7 @@ impl<S: Sys> Resolver<S> {
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
             releases: reaper.release_memory.then(Box::default),
-            removal,
+            is_systemds,
             sparing: false,
             obstacle: None,
         };
@@ -86,19 +85,18 @@ impl<S: Sys> Resolver<S> {
         Ok(whole.then_some(members))
     }
 
-    /// What is to become of the directories once they are empty: those of units are left to systemd.
-    fn removal(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<Removal, Refusal> {
-        let mut removal = Removal::AtOnce;
+    /// Whether the cgroup of a unit of systemd is among the directories.
+    fn is_systemds(&self, trees: &[Tree<S>], directories: &mut Directories<S>) -> Result<bool, Refusal> {
         for tree in trees.iter().filter(|tree| systemd::has_unit_name(tree.path())) {
             let asked = directories
                 .get(&self.sys, &tree.identity)
-                .and_then(|dir| Ok(systemd::removal(&self.sys, dir, tree.path())?));
-            removal = removal.max(self.or_gone(tree, asked, Removal::AtOnce)?);
+                .and_then(|dir| Ok(systemd::is_unit(&self.sys, dir, tree.path())?));
+            if self.or_gone(tree, asked, false)? {
+                log::info!("{}: left to systemd, once it is empty", tree.path().display());
+                return Ok(true);
+            }
         }
-        if removal == Removal::Never {
-            log::info!("{}: left to systemd, once it is empty", trees[0].path().display());
-        }
-        Ok(removal)
+        Ok(false)
     }
 
     /// What was asked of a directory, or `gone` where it is gone: then the first check finds out what became of it.

@@ -4,13 +4,13 @@
 //! is removed before it has handled the notification: the scope stays active until it is stopped. systemd itself removes
 //! the cgroup of a unit that is over.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::errors::is_denied;
-use crate::machine::Removal;
+use super::errors::{is_denied, is_gone};
+use super::file::c_path;
 use crate::sys::{Open, Sys};
 
 /// The kinds of units that have cgroups, systemd.unit(5).
@@ -21,26 +21,43 @@ pub(crate) fn has_unit_name(path: &Path) -> bool {
     UNITS.contains(&path.extension().map_or(&b""[..], OsStr::as_bytes))
 }
 
-/// When a directory with the name of a unit is removed.
+/// Whether a directory with the name of a unit is the cgroup of that unit.
 ///
-/// It is the cgroup of a unit if it has the attribute that systemd gives it (`user.invocation_id`, or
-/// `trusted.invocation_id` where the kernel has no user attributes on cgroups). systemd 252 gives none to a new scope,
-/// so any scope may be one where systemd runs, which the directory in /run shows, sd_booted(3).
-pub(crate) fn removal<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<Removal> {
+/// systemd gives it an attribute: `user.invocation_id`, or `trusted.invocation_id` where the kernel has no user
+/// attributes on cgroups. systemd 252 gives none to a new scope, but has a file for each: scopes are transient units,
+/// systemd.scope(5). Others make cgroups named `*.scope` as well, and remove them themselves.
+pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<bool> {
     // Not through O_PATH: fgetxattr(2) refuses that.
     match sys.open(Some(dir), c".", Open::Read) {
         Ok(dir) => {
             if sys.has_attribute(&dir, c"user.invocation_id")?
                 || sys.has_attribute(&dir, c"trusted.invocation_id")?
             {
-                return Ok(Removal::Never);
+                return Ok(true);
             }
         }
         // systemd lets everyone read its cgroups.
-        Err(error) if is_denied(&error) => return Ok(Removal::AtOnce),
+        Err(error) if is_denied(&error) => return Ok(false),
         Err(error) => return Err(error),
     }
-    let may_be_scope =
-        path.extension() == Some(OsStr::new("scope")) && sys.stat(None, c"/run/systemd/system").is_ok();
-    Ok(if may_be_scope { Removal::LATER } else { Removal::AtOnce })
+    if path.extension() != Some(OsStr::new("scope")) {
+        return Ok(false);
+    }
+    let owner = sys.stat(Some(dir), c"")?.owner;
+    for directory in ["/run/systemd".into(), format!("/run/user/{owner}/systemd")] {
+        match sys.stat(None, &transient_unit(&directory, path)?) {
+            Ok(_) => return Ok(true),
+            Err(error) if is_gone(&error) || is_denied(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// The file that a service manager, of the system or of a user, has for the transient unit of the cgroup at `path`.
+fn transient_unit(manager: &str, path: &Path) -> io::Result<CString> {
+    let name = path.file_name().unwrap_or_default();
+    // Where a name could be that of a file of the kernel's, systemd puts an underscore before it.
+    let unit = name.as_bytes().strip_prefix(b"_").map_or(name, OsStr::from_bytes);
+    c_path(&Path::new(manager).join("transient").join(unit))
 }

@@ -12,7 +12,7 @@ use super::release::Releases;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
-use crate::machine::{ExitNotice, Reach, Removal};
+use crate::machine::{ExitNotice, Reach};
 use crate::outcome::LastError;
 use crate::sys::{Pid, Sys};
 
@@ -27,8 +27,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) kill_without_freezer: bool,
     /// If the memory of members that cannot exit is to be released: how far that has come.
     pub(super) releases: Option<Box<Releases>>,
-    /// When the directories are removed, by what they are.
-    pub(crate) removal: Removal,
+    /// systemd removes the directories.
+    pub(crate) is_systemds: bool,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
     /// The first directory that the caller named, if none existed.

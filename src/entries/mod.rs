@@ -202,7 +202,7 @@ impl<S: Sys> Entries<S> {
             return self.tell(tagged, completer, Err(error));
         };
         let now = Instant::after_start(self.resolver.sys.now());
-        let machine = Machine::new(&reaper, now, target.found(), target.removal);
+        let machine = Machine::new(&reaper, now, target.found(), target.is_systemds);
         let tag = reaper.tag;
         // It may have the last descriptor of the caller's.
         drop(reaper);

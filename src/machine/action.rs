@@ -65,22 +65,6 @@ pub(crate) enum Action {
     Finish(End),
 }
 
-/// When the directories of a target that is empty are removed. Ordered: of several answers the later variant wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Removal {
-    AtOnce,
-    /// Once the target was empty for some time, for another party to see that. `due`: when that is, as long as the
-    /// target is empty.
-    Later {
-        due: Option<Instant>,
-    },
-    Never,
-}
-
-impl Removal {
-    pub(crate) const LATER: Removal = Removal::Later { due: None };
-}
-
 /// How much a check reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Detail {

@@ -1,31 +1,18 @@
 //! What is done with a target that is empty.
 
-use super::LAST_WAIT;
-use super::Machine;
-use super::action::{Action, End, Removal, Removed, ThawScope};
+use super::action::{Action, End, Removed, ThawScope};
 use super::state::{Pending, Phase, Sigkill};
+use super::{LAST_WAIT, Machine};
 use crate::outcome::{Act, Outcome};
-use crate::time::{Instant, Span};
-
-/// How long a target of [`Removal::Later`] stays, for systemd to see that a scope is empty. systemd 252 misses it
-/// where the cgroup is gone by then.
-const SETTLE: Span = Span::from_millis(100);
+use crate::time::Instant;
 
 impl Machine {
-    pub(super) fn on_empty(&mut self, now: Instant, replaced: bool) -> Action {
+    pub(super) fn on_empty(&mut self, replaced: bool) -> Action {
         self.sigkill = Sigkill::NoMembers;
-        let due = match self.removal {
-            Removal::Never if replaced => return self.end(End::Replaced),
-            Removal::Never => return self.end(End::Done(Outcome::Emptied)),
-            Removal::AtOnce => return Action::Remove,
-            Removal::Later { due } => due.unwrap_or_else(|| now.saturating_add(SETTLE)),
-        };
-        if now < due && !self.is_expired(now) {
-            self.removal = Removal::Later { due: Some(due) };
-            return self.wait_empty(now);
+        if !self.keep_dir {
+            return Action::Remove;
         }
-        self.removal = Removal::AtOnce;
-        Action::Remove
+        self.end(if replaced { End::Replaced } else { End::Done(Outcome::Emptied) })
     }
 
     pub(super) fn on_removed(&mut self, now: Instant, removed: Removed) -> Action {

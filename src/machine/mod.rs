@@ -19,7 +19,7 @@
 //! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
 //! | `Lingering`, `Grace`, `Killing` | the deadline has passed amid the removal | `Expired` |
 //! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal to end | `Ending` (timed out) |
-//! | each of these | the target is empty, a scope of systemd for `SETTLE`: it is removed ([`Removal`]) | `Ending` (done) |
+//! | each of these | the target is empty: it is removed, if it is not to be kept | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
 //! | `Ending` (done) | a thaw had failed: new members may have joined | `Killing` |
 //! | `Ending` | nothing is frozen by us | (finished) |
@@ -67,7 +67,7 @@ mod tests;
 
 pub(crate) use self::action::{
     Action, Attempt, Change, Checked, Detail, End, ExitNotice, Failure, Froze, Input, KillBy, Members,
-    Population, Reach, Removal, Removed, ThawScope, Thawed,
+    Population, Reach, Removed, ThawScope, Thawed,
 };
 use self::freezer::Freezer;
 use self::pace::Pace;
@@ -93,7 +93,7 @@ pub(crate) struct Machine {
     freeze_timeout: Span,
     deadline: Option<Instant>,
     method: KillMethod,
-    removal: Removal,
+    keep_dir: bool,
     /// Some directory was there at the spawn.
     found: bool,
 
@@ -114,16 +114,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// `found` says whether the spawn found any directory, `removal` when they are to be removed if the caller does not
-    /// keep them.
-    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, removal: Removal) -> Machine {
+    /// `found` says whether the spawn found any directory, `is_anothers` whether another party removes them.
+    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, is_anothers: bool) -> Machine {
         let after = |span: std::time::Duration| now.saturating_add(span.into());
         let grace = reaper.grace.map(|(signal, period)| (signal, period.into()));
         Machine {
             freeze_timeout: reaper.freeze_timeout.into(),
             deadline: reaper.deadline.map(after),
             method: reaper.method,
-            removal: if reaper.keep_dir { Removal::Never } else { removal },
+            keep_dir: reaper.keep_dir || is_anothers,
             found,
             phase: match (reaper.when_empty, reaper.linger) {
                 (true, _) => Phase::Waiting,
@@ -282,9 +281,6 @@ impl Machine {
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
-        if let (Checked::Populated(_), Removal::Later { due }) = (checked, &mut self.removal) {
-            *due = None;
-        }
         if let (Checked::Populated(population), Sigkill::NoMembers) = (&mut checked, self.sigkill) {
             self.sigkill = Sigkill::Due;
             population.change = Change::new(true, population.change.is_fewer());
@@ -293,7 +289,7 @@ impl Machine {
             Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
             Checked::Gone => self.end(End::Done(Outcome::AlreadyGone)),
             Checked::Replaced => self.end(End::Replaced),
-            Checked::Empty { replaced } => self.on_empty(now, replaced),
+            Checked::Empty { replaced } => self.on_empty(replaced),
             Checked::Populated(population) if self.is_expired(now) => {
                 if population.change.has_joined() {
                     self.sigkill = Sigkill::Due;
@@ -416,13 +412,6 @@ impl Machine {
     fn wait(&mut self, now: Instant) -> Action {
         // The next check after these changes the state, so that they bound no wait any more.
         let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
-        let is_over = matches!(self.phase, Phase::Expired { .. } | Phase::Ending(_));
-        if let (Removal::Later { due: Some(due) }, false) = (self.removal, is_over) {
-            let until = self.deadline.map_or(due, |deadline| deadline.min(due));
-            if now < until {
-                return Action::Wait(until);
-            }
-        }
         let bounds = match self.phase {
             Phase::Waiting => [None, self.deadline],
             Phase::Lingering { until, .. } => [Some(until), self.deadline],

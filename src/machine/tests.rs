@@ -45,7 +45,7 @@ struct Rig {
 impl Rig {
     fn new(reaper: &Reaper) -> Rig {
         Rig {
-            machine: Machine::new(reaper, at(Duration::ZERO), true, Removal::AtOnce),
+            machine: Machine::new(reaper, at(Duration::ZERO), true, false),
             now: Duration::ZERO,
             check: POPULATED,
             kill: KILLED,
@@ -501,22 +501,19 @@ fn a_reap_when_empty_times_out_without_a_signal() {
     }
 }
 
-/// A directory that is in use, or a scope, is removed later. Members that join until then are left alone as before.
+/// A directory that is in use is removed later. Members that join until then are left alone as before.
 #[test]
 fn a_reap_when_empty_leaves_new_members_of_an_empty_target_alone() {
-    for when in [Removal::AtOnce, Removal::LATER] {
-        let mut rig = Rig::new(&reaper().when_empty());
-        rig.machine.removal = when;
-        (rig.check, rig.removal) = (EMPTY, Removed::Busy);
-        rig.run(20 * MS);
-        rig.check = FRESH;
-        rig.now = 20 * MS;
-        rig.wake(Input::Notified).unwrap();
-        rig.run(30_000 * MS);
-        assert_eq!(touched(&rig), [], "{when:?}");
-        (rig.check, rig.removal) = (EMPTY, Removed::All);
-        assert_eq!(rig.run(45_000 * MS), Some(End::Done(Outcome::Removed)));
-    }
+    let mut rig = Rig::new(&reaper().when_empty());
+    (rig.check, rig.removal) = (EMPTY, Removed::Busy);
+    rig.run(20 * MS);
+    rig.check = FRESH;
+    rig.now = 20 * MS;
+    rig.wake(Input::Notified).unwrap();
+    rig.run(30_000 * MS);
+    assert_eq!(touched(&rig), []);
+    (rig.check, rig.removal) = (EMPTY, Removed::All);
+    assert_eq!(rig.run(45_000 * MS), Some(End::Done(Outcome::Removed)));
 }
 
 #[test]
@@ -942,54 +939,6 @@ fn a_removal_may_end_shortly_after_the_deadline() {
     assert_eq!(rig.kills(), []);
 }
 
-/// A scope of systemd stays for a moment when it is empty.
-#[test]
-fn a_scope_settles_before_it_is_removed() {
-    let settling = |reaper: &Reaper| {
-        let mut rig = Rig::new(reaper);
-        rig.machine.removal = Removal::LATER;
-        rig.run(5 * MS);
-        (rig.now, rig.check) = (5 * MS, EMPTY);
-        rig.wake(Input::Notified).unwrap();
-        rig
-    };
-    let removals = |rig: &Rig| rig.times(|action| *action == Action::Remove);
-    let mut rig = settling(&reaper());
-    assert_eq!(rig.run(104 * MS), None);
-    assert_eq!(removals(&rig), []);
-    assert_eq!(rig.run(105 * MS), Some(End::Done(Outcome::Removed)));
-    // A member that joins meanwhile is killed, and the time begins again.
-    let mut rig = settling(&reaper());
-    (rig.now, rig.check) = (50 * MS, FRESH);
-    rig.wake(Input::Notified).unwrap();
-    assert_eq!(rig.kills().last(), Some(&50));
-    (rig.now, rig.check) = (60 * MS, EMPTY);
-    rig.wake(Input::Notified).unwrap();
-    assert_eq!(rig.run(159 * MS), None);
-    assert_eq!(rig.run(160 * MS), Some(End::Done(Outcome::Removed)));
-    // At a deadline it is removed at once, and one in use is tried again by the backoff.
-    let mut rig = settling(&reaper().deadline(30 * MS));
-    assert_eq!(rig.run(30 * MS), Some(End::Done(Outcome::Removed)));
-    let mut rig = settling(&reaper());
-    rig.removal = Removed::Busy;
-    rig.run(1000 * MS);
-    assert!((2..20).contains(&removals(&rig).len()), "{:?}", removals(&rig));
-}
-
-/// New members of a scope that was empty do not end its grace period.
-#[test]
-fn a_scope_that_fills_again_has_its_grace() {
-    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
-    rig.machine.removal = Removal::LATER;
-    rig.run(5 * MS);
-    (rig.now, rig.check) = (5 * MS, EMPTY);
-    rig.wake(Input::Notified).unwrap();
-    (rig.now, rig.check) = (50 * MS, FRESH);
-    rig.wake(Input::Notified).unwrap();
-    rig.run(1000 * MS);
-    assert_eq!(rig.kills(), [1000]);
-}
-
 /// What SIGKILL was sent to at the deadline has some time to exit.
 #[test]
 fn a_target_that_the_deadline_kills_is_removed() {
@@ -1127,21 +1076,14 @@ fn an_entry_is_small() {
 /// A target that has become empty in mid-freeze, and cannot be removed yet, is thawed at once.
 #[test]
 fn an_empty_target_is_not_left_frozen() {
-    for (removal, when) in [
-        (Removed::Busy, Removal::AtOnce),
-        (Removed::Denied, Removal::AtOnce),
-        (Removed::Failed, Removal::AtOnce),
-        (Removed::Unfinished, Removal::AtOnce),
-        (Removed::All, Removal::LATER),
-    ] {
+    for removal in [Removed::Busy, Removed::Denied, Removed::Failed, Removed::Unfinished] {
         let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
-        rig.machine.removal = when;
         rig.freeze = Froze::Freezing;
         rig.run(5 * MS);
         assert_eq!(rig.times(|action| matches!(action, Action::Thaw(_))), []);
         (rig.check, rig.removal) = (EMPTY, removal);
         let _ = rig.wake(Input::Notified);
         let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
-        assert!(!thaws.is_empty(), "{removal:?}, {when:?}");
+        assert!(!thaws.is_empty(), "{removal:?}");
     }
 }

@@ -139,6 +139,8 @@ pub(crate) struct Stat {
     pub(crate) ino: u64,
     pub(crate) kind: Kind,
     pub(crate) links: u32,
+    /// The user that it belongs to.
+    pub(crate) owner: u32,
     /// The mount that it is seen through: a number that is never given out again (Linux 6.8).
     pub(crate) mount: Option<u64>,
     /// Whether it is the root of a mount, which covers the directory below it (Linux 5.8). `None` before.

@@ -407,6 +407,7 @@ impl Sys for Rc<Anything> {
             ino: hasher.finish().wrapping_add(u64::from(drawn >= 248)),
             kind: if (240..248).contains(&drawn) { Kind::Link } else { Kind::Directory },
             links: 2 + u32::from(drawn & 1),
+            owner: u32::from(drawn & 1),
             mount: (drawn & 2 == 0).then_some(dev),
             mount_root: (drawn & 4 == 0).then_some((232..240).contains(&drawn)),
         })

@@ -234,6 +234,7 @@ impl Sys for Sim {
             ino,
             kind: Kind::Directory,
             links,
+            owner: 0,
             mount: numbers.then_some(dev),
             mount_root: roots.then_some(false),
         };
