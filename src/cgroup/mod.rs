@@ -3,7 +3,7 @@
 //! Each file has one duty, and uses those further down in this list only:
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
-//! - `check`, `kill`, `large`, `freeze`, `remove`, `release`, `report`: what a step can do;
+//! - `check`, `kill`, `signal`, `large`, `freeze`, `remove`, `release`, `report`: what a step can do;
 //! - `job`, `kill_elsewhere`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
@@ -58,6 +58,7 @@ mod release;
 mod remove;
 mod report;
 mod resolve;
+mod signal;
 mod step;
 mod survivors;
 mod systemd;
