@@ -1,8 +1,15 @@
 //! What an attempt has opened, and what it came to so far.
 
+use super::descriptor_budget::Permit;
+use super::members::{MemberList, Pages};
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;
 use crate::sys::{Pid, Sys};
+use crate::time::{Instant, Span};
+
+/// How long members that are held are known to be members, once that was verified. In a loop that has other work for longer,
+/// they are verified again.
+pub(crate) const VERIFIED: Span = Span::from_millis(10);
 
 /// What an attempt came to so far.
 #[derive(Debug, Clone, Copy)]
@@ -23,30 +30,107 @@ impl Tally {
     }
 }
 
-/// Which of the members of a list an attempt takes in one step.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    /// Those after this one, in the order of pids; `None`: from the first on.
-    pub(crate) after: Option<Pid>,
-    /// At the most.
-    pub(crate) most: usize,
+/// What is left of an attempt that sends signals.
+pub(crate) struct Rest<S: Sys> {
+    pub(crate) members: MemberList,
+    /// How many of these were opened, or need nothing.
+    pub(crate) next: usize,
+    /// Where those after them are read, if a part of the list is enough.
+    pub(crate) pages: Option<(Pages<S>, Permit)>,
+    pub(crate) batch: Batch<S>,
+    /// What it came to so far.
+    pub(crate) reach: Reach,
 }
 
-/// Processes opened for a signal, whose membership is still to be verified.
-pub(crate) struct Opened<S: Sys> {
-    pub(super) pidfds: Vec<(Pid, S::Fd)>,
-    /// The last one dealt with, in the order of pids, if there are more than one step takes.
-    pub(crate) unfinished: Option<Pid>,
-}
+impl<S: Sys> Rest<S> {
+    pub(crate) fn new(members: MemberList) -> Rest<S> {
+        Rest { members, next: 0, pages: None, batch: Batch::default(), reach: Reach::All }
+    }
 
-impl<S: Sys> Opened<S> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pidfds.is_empty()
+    /// Whether there are members that were not opened.
+    pub(crate) fn has_more(&self) -> bool {
+        self.next < self.members.pids.len() || self.pages.is_some()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        !self.has_more() && self.batch.pidfds.is_empty()
+    }
+
+    /// Closes half of the pidfds, for a step that is short of descriptors. Returns the pids; none if there is only one.
+    pub(crate) fn close_half(&mut self) -> Vec<Pid> {
+        let kept = self.batch.pidfds.len().div_ceil(2);
+        let closed: Vec<Pid> = self.batch.pidfds.drain(kept..).map(|(pid, _)| pid).collect();
+        self.batch.permits.truncate(kept);
+        if let Some(&first) = closed.first() {
+            self.next = self.members.pids.partition_point(|&pid| pid < first);
+        }
+        closed
     }
 }
 
+/// Members that were opened, and not signalled yet. A large target's are held from step to step.
+pub(crate) struct Batch<S: Sys> {
+    /// In the order of the list.
+    pub(super) pidfds: Vec<(Pid, S::Fd)>,
+    /// For each that is held.
+    pub(super) permits: Vec<Permit>,
+    /// When they were members, after they had been opened.
+    pub(super) verified: Option<Instant>,
+}
+
+impl<S: Sys> Default for Batch<S> {
+    fn default() -> Batch<S> {
+        Batch { pidfds: Vec::new(), permits: Vec::new(), verified: None }
+    }
+}
+
+impl<S: Sys> Batch<S> {
+    /// Whether it may be verified or signalled by a later step.
+    pub(super) fn is_held(&self) -> bool {
+        !self.permits.is_empty()
+    }
+
+    /// Whether they are known to be members: one may be moved away by another party at any time.
+    pub(super) fn is_verified(&self, now: Instant) -> bool {
+        self.verified.is_some_and(|verified| now <= verified.saturating_add(VERIFIED))
+    }
+
+    /// Keeps those that are members now. Returns the others.
+    pub(crate) fn verify(&mut self, now: Instant, members: &MemberList) -> Vec<Pid> {
+        let mut others = Vec::new();
+        self.pidfds.retain(|&(pid, _)| {
+            let is_member = members.contains(pid);
+            others.extend((!is_member).then_some(pid));
+            is_member
+        });
+        self.permits.truncate(self.pidfds.len());
+        self.verified = Some(now);
+        others
+    }
+
+    /// Takes out the first ones. The next batch begins when none is left.
+    pub(crate) fn take(&mut self, most: usize) -> Vec<(Pid, S::Fd)> {
+        let taken = self.pidfds.drain(..most.min(self.pidfds.len())).collect();
+        self.permits.truncate(self.pidfds.len());
+        self.verified = self.verified.filter(|_| !self.pidfds.is_empty());
+        taken
+    }
+}
+
+/// How many members a step opens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) most: usize,
+    /// They may be verified and signalled by later steps.
+    pub(crate) is_held: bool,
+}
+
 /// Whether there are pidfds.
-pub(crate) enum Pidfds<S: Sys> {
-    Opened(Opened<S>),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pidfds {
+    /// `full`: no more can be opened before these were signalled.
+    Opened {
+        full: bool,
+    },
     Unsupported,
 }

@@ -6,7 +6,7 @@ use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
 use super::members::MemberList;
 use super::step::Step;
-use super::target::{CgroupKill, Progress, Target};
+use super::target::Target;
 use super::tree::{Directories, Tree};
 use super::{Context, Notice, file, v2};
 use crate::machine::{Change, Checked, Detail, ExitNotice, Failure, Population};
@@ -18,7 +18,9 @@ impl<S: Sys> Step<'_, '_, S> {
     /// tell whether there are any.
     pub(crate) fn check(&mut self, detail: Detail) -> Checked {
         self.context.metrics.checks += 1;
-        self.target.progress = Progress::None;
+        if let Some(rest) = self.target.progress.take_attempt() {
+            self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
+        }
         (self.findings.members, self.findings.just_read) = (None, false);
         let v1_members = self.findings.v1_members.take();
         if v1_members.is_none() {
@@ -28,9 +30,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let cgroup_kill = self.target.cgroup_kill;
         let list_v2 = detail != Detail::Exits && cgroup_kill.needs_members()
             || detail == Detail::Members
-                && (cgroup_kill.was_written()
-                    || self.context.facts.exiting_not_listed
-                    || cgroup_kill == CgroupKill::InSteps);
+                && (cgroup_kill.was_written() || self.context.facts.exiting_not_listed);
         let mut members = MemberList::default();
         let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);
         let refused = self.each(|context, tree, directories| {

@@ -84,7 +84,8 @@ pub(crate) fn read_start<'a, S: Sys>(sys: &S, file: &S::Fd, buffer: &'a mut [u8]
     Ok(&buffer[..n])
 }
 
-fn read_at<S: Sys>(sys: &S, file: &S::Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+/// One read, repeated only where a signal has interrupted it.
+pub(crate) fn read_at<S: Sys>(sys: &S, file: &S::Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match sys.read_at(file, buffer, offset) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -9,7 +9,7 @@ use super::hierarchy::Hierarchy;
 use super::job::Job;
 use super::kill_elsewhere::{self, Elsewhere, Left, Prepared};
 use super::step::{Step, check_caller};
-use super::target::CgroupKill;
+use super::target::{CgroupKill, Progress};
 use super::tree::Tree;
 use super::v2;
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
@@ -34,11 +34,22 @@ impl<S: Sys> Step<'_, '_, S> {
             KillBy::Cheapest | KillBy::CgroupKillAndSignals { .. } | KillBy::CgroupKill => Members::Running,
         };
         let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
+        let mut killed = Tally::new();
+        let goes_on = matches!(self.target.progress, Progress::Attempt(_));
+        if self.goes_in_steps(by) {
+            let attempt = self.signal_members(Signal::KILL, members, killed);
+            if attempt.reach == Reach::Unfinished {
+                return attempt;
+            }
+            // The write reaches what these did not.
+            (killed.signalled, killed.method) = (attempt.signalled, attempt.method);
+        } else if goes_on {
+            return self.signal_members(Signal::KILL, members, killed);
+        }
         let all_were_sent = and_signals
             && self.target.cgroup_kill.needs_members()
             && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
-        let mut killed = Tally::new();
-        if !matches!(by, KillBy::Signals(_)) && !all_were_sent && !self.goes_in_steps(by) {
+        if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
             self.write_cgroup_kill(by, &mut killed);
             if and_signals {
                 self.know_members(CgroupKill::NotEnough);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use super::descriptor_budget::Permit;
 use super::file;
 use super::identity::Id;
-use super::members::{MemberList, count, first_members};
+use super::members::{MemberList, Pages};
 use super::mounts::{Mounts, lock};
 use super::own_cgroup::OwnCgroup;
 use super::tree::{Directories, Tree};
@@ -118,7 +118,7 @@ fn reaches<S: Sys>(
     let children = sys.stat(Some(dir), c"")?.links.saturating_sub(2) as usize;
     let own = match members {
         Some(members) => members.len(),
-        None => count(&first_members(sys, dir)?),
+        None => Pages::open(sys, dir)?.next(sys)?.len(),
     };
     Ok(own.saturating_add(children) >= many)
 }

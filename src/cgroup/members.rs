@@ -121,18 +121,28 @@ impl MemberList {
     }
 }
 
-/// The lines of `cgroup.procs` that one read of a page returns: of 500 members or more, of all if they are fewer.
-pub(super) fn first_members<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<Vec<u8>> {
-    let members = file::open(sys, dir, Path::new(""), c"cgroup.procs", Open::Read)?;
-    let mut page = vec![0; 4096];
-    let filled = file::read_start(sys, &members, &mut page)?.len();
-    page.truncate(filled);
-    Ok(page)
+/// The list of a v2 directory, read a page at a time: some 500 members or more. The kernel goes on where it stopped, be
+/// there others by then (`css_task_iter_next`).
+pub(crate) struct Pages<S: Sys> {
+    file: S::Fd,
+    offset: u64,
 }
 
-/// How many lines there are.
-pub(super) fn count(lines: &[u8]) -> usize {
-    lines.iter().filter(|&&byte| byte == b'\n').count()
+impl<S: Sys> Pages<S> {
+    pub(super) fn open(sys: &S, dir: &S::Fd) -> io::Result<Pages<S>> {
+        Ok(Pages { file: file::open(sys, dir, Path::new(""), c"cgroup.procs", Open::Read)?, offset: 0 })
+    }
+
+    /// The next members; none after the last.
+    pub(super) fn next(&mut self, sys: &S) -> io::Result<MemberList> {
+        let mut page = [0; 4096];
+        let filled = file::read_at(sys, &self.file, &mut page, self.offset)?;
+        self.offset += filled as u64;
+        let mut members = MemberList::default();
+        members.parse(&page[..filled]);
+        members.finish();
+        Ok(members)
+    }
 }
 
 fn parse_pid(text: &[u8]) -> Option<Pid> {

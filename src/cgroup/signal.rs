@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::attempt::{Part, Pidfds, Tally};
+use super::attempt::{Part, Pidfds, Rest, Tally};
 use super::errors::{Cause, Obstacle, Refused};
 use super::members::MemberList;
 use super::step::Step;
@@ -13,7 +13,8 @@ use super::v1;
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
 use crate::reaper::Signal;
-use crate::sys::{Pid, Sys};
+use crate::sys::Sys;
+use crate::time::Instant;
 
 /// Which members may be signalled by kill(2), where there are no pidfds. A process that v1 holds frozen does not act on
 /// SIGKILL, so it does not exit and its pid is not reused. A v2 freeze does not prevent that.
@@ -35,24 +36,20 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Signals the members. `before`: the result of `cgroup.kill` in the same attempt.
     pub(super) fn signal_members(&mut self, signal: Signal, members: Members, before: Tally) -> Attempt {
         let mut tally = Tally::new();
-        let (left, reached) = match self.target.progress.take_attempt() {
-            Some((members, last, reached)) => (Some((members, last)), reached),
-            None => (None, Reach::All),
-        };
+        let left = self.target.progress.take_attempt();
+        tally.missed(left.as_ref().map_or(Reach::All, |rest| rest.reach).max(before.reach));
         let unfinished = match self.try_signal(signal, members, left, &mut tally) {
             Ok(unfinished) => unfinished,
-            Err((path, cause)) => {
-                tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
-                self.note_obstacle(Act::Kill, (path, cause));
+            Err(refused) => {
+                self.not_all(refused, &mut tally);
                 None
             }
         };
-        tally.missed(reached.max(before.reach));
         if tally.reach == Reach::All && unfinished.is_none() {
             self.target.sparing = false;
         }
-        if let Some((members, last)) = unfinished {
-            self.target.progress = Progress::Attempt(Box::new((members, last, tally.reach)));
+        if let Some(rest) = unfinished {
+            self.target.progress = Progress::Attempt(Box::new(Rest { reach: tally.reach, ..rest }));
             tally.missed(Reach::Unfinished);
         }
         // v2's own notifications may be late.
@@ -65,92 +62,133 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Signals the members, of which those up to the last one of `left` were dealt with before. If the step reached its
-    /// bound, returns what is left for the next one.
+    /// Notes why some members were not signalled.
+    fn not_all(&mut self, (path, cause): Refused, tally: &mut Tally) {
+        tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
+        self.note_obstacle(Act::Kill, (path, cause));
+    }
+
+    /// Signals the next of the members. Returns what is left for the next step, if this one has reached its bound.
     ///
-    /// How old the first list is does not matter, so that each step of an attempt makes only the list that verifies.
+    /// How old the first list is does not matter, so that an attempt makes no other list than those that verify.
     fn try_signal(
         &mut self,
         signal: Signal,
         members: Members,
-        left: Option<(MemberList, Option<Pid>)>,
+        left: Option<Rest<S>>,
         tally: &mut Tally,
-    ) -> Result<Option<(MemberList, Option<Pid>)>, Refused> {
-        let frozen = members == Members::Frozen;
-        // Those of v2 that are not listed were killed by `cgroup.kill`.
-        let is_enough = !frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
-        let listed = self.findings.members.take().filter(|_| is_enough);
-        let (before, from) = match (left, listed) {
-            (Some((before, last)), _) => (before, last),
-            (None, Some(before)) => (before, None),
-            (None, None) => {
-                self.findings.v2_not_listed = false;
-                let before = self.list_all()?;
-                if self.takes_few() && self.context.limit.is_over(self.context.sys) {
-                    return Ok(Some((before, None)));
-                }
-                (before, None)
-            }
+    ) -> Result<Option<Rest<S>>, Refused> {
+        let begins = left.is_none();
+        let mut rest = match left {
+            Some(rest) => rest,
+            None => Rest::new(self.members_to_signal(signal, members)?),
         };
-        let result = self.try_signal_listed(signal, members, &before, from, tally);
-        match result? {
-            Some(last) => Ok(Some((before, Some(last)))),
+        let in_parts = self.takes_parts(&rest);
+        if in_parts && begins && self.context.limit.is_over(self.context.sys) {
+            return Ok(Some(rest));
+        }
+        self.turn_page(&mut rest)?;
+        if rest.is_over() && !begins {
+            return Ok(None);
+        }
+        let most = if in_parts { FEW_SIGNALS } else { SIGNALS };
+        let now = Instant::after_start(self.context.sys.now());
+        if rest.batch.verified.is_none() {
+            let is_held = rest.batch.is_held() || in_parts && !self.is_told_members();
+            let part = Part { most, is_held };
+            let Step { target, context, .. } = self;
+            let opened = target.tracked.open(context, signal, &mut rest, part, tally, &mut target.obstacle);
+            let full = match opened.map_err(|error| (self.path().to_path_buf(), error.into()))? {
+                Pidfds::Opened { full } => full,
+                Pidfds::Unsupported => return self.signal_unverified(signal, members, tally).map(|()| None),
+            };
+            let goes_on = rest.batch.is_held() && !full || rest.batch.pidfds.is_empty();
+            if goes_on && rest.has_more() {
+                return Ok(Some(rest));
+            }
+            if rest.batch.pidfds.is_empty() {
+                return Ok(None);
+            }
+        }
+        if !rest.batch.is_verified(now) {
+            self.verify(&mut rest, tally)?;
+        }
+        let most = if rest.batch.is_held() { FEW_SIGNALS } else { rest.batch.pidfds.len() };
+        let verified = rest.batch.take(most);
+        let is_over = rest.is_over();
+        let Step { target, context, .. } = self;
+        let sent = target.tracked.send(context, signal, verified, is_over, tally, &mut target.obstacle);
+        if let Err(error) = sent {
+            if self.context.facts.lacks_pidfd_signals() {
+                return self.signal_unverified(signal, members, tally).map(|()| None);
+            }
+            self.not_all((self.path().to_path_buf(), error.into()), tally);
+        }
+        if !is_over || in_parts && self.is_told_members() {
+            return Ok(Some(rest));
+        }
+        if begins {
+            self.findings.members = Some(rest.members);
+        }
+        Ok(None)
+    }
+
+    /// The members to signal in a new attempt.
+    fn members_to_signal(&mut self, signal: Signal, members: Members) -> Result<MemberList, Refused> {
+        // Those of v2 that are not listed were killed by `cgroup.kill`.
+        let is_enough =
+            members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
+        match self.findings.members.take().filter(|_| is_enough) {
+            Some(listed) => Ok(listed),
             None => {
-                self.findings.members = Some(before);
-                Ok(None)
+                self.findings.v2_not_listed = false;
+                self.list_all()
             }
         }
     }
 
-    fn try_signal_listed(
-        &mut self,
-        signal: Signal,
-        members: Members,
-        before: &MemberList,
-        from: Option<Pid>,
-        tally: &mut Tally,
-    ) -> Result<Option<Pid>, Refused> {
-        let path = |step: &Self| step.path().to_path_buf();
-        let most = if self.takes_few() { FEW_SIGNALS } else { SIGNALS };
-        let part = Part { after: from, most };
-        let opened =
-            self.target.tracked.open(self.context, signal, before, part, tally, &mut self.target.obstacle);
-        let mut opened = match opened {
-            Ok(Pidfds::Opened(opened)) => opened,
-            Ok(Pidfds::Unsupported) => return self.signal_unverified(signal, members, tally).map(|()| None),
-            Err(error) => return Err((path(self), error.into())),
-        };
-        if opened.is_empty() {
-            return Ok(None);
+    /// Reads the next of the members that are listed in parts, if all of those before them were opened.
+    fn turn_page(&mut self, rest: &mut Rest<S>) -> Result<(), Refused> {
+        while rest.next == rest.members.pids.len() && rest.batch.pidfds.is_empty() {
+            let Some((pages, _)) = &mut rest.pages else { break };
+            let page = pages.next(self.context.sys);
+            let page = page.map_err(|error| (self.path().to_path_buf(), error.into()))?;
+            if page.is_empty() {
+                rest.pages = None;
+            } else {
+                (rest.members, rest.next) = (page, 0);
+            }
         }
+        Ok(())
+    }
+
+    /// Keeps those of the opened that are members now.
+    fn verify(&mut self, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
         let after = loop {
-            if let Some(members) = self.members_among(&opened) {
+            if let Some(members) = self.members_among(&rest.batch.pidfds) {
                 break members;
             }
             match self.list_all() {
                 Ok(after) => break after,
-                Err((_, cause))
-                    if cause.is_out_of_descriptors() && self.target.tracked.close_half(&mut opened) =>
-                {
+                Err(refused) => {
+                    let is_short = refused.1.is_out_of_descriptors();
+                    let closed = if is_short { rest.close_half() } else { Vec::new() };
+                    if closed.is_empty() {
+                        return Err(refused);
+                    }
+                    self.target.tracked.untry(closed);
                     self.context.is_short = true;
                 }
-                Err(refused) => return Err(refused),
             }
         };
-        let unfinished = opened.unfinished;
-        if before.garbled || after.garbled {
+        if rest.members.garbled || after.garbled {
             // A member may stand in a line that makes no sense.
             tally.missed(Reach::Failed);
         }
-        let sent =
-            self.target.tracked.send(self.context, signal, opened, &after, tally, &mut self.target.obstacle);
-        match sent {
-            Ok(()) => Ok(unfinished),
-            Err(_) if self.context.facts.lacks_pidfd_signals() => {
-                self.signal_unverified(signal, members, tally).map(|()| None)
-            }
-            Err(error) => Err((path(self), error.into())),
-        }
+        // If they come back, they are new members.
+        let now = Instant::after_start(self.context.sys.now());
+        self.target.tracked.untry(rest.batch.verify(now, &after));
+        Ok(())
     }
 
     /// Signals by kill(2) the members that it is safe for, or that the caller allows it for.

@@ -4,24 +4,24 @@ use std::ffi::CStr;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::attempt::Rest;
 use super::errors::{Fate, Obstacle};
 use super::file::as_path;
 use super::kill_elsewhere::Elsewhere;
-use super::members::MemberList;
 use super::release::Releases;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
 use super::tree::Tree;
-use crate::machine::{ExitNotice, Reach};
+use crate::machine::ExitNotice;
 use crate::outcome::LastError;
-use crate::sys::{Pid, Sys};
+use crate::sys::Sys;
 
 /// One target: its directories, and the processes signalled in them.
 pub(crate) struct Target<S: Sys> {
     pub(super) trees: Box<[Tree<S>]>,
     pub(super) tracked: Tracked<S>,
     pub(super) cgroup_kill: CgroupKill,
-    pub(super) progress: Progress,
+    pub(super) progress: Progress<S>,
     /// A write to `cgroup.kill` that a helper thread makes. A check does not discard it.
     pub(super) elsewhere: Option<Box<Elsewhere>>,
     pub(super) kill_without_freezer: bool,
@@ -40,7 +40,7 @@ pub(crate) struct Target<S: Sys> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CgroupKill {
     Untried,
-    /// The members are signalled in steps instead, once.
+    /// The members are signalled in steps first, and it is written in the end.
     InSteps,
     /// It was written, and no more than that is known.
     Written,
@@ -64,18 +64,18 @@ impl CgroupKill {
 }
 
 /// How far an action that takes several steps has come. A check discards it.
-pub(super) enum Progress {
+pub(super) enum Progress<S: Sys> {
     None,
-    /// An attempt: the members, the last one dealt with, in the order of pids, if any was, and how much was reached.
-    Attempt(Box<(MemberList, Option<Pid>, Reach)>),
+    /// An attempt that sends signals.
+    Attempt(Box<Rest<S>>),
     Removal(Box<RemovalLeft>),
 }
 
-impl Progress {
+impl<S: Sys> Progress<S> {
     /// Takes that of an attempt.
-    pub(super) fn take_attempt(&mut self) -> Option<(MemberList, Option<Pid>, Reach)> {
+    pub(super) fn take_attempt(&mut self) -> Option<Rest<S>> {
         match std::mem::replace(self, Progress::None) {
-            Progress::Attempt(attempt) => Some(*attempt),
+            Progress::Attempt(rest) => Some(*rest),
             Progress::None | Progress::Removal(_) => None,
         }
     }

@@ -4,12 +4,12 @@
 //! # Verified signals
 //!
 //! List the members, open a pidfd of each ([`Tracked::open`]), list them again, and signal those that are in both
-//! lists ([`Tracked::send`]). If pidfd_send_signal(2) succeeds, the process had not been reaped, so its pid was not
+//! lists ([`Batch::verify`](super::attempt::Batch::verify), [`Tracked::send`]). If pidfd_send_signal(2) succeeds, the process had not been reaped, so its pid was not
 //! reused. The pid in the second list was therefore this process. How old the first list is does not matter.
 
 use std::io;
 
-use super::attempt::{Opened, Part, Pidfds, Tally};
+use super::attempt::{Part, Pidfds, Rest, Tally};
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
@@ -23,8 +23,11 @@ use crate::sys::{Pid, Sys};
 /// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
 pub(crate) const SIGNALS: usize = 512;
 
-/// The same where the time of the call is limited, and no list is needed to verify them.
+/// Processes opened or signalled in one step where the time of the call is limited.
 pub(crate) const FEW_SIGNALS: usize = if cfg!(test) { 1 } else { 48 };
+
+/// Processes held open by one target between two steps: one list verifies them all.
+const HELD: usize = if cfg!(test) { 3 } else { 2048 };
 
 /// Processes asked in one step whether they are dead.
 const ASKED: usize = 512;
@@ -275,16 +278,17 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
-    /// Opens a pidfd of each member in this part of the list that is to be sent the signal.
+    /// Opens a pidfd of each of the next members that is to be sent the signal, `most` of them or fewer. Those that are to
+    /// be held need permits.
     pub(crate) fn open(
         &mut self,
         context: &mut Context<'_, S>,
         signal: Signal,
-        before: &MemberList,
+        rest: &mut Rest<S>,
         part: Part,
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
-    ) -> io::Result<Pidfds<S>> {
+    ) -> io::Result<Pidfds> {
         if context.facts.lacks_pidfd_signals() {
             // What refused them may be no more.
             context.facts.try_pidfd_signals(context.sys);
@@ -293,82 +297,85 @@ impl<S: Sys> Tracked<S> {
             }
         }
         let (own, _) = context.sys.caller();
-        let Part { after, most } = part;
-        let mut tried = Vec::with_capacity(before.pids.len().min(most));
-        let mut pidfds = Vec::with_capacity(before.pids.len().min(most));
-        let mut more = false;
-        let from = before.pids.partition_point(|&pid| after.is_some_and(|last| pid <= last));
-        for &pid in &before.pids[from..] {
-            if pidfds.len() == most {
-                more = true;
+        let Part { mut most, mut is_held } = part;
+        let first = rest.next;
+        let held = rest.batch.pidfds.len();
+        let mut full = false;
+        while let Some(&pid) = rest.members.pids.get(rest.next) {
+            full = is_held && rest.batch.pidfds.len() >= HELD;
+            if full || rest.batch.pidfds.len() == held + most {
                 break;
             }
-            tried.push(pid);
             if signal == Signal::KILL && self.needs_no_more(pid) {
+                rest.next += 1;
                 continue;
             }
             if pid == own {
                 tally.missed(Reach::Denied);
                 *obstacle = Some(Obstacle::of_process(pid, Cause::CallerInside));
+                rest.next += 1;
                 continue;
             }
+            let permit = if is_held { context.resolver.budget.take_spare() } else { None };
+            if is_held && permit.is_none() {
+                full = !rest.batch.pidfds.is_empty();
+                if full {
+                    break;
+                }
+                // None can be held.
+                (is_held, most) = (false, SIGNALS);
+            }
             match context.sys.pidfd_open(pid) {
-                Ok(fd) => pidfds.push((pid, fd)),
+                Ok(fd) => {
+                    rest.batch.pidfds.push((pid, fd));
+                    rest.batch.permits.extend(permit);
+                }
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
                     Meaning::Gone => {}
                     Meaning::Unsupported => return Ok(Pidfds::Unsupported),
                     // EMFILE after some pidfds: signal these now, and continue after a yield.
-                    Meaning::Short if !pidfds.is_empty() => {
+                    Meaning::Short if !rest.batch.pidfds.is_empty() => {
                         context.is_short = true;
-                        tried.pop();
-                        more = true;
+                        full = true;
                         break;
                     }
                     _ => return Err(error),
                 },
             }
+            rest.next += 1;
         }
-        add(&mut self.tried, &tried);
+        add(&mut self.tried, &rest.members.pids[first..rest.next]);
         // From now on a pid that is not in `tried` is a new member.
         self.killed_unlisted = false;
-        if !more {
+        if !rest.has_more() {
             self.attempts = (self.attempts + 1) % RESEND;
         }
-        Ok(Pidfds::Opened(Opened { pidfds, unfinished: tried.last().copied().filter(|_| more) }))
+        Ok(Pidfds::Opened { full })
     }
 
-    /// Closes half of the pidfds, for a step that is short of descriptors. Returns false if there is only one.
-    pub(crate) fn close_half(&mut self, opened: &mut Opened<S>) -> bool {
-        if opened.pidfds.len() < 2 {
-            return false;
+    /// Takes note that these were not dealt with after all: if they are listed later, they are new members.
+    pub(crate) fn untry(&mut self, mut pids: Vec<Pid>) {
+        if !pids.is_empty() {
+            pids.sort_unstable();
+            self.tried.retain(|tried| pids.binary_search(tried).is_err());
         }
-        for (pid, _) in opened.pidfds.drain(opened.pidfds.len() / 2..) {
-            self.tried.retain(|tried| *tried != pid);
-        }
-        opened.unfinished = opened.pidfds.last().map(|(pid, _)| *pid);
-        true
     }
 
-    /// Signals the opened processes that are listed now, too. What was done is added to the tally, also before an
-    /// error.
+    /// Signals processes that were verified. What was done is added to the tally, also before an error. `watches`: the exit of
+    /// the last one is to wake the reactor.
     pub(crate) fn send(
         &mut self,
         context: &mut Context<'_, S>,
         signal: Signal,
-        opened: Opened<S>,
-        after: &MemberList,
+        verified: Vec<(Pid, S::Fd)>,
+        watches: bool,
         tally: &mut Tally,
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<()> {
-        self.processes.reserve_exact(opened.pidfds.len());
+        self.processes.reserve_exact(verified.len());
         let mut last = None;
         let mut failed = None;
-        for (pid, fd) in opened.pidfds {
-            if !after.contains(pid) {
-                // If it comes back, it is a new member.
-                self.tried.retain(|tried| *tried != pid);
-                continue;
-            }
+        for (pid, fd) in verified {
             // First which process it is: without that, nothing could tell later whether it is dead. One that fails does
             // not spare those after it.
             match self.send_one(context, signal, pid, &fd, tally, obstacle) {
@@ -377,7 +384,7 @@ impl<S: Sys> Tracked<S> {
                 Err(error) => failed = Some(error),
             }
         }
-        if let Some((pid, fd)) = last {
+        if let Some((pid, fd)) = last.filter(|_| watches) {
             self.watch(context, fd, Some(pid));
         }
         failed.map_or(Ok(()), Err)

@@ -317,6 +317,8 @@ impl Machine {
     }
 
     fn on_populated(&mut self, now: Instant, Population { change, notice }: Population) -> Action {
+        // A removal that failed before is not what is to be done.
+        self.retries.succeeded(Act::Remove);
         if self.phase.sends_nothing() {
             // All members are new, for none was part of an attempt.
             if change.is_fewer() {

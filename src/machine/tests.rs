@@ -939,6 +939,20 @@ fn a_removal_may_end_shortly_after_the_deadline() {
     assert_eq!(rig.kills(), []);
 }
 
+/// Members that join an empty target whose removal fails are not what is to be removed.
+#[test]
+fn a_removal_that_failed_does_not_keep_the_grace_busy() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
+    rig.run(5 * MS);
+    (rig.now, rig.check, rig.removal) = (5 * MS, EMPTY, Removed::Denied);
+    rig.wake(Input::Notified).unwrap();
+    rig.run(14 * MS);
+    rig.check = FRESH;
+    let before = rig.checks.len();
+    assert_eq!(rig.run(999 * MS), None);
+    assert!(rig.checks.len() - before < 100, "{} checks", rig.checks.len() - before);
+}
+
 /// What SIGKILL was sent to at the deadline has some time to exit.
 #[test]
 fn a_target_that_the_deadline_kills_is_removed() {

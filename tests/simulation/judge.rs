@@ -41,7 +41,9 @@ impl History {
             // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.
             let holds = !self.quiet
                 && world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
-            if deadline.is_some_and(|deadline| now > end(deadline) + RETRY + lag) && !holds {
+            // A last attempt that is cut into parts goes on in the turns that follow, in which others take their time.
+            let parts = if self.limited > 0 { lag } else { Duration::ZERO };
+            if deadline.is_some_and(|deadline| now > end(deadline) + RETRY + lag + parts) && !holds {
                 return Some(format!("reap {of}: the deadline is not kept"));
             }
             // SIGKILL is sent in time once nothing fails any more.

@@ -145,6 +145,8 @@ impl History {
         for entries in reactors.iter_mut().filter_map(|reactor| reactor.entries.as_mut()) {
             entries.helper_from = helper_from;
         }
+        let limited = [0, 0, 2, 4][rng.usize(..4)];
+        sim.0.borrow_mut().limited = limited > 0;
         History {
             sim,
             reactors,
@@ -155,7 +157,7 @@ impl History {
             roomy: descriptors == 1000 && tight.is_none(),
             tight,
             drop_at,
-            limited: [0, 0, 2, 4][rng.usize(..4)],
+            limited,
             rng,
             problems: Vec::new(),
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::kernel::{CPU, FREEZER, Features, FrozenBy, Life, MOUNTS, Nature, Proc, ROOTS, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::attempt::{Part, Pidfds, Tally};
+use crate::cgroup::attempt::{Part, Pidfds, Rest, Tally};
 use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::Tracked;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
@@ -21,6 +21,7 @@ use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
 use crate::sys::{Pid, Sys};
+use crate::time::Instant;
 
 /// More system calls than a scene makes.
 const CALLS: u32 = 60;
@@ -453,14 +454,15 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     };
     let mut signalled = Tracked::new();
     signalled.killed_all(None);
-    let there = list(&[member]);
+    let mut rest = Rest::new(list(&[member]));
+    let part = Part { most: 9, is_held: false };
     let (mut tally, mut obstacle) = (Tally::new(), None);
-    let opened = signalled
-        .open(&mut kernel, Signal::KILL, &there, Part { after: None, most: 9 }, &mut tally, &mut obstacle)
-        .expect("nothing fails");
-    let Pidfds::Opened(opened) = opened else { panic!("there are pidfds") };
+    let opened = signalled.open(&mut kernel, Signal::KILL, &mut rest, part, &mut tally, &mut obstacle);
+    assert_eq!(opened.expect("nothing fails"), Pidfds::Opened { full: false });
+    assert!(rest.batch.verify(Instant::after_start(Duration::ZERO), &list(&[member])).is_empty());
+    let verified = rest.batch.take(9);
     signalled
-        .send(&mut kernel, Signal::KILL, opened, &there, &mut tally, &mut obstacle)
+        .send(&mut kernel, Signal::KILL, verified, true, &mut tally, &mut obstacle)
         .expect("nothing fails");
     assert_eq!(tally.signalled, 1);
     assert_eq!(signalled.compare(&list(&[member, new_member])), (true, false));

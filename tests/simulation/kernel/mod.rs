@@ -324,6 +324,8 @@ pub(super) struct World {
     pub(super) has_unmapped: bool,
     /// The last step in which something was thawed.
     thawed_in: u64,
+    /// Some calls have the shortest budget of time.
+    pub(crate) limited: bool,
     /// Whose target's files were opened last: the reap that acts now.
     acting: Option<usize>,
     /// A v1 freezer group outside of a target was frozen.
@@ -370,6 +372,7 @@ impl World {
             busy_memory: None,
             has_unmapped: false,
             thawed_in: 0,
+            limited: false,
             acting: None,
             frozen_outside: false,
             step: 1,

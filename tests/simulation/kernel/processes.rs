@@ -112,9 +112,20 @@ impl World {
         }
     }
 
+    /// The reap that signals a process. One that signals in parts may have opened it before another has read anything.
+    fn signalling(&mut self, ino: u64) -> Option<usize> {
+        let acting = self.acting?;
+        if !self.is_alone(acting) {
+            return Some(acting);
+        }
+        let process = self.processes.iter().find(|process| process.ino == ino)?;
+        let mut targets = process.member.iter().map(|&(target, _)| target);
+        targets.find(|&target| !self.is_alone(target) && process.listed.has(Some(target))).or(Some(acting))
+    }
+
     pub(super) fn deliver(&mut self, ino: u64, signal: i32) {
         self.note(|| format!("signal {signal} to {ino}"));
-        let acting = self.acting;
+        let acting = self.signalling(ino);
         // The caller may have moved in a moment ago. The history goes on all the same.
         let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
         // A process that was exiting before cannot have been listed: a stated limitation.

@@ -3,11 +3,19 @@
 use std::io;
 
 use super::{GroupId, Life, Process, Reaps, SELF, World, errno};
+use crate::cgroup::attempt::VERIFIED;
 
 impl World {
     /// Whether the process was, in this step, in some target whose reap is under way.
     pub(super) fn is_in_target(&self, process: &Process) -> bool {
         process.member.iter().any(|&(target, last)| last == self.step && self.targets[target].live)
+    }
+
+    /// Whether it was moved out of the target of a reap that is under way, and may have been verified before: those that are
+    /// signalled in parts are, for a short time.
+    fn has_just_left(&self, process: &Process) -> bool {
+        let just = self.now.saturating_sub(process.moved_at) <= VERIFIED.into();
+        just && self.limited && process.member.iter().any(|&(target, _)| self.targets[target].live)
     }
 
     /// Notes which process is signalled; a violation if that must not be.
@@ -19,7 +27,7 @@ impl World {
         let unsafe_by_others = how == "kill" && self.thawed_in == self.step;
         // A zombie is in its cgroup, and not listed there. A signal does nothing to it.
         let is_dead = how == "pidfd_send_signal" && process.life == Life::Dead;
-        if !self.is_in_target(process) && !unsafe_by_others && !is_dead {
+        if !self.is_in_target(process) && !self.has_just_left(process) && !unsafe_by_others && !is_dead {
             self.violation(format!("{how}: {ino}, pid {pid}, is in no target"));
         } else if pid == SELF && process.moved < self.step {
             self.violation(format!("{how}: the caller itself"));
@@ -52,7 +60,7 @@ impl World {
     }
 
     /// Whether the reap of a target only waits for it to become empty.
-    fn is_alone(&self, target: usize) -> bool {
+    pub(super) fn is_alone(&self, target: usize) -> bool {
         self.now < self.targets[target].alone_until
     }
 
