@@ -18,6 +18,11 @@ fn reactor(absent: &'static [Facility]) -> Reactor {
     reactor
 }
 
+fn reap_in(reactor: &mut Reactor, reaper: Reaper) -> ReapResult {
+    let handle = spawn(reactor, reaper);
+    finish(reactor, &handle)
+}
+
 /// Threads that helpers have in this program. Only for tests that are alone in it.
 fn threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
@@ -50,10 +55,12 @@ fn many_members_are_killed_by_a_thread() {
             assert_eq!(reactor.metrics().helper_jobs, helper_jobs + u64::from(is_many));
             assert_killed(&finish(&mut reactor, &handle).unwrap());
             assert!(sleepers.0.iter().all(|sleeper| !sleeper.alive()));
-            assert_eq!(threads(), usize::from(nth > 0));
+            // The directory was removed by one, too.
+            assert_eq!(reactor.metrics().helper_jobs, helper_jobs + 1 + u64::from(is_many));
+            assert_eq!(threads(), 1, "{nth}");
         }
         let Metrics { helper_threads, helper_jobs, helper_refused, descriptors, .. } = reactor.metrics();
-        assert_eq!((helper_threads, helper_jobs, helper_refused, descriptors), (1, 2, 0, 0));
+        assert_eq!((helper_threads, helper_jobs, helper_refused, descriptors), (1, 6, 0, 0));
         drop(reactor);
         assert_eq!(threads(), 0, "an idle thread outlives its reactor");
         canary.assert_alive();
@@ -70,7 +77,7 @@ fn many_cgroups_are_killed_by_a_thread() {
     let sleepers = sandbox.one_each(&dirs);
     let mut reactor = reactor(&[]);
     let handle = spawn(&mut reactor, Reaper::at(&top));
-    assert_eq!(reactor.metrics().helper_jobs, 1);
+    assert_eq!(reactor.metrics().helper_jobs, 1, "the kill");
     assert_killed(&finish(&mut reactor, &handle).unwrap());
     assert!(sleepers.0.iter().all(|sleeper| !sleeper.alive()));
 }
@@ -92,7 +99,8 @@ fn without_a_thread_the_loop_kills() {
         }
         assert_killed(&finish(reactor, &handle).unwrap());
         let Metrics { helper_threads, helper_jobs, helper_refused, .. } = reactor.metrics();
-        assert_eq!((helper_threads, helper_jobs, helper_refused), (0, 0, u64::from(name == "refused")));
+        // The kill and the removal.
+        assert_eq!((helper_threads, helper_jobs, helper_refused), (0, 0, 2 * u64::from(name == "refused")));
     }
 }
 
@@ -118,4 +126,73 @@ fn a_reap_that_is_given_up_does_not_wait_for_the_thread() {
         }
         assert!(reap(Reaper::at(&dir).max_wait(Duration::from_millis(100))).is_ok());
     }
+}
+
+/// A program that lists the parent directory holds its lock: the one reap waits for that, and nothing else.
+#[test]
+fn a_removal_that_does_not_return_holds_up_nothing_else() {
+    require!(v2(), userfaultfd());
+    let sandbox = Sandbox::new(test_name!());
+    let parent = sandbox.v2("parent");
+    let [target, other, late] = ["parent/target", "other", "parent/late"].map(|name| sandbox.v2(name));
+    let members = [&target, &other, &late].map(|dir| sandbox.sleeper(&[dir]));
+    let mut reactor = reactor(&[]);
+    let held = HeldDirectory::new(&parent);
+    let handle = spawn(&mut reactor, Reaper::at(&target));
+    eventually("the removal to be under way", || {
+        reactor.turn(Some(Duration::from_millis(10))).unwrap();
+        reactor.metrics().helper_busy == 1
+    });
+    assert!(members[0].ended(TIMEOUT));
+    assert_killed(&reap_in(&mut reactor, Reaper::at(&other)).unwrap());
+    // A deadline does not wait for it either, nor does a cancel.
+    let result = reap_in(&mut reactor, Reaper::at(&late).deadline(Duration::from_millis(200)));
+    assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
+    assert!(!members[2].alive());
+    let cancelled = spawn(&mut reactor, Reaper::at(&late));
+    cancelled.cancel();
+    assert!(matches!(finish(&mut reactor, &cancelled), Err(ReapError::Cancelled { .. })));
+    assert!(!handle.is_complete() && target.exists() && late.exists());
+    drop(held);
+    assert_killed(&finish(&mut reactor, &handle).unwrap());
+    assert!(!target.exists());
+    // What was given up is removed by the next reap, whatever the thread still did.
+    assert!(reap_in(&mut reactor, Reaper::at(&late)).is_ok());
+    assert!(!late.exists());
+}
+
+/// Trees, several hierarchies, and a target in use.
+fn a_tree_is_removed_by_a_thread(world: &World) {
+    let (dirs, reaper) = world.target();
+    for dir in &dirs {
+        (0..30).for_each(|n| fs::create_dir_all(dir.join(format!("{n}/below"))).unwrap());
+    }
+    let members = world.sandbox.sleepers(3, &refs(&dirs));
+    let mut reactor = reactor(&[]);
+    let handle = spawn(&mut reactor, reaper);
+    assert_eq!(finish(&mut reactor, &handle).unwrap().outcome, Outcome::Removed);
+    assert_gone(&dirs);
+    assert!(members.0.iter().all(|member| !member.alive()));
+    let Metrics { helper_jobs, helper_waiting, descriptors, .. } = reactor.metrics();
+    assert_eq!((helper_jobs, helper_waiting, descriptors), (dirs.len() as u64, 0, 0));
+    world.canary.assert_alive();
+}
+each!(a_tree_is_removed_by_a_thread on v2, freezer, cpu, several);
+
+/// What is mounted in the target keeps the directory, and is named.
+#[test]
+fn a_thread_that_cannot_remove_says_why() {
+    require!(v2());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v2("target");
+        let child = sandbox.v2("target/child");
+        mount(std::path::Path::new("none"), &child, "tmpfs", 0, "");
+        let mut reactor = reactor(&[]);
+        let result = reap_in(&mut reactor, Reaper::at(&dir).deadline(Duration::from_millis(500)));
+        let Err(ReapError::TimedOut { in_the_way, .. }) = &result else { panic!("{result:?}") };
+        assert_eq!(in_the_way.as_deref(), Some(&*child), "{result:?}");
+        unmount(&child);
+        assert_eq!(reap_in(&mut reactor, Reaper::at(&dir)).unwrap().outcome, Outcome::Removed);
+    });
 }

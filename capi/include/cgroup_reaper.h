@@ -408,10 +408,11 @@ int cgr_reactor_next_deadline(const struct cgr_reactor *reactor,
 int cgr_reactor_set_turn_budget(struct cgr_reactor *reactor,
                                 uint64_t us);
 
-// Has a thread of the reactor's own make the writes to cgroup.kill that reach many members, so that the spawn of such a target
-// returns before they are killed. Default: false: the members are signalled in steps where the kernel allows that (Linux
-// 6.18), else the spawn or the turn makes the write. The thread takes no signals of the process, and ends with the reactor.
-// Returns 0.
+// Has a thread of the reactor's own make the calls that cannot be cut: the writes to cgroup.kill that reach many members, so
+// that the spawn of such a target returns before they are killed, and rmdir(2), which waits while another process reads the
+// parent directory. Default: false: the members are signalled in steps where the kernel allows that (Linux 6.18), else the
+// spawn or the turn makes the write, and the turn removes the directory. The thread takes no signals of the process, and
+// ends with the reactor. Returns 0.
 //
 // One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reactor_set_helper_thread(struct cgr_reactor *reactor,

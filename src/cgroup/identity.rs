@@ -331,6 +331,11 @@ pub(crate) struct FoundName<'a, S: Sys> {
 }
 
 impl<S: Sys> FoundName<'_, S> {
+    /// The name, and where it is one: an absolute path elsewhere.
+    pub(crate) fn place(&self) -> (Option<&S::Fd>, &CStr) {
+        (self.place.at, &self.place.name)
+    }
+
     pub(crate) fn stat(&self) -> &Stat {
         &self.stat
     }

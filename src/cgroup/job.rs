@@ -7,6 +7,7 @@ use std::io;
 
 use super::kill_elsewhere::CgroupKillWrite;
 use super::release::{Release, Released};
+use super::remove_elsewhere::Removal;
 use crate::sys::Sys;
 
 /// What a helper thread is to do.
@@ -15,6 +16,8 @@ pub(crate) enum Job<S: Sys> {
     Release(Release<S>),
     /// Writes to `cgroup.kill`.
     CgroupKill(CgroupKillWrite<S>),
+    /// Removes directories.
+    Remove(Removal<S>),
     /// What a test wants.
     #[cfg(test)]
     Test { urgent: bool, act: Box<dyn FnOnce() + Send> },
@@ -26,6 +29,8 @@ pub(crate) enum Answer {
     Released(Released),
     /// `cgroup.kill` was written, with this result; `None`: it was not, because the caller may have moved in.
     CgroupKill(Option<io::Result<()>>),
+    /// The directory was removed, or why it was not; `None`: it is for the target to find out.
+    Removed(Option<io::Result<()>>),
 }
 
 impl<S: Sys> Job<S> {
@@ -33,7 +38,7 @@ impl<S: Sys> Job<S> {
     pub(crate) fn is_urgent(&self) -> bool {
         match self {
             Job::CgroupKill(_) => true,
-            Job::Release(_) => false,
+            Job::Release(_) | Job::Remove(_) => false,
             #[cfg(test)]
             Job::Test { urgent, .. } => *urgent,
         }
@@ -44,6 +49,7 @@ impl<S: Sys> Job<S> {
         match self {
             Job::Release(release) => Answer::Released(release.run(sys)),
             Job::CgroupKill(write) => Answer::CgroupKill(write.run(sys)),
+            Job::Remove(removal) => Answer::Removed(removal.run(sys)),
             #[cfg(test)]
             Job::Test { act, .. } => {
                 act();

@@ -4,10 +4,11 @@ use std::io;
 use std::path::Path;
 
 use super::attempt::Tally;
+use super::elsewhere::{Elsewhere, Left};
 use super::errors::{Call, Cause, Failed, Meaning, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::job::Job;
-use super::kill_elsewhere::{self, Elsewhere, Left, Prepared};
+use super::kill_elsewhere::{self, Prepared};
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
 use super::tree::Tree;
@@ -89,7 +90,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 }
                 return;
             }
-            Left::Result(result) => {
+            Left::Result(_, result) => {
                 written_elsewhere = Some(result);
                 false
             }
@@ -253,6 +254,6 @@ impl<S: Sys> super::Target<S> {
     }
     /// Whether a helper thread has written to `cgroup.kill`, or is about it, and no attempt has taken note of that yet.
     pub(crate) fn is_killed_elsewhere(&self) -> bool {
-        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has_killed())
+        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has_begun())
     }
 }

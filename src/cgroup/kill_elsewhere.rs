@@ -6,10 +6,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::descriptor_budget::Permit;
+use super::elsewhere::{Elsewhere, Shared};
 use super::file;
 use super::identity::Id;
 use super::members::{MemberList, Pages};
@@ -29,81 +29,13 @@ pub(crate) struct CgroupKillWrite<S: Sys> {
     shared: Arc<Shared>,
 }
 
-/// What the thread and the target tell each other.
-struct Shared {
-    /// The reap goes on.
-    wanted: AtomicBool,
-    /// The write was begun, and did not fail so far. The target may be empty before it returns.
-    begun: AtomicBool,
-}
-
 impl<S: Sys> CgroupKillWrite<S> {
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
         let outside = lock(&self.own).is_process_in(sys, &self.mounts, self.id) == Some(false);
-        if !outside || !self.shared.wanted.load(Relaxed) {
+        if !outside || !self.shared.is_wanted() {
             return None;
         }
-        self.shared.begun.store(true, Relaxed);
-        let result = file::write_open(sys, &self.file, b"1");
-        self.shared.begun.store(result.is_ok(), Relaxed);
-        Some(result)
-    }
-}
-
-/// How far it has come. Dropped, it is not wanted any more.
-pub(super) struct Elsewhere {
-    shared: Arc<Shared>,
-    state: State,
-}
-
-enum State {
-    UnderWay,
-    Written(io::Result<()>),
-    /// It is to be made by the step.
-    Here,
-}
-
-/// What is left to do for a step.
-pub(super) enum Left {
-    /// Everything.
-    All,
-    /// Nothing, for the thread is at it.
-    Nothing,
-    /// To take note of the result.
-    Result(io::Result<()>),
-    /// Everything, and without a helper.
-    Here,
-}
-
-impl Elsewhere {
-    /// Takes what is left to do for a step.
-    pub(super) fn take(elsewhere: &mut Option<Box<Elsewhere>>) -> Left {
-        match elsewhere.take().map(|mut it| (std::mem::replace(&mut it.state, State::Here), it)) {
-            None => Left::All,
-            Some((State::UnderWay, mut it)) => {
-                it.state = State::UnderWay;
-                *elsewhere = Some(it);
-                Left::Nothing
-            }
-            Some((State::Written(result), _)) => Left::Result(result),
-            Some((State::Here, _)) => Left::Here,
-        }
-    }
-
-    /// Notes what came of it.
-    pub(super) fn note(&mut self, answer: Option<io::Result<()>>) {
-        self.state = answer.map_or(State::Here, State::Written);
-    }
-
-    /// Whether the thread has killed, as far as is known.
-    pub(super) fn has_killed(&self) -> bool {
-        self.shared.begun.load(Relaxed)
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        self.shared.wanted.store(false, Relaxed);
+        Some(self.shared.call(|| file::write_open(sys, &self.file, b"1")))
     }
 }
 
@@ -145,14 +77,14 @@ pub(super) fn prepare<S: Sys>(
     }
     let permit = resolver.budget.take_spare()?;
     let file = file::open(sys, dir, Path::new(""), v2::KILL, Open::Write).ok()?;
-    let shared = Arc::new(Shared { wanted: AtomicBool::new(true), begun: AtomicBool::new(false) });
+    let elsewhere = Elsewhere::new(id);
     let write = CgroupKillWrite {
         file,
         _permit: permit,
         id,
         own: Arc::clone(&resolver.own),
         mounts: Arc::clone(&resolver.mounts),
-        shared: Arc::clone(&shared),
+        shared: elsewhere.shared(),
     };
-    Some((write, Box::new(Elsewhere { shared, state: State::UnderWay })))
+    Some((write, Box::new(elsewhere)))
 }

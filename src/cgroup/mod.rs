@@ -4,7 +4,7 @@
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
 //! - `check`, `kill`, `signal`, `large`, `freeze`, `remove`, `release`, `report`: what a step can do;
-//! - `job`, `kill_elsewhere`: what a helper thread does for a target;
+//! - `job`, `kill_elsewhere`, `remove_elsewhere`, `elsewhere`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
 //! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
@@ -37,6 +37,7 @@ pub(crate) mod attempt;
 mod check;
 mod context;
 mod descriptor_budget;
+mod elsewhere;
 mod errors;
 mod external_freeze;
 mod facts;
@@ -56,6 +57,7 @@ pub(crate) mod proc;
 mod process;
 mod release;
 mod remove;
+mod remove_elsewhere;
 mod report;
 mod resolve;
 mod signal;

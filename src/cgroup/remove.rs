@@ -4,9 +4,12 @@ use std::io;
 
 use super::check::read_populated;
 use super::context::{Context, Limit};
+use super::elsewhere::{Elsewhere, Left};
 use super::errors::{Failed, Fate, Refused, is_gone};
 use super::file::below;
 use super::identity::Id;
+use super::job::Job;
+use super::remove_elsewhere::{self, Removal};
 use super::step::Step;
 use super::target::Progress;
 use super::tree::{Directories, Tree, Walk, is_leaf};
@@ -32,19 +35,30 @@ pub(crate) struct RemovalLeft {
 }
 
 /// One step of a removal.
-struct RemovalStep {
+struct RemovalStep<S: Sys> {
     visited: usize,
     removed: usize,
     left: RemovalLeft,
     /// The identity of the directory was verified directly before, so it is not compared again.
     compared: bool,
     unfinished: bool,
+    /// A helper thread is to remove the directories.
+    leaves: bool,
+    job: Option<(Removal<S>, Box<Elsewhere>)>,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Removes the directories, all of which were seen empty: where a member lives, or is still exiting, rmdir(2) says
     /// EBUSY, or on some kernels blocks until it is dead.
     pub(crate) fn remove(&mut self) -> Removed {
+        let mut leaves = self.context.helper_from.is_some();
+        let mut made = None;
+        match Elsewhere::take(&mut self.target.removal_elsewhere) {
+            Left::All => {}
+            Left::Nothing => return Removed::UnderWay,
+            Left::Result(of, result) => made = Some((of, result)),
+            Left::Here => leaves = false,
+        }
         self.context.metrics.removals += 1;
         let left = self.target.progress.take_removal();
         let continued = left.is_some();
@@ -54,24 +68,35 @@ impl<S: Sys> Step<'_, '_, S> {
             left: left.unwrap_or_default(),
             compared: std::mem::take(&mut self.findings.just_read),
             unfinished: false,
+            leaves,
+            job: None,
         };
         let refused = self.each(|context, tree, directories| {
-            if removal.unfinished || removal.left.refused.contains(&tree.identity.id) {
+            let id = tree.identity.id;
+            if removal.unfinished || removal.job.is_some() || removal.left.refused.contains(&id) {
                 return Ok(());
             }
             // Members may have joined since the last step. v1 refuses the removal then.
             let populated = if continued { read_populated(context, tree, directories) } else { Ok(false) };
             let result = match populated {
-                Ok(false) => removal.remove(context, tree, directories),
+                Ok(false) => match made.take_if(|(of, _)| *of == id) {
+                    Some((_, result)) => result.map_err(Failed::from),
+                    None => removal.remove(context, tree, directories),
+                },
                 Ok(true) => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
                 Err(failed) => Err(failed),
             };
             if matches!(result, Err(Failed::Because(_))) {
-                removal.left.refused.push(tree.identity.id);
+                removal.left.refused.push(id);
             }
             result
         });
         let refused = refused.or(removal.left.why.take());
+        if let Some((job, elsewhere)) = removal.job {
+            self.job = Some(Job::Remove(job));
+            self.target.removal_elsewhere = Some(elsewhere);
+            return Removed::UnderWay;
+        }
         if removal.unfinished {
             removal.left.why = refused;
             self.target.progress = Progress::Removal(Box::new(removal.left));
@@ -94,25 +119,25 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 }
 
-impl RemovalStep {
-    /// Removes a tree, as long as the bound lasts.
-    fn remove<S: Sys>(
+impl<S: Sys> RemovalStep<S> {
+    /// Removes a tree, as long as the bound lasts, or finds what a helper thread is to remove.
+    fn remove(
         &mut self,
         context: &mut Context<'_, S>,
         tree: &mut Tree<S>,
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
-        let (sys, parents, id) = (context.sys, &mut context.facts.parents, tree.identity.id);
+        let (sys, id) = (context.sys, tree.identity.id);
         let left = self.left.tree.take_if(|(of, _)| *of == id).map(|(_, left)| left);
         let mut walk = left.or_else(|| directories.take_subtree(id).map(Walk::over));
-        if std::mem::take(&mut self.compared) && walk.is_none() {
+        if std::mem::take(&mut self.compared) && walk.is_none() && !self.leaves {
             // Most cgroups have no children. For one that was just verified, rmdir(2) itself is tried first; it fails
             // for a child, for lack of rights, or where a mount covers the parent.
-            if let Some(Ok(())) = tree.identity.rmdir(sys, parents) {
+            if let Some(Ok(())) = tree.identity.rmdir(sys, &mut context.facts.parents) {
                 return Err(Failed::Gone(Fate::Removed));
             }
         }
-        if walk.is_none() && !is_leaf(tree.identity.find(sys, parents)?.stat()) {
+        if walk.is_none() && !is_leaf(tree.identity.find(sys, &mut context.facts.parents)?.stat()) {
             walk = Some(Walk::new());
         }
         let mut walk = walk.unwrap_or_else(|| Walk::over(Vec::new()));
@@ -121,6 +146,12 @@ impl RemovalStep {
             self.visited += 1;
             if self.is_spent(sys, context.limit) {
                 (self.left.tree, self.unfinished) = (Some((id, walk)), true);
+                return Ok(());
+            }
+        }
+        if self.leaves {
+            self.job = remove_elsewhere::prepare(context, tree, directories, walk.found.clone());
+            if self.job.is_some() {
                 return Ok(());
             }
         }
@@ -145,12 +176,12 @@ impl RemovalStep {
             return Ok(());
         }
         self.removed += 1;
-        tree.identity.find(sys, parents)?.rmdir(sys)?;
+        tree.identity.find(sys, &mut context.facts.parents)?.rmdir(sys)?;
         Err(Failed::Gone(Fate::Removed))
     }
 
     /// Whether the rest is for the next step, for the time or the bound of this one is used up.
-    fn is_spent<S: Sys>(&self, sys: &S, limit: Limit) -> bool {
+    fn is_spent(&self, sys: &S, limit: Limit) -> bool {
         self.removed >= REMOVALS || self.visited + self.removed >= FEW && limit.is_over(sys)
     }
 }

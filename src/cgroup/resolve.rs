@@ -47,6 +47,7 @@ impl<S: Sys> Resolver<S> {
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             progress: Progress::None,
             elsewhere: None,
+            removal_elsewhere: None,
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
             releases: reaper.release_memory.then(Box::default),

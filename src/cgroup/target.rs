@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attempt::Rest;
+use super::elsewhere::Elsewhere;
 use super::errors::{Fate, Obstacle};
 use super::file::as_path;
-use super::kill_elsewhere::Elsewhere;
 use super::release::Releases;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
@@ -24,6 +24,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) progress: Progress<S>,
     /// A write to `cgroup.kill` that a helper thread makes. A check does not discard it.
     pub(super) elsewhere: Option<Box<Elsewhere>>,
+    /// A removal that a helper thread makes.
+    pub(super) removal_elsewhere: Option<Box<Elsewhere>>,
     pub(super) kill_without_freezer: bool,
     /// If the memory of members that cannot exit is to be released: how far that has come.
     pub(super) releases: Option<Box<Releases>>,

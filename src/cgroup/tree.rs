@@ -51,10 +51,15 @@ impl<S: Sys> Tree<S> {
             }
             Failed::Because(cause) => return Err(cause),
         };
+        self.is_gone(fate);
+        Ok(())
+    }
+
+    /// Notes that the directory is gone.
+    pub(crate) fn is_gone(&mut self, fate: Fate) {
         self.fate = Some(fate);
         self.frozen_by = None;
         self.let_go();
-        Ok(())
     }
 
     /// Closes what is open for it, but for what a thaw needs.

@@ -72,7 +72,16 @@ impl<S: Sys> Entries<S> {
                     Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
                 }
                 Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
-                Action::Remove => Input::Removed(step.remove()),
+                Action::Remove => {
+                    let mut removed = step.remove();
+                    if let Some(job) = step.take_job() {
+                        if host.help(*id, job).is_err() {
+                            step.target.note_removal(None);
+                            removed = step.remove();
+                        }
+                    }
+                    Input::Removed(removed)
+                }
                 Action::Yield => {
                     self.wheel.cancel(key);
                     if !std::mem::replace(deferred, true) {

@@ -294,6 +294,13 @@ impl<S: Sys> Entries<S> {
                 }
                 return;
             }
+            Answer::Removed(result) => {
+                if let Some(entry) = self.get_mut(id) {
+                    entry.target.note_removal(result);
+                    self.wake(id, Input::Notified, host);
+                }
+                return;
+            }
         };
         self.metrics.released += released.processes;
         self.metrics.released_bytes = self.metrics.released_bytes.saturating_add(released.bytes);

@@ -256,6 +256,8 @@ pub(crate) enum Removed {
     Failed,
     /// The bound on one step's work was met: the same action again, after a yield, continues.
     Unfinished,
+    /// A helper thread is at it, and a notification follows.
+    UnderWay,
 }
 
 /// How a reap ended. The kernel's side knows the paths and the causes.

@@ -21,7 +21,7 @@ impl Machine {
             Removed::Replaced => return self.end(End::Replaced),
             // A member that joins meanwhile would be frozen as long as the removal takes.
             Removed::Unfinished if self.freezer.is_ours() => self.pace.probe_while_waiting(now),
-            Removed::Unfinished => {
+            Removed::Unfinished | Removed::UnderWay => {
                 if self.is_expired(now) {
                     match self.phase {
                         Phase::Waiting => return self.end(End::TimedOut),
@@ -30,8 +30,13 @@ impl Machine {
                         _ => self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) },
                     }
                 }
-                self.pending = Pending::Removal;
-                return Action::Yield;
+                if removed == Removed::Unfinished {
+                    self.pending = Pending::Removal;
+                    return Action::Yield;
+                }
+                // In case the notification is lost. A member may join meanwhile, which a check finds.
+                self.pace.back_off(now);
+                return self.wait_empty(now);
             }
             Removed::Busy => {
                 // A task in the last steps of its exit makes EBUSY for a moment; other causes last.

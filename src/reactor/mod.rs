@@ -153,16 +153,21 @@ impl Reactor {
         self.turn_budget = Some(budget);
     }
 
-    /// Has a thread of the reactor's own make the writes to `cgroup.kill` that reach 200 members or more (cgroup v2).
+    /// Has a thread of the reactor's own make the calls that cannot be cut: the writes to `cgroup.kill` that reach 200
+    /// members or more (cgroup v2), and rmdir(2). Default: false.
     ///
-    /// Such a write cannot be cut. It takes 6 µs of CPU for each member, and several times as long on the clock, because the
+    /// Such a write takes 6 µs of CPU for each member, and several times as long on the clock, because the
     /// kernel lets the members run as they are killed. By default a cgroup with so many members is signalled in steps where
     /// the kernel allows that (Linux 6.18), and otherwise the spawn or the turn makes the write; see
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
+    /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose
+    /// removal does not return holds up no other; its deadline and a cancel do not wait for it, and the directory may be
+    /// removed after them.
+    ///
     /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
-    /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, or all are
-    /// busy, the write is made as by default. A thread takes no signals of the process. [`Metrics`] count what it does; see
+    /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, the calls are
+    /// made as by default; where all are busy, writes are, and removals wait. A thread takes no signals of the process. [`Metrics`] count what it does; see
     /// [`limitations`](crate::limitations#helper-threads) for calls that never return.
     ///
     /// [`Reaper::release_memory`] starts such threads by itself, whatever was set here.

@@ -41,6 +41,7 @@
 
 mod dice;
 mod fixtures;
+mod held_directory;
 mod isolate;
 mod layout;
 mod limits;
@@ -53,6 +54,7 @@ mod world;
 
 pub use dice::Dice;
 pub use fixtures::{Canary, ForkStorm, OnTerm, Threaded, TraceExit};
+pub use held_directory::{HeldDirectory, userfaultfd};
 pub use isolate::isolated;
 pub use layout::{
     cgroup_kill, has_pids_limit, linux, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2,

@@ -502,3 +502,40 @@ pub fn drop_dac_read_search() -> bool {
         libc::syscall(libc::SYS_capset, header.as_mut_ptr(), data.as_ptr()) == 0
     }
 }
+
+/// linux/userfaultfd.h: the calls on its descriptor, and the structures that they take.
+const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+const UFFD_API: u64 = 0xaa;
+const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
+
+/// A page of memory whose first access waits until the descriptor is closed. The page stays mapped.
+pub fn page_that_does_not_come() -> io::Result<(OwnedFd, usize)> {
+    const PAGE: usize = 4096;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the mapping is new and is never unmapped. The descriptor is new, and the calls on it take these structures
+    // of numbers, which outlive them.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = OwnedFd::from_raw_fd(fd as c_int);
+        let page = libc::mmap(std::ptr::null_mut(), PAGE, access, kind, -1, 0);
+        let mut api = [UFFD_API, 0, 0];
+        let mut range = [page as u64, PAGE as u64, UFFDIO_REGISTER_MODE_MISSING, 0];
+        if page == libc::MAP_FAILED
+            || libc::ioctl(fd.as_raw_fd(), UFFDIO_API, api.as_mut_ptr()) < 0
+            || libc::ioctl(fd.as_raw_fd(), UFFDIO_REGISTER, range.as_mut_ptr()) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+        Ok((fd, page as usize))
+    }
+}
+
+/// getdents64(2) of a directory into a page of memory.
+pub fn list_into(dir: &impl AsRawFd, page: usize) {
+    // SAFETY: the page is mapped, and nothing else uses it.
+    unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), page, 4096) };
+}

@@ -72,6 +72,8 @@ struct History {
     drop_at: Option<Duration>,
     /// So many calls of four have the shortest budget of time.
     limited: u8,
+    /// There are helper threads.
+    helped: bool,
     rng: fastrand::Rng,
     problems: Vec<String>,
 }
@@ -145,6 +147,7 @@ impl History {
         for entries in reactors.iter_mut().filter_map(|reactor| reactor.entries.as_mut()) {
             entries.helper_from = helper_from;
         }
+        let helped = helper_from.is_some();
         let limited = [0, 0, 2, 4][rng.usize(..4)];
         sim.0.borrow_mut().limited = limited > 0;
         History {
@@ -158,6 +161,7 @@ impl History {
             tight,
             drop_at,
             limited,
+            helped,
             rng,
             problems: Vec::new(),
         }

@@ -14,6 +14,9 @@ use crate::entries::{Command, Entries, Host};
 use crate::entry_id::EntryId;
 use crate::remote::Queue;
 
+/// The longest time that a helper thread takes for a removal, unless that hangs.
+pub(super) const REMOVAL: Duration = Duration::from_millis(100);
+
 /// The loop around the entries.
 pub(super) struct EventLoop {
     sim: Sim,
@@ -40,7 +43,10 @@ impl EventLoop {
         let done: Vec<_> = done;
         for (_, id, job) in done {
             self.sim.0.borrow_mut().begin_step();
-            self.commands.push_back(Command::Answer(id, job.run(&self.sim)));
+            self.sim.0.borrow_mut().on_helper_thread = true;
+            let answer = job.run(&self.sim);
+            self.sim.0.borrow_mut().on_helper_thread = false;
+            self.commands.push_back(Command::Answer(id, answer));
         }
     }
 
@@ -87,6 +93,7 @@ impl Host<Sim> for EventLoop {
             }
             // One that hangs is no kill in time.
             Job::CgroupKill(_) => (20, false),
+            Job::Remove(_) => (REMOVAL.as_millis() as u64, true),
             Job::Test { .. } => panic!("no target makes that"),
         };
         let takes = some_time(&mut world.rng, longest);

@@ -305,7 +305,8 @@ impl Sys for Sim {
             let known = hierarchy == V2 || p.is_known(world.groups[group].target) && !p.nature.unmapped;
             p.life == Life::Exiting && known && p.groups[hierarchy] == group && p.moved < world.step
         };
-        if world.features.exiting_unlisted && world.processes.iter().any(blocks) {
+        // A thread of its own may wait.
+        if world.features.exiting_unlisted && !world.on_helper_thread && world.processes.iter().any(blocks) {
             world.violation(format!("rmdir of {name} would block"));
         }
         if world.groups[group].denied {

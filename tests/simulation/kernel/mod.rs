@@ -326,6 +326,8 @@ pub(super) struct World {
     thawed_in: u64,
     /// Some calls have the shortest budget of time.
     pub(crate) limited: bool,
+    /// The calls are those of a helper thread.
+    pub(crate) on_helper_thread: bool,
     /// Whose target's files were opened last: the reap that acts now.
     acting: Option<usize>,
     /// A v1 freezer group outside of a target was frozen.
@@ -373,6 +375,7 @@ impl World {
             has_unmapped: false,
             thawed_in: 0,
             limited: false,
+            on_helper_thread: false,
             acting: None,
             frozen_outside: false,
             step: 1,

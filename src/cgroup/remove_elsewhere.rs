@@ -1,0 +1,103 @@
+//! A removal that a helper thread makes. rmdir(2) waits for a lock on the parent directory, which any program that lists it
+//! can hold without limit.
+
+use std::ffi::CString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::descriptor_budget::Permit;
+use super::elsewhere::{Elsewhere, Shared};
+use super::errors::{Fate, is_gone};
+use super::file::below;
+use super::identity::Id;
+use super::target::Target;
+use super::tree::{Directories, Tree};
+use crate::sys::{Open, Sys};
+
+/// Removes one directory of a target, and those below it.
+pub(crate) struct Removal<S: Sys> {
+    /// Those below, parents first, relative to it; and itself, if there are any.
+    below: Vec<PathBuf>,
+    directory: Option<S::Fd>,
+    id: Id,
+    /// Its name, as seen from here.
+    name: CString,
+    parent: Option<S::Fd>,
+    _permits: Vec<Permit>,
+    shared: Arc<Shared>,
+}
+
+impl<S: Sys> Removal<S> {
+    pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
+        for child in self.below.iter().rev() {
+            if !self.shared.is_wanted() {
+                return None;
+            }
+            let removed = below(sys, self.directory.as_ref()?, child, |at, child| sys.rmdir(Some(at), child));
+            match removed {
+                Err(error) if !is_gone(&error) => return Some(Err(error)),
+                // Whichever party removed it, it is gone.
+                _ => {}
+            }
+        }
+        // rmdir(2) goes by name. The identity is compared directly before.
+        let is_same =
+            || sys.stat(self.parent.as_ref(), &self.name).is_ok_and(|stat| Id::of(&stat) == self.id);
+        if !self.shared.is_wanted() || !is_same() {
+            return None;
+        }
+        Some(self.shared.call(|| sys.rmdir(self.parent.as_ref(), &self.name)))
+    }
+}
+
+/// Prepares the removal for a helper thread. `None` where something fails, or the budget has no permit, which is for the step
+/// to meet again.
+pub(super) fn prepare<S: Sys>(
+    context: &mut Context<'_, S>,
+    tree: &Tree<S>,
+    directories: &mut Directories<S>,
+    mut below: Vec<PathBuf>,
+) -> Option<(Removal<S>, Box<Elsewhere>)> {
+    context.helper_from?;
+    let (sys, budget, id) = (context.sys, &context.resolver.budget, tree.identity.id);
+    below.retain(|child| !child.as_os_str().is_empty());
+    let open = |at: &S::Fd| Some((budget.take_spare()?, sys.open(Some(at), c".", Open::Place).ok()?));
+    let found = tree.identity.find(sys, &mut context.facts.parents).ok()?;
+    let (parent, name) = found.place();
+    let parent = match parent {
+        Some(parent) => Some(open(parent)?),
+        None => None,
+    };
+    let name = name.to_owned();
+    let directory = match below.is_empty() {
+        true => None,
+        false => Some(open(directories.get(sys, &tree.identity).ok()?)?),
+    };
+    let elsewhere = Elsewhere::new(id);
+    let mut permits = Vec::with_capacity(2);
+    let mut hold = |(permit, fd)| {
+        permits.push(permit);
+        fd
+    };
+    let (parent, directory) = (parent.map(&mut hold), directory.map(&mut hold));
+    let shared = elsewhere.shared();
+    let removal = Removal { below, directory, id, name, parent, _permits: permits, shared };
+    Some((removal, Box::new(elsewhere)))
+}
+
+impl<S: Sys> Target<S> {
+    /// Notes what came of a removal that was left to a helper thread; `None`: the next one is made by the step.
+    pub(crate) fn note_removal(&mut self, answer: Option<io::Result<()>>) {
+        let Some(mut elsewhere) = self.removal_elsewhere.take() else { return };
+        if let Some(Ok(())) = answer {
+            let removed =
+                self.trees.iter_mut().filter(|tree| tree.identity.id == elsewhere.of && tree.is_left());
+            removed.for_each(|tree| tree.is_gone(Fate::Removed));
+        } else {
+            elsewhere.note(answer);
+            self.removal_elsewhere = Some(elsewhere);
+        }
+    }
+}
