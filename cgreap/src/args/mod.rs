@@ -73,7 +73,7 @@ Standard input:
 
 JSON:
   With --json, stdout has one line with a JSON object for each target, in the order in which they end;
-  stderr has nothing about single targets. All but kind and message are absent where they do not apply.
+  stderr has nothing about single targets. Fields that do not apply are absent.
 
   index       position of the target among those given, from 0; those on standard input count
   path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
@@ -87,7 +87,7 @@ JSON:
   attempts    number of attempts to kill
   released    number of processes whose memory was released before they exited (--release-memory)
   elapsed_us  microseconds from the start of this target to its end
-  error       instead of outcome: an object with
+  error       instead of outcome: an object that always has kind and message
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
               \"disconnected\", \"refused\" (exit status 2), \"missing\" (--must-exist), \"io\" or \"reactor\"
     message   the reason in words
