@@ -35,9 +35,9 @@ fn read() -> io::Result<Vec<u8>> {
 
 /// The names in a list. NUL ends each of them if there is any, newline otherwise.
 ///
-/// A list that breaks off within a name is refused: what is there of the name may be that of a cgroup above the one that
-/// was meant.
-fn names(list: &[u8]) -> Result<Vec<OsString>, String> {
+/// A list that breaks off within a name is refused: what is there of the name may be that of a cgroup above the one
+/// that was meant.
+pub fn names(list: &[u8]) -> Result<Vec<OsString>, String> {
     let (end, its_name) = if list.contains(&0) { (0, "NUL") } else { (b'\n', "newline") };
     let mut names: Vec<_> =
         list.split(|&byte| byte == end).map(|name| OsString::from_vec(name.to_vec())).collect();

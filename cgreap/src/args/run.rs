@@ -63,7 +63,7 @@ Report:
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Make the cgroup of COMMAND in this cgroup directory [default: the own cgroup; as root also the hierarchy's root]
+    /// Make the cgroup of COMMAND in this directory [default: the own cgroup; as root also the hierarchy's root]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Cgroup")]
     pub parent: Option<PathBuf>,
 
@@ -75,23 +75,56 @@ pub struct RunArgs {
     ///
     /// If a v1 hierarchy has the controller, a cgroup is made there as well. On v2 the cgroup is made below the
     /// nearest ancestor whose cgroup.subtree_control has the controller. cgreap does not change that file.
-    #[arg(long, value_name = "FILE=VALUE", value_hint = ValueHint::Other, action = ArgAction::Append, value_parser = parse_setting, help_heading = "Cgroup")]
+    #[arg(
+        long,
+        value_name = "FILE=VALUE",
+        value_hint = ValueHint::Other,
+        action = ArgAction::Append,
+        value_parser = parse_setting,
+        help_heading = "Cgroup"
+    )]
     pub set: Vec<Setting>,
 
     /// End COMMAND after this long: the signal of --grace to all of its processes, then SIGKILL
-    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        value_parser = duration::parse,
+        help_heading = "Time"
+    )]
     pub timeout: Option<Duration>,
 
     /// Signal to send first to processes that are to be ended, and the time until SIGKILL
-    #[arg(long, value_name = "SIGNAL=TIME", value_hint = ValueHint::Other, default_value = "TERM=2s", value_parser = parse_grace, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "SIGNAL=TIME",
+        value_hint = ValueHint::Other,
+        default_value = "TERM=2s",
+        value_parser = parse_grace,
+        help_heading = "Time"
+    )]
     pub grace: (Signal, Duration),
 
     /// How long processes that COMMAND left behind may take to end by themselves [default: 0s]
-    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        value_parser = duration::parse,
+        help_heading = "Time"
+    )]
     pub linger: Option<Duration>,
 
     /// Give up on processes that have not exited this long after the grace, and exit with 125
-    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, default_value = "30s", value_parser = duration::parse, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        default_value = "30s",
+        value_parser = duration::parse,
+        help_heading = "Time"
+    )]
     pub deadline: Duration,
 
     /// Start no second process that kills COMMAND should cgreap itself be killed by SIGKILL
@@ -107,7 +140,12 @@ pub struct RunArgs {
     pub quiet: bool,
 
     /// The program and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        value_hint = ValueHint::CommandWithArguments
+    )]
     pub command: Vec<OsString>,
 }
 

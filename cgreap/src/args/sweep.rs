@@ -49,6 +49,12 @@ pub struct SweepArgs {
     pub older_than: Option<Duration>,
 
     /// With --kill: give up on a cgroup after this long
-    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, default_value = "30s", value_parser = duration::parse)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        default_value = "30s",
+        value_parser = duration::parse
+    )]
     pub deadline: Duration,
 }

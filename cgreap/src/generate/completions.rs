@@ -1,7 +1,7 @@
 //! Completions for shells.
 //!
-//! clap_complete completes options everywhere, in bash and fish no operands, and in zsh none of a program that has commands
-//! or any number of operands. For these there is a file for each shell, `operands.*`.
+//! clap_complete completes options everywhere, in bash and fish no operands, and in zsh none of a program that has
+//! commands or any number of operands. For these there is a file for each shell, `operands.*`.
 
 use clap::Command;
 use clap_complete::aot::{Generator, generate};

@@ -1,8 +1,8 @@
 //! The texts after the options of `--help`, taken apart.
 //!
-//! A section has a heading at the margin that ends in a colon. What is in it is indented: paragraphs, and items. An item
-//! has a term, which is followed by two spaces or more, or by a line that is further to the right. Further items may be
-//! below it, left of its text.
+//! A section has a heading at the margin that ends in a colon. What is in it is indented: paragraphs, and items. An
+//! item has a term, which is followed by two spaces or more, or by a line that is further to the right. Further items
+//! may be below it, left of its text.
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section<'a> {
