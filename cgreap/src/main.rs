@@ -29,10 +29,11 @@ mod sweep;
 mod target;
 mod this_program;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
-use crate::console::complain;
+use crate::console::{complain, printable};
 use crate::status::{ALL_REAPED, NOT_REAPED};
 
 fn main() -> ExitCode {
@@ -82,5 +83,10 @@ fn start_log(cli: &Cli) {
         None => builder.parse_default_env(),
         Some(level) => builder.filter_module("cgroup_reaper", level),
     };
+    builder.format(|out, record| {
+        let (level, message) = (record.level(), printable(&record.args().to_string()));
+        let style = out.default_level_style(level);
+        writeln!(out, "[{style}{level:<5}{style:#} {}] {message}", record.target())
+    });
     builder.init();
 }
