@@ -176,6 +176,31 @@ fn what_cannot_be_written_is_named() {
     assert!(text(output.stderr).starts_with("cgreap: stdout: "));
 }
 
+/// What is changed in the generated scripts is still there to be changed.
+#[test]
+fn zsh_and_fish_complete_options_behind_targets() {
+    let fish = stdout(&["__completions", "fish"]);
+    for option in ["-l keep-dir", "-s q"] {
+        assert!(fish.contains(&format!("-n \"__fish_cgreap_names_targets\" {option} ")), "{fish}");
+    }
+    assert!(
+        !fish.contains("__fish_cgreap_needs_command\" -l") && !fish.contains("OPTIONS_WITH_VALUES"),
+        "{fish}"
+    );
+    let zsh = stdout(&["__completions", "zsh"]);
+    assert!(zsh.starts_with("#compdef cgreap\n") && zsh.matches("#compdef").count() == 1, "{zsh}");
+    assert!(zsh.matches("funcstack").count() == 1 && !zsh.contains("OPTIONS_WITH_VALUES"), "{zsh}");
+    let functions = [
+        "_cgreap() {",
+        "_cgreap_of_commands() {",
+        "_cgreap_of_targets() {",
+        "_cgreap_of_commands_commands() {",
+    ];
+    for line in functions.into_iter().chain(["'*:names -- Cgroup directories"]) {
+        assert!(zsh.contains(&format!("\n{line}")), "{line}: {zsh}");
+    }
+}
+
 /// Has bash complete the last of these words. Returns what it offers.
 fn complete(dir: &Path, script: &Path, words: &[&str]) -> Vec<String> {
     // What `complete` has registered is called as bash calls it: the program, the word, the one before it.
