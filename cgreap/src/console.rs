@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
 
 /// Writes an error message to stderr.
 pub fn complain(message: &str) {
@@ -42,6 +43,20 @@ pub fn printable(text: &str) -> String {
         }
         safe
     })
+}
+
+/// A line with a JSON object, without control characters. serde_json escapes those that JSON forbids, and not those from
+/// DEL on, some of which are control sequences of terminals as well. They can only be in strings.
+pub fn json_line(object: &Value) -> String {
+    let mut line = String::new();
+    for c in object.to_string().chars() {
+        match c.is_control() {
+            true => line += &format!("\\u{:04x}", u32::from(c)),
+            false => line.push(c),
+        }
+    }
+    line.push('\n');
+    line
 }
 
 /// The lines on their way to stdout or stderr. They are written when the stream takes them without blocking, so that a
@@ -126,6 +141,14 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn json_has_no_control_characters() {
+        let object = serde_json::json!({ "a": "b\n\u{1b}[2J\u{7f}\u{9b}2J\u{e9}" });
+        let line = json_line(&object);
+        assert!(line.ends_with('\n') && !line.trim_end().contains(char::is_control), "{line}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), object);
+    }
 
     fn pipe() -> (File, Output<File>) {
         let (reader, writer) = nix::unistd::pipe().unwrap();

@@ -5,7 +5,8 @@
 //!
 //! - `status`, `console`, `duration`, `interrupt`, `end`, `mounts`, `this_program`: exit statuses, output, durations,
 //!   signals, how a target ended, where the hierarchies are mounted, and hidden commands
-//! - `target`, `args`: what the command line names, and the command line
+//! - `target`, `args`, `list`: what the command line names, the command line, and targets from standard input
+//! - `generate`: completions for shells, and man pages
 //! - `driver`: reaps any number of targets at once
 //! - `report`: what is printed about them
 //! - `reap`, `run`, `sweep`, `demo`: the commands
@@ -16,7 +17,9 @@ mod demo;
 mod driver;
 mod duration;
 mod end;
+mod generate;
 mod interrupt;
+mod list;
 mod mounts;
 mod reap;
 mod report;
@@ -26,10 +29,11 @@ mod sweep;
 mod target;
 mod this_program;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
-use crate::console::complain;
+use crate::console::{complain, printable};
 use crate::status::{ALL_REAPED, NOT_REAPED};
 
 fn main() -> ExitCode {
@@ -43,13 +47,15 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Sweep(args)) => sweep::run(args),
         Some(Command::Demo) => demo::run(),
+        Some(Command::Generate(args)) => status_of(generate::files(&args.dir)),
+        Some(Command::Completions(args)) => status_of(generate::completions(args.shell)),
         Some(Command::DemoProcess(args)) => status_of(demo::process::run(args)),
         Some(Command::DemoCleaner(args)) => status_of(demo::cleaner::run(&args.dirs)),
     };
     ExitCode::from(status)
 }
 
-/// Reports an error of the demo's processes, and returns their exit status.
+/// Reports an error of a hidden command, and returns its exit status.
 fn status_of(result: Result<(), String>) -> u8 {
     match result {
         Ok(()) => ALL_REAPED,
@@ -77,5 +83,10 @@ fn start_log(cli: &Cli) {
         None => builder.parse_default_env(),
         Some(level) => builder.filter_module("cgroup_reaper", level),
     };
+    builder.format(|out, record| {
+        let (level, message) = (record.level(), printable(&record.args().to_string()));
+        let style = out.default_level_style(level);
+        writeln!(out, "[{style}{level:<5}{style:#} {}] {message}", record.target())
+    });
     builder.init();
 }

@@ -7,11 +7,19 @@ use crate::args::ReapArgs;
 use crate::console::{complain, complain_at_once};
 use crate::duration::human;
 use crate::report::{Report, Summary};
-use crate::status::NOT_REAPED;
-use crate::{driver, interrupt, status};
+use crate::status::{NOT_REAPED, REFUSED};
+use crate::{driver, interrupt, list, status};
 
 /// Reaps all targets. Returns the exit status.
 pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
+    // Before signals are watched: Ctrl-C ends the wait for a list.
+    let names = match list::expand(&args.names) {
+        Ok(names) => names,
+        Err(error) => {
+            complain(&error);
+            return REFUSED;
+        }
+    };
     let (reactor, interrupt) = match driver::start() {
         Ok(started) => started,
         Err(error) => {
@@ -19,7 +27,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
             return NOT_REAPED;
         }
     };
-    let targets = args.targets();
+    let targets = args.targets(names);
     let (names, reapers): (Vec<_>, Vec<_>) =
         targets.into_iter().map(|target| (target.name, target.reaper)).unzip();
     let (since, total) = (Instant::now(), reapers.len());

@@ -503,6 +503,17 @@ fn a_pipe_gets_no_progress_bar() {
 }
 
 #[test]
+fn a_log_on_a_terminal_has_no_control_characters_of_names() {
+    let name = "/sys/fs/cgroup/cgroup-reaper-\u{1b}[31m\u{9b}";
+    let mut command = command([name]);
+    // Colours, as on a terminal.
+    command.env("RUST_LOG", "trace").env("RUST_LOG_STYLE", "always");
+    let run = finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn"));
+    assert!(run.err.contains("cgroup-reaper-\\u{1b}[31m\\u{9b}"), "{run:?}");
+    assert!(!run.err.contains("\u{1b}[31m\u{9b}"), "{run:?}");
+}
+
+#[test]
 fn verbose_logs_to_stderr_only() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());

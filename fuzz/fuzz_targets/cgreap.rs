@@ -1,4 +1,4 @@
-//! cgreap's command line. Nothing is run.
+//! cgreap's command line, and its list of targets. Nothing is run.
 #![no_main]
 #![allow(dead_code)]
 
@@ -6,28 +6,40 @@
 mod args;
 #[path = "../../cgreap/src/duration.rs"]
 mod duration;
+#[path = "../../cgreap/src/list.rs"]
+mod list;
 #[path = "../../cgreap/src/target.rs"]
 mod target;
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use clap::Parser;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (Vec<Vec<u8>>, u32, &str)| {
-    let (words, number, text) = input;
+fuzz_target!(|input: (Vec<Vec<u8>>, u32, &str, &[u8])| {
+    let (words, number, text, list) = input;
     let line = [b"cgreap".to_vec()].into_iter().chain(words).map(OsString::from_vec);
     if let Ok(cli) = args::Cli::try_parse_from(line) {
         if cli.command.is_none() {
-            let targets = cli.reap.targets();
+            let targets = cli.reap.targets(cli.reap.names.clone());
             assert!(!targets.is_empty());
-            assert_eq!(targets.len(), cli.reap.targets.len());
-            assert!(targets.iter().zip(&cli.reap.targets).all(|(target, given)| target.name == *given));
+            assert_eq!(targets.len(), cli.reap.names.len());
+            assert!(targets.iter().zip(&cli.reap.names).all(|(target, given)| target.name == *given));
             let is_named = cli.reap.root.is_some() || cli.reap.slice.is_some() || !cli.reap.subsystem.is_empty();
             assert_eq!(cli.reap.place().is_some(), is_named);
         }
+    }
+    if let Ok(names) = list::names(list) {
+        let has_nul = list.contains(&0);
+        let ended = names.iter().flat_map(|name| name.as_bytes().iter().chain([if has_nul { &0 } else { &b'\n' }]));
+        let mut kept = list.to_vec();
+        if !has_nul {
+            let mut before = b'\n';
+            kept.retain(|&byte| std::mem::replace(&mut before, byte) != b'\n' || byte != b'\n');
+        }
+        assert!(ended.copied().eq(kept));
     }
     for (unit, length) in [("us", 1), ("ms", 1_000), ("s", 1_000_000)] {
         let expected = Duration::from_micros(u64::from(number) * length);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cgroup_reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::duration;
 use crate::target::{Place, Target};
@@ -23,6 +23,8 @@ const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
 const DEFAULT_MIN_WAIT: Duration = Duration::from_millis(10);
 const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// The texts after the options are in sections, each with its items two columns to the right. Man pages are made of
+/// them: see `generate::help_text`.
 const EXAMPLES: &str = "\
 Examples:
   cgreap /sys/fs/cgroup/batch/job-17
@@ -35,6 +37,8 @@ Examples:
       cgroup v2: /sys/fs/cgroup/batch/{job-17,job-18}.
   cgreap --subsystem freezer,cpu,memory --slice batch job-17 job-18
       cgroup v1: /sys/fs/cgroup/{freezer,cpu,memory}/batch/{job-17,job-18}.
+  find /sys/fs/cgroup/batch -mindepth 1 -maxdepth 1 -name 'job-*' -print0 | cgreap -
+      Those that another program finds.
   cgreap run -- ./build.sh
       Run a program, and leave nothing of what it started; see cgreap run --help.
   cgreap demo
@@ -44,22 +48,34 @@ Examples:
 
 Exit status:
   0    every target was reaped, or was gone already
-  1    at least one target was not reaped: its deadline passed, the kernel denied it, it was replaced, ...
-       with --must-exist also one that does not exist
+  1    at least one target was not reaped: its deadline passed, the kernel denied it, it was replaced,
+       with --must-exist it does not exist, ...
   2    wrong usage, or a target that is refused: the root of a hierarchy, the caller's own cgroup or one
        above it, not a cgroup, `..` in its path, ... Refused targets are not changed; the others are
-       reaped
+       reaped. Also a list on standard input that is not complete; then nothing is reaped
   129, 130, 143
        ended by SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed.
        A first Ctrl-C lets targets go on that are in the time of --linger or --grace; a second one kills
        what is in them now
 
-One line for each target: on stdout if it was reaped, on stderr if not.";
+Output:
+  One line for each target: on stdout if it was reaped, on stderr if not.";
 
-const JSON_HELP: &str = "\
-With --json, stdout has one line with a JSON object for each target, in the order in which they end;
-stderr has nothing about single targets:
-  index       position of the target among those given, from 0
+const LONG_HELP: &str = "\
+Standard input:
+  In the place of `-` come the names on standard input, which is read to its end before anything is reaped.
+  If there is a NUL in it, each name ends with NUL (find -print0), otherwise with newline, and empty lines
+  are ignored. A last name without that end is an error, as it may be the beginning of a longer one; a list
+  without names is none. `./-` is the directory called `-`.
+
+  Whether the program that writes the list has failed cannot be seen in it. Where that matters, write it to
+  a file first: find ... -print0 > list && cgreap - < list
+
+JSON:
+  With --json, stdout has one line with a JSON object for each target, in the order in which they end;
+  stderr has nothing about single targets. Fields that do not apply are absent.
+
+  index       position of the target among those given, from 0; those on standard input count
   path        DIR or NAME as given (bytes that are not UTF-8 are replaced)
   root, slice, subsystems
               where the name was looked up; only for targets by name
@@ -71,7 +87,7 @@ stderr has nothing about single targets:
   attempts    number of attempts to kill
   released    number of processes whose memory was released before they exited (--release-memory)
   elapsed_us  microseconds from the start of this target to its end
-  error       instead of outcome: an object with
+  error       instead of outcome: an object that always has kind and message
     kind      \"timed-out\", \"replaced\", \"denied\", \"frozen-by-ancestor\", \"cancelled\",
               \"disconnected\", \"refused\" (exit status 2), \"missing\" (--must-exist), \"io\" or \"reactor\"
     message   the reason in words
@@ -80,12 +96,23 @@ stderr has nothing about single targets:
     at        the file, directory or process (/proc/PID) that this is about
     cause     the kernel's answer in words
     errno     and as a number
-    frozen_by for \"frozen-by-ancestor\": the cgroup whose freeze holds the target
+    frozen_by
+              for \"frozen-by-ancestor\": the cgroup whose freeze holds the target
     in_the_way
               for \"timed-out\": what keeps the directory from being removed
-    survivors for \"timed-out\": objects with pid, command, state, wait_channel, frozen_by,
-              kernel_thread
-All but kind and message are absent where they do not apply.";
+    survivors
+              for \"timed-out\": objects with pid, command, state, wait_channel, frozen_by, kernel_thread
+
+Environment:
+  RUST_LOG    what is logged to stderr without -v, such as cgroup_reaper=debug; warnings if it is not set.
+              For cgreap run it is the command's";
+
+const DEMO_HELP: &str = "\
+Exit status:
+  0    all were reaped, and nothing is left
+  1    not all were, or it may not make cgroups
+  129, 130, 143
+       ended by SIGHUP, SIGINT, SIGTERM";
 
 /// Kill everything in cgroups, wait until they are empty, remove them.
 ///
@@ -102,7 +129,7 @@ All but kind and message are absent where they do not apply.";
                       cgreap sweep [OPTIONS] DIR\n       \
                       cgreap demo",
     after_help = EXAMPLES,
-    after_long_help = format!("{EXAMPLES}\n\n{JSON_HELP}"),
+    after_long_help = format!("{EXAMPLES}\n\n{LONG_HELP}"),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     disable_help_subcommand = true,
@@ -139,7 +166,7 @@ pub enum Command {
     /// List the cgroups in a directory that were left behind, remove those that are empty, or reap all
     ///
     /// Without --empty and --kill it lists them, and changes nothing.
-    #[command(verbatim_doc_comment, after_help = sweep::EXAMPLES)]
+    #[command(verbatim_doc_comment, override_usage = "cgreap sweep [OPTIONS] DIR", after_help = sweep::EXAMPLES)]
     Sweep(SweepArgs),
 
     /// Make cgroups with processes that sleep, are stopped or frozen, ignore SIGTERM or fork, and reap them
@@ -147,10 +174,16 @@ pub enum Command {
     /// The cgroups are made in a directory cgroup-reaper-demo-PID of each hierarchy that the machine has
     /// (v2, v1 freezer and pids). Nothing else is changed. This needs the right to make cgroups: root, or a
     /// delegated subtree, such as in `systemd-run --user --scope -p Delegate=yes cgreap demo`.
-    ///
-    /// Exit status: 0 if all were reaped and nothing is left, 1 if not, or if it may not make cgroups.
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, override_usage = "cgreap demo", after_help = DEMO_HELP)]
     Demo,
+
+    /// Write the completions for shells and the man pages to a directory
+    #[command(name = "__generate", hide = true)]
+    Generate(GenerateArgs),
+
+    /// Write the completions for a shell to stdout
+    #[command(name = "__completions", hide = true)]
+    Completions(CompletionsArgs),
 
     /// A process of the demo
     #[command(name = "__demo-process", hide = true)]
@@ -200,23 +233,44 @@ pub struct DemoCleanerArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// A directory laid out as /usr/share, such as $DESTDIR/usr/share
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// A shell that there are completions for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
 pub struct ReapArgs {
-    /// Cgroup directories; with --root, --slice or --subsystem, names of cgroups
-    #[arg(value_name = "DIR|NAME", required = true)]
-    pub targets: Vec<OsString>,
+    /// Cgroup directories; with --root, --slice or --subsystem, names of cgroups; -: those on standard input
+    #[arg(value_name = "DIR|NAME", required = true, value_hint = ValueHint::DirPath)]
+    pub names: Vec<OsString>,
 
     /// Where the hierarchy is mounted, or the hierarchies of --subsystem [default: /sys/fs/cgroup]
-    #[arg(long, value_name = "ROOT", help_heading = "Targets by name")]
+    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath, help_heading = "Targets by name")]
     pub root: Option<PathBuf>,
 
     /// The directory in each hierarchy in which the names are [default: its root]
-    #[arg(long, value_name = "SLICE", help_heading = "Targets by name")]
+    #[arg(long, value_name = "SLICE", value_hint = ValueHint::Other, help_heading = "Targets by name")]
     pub slice: Option<PathBuf>,
 
     /// Several hierarchies, by their directories below ROOT; a comma-separated list, or repeated
     #[arg(
         long,
         value_name = "SUBSYSTEM",
+        value_hint = ValueHint::Other,
         value_delimiter = ',',
         action = ArgAction::Append,
         help_heading = "Targets by name"
@@ -235,11 +289,11 @@ pub struct ReapArgs {
     pub method: KillMethod,
 
     /// Signal to send first, and the time until SIGKILL, such as TERM=5s
-    #[arg(long, value_name = "SIGNAL=TIME", value_parser = parse_grace)]
+    #[arg(long, value_name = "SIGNAL=TIME", value_hint = ValueHint::Other, value_parser = parse_grace)]
     pub grace: Option<(Signal, Duration)>,
 
     /// How long the processes may take to end by themselves before the first signal, such as 10s
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub linger: Option<Duration>,
 
     /// Send no signal: wait until it is empty by itself, then remove it
@@ -251,7 +305,7 @@ pub struct ReapArgs {
     pub must_exist: bool,
 
     /// Give up on a target after this long, such as 30s [default: never]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub deadline: Option<Duration>,
 
     /// Release the memory of processes that have SIGKILL and cannot exit (Linux 5.15)
@@ -263,15 +317,15 @@ pub struct ReapArgs {
     pub keep_dir: bool,
 
     /// First wait between two attempts to kill; it grows [default: 10ms]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub min_wait: Option<Duration>,
 
     /// Longest wait between two attempts to kill [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub max_wait: Option<Duration>,
 
     /// How long a cgroup may take to freeze, or may be frozen by a cgroup above it [default: 10s]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub freeze_timeout: Option<Duration>,
 
     /// Report as JSON on stdout, one object per line and target; --help describes the fields
@@ -322,15 +376,16 @@ impl ReapArgs {
         })
     }
 
-    pub fn targets(&self) -> Vec<Target> {
+    /// The targets of these names.
+    pub fn targets(&self, names: Vec<OsString>) -> Vec<Target> {
         let options = self.place().map(|place| {
             let options = CgroupOptions::new(place.root).slice(place.slice);
             if place.subsystems.is_empty() { options } else { options.subsystems(place.subsystems) }
         });
-        self.targets
-            .iter()
-            .map(|target| {
-                let name = PathBuf::from(target);
+        names
+            .into_iter()
+            .map(|name| {
+                let name = PathBuf::from(name);
                 let reaper = match &options {
                     Some(options) => Reaper::new(options.clone(), &name),
                     // The library refuses paths with dots. `./x` is allowed here, because `./demo` is the
@@ -402,6 +457,14 @@ mod tests {
         Cli::try_parse_from(line.split_whitespace())
     }
 
+    fn targets(cli: &Cli) -> Vec<Target> {
+        cli.reap.targets(cli.reap.names.clone())
+    }
+
+    fn target(line: &str) -> Reaper {
+        targets(&parse(line).unwrap()).remove(0).reaper
+    }
+
     fn refusal(line: &str) -> String {
         parse(line).expect_err(line).to_string()
     }
@@ -423,7 +486,7 @@ mod tests {
         for line in ["cgreap ./demo", "cgreap a demo", "cgreap --subsystem freezer demo"] {
             let cli = parse(line).unwrap();
             assert!(cli.command.is_none(), "{line}");
-            assert!(cli.reap.targets.last().unwrap().to_string_lossy().ends_with("demo"), "{line}");
+            assert!(cli.reap.names.last().unwrap().to_string_lossy().ends_with("demo"), "{line}");
         }
         assert_eq!(parse("cgreap demo -vv").unwrap().verbose, 2);
     }
@@ -448,41 +511,36 @@ mod tests {
                 .release_memory()
                 .keep_dir()
         };
-        let reapers: Vec<_> = cli.reap.targets().into_iter().map(|target| target.reaper).collect();
+        let reapers: Vec<_> = targets(&cli).into_iter().map(|target| target.reaper).collect();
         assert_eq!(reapers, [expected("/a"), expected("/b")]);
-        assert_eq!(
-            parse("cgreap --when-empty /a").unwrap().reap.targets()[0].reaper,
-            Reaper::at("/a").when_empty()
-        );
+        assert_eq!(target("cgreap --when-empty /a"), Reaper::at("/a").when_empty());
         assert!(refusal("cgreap --when-empty --grace TERM=5s /a").contains("cannot be used with"));
         // Without options: the library's defaults, whatever they are.
-        assert_eq!(parse("cgreap /a").unwrap().reap.targets()[0].reaper, Reaper::at("/a"));
+        assert_eq!(target("cgreap /a"), Reaper::at("/a"));
     }
 
     #[test]
     fn only_a_leading_dot_is_dropped() {
         for (given, reaped) in [("./x", "x"), (".//x/", "x/"), (".", "."), ("./", "./"), ("./../x", "../x")] {
-            let cli = Cli::try_parse_from(["cgreap", given]).unwrap();
-            let target = &cli.reap.targets()[0];
+            let target = targets(&Cli::try_parse_from(["cgreap", given]).unwrap()).remove(0);
             assert_eq!(target.name.as_os_str(), given);
             assert_eq!(target.reaper, Reaper::at(reaped), "{given}");
         }
-        let cli = parse("cgreap --subsystem freezer ./x").unwrap();
         let options = CgroupOptions::new("/sys/fs/cgroup").subsystems(["freezer"]);
-        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options, "./x"));
+        assert_eq!(target("cgreap --subsystem freezer ./x"), Reaper::new(options, "./x"));
     }
 
     #[test]
     fn names_have_a_default_root() {
-        let cli = parse("cgreap --subsystem freezer,cpu --subsystem pids --slice s x").unwrap();
+        let by_subsystems = target("cgreap --subsystem freezer,cpu --subsystem pids --slice s x");
         let options = CgroupOptions::new("/sys/fs/cgroup").slice("s").subsystems(["freezer", "cpu", "pids"]);
-        assert_eq!(cli.reap.targets()[0].reaper, Reaper::new(options, "x"));
+        assert_eq!(by_subsystems, Reaper::new(options, "x"));
         // The root itself is the hierarchy.
         for (line, options) in [
             ("cgreap --slice s x", CgroupOptions::new("/sys/fs/cgroup").slice("s")),
             ("cgreap --root /r x", CgroupOptions::new("/r")),
         ] {
-            assert_eq!(parse(line).unwrap().reap.targets()[0].reaper, Reaper::new(options, "x"), "{line}");
+            assert_eq!(target(line), Reaper::new(options, "x"), "{line}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cgroup_reaper::Signal;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueHint};
 
 use super::parse_grace;
 use crate::duration;
@@ -40,7 +40,9 @@ Limits:
   SIGKILL ends the namespace with COMMAND, and leaves the empty directory.";
 
 pub const LONG_HELP: &str = "\
-With --report, the JSON object has
+Report:
+  With --report, the JSON object has
+
   command     COMMAND and its arguments
   status      exit status of cgreap
   outcome     \"exited\", \"signalled\" (COMMAND died of a signal), \"timed-out\", \"told-to-end\" (by a signal to
@@ -61,35 +63,68 @@ With --report, the JSON object has
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Make the cgroup of COMMAND in this cgroup directory [default: the own cgroup; as root also the hierarchy's root]
-    #[arg(long, value_name = "DIR", help_heading = "Cgroup")]
+    /// Make the cgroup of COMMAND in this directory [default: the own cgroup; as root also the hierarchy's root]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Cgroup")]
     pub parent: Option<PathBuf>,
 
     /// Name of the cgroup, which must not exist yet [default: one that no other has]
-    #[arg(long, value_parser = parse_name, help_heading = "Cgroup")]
+    #[arg(long, value_hint = ValueHint::Other, value_parser = parse_name, help_heading = "Cgroup")]
     pub name: Option<String>,
 
     /// Write VALUE to the interface file FILE of the cgroup before the start, such as pids.max=500; repeatable
     ///
     /// If a v1 hierarchy has the controller, a cgroup is made there as well. On v2 the cgroup is made below the
     /// nearest ancestor whose cgroup.subtree_control has the controller. cgreap does not change that file.
-    #[arg(long, value_name = "FILE=VALUE", action = ArgAction::Append, value_parser = parse_setting, help_heading = "Cgroup")]
+    #[arg(
+        long,
+        value_name = "FILE=VALUE",
+        value_hint = ValueHint::Other,
+        action = ArgAction::Append,
+        value_parser = parse_setting,
+        help_heading = "Cgroup"
+    )]
     pub set: Vec<Setting>,
 
     /// End COMMAND after this long: the signal of --grace to all of its processes, then SIGKILL
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        value_parser = duration::parse,
+        help_heading = "Time"
+    )]
     pub timeout: Option<Duration>,
 
     /// Signal to send first to processes that are to be ended, and the time until SIGKILL
-    #[arg(long, value_name = "SIGNAL=TIME", default_value = "TERM=2s", value_parser = parse_grace, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "SIGNAL=TIME",
+        value_hint = ValueHint::Other,
+        default_value = "TERM=2s",
+        value_parser = parse_grace,
+        help_heading = "Time"
+    )]
     pub grace: (Signal, Duration),
 
     /// How long processes that COMMAND left behind may take to end by themselves [default: 0s]
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        value_parser = duration::parse,
+        help_heading = "Time"
+    )]
     pub linger: Option<Duration>,
 
     /// Give up on processes that have not exited this long after the grace, and exit with 125
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, help_heading = "Time")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        default_value = "30s",
+        value_parser = duration::parse,
+        help_heading = "Time"
+    )]
     pub deadline: Duration,
 
     /// Start no second process that kills COMMAND should cgreap itself be killed by SIGKILL
@@ -97,7 +132,7 @@ pub struct RunArgs {
     pub no_guard: bool,
 
     /// Write a JSON object about the run to this file at the end; -: to stderr. --help describes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub report: Option<PathBuf>,
 
     /// Do not say what COMMAND left behind
@@ -105,7 +140,12 @@ pub struct RunArgs {
     pub quiet: bool,
 
     /// The program and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true)]
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        value_hint = ValueHint::CommandWithArguments
+    )]
     pub command: Vec<OsString>,
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use crate::duration;
 
@@ -16,20 +16,22 @@ Examples:
   cgreap sweep --kill --older-than 1h /sys/fs/cgroup/batch
       Kills what is in them, and removes them.
 
-The kernel does not keep when a cgroup was made. The age is a lower bound: the time since the directory, or one
-that was made later, was first looked up. So an age of 0 s may only mean that nothing has looked before: list the
-cgroups, and come back.
+Age:
+  The kernel does not keep when a cgroup was made. The age is a lower bound: the time since the directory, or
+  one that was made later, was first looked up. So an age of 0 s may only mean that nothing has looked before:
+  list the cgroups, and come back.
 
 Exit status:
   0    done
   1    at least one cgroup could not be removed
   2    wrong usage, or DIR is not a cgroup
-  130, 143
-       ended by SIGINT, SIGTERM";
+  129, 130, 143
+       ended by SIGHUP, SIGINT, SIGTERM";
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {
     /// The cgroup directory whose cgroups are swept. It stays itself
+    #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
 
     /// Remove the cgroups that have no process in them and below them. No signal is sent
@@ -43,10 +45,16 @@ pub struct SweepArgs {
     pub kill: bool,
 
     /// Only those that are older, such as 1h
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub older_than: Option<Duration>,
 
     /// With --kill: give up on a cgroup after this long
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_hint = ValueHint::Other,
+        default_value = "30s",
+        value_parser = duration::parse
+    )]
     pub deadline: Duration,
 }

@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Stderr, Stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::console::{Output, printable};
+use crate::console::{Output, json_line, printable};
 use crate::driver::Listener;
 use crate::end::End;
 use crate::interrupt::{Interrupt, Wait};
@@ -120,7 +120,7 @@ impl Report {
     fn line(&self, index: usize, end: &End) -> String {
         let name = &self.names[index];
         match (self.json, &end.result) {
-            (true, _) => format!("{}\n", json::object(index, name, self.place.as_ref(), end)),
+            (true, _) => json_line(&json::object(index, name, self.place.as_ref(), end)),
             (false, Ok(_)) => format!("{}\n", printable(&text::line(name, end))),
             (false, Err(_)) => format!("cgreap: {}\n", printable(&text::line(name, end))),
         }

@@ -13,6 +13,7 @@ use super::children::Ended;
 use super::ending;
 use super::left::Left;
 use super::outcome::Outcome;
+use crate::console::json_line;
 
 /// Where the object is written to. Opened before the start of the command, so that a wrong path is known then.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl Sink {
     }
 
     pub fn write(&mut self, object: &Value) -> io::Result<()> {
-        let line = format!("{object}\n");
+        let line = json_line(object);
         match self {
             Sink::Stderr => io::stderr().write_all(line.as_bytes()),
             Sink::File(file) => file.write_all(line.as_bytes()),
