@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cgroup::{Findings, Resolver};
+use crate::cgroup::{Findings, Limit, Resolver};
 use crate::entries::{Command, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Refusal, SpawnError};
@@ -64,7 +64,7 @@ impl ReapGuard {
         resolver: &Resolver<Linux>,
         queue: &Arc<Queue>,
     ) -> Result<ReapGuard, SpawnError> {
-        let target = match resolver.resolve(&reaper) {
+        let target = match resolver.resolve(&reaper, Limit::default()) {
             Ok((target, _)) if target.found() => target,
             Ok((target, _)) => {
                 let path = target.path().to_path_buf();

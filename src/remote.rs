@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::cgroup::{Findings, Resolver};
+use crate::cgroup::{Findings, Limit, Resolver};
 use crate::entries::{Command, Spawn};
 use crate::guard::ReapGuard;
 use crate::handle::{self, Asked, ReapHandle};
@@ -110,7 +110,7 @@ impl Remote {
             return Err(SpawnError::new(reaper, Refusal::Disconnected));
         }
         // What the checks found out is not good for a step on another thread, later.
-        let target = match self.resolver.resolve(&reaper) {
+        let target = match self.resolver.resolve(&reaper, Limit::default()) {
             Ok((target, _)) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };

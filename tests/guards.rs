@@ -674,6 +674,50 @@ fn own_among_several() {
     });
 }
 
+/// It is too large for the spawn to search all of it: its reap is refused, and nothing was touched.
+#[test]
+fn own_group_in_a_large_v1_tree() {
+    require!(v1("cpu"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let tree = sandbox.v1("cpu", "tree");
+        let dirs: Vec<PathBuf> = (0..150).map(|n| sandbox.v1("cpu", &format!("tree/{n}"))).collect();
+        let members = sandbox.one_each(&dirs);
+        let mut reactor = Reactor::new().expect("reactor");
+        reactor.set_turn_budget(Duration::ZERO);
+        let reaper = || Reaper::at(&tree);
+        let deadline = Duration::from_millis(1);
+        {
+            let _inside = Inside::process(&[&dirs[77]]);
+            for reaper in [
+                reaper(),
+                reaper().method(KillMethod::Pidfd),
+                reaper().kill_without_freezer(),
+                reaper().grace(cgroup_reaper::Signal::TERM, Duration::from_secs(5)),
+                reaper().when_empty(),
+                reaper().deadline(deadline),
+            ] {
+                let has_deadline = reaper == Reaper::at(&tree).deadline(deadline);
+                let result = match reactor.spawn_reaper(reaper) {
+                    Ok(handle) => finish(&mut reactor, &handle),
+                    Err(error) => Err(error.into()),
+                };
+                match result {
+                    Err(ReapError::Refused { refusal: Refusal::OwnCgroup { path, .. }, .. })
+                        if path == tree => {}
+                    // It came first.
+                    Err(ReapError::TimedOut { .. }) if has_deadline => {}
+                    other => panic!("{other:?}"),
+                }
+                assert_eq!(reactor.metrics().signals, 0);
+            }
+            assert!(members.0.iter().all(Proc::alive));
+        }
+        let handle = reactor.spawn_reaper(reaper()).expect("the caller has left");
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        assert!(members.ended(TIMEOUT));
+    });
+}
 /// Reached by another mount of the hierarchy.
 #[test]
 fn own_by_another_path() {

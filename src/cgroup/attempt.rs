@@ -2,7 +2,8 @@
 
 use super::descriptor_budget::Permit;
 use super::members::{MemberList, Pages};
-use crate::machine::Reach;
+use super::tree::Walk;
+use crate::machine::{Attempt, ExitNotice, Reach};
 use crate::outcome::UsedMethod;
 use crate::sys::{Pid, Sys};
 use crate::time::{Instant, Span};
@@ -24,6 +25,12 @@ impl Tally {
         Tally { signalled: 0, method: None, reach: Reach::All }
     }
 
+    /// What the machine is told.
+    pub(crate) fn attempt(self, notice: ExitNotice) -> Attempt {
+        let Tally { signalled, method, reach } = self;
+        Attempt { signalled, method, reach, notice }
+    }
+
     /// Notes that some member was not reached.
     pub(crate) fn missed(&mut self, reach: Reach) {
         self.reach = self.reach.max(reach);
@@ -35,21 +42,37 @@ pub(crate) struct Rest<S: Sys> {
     pub(crate) members: MemberList,
     /// How many of these were opened, or need nothing.
     pub(crate) next: usize,
-    /// Where those after them are read, if a part of the list is enough.
-    pub(crate) pages: Option<(Pages<S>, Permit)>,
+    /// Where those after them come from.
+    pub(crate) source: Source<S>,
     pub(crate) batch: Batch<S>,
     /// What it came to so far.
     pub(crate) reach: Reach,
 }
 
+/// Where an attempt has its members from, a part at a time.
+pub(crate) enum Source<S: Sys> {
+    /// There are no more.
+    None,
+    /// The list of the one directory.
+    Pages { pages: Pages<S>, _permit: Permit },
+    /// One directory after the other: the tree's number, and the directories in it. The members are those of the last that
+    /// was found.
+    Directories(usize, Walk),
+}
+
 impl<S: Sys> Rest<S> {
     pub(crate) fn new(members: MemberList) -> Rest<S> {
-        Rest { members, next: 0, pages: None, batch: Batch::default(), reach: Reach::All }
+        Rest { members, next: 0, source: Source::None, batch: Batch::default(), reach: Reach::All }
+    }
+
+    /// Whether some of the members were not opened.
+    pub(crate) fn has_unopened(&self) -> bool {
+        self.next < self.members.pids.len()
     }
 
     /// Whether there are members that were not opened.
     pub(crate) fn has_more(&self) -> bool {
-        self.next < self.members.pids.len() || self.pages.is_some()
+        self.has_unopened() || !matches!(self.source, Source::None)
     }
 
     pub(crate) fn is_over(&self) -> bool {

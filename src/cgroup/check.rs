@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
-use super::members::MemberList;
+use super::listing::Listing;
 use super::step::Step;
-use super::target::Target;
+use super::target::{Progress, Target};
 use super::tree::{Directories, Tree};
 use super::{Context, Notice, file, v2};
 use crate::machine::{Change, Checked, Detail, ExitNotice, Failure, Population};
@@ -18,9 +18,14 @@ impl<S: Sys> Step<'_, '_, S> {
     /// tell whether there are any.
     pub(crate) fn check(&mut self, detail: Detail) -> Checked {
         self.context.metrics.checks += 1;
-        if let Some(rest) = self.target.progress.take_attempt() {
-            self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
-        }
+        let mut listing = match std::mem::replace(&mut self.target.progress, Progress::None) {
+            Progress::Check(listing) => *listing,
+            Progress::Attempt(rest) => {
+                self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
+                Listing::default()
+            }
+            Progress::None | Progress::Removal(_) => Listing::default(),
+        };
         (self.findings.members, self.findings.just_read) = (None, false);
         let v1_members = self.findings.v1_members.take();
         if v1_members.is_none() {
@@ -31,14 +36,13 @@ impl<S: Sys> Step<'_, '_, S> {
         let list_v2 = detail != Detail::Exits && cgroup_kill.needs_members()
             || detail == Detail::Members
                 && (cgroup_kill.was_written() || self.context.facts.exiting_not_listed);
-        let mut members = MemberList::default();
         let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);
         let refused = self.each(|context, tree, directories| {
             if tree.hierarchy.is_v1() {
                 listed = true;
                 return match v1_members {
                     Some(_) => Ok(()),
-                    None => members.add_tree(context.sys, tree, directories),
+                    None => listing.add(context.sys, context.limit, tree, directories),
                 };
             }
             if !read_populated(context, tree, directories)? {
@@ -47,18 +51,42 @@ impl<S: Sys> Step<'_, '_, S> {
             populated = true;
             if list_v2 {
                 listed = true;
-                members.add_tree(context.sys, tree, directories)
+                listing.add(context.sys, context.limit, tree, directories)
             } else {
                 v2_not_listed = true;
                 Ok(())
             }
         });
+        if listing.unfinished {
+            self.target.progress = Progress::Check(Box::new(listing.rest(refused)));
+            return Checked::Unfinished;
+        }
+        let mut refused = refused.or(listing.why.take());
+        let mut unknown = None;
+        if v1_members.is_none() {
+            self.target.is_large_tree = listing.large;
+        }
+        // What took several steps is no proof that the caller is outside now, nor that nobody is inside: a process may have
+        // moved. A directory that has members cannot be removed, but one that is kept could be told to be empty.
+        let continued = listing.continued;
+        let mut members = listing.members;
         members.extend(v1_members.unwrap_or_default());
         members.finish();
+        if continued && members.is_empty() && self.target.keep_dir {
+            let (listed, why) = self.list(|_| true);
+            (members, refused) = (listed, refused.or(why));
+        }
+        if self.target.may_be_own && refused.is_none() {
+            match members.contains_caller(self.context.sys) {
+                Ok(true) => return Checked::CallerInside,
+                Ok(false) => self.target.may_be_own = false,
+                Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
+            }
+        }
         // An incomplete list is not compared with the last one. It only shows that there are members.
         let whole = listed && refused.is_none();
         let (joined, fewer) = if whole { self.target.tracked.compare(&members) } else { (false, false) };
-        let mut unknown = refused;
+        unknown = refused.or(unknown);
         if !members.is_empty() {
             populated = true;
             // v1 has no notification. On v2 a second notification within 12 ms is delayed.
@@ -97,7 +125,7 @@ impl<S: Sys> Step<'_, '_, S> {
             if identify && whole {
                 self.target.tracked.forget_those_that_left(self.context, &members);
             }
-            self.findings.members = enough.then_some(members);
+            self.findings.members = (enough && !continued).then_some(members);
             self.findings.v2_not_listed = v2_not_listed;
             if identify {
                 // Nothing but these says later that they are dead. Without it the target may be removed while they are

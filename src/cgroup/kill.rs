@@ -36,6 +36,10 @@ impl<S: Sys> Step<'_, '_, S> {
         };
         let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
         let mut killed = Tally::new();
+        if self.target.may_be_own {
+            killed.missed(Reach::Failed);
+            return killed.attempt(ExitNotice::Delayed);
+        }
         let goes_on = matches!(self.target.progress, Progress::Attempt(_));
         if self.goes_in_steps(by) {
             let attempt = self.signal_members(Signal::KILL, members, killed);
@@ -57,12 +61,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             let has_v1 = self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1());
             if by == KillBy::CgroupKill || !(has_v1 || self.target.cgroup_kill.needs_members()) {
-                return Attempt {
-                    signalled: killed.signalled,
-                    method: killed.method,
-                    reach: killed.reach,
-                    notice: ExitNotice::Delayed,
-                };
+                return killed.attempt(ExitNotice::Delayed);
             }
         }
         self.signal_members(Signal::KILL, members, killed)

@@ -8,7 +8,7 @@
 //! The list is read a page at a time. In the end `cgroup.kill` is written all the same: the kernel skips those that are about
 //! to die, and reaches those that were forked meanwhile.
 
-use super::attempt::Rest;
+use super::attempt::{Rest, Source};
 use super::errors::{Call, Meaning, meaning};
 use super::members::{MANY, MemberList, Pages};
 use super::step::Step;
@@ -55,7 +55,9 @@ impl<S: Sys> Step<'_, '_, S> {
             // A member outside of the caller's pid namespace cannot be signalled.
             if page.len() >= LARGE && page.unmapped == 0 {
                 rest = Some(match context.resolver.budget.take_spare() {
-                    Some(permit) => Rest { pages: Some((pages, permit)), ..Rest::new(page) },
+                    Some(permit) => {
+                        Rest { source: Source::Pages { pages, _permit: permit }, ..Rest::new(page) }
+                    }
                     None => {
                         let mut members = MemberList::default();
                         members.add_tree(sys, tree, directories)?;
@@ -73,7 +75,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Whether an attempt on these members takes them in small parts.
     pub(super) fn takes_parts(&self, rest: &Rest<S>) -> bool {
-        let is_large = rest.members.len() >= LARGE || self.target.cgroup_kill == CgroupKill::InSteps;
+        let is_large = rest.members.len() >= LARGE || !matches!(rest.source, Source::None);
         is_large && self.context.limit.is_set()
     }
 

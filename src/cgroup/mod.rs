@@ -10,7 +10,7 @@
 //! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
-//! - `members`: lists of them;
+//! - `listing`, `members`: lists of them;
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
 //! - `location`: opening what the caller named;
@@ -49,6 +49,7 @@ mod job;
 mod kill;
 mod kill_elsewhere;
 mod large;
+mod listing;
 mod location;
 pub(crate) mod members;
 pub(crate) mod mounts;

@@ -12,7 +12,7 @@ use super::proc::Proc;
 use super::step::Step;
 use super::survivors;
 use crate::machine::End;
-use crate::outcome::{Act, Effort, ReapError, Survivor};
+use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor};
 use crate::sys::Sys;
 
 /// Survivors described at a deadline, and members asked which cgroup holds them frozen.
@@ -62,6 +62,9 @@ impl<S: Sys> Step<'_, '_, S> {
                     members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts).ok().flatten())
                 });
                 ReapError::FrozenByAncestor { target: path, path: frozen, frozen_by, effort }
+            }
+            End::Refused => {
+                ReapError::Refused { refusal: Refusal::OwnCgroup { path: path.clone() }, path: Some(path) }
             }
             End::Cancelled => ReapError::Cancelled { path, effort },
             End::Denied | End::Done(_) => {

@@ -6,12 +6,13 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::context::Resolver;
+use super::context::{Limit, Resolver};
 use super::errors::{Call, Cause, Failed, Meaning, is_gone, is_out_of_descriptors, meaning};
 use super::file::c_path;
 use super::freeze::{ask_freezer, find_freezer};
 use super::hierarchy::{HasFreezer, Hierarchy, Version};
 use super::identity::{Address, Id, Identity, Parents};
+use super::listing::Listing;
 use super::location::{Candidate, OpenDirectory, at, at_fd, check_kind, named_hierarchies, open_named};
 use super::members::MemberList;
 use super::mounts::{lock, open_root};
@@ -25,10 +26,21 @@ use crate::outcome::Refusal;
 use crate::reaper::{KillMethod, Location, Reaper};
 use crate::sys::{Stat, Sys};
 
+/// What the search for the caller has found.
+struct OwnSearch {
+    /// The members of the v1 directories, for the first check.
+    v1_members: Option<MemberList>,
+    /// What was not searched.
+    left: Option<Listing>,
+    is_large_tree: bool,
+}
+
 impl<S: Sys> Resolver<S> {
     /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
     /// same thread, directly after.
-    pub(crate) fn resolve(&self, reaper: &Reaper) -> Result<(Target<S>, Findings<S>), Refusal> {
+    ///
+    /// Once the time of the call is up, a large v1 tree is not searched for the caller. The first check does that.
+    pub(crate) fn resolve(&self, reaper: &Reaper, limit: Limit) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
         let Resolved { mut trees, missing } = resolve(self, reaper, &mut directories)?;
@@ -37,7 +49,8 @@ impl<S: Sys> Resolver<S> {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
             }
         }
-        let v1_members = self.refuse_own(&trees, &mut directories)?;
+        let OwnSearch { v1_members, left, is_large_tree } =
+            self.refuse_own(&trees, &mut directories, limit)?;
         let is_systemds = self.is_systemds(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
         let target = Target {
@@ -45,13 +58,15 @@ impl<S: Sys> Resolver<S> {
             trees: trees.into(),
             tracked: Tracked::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
-            progress: Progress::None,
+            may_be_own: left.is_some(),
+            is_large_tree,
+            progress: left.map_or(Progress::None, |listing| Progress::Check(Box::new(listing))),
             elsewhere: None,
             removal_elsewhere: None,
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
             releases: reaper.release_memory.then(Box::default),
-            is_systemds,
+            keep_dir: reaper.keep_dir || is_systemds,
             sparing: false,
             obstacle: None,
         };
@@ -59,20 +74,21 @@ impl<S: Sys> Resolver<S> {
         Ok((target, findings))
     }
 
-    /// Refuses a directory that the caller is in. Returns the members of v1 directories, for the first check.
+    /// Refuses a directory that the caller is in.
     fn refuse_own(
         &self,
         trees: &[Tree<S>],
         directories: &mut Directories<S>,
-    ) -> Result<Option<MemberList>, Refusal> {
+        limit: Limit,
+    ) -> Result<OwnSearch, Refusal> {
         let sys = &self.sys;
-        let mut members = MemberList::default();
+        let mut listing = Listing::at_spawn();
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
         for tree in trees {
             let own = if tree.hierarchy.is_v1() {
-                let listed = members.add_tree(sys, tree, directories);
-                members.finish();
-                listed.and_then(|()| Ok(members.contains_caller(sys)?))
+                let listed = listing.add(sys, limit, tree, directories);
+                listing.members.finish();
+                listed.and_then(|()| Ok(listing.members.contains_caller(sys)?))
             } else {
                 is_caller_in(sys, &self.own, &self.mounts, tree, directories)
             };
@@ -83,7 +99,15 @@ impl<S: Sys> Resolver<S> {
                 None => whole = false,
             }
         }
-        Ok(whole.then_some(members))
+        let is_large_tree = listing.large || listing.unfinished;
+        Ok(match listing {
+            listing if listing.unfinished => {
+                OwnSearch { v1_members: None, left: Some(listing.rest(None)), is_large_tree }
+            }
+            Listing { members, .. } => {
+                OwnSearch { v1_members: whole.then_some(members), left: None, is_large_tree }
+            }
+        })
     }
 
     /// Whether the cgroup of a unit of systemd is among the directories.

@@ -1,14 +1,16 @@
 //! Signals to the members of a target.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
-use super::attempt::{Part, Pidfds, Rest, Tally};
-use super::errors::{Cause, Obstacle, Refused};
+use super::attempt::{Part, Pidfds, Rest, Source, Tally};
+use super::errors::{Cause, Obstacle, Refused, is_gone};
+use super::listing::FEW;
 use super::members::MemberList;
 use super::step::Step;
 use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
-use super::tree::Tree;
+use super::tree::{Tree, Walk};
 use super::v1;
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
@@ -36,6 +38,10 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Signals the members. `before`: the result of `cgroup.kill` in the same attempt.
     pub(super) fn signal_members(&mut self, signal: Signal, members: Members, before: Tally) -> Attempt {
         let mut tally = Tally::new();
+        if self.target.may_be_own {
+            tally.missed(Reach::Failed);
+            return tally.attempt(ExitNotice::Delayed);
+        }
         let left = self.target.progress.take_attempt();
         tally.missed(left.as_ref().map_or(Reach::All, |rest| rest.reach).max(before.reach));
         let unfinished = match self.try_signal(signal, members, left, &mut tally) {
@@ -45,8 +51,9 @@ impl<S: Sys> Step<'_, '_, S> {
                 None
             }
         };
-        if tally.reach == Reach::All && unfinished.is_none() {
-            self.target.sparing = false;
+        if unfinished.is_none() {
+            self.target.tracked.attempted();
+            self.target.sparing &= tally.reach != Reach::All;
         }
         if let Some(rest) = unfinished {
             self.target.progress = Progress::Attempt(Box::new(Rest { reach: tally.reach, ..rest }));
@@ -54,12 +61,8 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         // v2's own notifications may be late.
         let prompt = self.target.is_v1() && self.target.tracked.are_watched();
-        Attempt {
-            signalled: tally.signalled,
-            method: tally.method.or(before.method),
-            reach: tally.reach,
-            notice: if prompt { ExitNotice::Prompt } else { ExitNotice::Delayed },
-        }
+        tally.method = tally.method.or(before.method);
+        tally.attempt(if prompt { ExitNotice::Prompt } else { ExitNotice::Delayed })
     }
 
     /// Notes why some members were not signalled.
@@ -81,13 +84,18 @@ impl<S: Sys> Step<'_, '_, S> {
         let begins = left.is_none();
         let mut rest = match left {
             Some(rest) => rest,
+            None if self.goes_by_directories() => {
+                Rest { source: Source::Directories(0, Walk::new()), ..Rest::new(MemberList::default()) }
+            }
             None => Rest::new(self.members_to_signal(signal, members)?),
         };
         let in_parts = self.takes_parts(&rest);
         if in_parts && begins && self.context.limit.is_over(self.context.sys) {
             return Ok(Some(rest));
         }
-        self.turn_page(&mut rest)?;
+        if !rest.has_unopened() && rest.batch.pidfds.is_empty() {
+            self.find_more(&mut rest, tally)?;
+        }
         if rest.is_over() && !begins {
             return Ok(None);
         }
@@ -102,12 +110,11 @@ impl<S: Sys> Step<'_, '_, S> {
                 Pidfds::Opened { full } => full,
                 Pidfds::Unsupported => return self.signal_unverified(signal, members, tally).map(|()| None),
             };
-            let goes_on = rest.batch.is_held() && !full || rest.batch.pidfds.is_empty();
-            if goes_on && rest.has_more() {
-                return Ok(Some(rest));
-            }
             if rest.batch.pidfds.is_empty() {
-                return Ok(None);
+                return Ok(rest.has_more().then_some(rest));
+            }
+            if rest.batch.is_held() && !full && rest.has_unopened() {
+                return Ok(Some(rest));
             }
         }
         if !rest.batch.is_verified(now) {
@@ -115,9 +122,9 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         let most = if rest.batch.is_held() { FEW_SIGNALS } else { rest.batch.pidfds.len() };
         let verified = rest.batch.take(most);
-        let is_over = rest.is_over();
+        let (is_over, is_last) = (rest.is_over(), !rest.has_unopened() && rest.batch.pidfds.is_empty());
         let Step { target, context, .. } = self;
-        let sent = target.tracked.send(context, signal, verified, is_over, tally, &mut target.obstacle);
+        let sent = target.tracked.send(context, signal, verified, is_last, tally, &mut target.obstacle);
         if let Err(error) = sent {
             if self.context.facts.lacks_pidfd_signals() {
                 return self.signal_unverified(signal, members, tally).map(|()| None);
@@ -147,19 +154,94 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Reads the next of the members that are listed in parts, if all of those before them were opened.
-    fn turn_page(&mut self, rest: &mut Rest<S>) -> Result<(), Refused> {
-        while rest.next == rest.members.pids.len() && rest.batch.pidfds.is_empty() {
-            let Some((pages, _)) = &mut rest.pages else { break };
-            let page = pages.next(self.context.sys);
-            let page = page.map_err(|error| (self.path().to_path_buf(), error.into()))?;
-            if page.is_empty() {
-                rest.pages = None;
-            } else {
-                (rest.members, rest.next) = (page, 0);
+    /// Whether the members are signalled one directory after the other.
+    fn goes_by_directories(&self) -> bool {
+        self.context.limit.is_set() && self.target.is_large_tree
+    }
+
+    /// Reads the next part of the members, unless the time of the call is up before there are any.
+    fn find_more(&mut self, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
+        let sys = self.context.sys;
+        let mut read = 0;
+        while !rest.has_unopened() {
+            match &mut rest.source {
+                Source::None => return Ok(()),
+                Source::Pages { pages, .. } => {
+                    let page = pages.next(sys);
+                    let page = page.map_err(|error| (self.path().to_path_buf(), error.into()))?;
+                    if page.is_empty() {
+                        rest.source = Source::None;
+                    } else {
+                        (rest.members, rest.next) = (page, 0);
+                    }
+                }
+                Source::Directories(number, walk) => {
+                    if read >= FEW && self.context.limit.is_over(sys) {
+                        return Ok(());
+                    }
+                    read += 1;
+                    (rest.members, rest.next) = (MemberList::default(), 0);
+                    if walk.is_over() {
+                        (*number, *walk) = (*number + 1, Walk::new());
+                    }
+                    if *number >= self.target.trees.len() {
+                        rest.source = Source::None;
+                        continue;
+                    }
+                    let mut is_there = false;
+                    let (members, refused) = self.list_directory(*number, |sys, root| {
+                        is_there = true;
+                        Ok(walk.advance(sys, root)?.map(Path::to_path_buf))
+                    });
+                    rest.members = members;
+                    if !is_there {
+                        *walk = Walk::over(Vec::new());
+                    }
+                    if let Some(refused) = refused {
+                        self.not_all(refused, tally);
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// The members of one directory of a tree, if that is left, as far as they can be listed.
+    fn list_directory(
+        &mut self,
+        number: usize,
+        mut which: impl FnMut(&S, &S::Fd) -> io::Result<Option<PathBuf>>,
+    ) -> (MemberList, Option<Refused>) {
+        let mut members = MemberList::default();
+        let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
+        let refused = self.each(|context, tree, directories| {
+            if Some(tree.identity.id) != wanted {
+                return Ok(());
+            }
+            let root = directories.get(context.sys, &tree.identity)?;
+            match which(context.sys, root)? {
+                Some(dir) => match members.add(context.sys, root, &dir) {
+                    Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(()),
+                    added => Ok(added?),
+                },
+                None => Ok(()),
+            }
+        });
+        members.finish();
+        (members, refused)
+    }
+
+    /// The members that verify those of `rest`: of the same directory, or all.
+    fn list_again(&mut self, rest: &Rest<S>) -> Result<MemberList, Refused> {
+        match &rest.source {
+            Source::Directories(number, walk) => {
+                match self.list_directory(*number, |_, _| Ok(walk.found.last().cloned())) {
+                    (members, None) => Ok(members),
+                    (_, Some(refused)) => Err(refused),
+                }
+            }
+            _ => self.list_all(),
+        }
     }
 
     /// Keeps those of the opened that are members now.
@@ -168,7 +250,7 @@ impl<S: Sys> Step<'_, '_, S> {
             if let Some(members) = self.members_among(&rest.batch.pidfds) {
                 break members;
             }
-            match self.list_all() {
+            match self.list_again(rest) {
                 Ok(after) => break after,
                 Err(refused) => {
                     let is_short = refused.1.is_out_of_descriptors();

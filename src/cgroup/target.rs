@@ -8,6 +8,7 @@ use super::attempt::Rest;
 use super::elsewhere::Elsewhere;
 use super::errors::{Fate, Obstacle};
 use super::file::as_path;
+use super::listing::Listing;
 use super::release::Releases;
 use super::remove::RemovalLeft;
 use super::tracked::Tracked;
@@ -29,8 +30,12 @@ pub(crate) struct Target<S: Sys> {
     pub(super) kill_without_freezer: bool,
     /// If the memory of members that cannot exit is to be released: how far that has come.
     pub(super) releases: Option<Box<Releases>>,
-    /// systemd removes the directories.
-    pub(crate) is_systemds: bool,
+    /// The directories stay: the caller keeps them, or systemd removes them.
+    pub(crate) keep_dir: bool,
+    /// It was too large to find out at the spawn whether the caller is in it. Nothing is sent before the first check has.
+    pub(super) may_be_own: bool,
+    /// It has many directories, as the last check has found.
+    pub(super) is_large_tree: bool,
     /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
     pub(crate) sparing: bool,
     /// The first directory that the caller named, if none existed.
@@ -70,6 +75,8 @@ pub(super) enum Progress<S: Sys> {
     None,
     /// An attempt that sends signals.
     Attempt(Box<Rest<S>>),
+    /// A check that lists the members.
+    Check(Box<Listing>),
     Removal(Box<RemovalLeft>),
 }
 
@@ -78,7 +85,7 @@ impl<S: Sys> Progress<S> {
     pub(super) fn take_attempt(&mut self) -> Option<Rest<S>> {
         match std::mem::replace(self, Progress::None) {
             Progress::Attempt(rest) => Some(*rest),
-            Progress::None | Progress::Removal(_) => None,
+            Progress::None | Progress::Check(_) | Progress::Removal(_) => None,
         }
     }
 
@@ -86,7 +93,7 @@ impl<S: Sys> Progress<S> {
     pub(super) fn take_removal(&mut self) -> Option<RemovalLeft> {
         match std::mem::replace(self, Progress::None) {
             Progress::Removal(left) => Some(*left),
-            Progress::None | Progress::Attempt(_) => None,
+            Progress::None | Progress::Check(_) | Progress::Attempt(_) => None,
         }
     }
 }
@@ -113,6 +120,12 @@ impl<S: Sys> Target<S> {
     /// What kept the last act from being done, if something did.
     pub(crate) fn last_error(&self) -> Option<LastError<'_>> {
         self.obstacle.as_deref().map(Obstacle::error)
+    }
+
+    /// Whether it is known that the caller was outside at the spawn.
+    #[cfg(test)]
+    pub(crate) fn is_searched(&self) -> bool {
+        !self.may_be_own
     }
 
     /// Whether there was anything at the spawn.

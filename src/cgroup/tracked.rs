@@ -23,7 +23,7 @@ use crate::sys::{Pid, Sys};
 /// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
 pub(crate) const SIGNALS: usize = 512;
 
-/// Processes opened or signalled in one step where the time of the call is limited.
+/// Processes opened, signalled, or asked, in one step where the time of the call is limited.
 pub(crate) const FEW_SIGNALS: usize = if cfg!(test) { 1 } else { 48 };
 
 /// Processes held open by one target between two steps: one list verifies them all.
@@ -196,7 +196,10 @@ impl<S: Sys> Tracked<S> {
                 self.processes.remove(at);
             }
         }
-        for _ in 0..ASKED {
+        for asked in 0..ASKED {
+            if asked >= FEW_SIGNALS && context.limit.is_over(context.sys) {
+                break;
+            }
             let Some(&process) = self.processes.last() else { return Ok(Some(true)) };
             if process.number.is_some() {
                 match context.sys.pidfd_open(process.pid) {
@@ -347,10 +350,12 @@ impl<S: Sys> Tracked<S> {
         add(&mut self.tried, &rest.members.pids[first..rest.next]);
         // From now on a pid that is not in `tried` is a new member.
         self.killed_unlisted = false;
-        if !rest.has_more() {
-            self.attempts = (self.attempts + 1) % RESEND;
-        }
         Ok(Pidfds::Opened { full })
+    }
+
+    /// Notes that an attempt has dealt with all members that it could.
+    pub(crate) fn attempted(&mut self) {
+        self.attempts = (self.attempts + 1) % RESEND;
     }
 
     /// Takes note that these were not dealt with after all: if they are listed later, they are new members.

@@ -94,7 +94,18 @@ impl<S: Sys> Directories<S> {
 
     /// Takes in that a directory has none below it.
     pub(crate) fn insert_leaf(&mut self, id: Id) {
-        self.subtrees.push((id, vec![PathBuf::new()]));
+        self.insert_subtree(id, vec![PathBuf::new()]);
+    }
+
+    /// Takes in the directories at and below one, as this step has found them.
+    pub(crate) fn insert_subtree(&mut self, id: Id, subtree: Vec<PathBuf>) {
+        self.subtrees.retain(|(known, _)| *known != id);
+        self.subtrees.push((id, subtree));
+    }
+
+    /// Whether the step has found that a directory has none below it.
+    pub(crate) fn is_leaf(&self, id: Id) -> bool {
+        self.subtrees.iter().any(|(known, subtree)| *known == id && subtree.len() == 1)
     }
 
     /// The directory.
@@ -184,20 +195,20 @@ impl Walk {
         self.ahead.is_empty()
     }
 
-    /// Visits the next directory, if there is one.
-    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<()> {
-        let Some(dir) = self.ahead.pop_front() else { return Ok(()) };
+    /// Visits the next directory. Returns it if it is found.
+    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<Option<&Path>> {
+        let Some(dir) = self.ahead.pop_front() else { return Ok(None) };
         let is_root = dir.as_os_str().is_empty();
         let stat = match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
             Ok(stat) => stat,
             Err(error) if is_gone(&error) => {
                 self.found.extend(is_root.then_some(dir));
-                return Ok(());
+                return Ok(self.found.last().filter(|_| is_root).map(PathBuf::as_path));
             }
             Err(error) => return Err(error),
         };
         if stat.mount_root == Some(true) && !is_root {
-            return Ok(());
+            return Ok(None);
         }
         if !is_leaf(&stat) {
             match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
@@ -207,7 +218,7 @@ impl Walk {
             }
         }
         self.found.push(dir);
-        Ok(())
+        Ok(self.found.last().map(PathBuf::as_path))
     }
 }
 

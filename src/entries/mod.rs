@@ -178,8 +178,9 @@ impl<S: Sys> Entries<S> {
     }
 
     /// Begins a call that may work for so long, and do one piece of work in any case; `None`: without limit.
-    pub(crate) fn limit(&mut self, budget: Option<Duration>) {
+    pub(crate) fn limit(&mut self, budget: Option<Duration>) -> Limit {
         self.limit = Limit::after(&self.resolver.sys, budget);
+        self.limit
     }
 
     /// Whether the time of the call under way is used up.
@@ -202,7 +203,7 @@ impl<S: Sys> Entries<S> {
             return self.tell(tagged, completer, Err(error));
         };
         let now = Instant::after_start(self.resolver.sys.now());
-        let machine = Machine::new(&reaper, now, target.found(), target.is_systemds);
+        let machine = Machine::new(&reaper, now, target.found(), target.keep_dir);
         let tag = reaper.tag;
         // It may have the last descriptor of the caller's.
         drop(reaper);

@@ -124,6 +124,8 @@ pub(crate) enum Checked {
     Unknown(Failure),
     /// The bound on one step's work was met first: check again after a yield.
     Unfinished,
+    /// The caller is among the members, which could not be found out at the spawn.
+    CallerInside,
 }
 
 /// What is known of the members.
@@ -268,5 +270,7 @@ pub(crate) enum End {
     Replaced,
     Denied,
     FrozenByAncestor,
+    /// The caller is inside, and nothing was done.
+    Refused,
     Cancelled,
 }

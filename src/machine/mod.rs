@@ -99,6 +99,8 @@ pub(crate) struct Machine {
 
     phase: Phase,
     pending: Pending,
+    /// A notification came amid an action that takes several steps, and prompted no check.
+    unheeded: bool,
     ladder: Ladder,
     freezer: Freezer,
     pace: Pace,
@@ -114,15 +116,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// `found` says whether the spawn found any directory, `is_anothers` whether another party removes them.
-    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, is_anothers: bool) -> Machine {
+    /// `found` says whether the spawn found any directory, `keep_dir` whether they stay.
+    pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, keep_dir: bool) -> Machine {
         let after = |span: std::time::Duration| now.saturating_add(span.into());
         let grace = reaper.grace.map(|(signal, period)| (signal, period.into()));
         Machine {
             freeze_timeout: reaper.freeze_timeout.into(),
             deadline: reaper.deadline.map(after),
             method: reaper.method,
-            keep_dir: reaper.keep_dir || is_anothers,
+            keep_dir,
             found,
             phase: match (reaper.when_empty, reaper.linger) {
                 (true, _) => Phase::Waiting,
@@ -130,6 +132,7 @@ impl Machine {
                 (false, None) => Phase::first_signal(grace, now),
             },
             pending: Pending::Nothing,
+            unheeded: false,
             ladder: match reaper.method {
                 KillMethod::Auto => Ladder::Direct { storm: 0 },
                 KillMethod::Freezer => Ladder::FreezeFirst,
@@ -246,6 +249,7 @@ impl Machine {
             }
         }
         let pending = self.take_pending();
+        self.unheeded |= notified && pending != Pending::Nothing;
         if let Phase::Ending(end) = self.phase {
             return if pending == Pending::Kill || end == End::TimedOut && self.sigkill == Sigkill::Due {
                 Action::Kill(self.kill_by())
@@ -278,6 +282,7 @@ impl Machine {
     }
 
     fn on_checked(&mut self, now: Instant, mut checked: Checked) -> Action {
+        self.unheeded = false;
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
@@ -289,6 +294,7 @@ impl Machine {
             Checked::Gone if self.found => self.end(End::Done(Outcome::Removed)),
             Checked::Gone => self.end(End::Done(Outcome::AlreadyGone)),
             Checked::Replaced => self.end(End::Replaced),
+            Checked::CallerInside => self.end(End::Refused),
             Checked::Empty { replaced } => self.on_empty(replaced),
             Checked::Populated(population) if self.is_expired(now) => {
                 if population.change.has_joined() {
@@ -296,8 +302,21 @@ impl Machine {
                 }
                 self.on_expired(now)
             }
-            Checked::Unfinished if self.is_expired(now) => self.on_expired(now),
-            Checked::Unfinished => Action::Yield,
+            Checked::Unfinished => {
+                if self.is_expired(now) {
+                    match self.phase {
+                        Phase::Expired { until } if now < until => {}
+                        Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing
+                            if self.sigkill != Sigkill::Due =>
+                        {
+                            // Members that have joined are still to be found.
+                            self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
+                        }
+                        _ => return self.on_expired(now),
+                    }
+                }
+                Action::Yield
+            }
             Checked::Unknown(failure) => {
                 if self.is_expired(now) {
                     self.retries.failed(Act::Check, now, false);
@@ -412,6 +431,10 @@ impl Machine {
     /// Waits for a notification, the next attempt, retry or probe, the end of the linger or the grace period, or the
     /// deadline.
     fn wait(&mut self, now: Instant) -> Action {
+        let is_over = matches!(self.phase, Phase::Ending(_));
+        if std::mem::take(&mut self.unheeded) && self.pending == Pending::Nothing && !is_over {
+            return Action::Check(if self.phase.sends_nothing() { Detail::Exits } else { Detail::Members });
+        }
         // The next check after these changes the state, so that they bound no wait any more.
         let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
         let bounds = match self.phase {

@@ -45,7 +45,7 @@ struct Rig {
 impl Rig {
     fn new(reaper: &Reaper) -> Rig {
         Rig {
-            machine: Machine::new(reaper, at(Duration::ZERO), true, false),
+            machine: Machine::new(reaper, at(Duration::ZERO), true, reaper.keep_dir),
             now: Duration::ZERO,
             check: POPULATED,
             kill: KILLED,
@@ -937,6 +937,20 @@ fn a_removal_may_end_shortly_after_the_deadline() {
     rig.now = 105 * MS;
     assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
     assert_eq!(rig.kills(), []);
+}
+
+/// What is notified amid an attempt is not lost, however long the next wait is.
+#[test]
+fn a_notification_amid_an_attempt_prompts_a_check_after_it() {
+    let mut rig = Rig::new(&reaper().min_wait(10_000 * MS).max_wait(10_000 * MS));
+    rig.kill = Attempt { reach: Reach::Unfinished, notice: ExitNotice::Prompt, ..rig.kill };
+    rig.wake(Input::Spawned).unwrap();
+    rig.wake(Input::Notified).unwrap();
+    rig.kill.reach = Reach::All;
+    let checks = rig.checks.len();
+    rig.check = EMPTY;
+    assert_eq!(rig.wake(Input::Resumed), Err(End::Done(Outcome::Removed)));
+    assert_eq!(rig.checks.len(), checks + 1);
 }
 
 /// Members that join an empty target whose removal fails are not what is to be removed.

@@ -184,9 +184,13 @@ impl Reactor {
     /// A target that is unsafe or no cgroup is refused, see [`Refusal`](crate::Refusal). Nothing was touched then, and
     /// the error hands the [`Reaper`] back. A target that does not exist is no error: its reap completes as
     /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
+    ///
+    /// A v1 target of 64 cgroups or more may take too long to search for the caller. The next turns do that then, before
+    /// anything else: if the caller is inside, the reap ends as [`ReapError::Refused`](crate::ReapError::Refused), and
+    /// nothing was touched.
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
-        self.entries.limit(budget(self.turn_budget.unwrap_or(TURN_BUDGET)));
-        let (target, findings) = match self.entries.resolver.resolve(&reaper) {
+        let limit = self.entries.limit(budget(self.turn_budget.unwrap_or(TURN_BUDGET)));
+        let (target, findings) = match self.entries.resolver.resolve(&reaper, limit) {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };

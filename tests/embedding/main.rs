@@ -396,6 +396,70 @@ fn a_large_group_is_killed_in_steps() {
     }
 }
 
+/// On v1 it is listed as a whole; that apart, each call is bounded as well.
+#[test]
+fn a_large_v1_group_is_killed_in_parts() {
+    require!(v1("cpu"));
+    const MEMBERS: usize = 600;
+    for budget in [Duration::ZERO, MS] {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v1("cpu", "large");
+        let canary = sandbox.canary(&[&sandbox.v1("cpu", "canary")]);
+        let members = sandbox.sleepers(MEMBERS, &[&dir]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        reactor.set_turn_budget(budget);
+        let mut driver = Driver::new(epoll_edge, &reactor);
+        let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
+        let mut longest = [0; 2];
+        let mut before = reactor.metrics().calls;
+        while !handle.is_complete() {
+            driver.step(&mut reactor);
+            let now = reactor.metrics().calls;
+            longest[0] = longest[0].max(now.pidfd_open - before.pidfd_open);
+            longest[1] = longest[1].max(now.pidfd_send_signal - before.pidfd_send_signal);
+            before = now;
+        }
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert!(members.ended(TIMEOUT) && !dir.exists());
+        // Without a budget 512 of them are signalled in one call.
+        assert!(budget > Duration::ZERO || longest.iter().all(|&calls| calls < 100), "{longest:?}");
+        assert!(driver.turns <= 4 * MEMBERS, "{} turns", driver.turns);
+        assert_eq!(reactor.metrics().descriptors, 0);
+        canary.assert_alive();
+    }
+}
+
+/// A v1 tree is searched, listed, signalled and removed a few directories at a time.
+#[test]
+fn a_large_v1_tree_is_reaped_in_parts() {
+    require!(v1("cpu"));
+    const CHILDREN: usize = 200;
+    for hierarchy in ["cpu", "freezer"] {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v1(hierarchy, "tree");
+        let inner: Vec<PathBuf> =
+            (0..CHILDREN).map(|n| sandbox.v1(hierarchy, &format!("tree/{n}/inner"))).collect();
+        let members: Vec<_> = inner.iter().step_by(10).map(|dir| sandbox.sleeper(&[dir])).collect();
+        let mut reactor = Reactor::new().expect("a reactor");
+        reactor.set_turn_budget(Duration::ZERO);
+        let mut driver = Driver::new(epoll_edge, &reactor);
+        let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
+        // A first part of it, four calls for each directory.
+        assert!(work(&reactor.metrics().calls) < 500, "{:?}", reactor.metrics().calls);
+        assert_eq!(reactor.metrics().signals, 0);
+        let mut longest = 0;
+        while !handle.is_complete() {
+            let before = work(&reactor.metrics().calls);
+            driver.step(&mut reactor);
+            longest = longest.max(work(&reactor.metrics().calls) - before);
+        }
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert!(members.iter().all(|member| member.ended(TIMEOUT)) && !dir.exists());
+        // A thaw after each attempt reads the state of each freezer at once.
+        assert!(hierarchy == "freezer" || longest < 100, "{longest} system calls in one call");
+    }
+}
+
 /// What forks while it is killed in steps is killed by one write after that.
 #[test]
 fn a_large_group_that_forks_is_not_outrun() {

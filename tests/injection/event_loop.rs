@@ -10,7 +10,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::faults::Kind;
 use super::kernel::{Failing, File};
-use crate::cgroup::{Budget, Job, Notice, Resolver};
+use crate::cgroup::{Budget, Job, Limit, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle;
@@ -66,7 +66,7 @@ pub(super) fn reap(sys: &Failing, reaper: &Reaper, limit: Duration) -> (Ending, 
     resolver.renew_limit();
     let mut entries = Entries::new(resolver);
     let spawned = sys.now();
-    let (target, findings) = match entries.resolver.resolve(reaper) {
+    let (target, findings) = match entries.resolver.resolve(reaper, Limit::default()) {
         Ok(resolved) => resolved,
         Err(refusal) => return (Ending::Refused(refusal), spawned, sys.now()),
     };

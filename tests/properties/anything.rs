@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::positive;
-use crate::cgroup::{Budget, Job, Notice, Resolver};
+use crate::cgroup::{Budget, Job, Limit, Notice, Resolver};
 use crate::entries::{Command, Entries, Host, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
@@ -596,7 +596,7 @@ pub fn reap(bytes: &[u8]) {
     let budget = Budget::new(usize::from(sys.draw()));
     let mut entries = Entries::new(Resolver::new(Rc::clone(&sys), budget));
     entries.helper_from = (how & 0x20 != 0).then_some(2);
-    let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { return };
+    let Ok((target, findings)) = entries.resolver.resolve(&reaper, Limit::default()) else { return };
     let (completer, handle) = handle::channel(target.shared_path(), &QUEUE);
     let mut event_loop =
         EventLoop { sys: &sys, watched: RefCell::default(), command: None, jobs: RefCell::default() };
@@ -637,7 +637,10 @@ pub fn accepted(subsystem: &[u8], slice: &[u8], name: &[u8]) {
     // Draws that are sound answers.
     let resolve = |reaper: &Reaper| {
         let sys = Rc::new(Anything::new(vec![0; 4096], false));
-        Resolver::new(sys, Budget::new(0)).resolve(reaper).ok().map(|(target, _)| target.path().to_path_buf())
+        Resolver::new(sys, Budget::new(0))
+            .resolve(reaper, Limit::default())
+            .ok()
+            .map(|(target, _)| target.path().to_path_buf())
     };
     let parts = |bytes: &[u8]| -> Vec<Vec<u8>> {
         bytes.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(<[u8]>::to_vec).collect()

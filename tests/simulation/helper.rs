@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::kernel::{Features, GroupId, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::{Budget, Resolver};
+use crate::cgroup::{Budget, Job, Limit, Resolver};
 use crate::entries::{Command, Entries, Spawn};
+use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Act, Outcome, ReapError, Reaped, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
@@ -37,7 +38,8 @@ impl Scene {
         entries.helper_from = Some(3);
         let event_loop = EventLoop::new(&sim);
         let reaper = reaper(Reaper::at("/sys/fs/cgroup/unified/slice/t"));
-        let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
+        let (target, findings) =
+            entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
         let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
         entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
         event_loop.jobs.borrow_mut().iter_mut().for_each(|(done, ..)| *done = Duration::MAX);
@@ -54,6 +56,17 @@ impl Scene {
         self.event_loop.work(Duration::ZERO);
     }
 
+    /// Another thread makes the removals, which are not of interest here.
+    fn remove(&mut self) -> bool {
+        let is_removal = |(_, _, job): &(Duration, EntryId, Job<Sim>)| matches!(job, Job::Remove(_));
+        let (removals, others) = self.event_loop.jobs.take().into_iter().partition(is_removal);
+        self.event_loop.jobs = RefCell::new(removals);
+        let any = self.jobs() > 0;
+        self.write();
+        self.event_loop.jobs = RefCell::new(others);
+        any
+    }
+
     fn pass(&mut self, time: Duration) {
         let end = self.sim.0.borrow().now + time;
         loop {
@@ -61,7 +74,7 @@ impl Scene {
                 self.sim.0.borrow_mut().begin_step();
                 let tokens = self.sim.0.borrow_mut().take_notified(0);
                 self.event_loop.turn(&mut self.entries, tokens);
-                if !self.entries.has_deferred() {
+                if !self.remove() && !self.entries.has_deferred() {
                     break;
                 }
             }

@@ -6,7 +6,7 @@ use super::kernel::{self, CPU, FREEZER, FrozenBy, GroupId, Life, Nature, SELF, T
 use super::reactors::REMOVAL;
 use super::reap::Reap;
 use super::{History, MS};
-use crate::outcome::{Outcome, ReapError, Reaped, Survivor};
+use crate::outcome::{Outcome, ReapError, Reaped, Refusal, Survivor};
 use crate::reaper::{KillMethod, Reaper};
 
 /// What a failed call may cost, by the library's own promise.
@@ -190,6 +190,11 @@ impl History {
         let insists = matches!(reap.reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
         let allowed = match error {
             ReapError::Cancelled { .. } => reap.cancelled,
+            // Found out after the spawn.
+            ReapError::Refused { refusal: Refusal::OwnCgroup { .. }, .. } => {
+                let is_signalled = |process: &kernel::Process| process.signalled.has(Some(of));
+                world.caller().was_ever_in(of) && !world.processes.iter().any(is_signalled)
+            }
             ReapError::Replaced { .. } => world.targets[of].remade,
             ReapError::Denied { .. } => world.refused || insists,
             ReapError::FrozenByAncestor { .. } => world.frozen_outside,

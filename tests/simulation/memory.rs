@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::kernel::{CPU, FREEZER, Features, GroupId, Nature, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::{Budget, Resolver};
+use crate::cgroup::{Budget, Limit, Resolver};
 use crate::entries::{Entries, Spawn};
 use crate::handle::{self, ReapHandle};
 use crate::outcome::{Outcome, ReapError, Reaped};
@@ -46,7 +46,8 @@ impl Scene {
     }
 
     fn spawn(&mut self, reaper: Reaper) -> ReapHandle {
-        let (target, findings) = self.entries.resolver.resolve(&reaper).expect("nothing refuses it");
+        let (target, findings) =
+            self.entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
         let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
         self.entries.spawn(Spawn { reaper, target, findings, completer }, &self.event_loop);
         handle

@@ -30,7 +30,7 @@ use self::kernel::{FREEZER, Features, FrozenBy, MOUNTS, Nature, ROOTS, SELF, Sim
 use self::others::some_time;
 use self::reactors::{EventLoop, Reactor};
 use self::reap::Reap;
-use crate::cgroup::{Budget, Findings};
+use crate::cgroup::{Budget, Findings, Limit};
 use crate::entries::{Command, Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
@@ -368,7 +368,7 @@ impl History {
 
     fn spawn(&mut self, of: usize) {
         let (now, reactor) = (self.now(), self.reactor_of(of));
-        self.limit(reactor);
+        let limit = self.limit(reactor);
         let Reactor { entries: Some(entries), queue, .. } = &self.reactors[reactor] else { return };
         let reap = &mut self.reaps[of];
         let mut world = self.sim.0.borrow_mut();
@@ -387,7 +387,9 @@ impl History {
         world.claim(of);
         reap.found = !world.targets[of].tops.is_empty();
         drop(world);
-        let resolved = entries.resolver.resolve(&reap.reaper);
+        // A remote has no limit.
+        let limit = if reap.queued_for.is_some() { Limit::default() } else { limit };
+        let resolved = entries.resolver.resolve(&reap.reaper, limit);
         let mut world = self.sim.0.borrow_mut();
         world.targets[of].resolved = true;
         // Others may have been faster.
@@ -396,7 +398,7 @@ impl History {
         drop(world);
         match resolved {
             Ok((target, findings)) => {
-                if inside {
+                if inside && target.is_searched() {
                     return self.problem(format!("reap {of}: the caller is in its target"));
                 }
                 self.sim.0.borrow_mut().targets[of].may_be_renamed = target.is_by_handle();
@@ -433,10 +435,11 @@ impl History {
     }
 
     /// The next call may work without limit, or do one piece of work.
-    fn limit(&mut self, reactor: usize) {
+    fn limit(&mut self, reactor: usize) -> Limit {
         let is_limited = self.limited > 0 && self.rng.u8(..4) < self.limited;
-        if let Some(entries) = &mut self.reactors[reactor].entries {
-            entries.limit(is_limited.then_some(Duration::ZERO));
+        match &mut self.reactors[reactor].entries {
+            Some(entries) => entries.limit(is_limited.then_some(Duration::ZERO)),
+            None => Limit::default(),
         }
     }
 

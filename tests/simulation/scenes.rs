@@ -56,7 +56,7 @@ fn begin_on(
     reaper: Reaper,
     event_loop: &EventLoop,
 ) -> ReapHandle {
-    let (target, findings) = entries.resolver.resolve(&reaper).expect("nothing refuses it");
+    let (target, findings) = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
     let (completer, handle) = handle::channel(target.shared_path(), queue);
     entries.spawn(Spawn { reaper, target, findings, completer }, event_loop);
     handle
@@ -100,7 +100,7 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
         let (caller, groups) = (world.processes[0].ino, world.processes[0].groups);
         world.migrate(caller, [groups[FREEZER], cpu, groups[V2]]);
         let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let refusal = resolver.resolve(&reaper(&["freezer", "cpu"])).err();
+        let refusal = resolver.resolve(&reaper(&["freezer", "cpu"]), Limit::default()).err();
         assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "removed at call {call}: {refusal:?}");
     }
 }
@@ -115,9 +115,9 @@ fn roots_are_refused() {
         }
         let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
         for root in MOUNTS {
-            let group = resolver.resolve(&Reaper::at(format!("{root}/group")));
+            let group = resolver.resolve(&Reaper::at(format!("{root}/group")), Limit::default());
             assert!(group.is_ok_and(|(target, _)| target.found()), "{root}");
-            let refusal = resolver.resolve(&Reaper::at(root)).err();
+            let refusal = resolver.resolve(&Reaper::at(root), Limit::default()).err();
             assert!(matches!(refusal, Some(Refusal::Root { .. })), "{refusal:?}");
         }
     }
@@ -173,7 +173,9 @@ fn the_group_of_the_calling_thread_is_refused() {
         let own = world.processes[0].groups;
         world.thread = Some([own[FREEZER], own[CPU], below]);
         let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let refusal = resolver.resolve(&Reaper::at(format!("/sys/fs/cgroup/unified/slice/{target}"))).err();
+        let refusal = resolver
+            .resolve(&Reaper::at(format!("/sys/fs/cgroup/unified/slice/{target}")), Limit::default())
+            .err();
         assert!(matches!(refusal, Some(Refusal::OwnCgroup { .. })), "{target}: {refusal:?}");
     }
 }
@@ -197,7 +199,7 @@ fn processes_signalled_before_a_call_failed_are_counted() {
         let mut entries = entries(&sim);
         let reaper = reaper(&["cpu"]);
         // A call of the spawn's own checks refuses it.
-        let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
+        let Ok((target, findings)) = entries.resolver.resolve(&reaper, Limit::default()) else { continue };
         let (completer, handle) = handle::channel(target.shared_path(), &queue);
         let event_loop = EventLoop::new(&sim);
         entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
@@ -556,7 +558,7 @@ fn an_error_that_has_passed_is_not_the_source_of_a_timeout() {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = entries(&sim);
         let reaper = reaper(&["freezer"]).method(KillMethod::Freezer).deadline(Duration::from_millis(150));
-        let Ok((target, findings)) = entries.resolver.resolve(&reaper) else { continue };
+        let Ok((target, findings)) = entries.resolver.resolve(&reaper, Limit::default()) else { continue };
         let (completer, handle) = handle::channel(target.shared_path(), &queue);
         entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
         sim.0.borrow_mut().others = |world| world.faults = 0;
@@ -687,7 +689,9 @@ fn one_pidfd_that_fails_does_not_spare_the_others() {
         let members = [(); 3].map(|()| world.add_process([own[FREEZER], group, own[V2]], hangs, None));
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = entries(&sim);
-        let Ok((target, findings)) = entries.resolver.resolve(&reaper(&["cpu"])) else { continue };
+        let Ok((target, findings)) = entries.resolver.resolve(&reaper(&["cpu"]), Limit::default()) else {
+            continue;
+        };
         let (completer, _handle) = handle::channel(target.shared_path(), &queue().1);
         let spawn = Spawn { reaper: reaper(&["cpu"]), target, findings, completer };
         entries.spawn(spawn, &EventLoop::new(&sim));
@@ -716,7 +720,7 @@ fn a_group_that_vanishes_is_not_without_a_facility() {
         let slice = world.mkdir(V2, "slice");
         world.mkdir(slice, "t");
         let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
-        let refusal = resolver.resolve(&reaper(&["unified"]).method(method)).err();
+        let refusal = resolver.resolve(&reaper(&["unified"]).method(method), Limit::default()).err();
         assert!(refusal.is_none(), "{method}, removed at call {call}: {refusal:?}");
     }
 }

@@ -201,6 +201,10 @@ impl Process {
         self.member.contains(&(target, step))
     }
 
+    pub(super) fn was_ever_in(&self, target: usize) -> bool {
+        self.member.iter().any(|&(of, _)| of == target)
+    }
+
     /// Whether a freeze of v1 has taken hold, so that no SIGKILL reaches it; or one of v2, which leaves it
     /// killable.
     fn is_frozen(&self, version: usize, now: Duration) -> bool {
