@@ -7,7 +7,8 @@
 //! - `job`, `kill_elsewhere`, `remove_elsewhere`, `elsewhere`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
-//! - `tracked`: the tracked processes, and signals that are verified; `attempt`: what those come to;
+//! - `tracked`: the tracked processes, and signals that are verified; `watched`: the one whose exit wakes the reactor;
+//!   `attempt`: what signals come to;
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
 //! - `listing`, `members`: lists of them;
@@ -70,6 +71,7 @@ pub(crate) mod tracked;
 mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;
+mod watched;
 
 pub(crate) use self::context::{Context, Limit, Notice, Resolver};
 pub(crate) use self::descriptor_budget::Budget;

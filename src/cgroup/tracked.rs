@@ -9,12 +9,12 @@
 
 use std::io;
 
+use super::Context;
 use super::attempt::{Part, Pidfds, Rest, Tally};
-use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
 use super::process::Process;
-use super::{Context, Notice};
+use super::watched::Watched;
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;
 use crate::reaper::Signal;
@@ -49,7 +49,7 @@ pub(crate) struct Tracked<S: Sys> {
     /// Attempts since SIGKILL was last sent again to every member, modulo [`RESEND`].
     attempts: u8,
     /// One member, whose exit wakes the reap.
-    watched: Option<Watched<S>>,
+    pub(super) watched: Option<Watched<S>>,
 }
 
 /// Adds pids to sorted ones.
@@ -59,14 +59,6 @@ fn add(sorted: &mut Vec<Pid>, more: &[Pid]) {
     sorted.extend(more);
     sorted.sort_unstable();
     sorted.dedup();
-}
-
-/// A pidfd that wakes the reactor.
-struct Watched<S: Sys> {
-    pidfd: S::Fd,
-    /// The tracked process that the pidfd is known to belong to.
-    tracked: Option<Pid>,
-    _permit: Permit,
 }
 
 impl<S: Sys> Tracked<S> {
@@ -225,16 +217,6 @@ impl<S: Sys> Tracked<S> {
         self.watched = None;
     }
 
-    /// Whether the exit of some member wakes the reactor.
-    pub(crate) fn are_watched(&self) -> bool {
-        self.watched.is_some()
-    }
-
-    /// Closes the descriptor that is held.
-    pub(crate) fn let_go(&mut self) {
-        self.watched = None;
-    }
-
     /// Opens the tracked processes that can be told from later ones of their pids: the watched one by its pidfd, others by
     /// their numbers.
     pub(crate) fn open_each<'t>(
@@ -247,38 +229,6 @@ impl<S: Sys> Tracked<S> {
         let opened =
             others.filter_map(|process| Some((process.pid, process.open_same(context.sys, context.facts)?)));
         watched.into_iter().chain(opened)
-    }
-
-    /// Sees to it that the exit of some member wakes the reactor.
-    pub(crate) fn rewatch(&mut self, context: &mut Context<'_, S>, members: &MemberList) {
-        if context.watch.is_none() {
-            return;
-        }
-        if let Some(Watched { pidfd, .. }) = &self.watched {
-            if matches!(context.sys.has_exited(pidfd), Ok(false)) {
-                return;
-            }
-            self.watched = None;
-        }
-        // Any member will do, so nothing needs to be verified. The last listed tend to exit last. One
-        // that has exited and is listed all the same would wake us again and again, with no effect.
-        for &pid in members.pids.iter().rev().take(4) {
-            if let Ok(fd) = context.sys.pidfd_open(pid) {
-                if matches!(context.sys.has_exited(&fd), Ok(false)) {
-                    self.watch(context, fd, None);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn watch(&mut self, context: &mut Context<'_, S>, pidfd: S::Fd, tracked: Option<Pid>) {
-        self.watched = None;
-        if let Some(permit) = context.permit() {
-            if context.watch(&pidfd, Notice::Exit) {
-                self.watched = Some(Watched { pidfd, tracked, _permit: permit });
-            }
-        }
     }
 
     /// Opens a pidfd of each of the next members that is to be sent the signal, `most` of them or fewer. Those that are to

@@ -1,0 +1,59 @@
+//! The pidfd of one member of a target, which wakes the reactor when that exits.
+
+use super::descriptor_budget::Permit;
+use super::members::MemberList;
+use super::tracked::Tracked;
+use super::{Context, Notice};
+use crate::sys::{Pid, Sys};
+
+/// A pidfd that wakes the reactor.
+pub(super) struct Watched<S: Sys> {
+    pub(super) pidfd: S::Fd,
+    /// The tracked process that the pidfd is known to belong to.
+    pub(super) tracked: Option<Pid>,
+    _permit: Permit,
+}
+
+impl<S: Sys> Tracked<S> {
+    /// Whether the exit of some member wakes the reactor.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Closes the descriptor that is held.
+    pub(crate) fn let_go(&mut self) {
+        self.watched = None;
+    }
+
+    /// Sees to it that the exit of some member wakes the reactor.
+    pub(crate) fn rewatch(&mut self, context: &mut Context<'_, S>, members: &MemberList) {
+        if context.watch.is_none() {
+            return;
+        }
+        if let Some(Watched { pidfd, .. }) = &self.watched {
+            if matches!(context.sys.has_exited(pidfd), Ok(false)) {
+                return;
+            }
+            self.watched = None;
+        }
+        // Any member will do, so nothing needs to be verified. The last listed tend to exit last. One
+        // that has exited and is listed all the same would wake us again and again, with no effect.
+        for &pid in members.pids.iter().rev().take(4) {
+            if let Ok(fd) = context.sys.pidfd_open(pid) {
+                if matches!(context.sys.has_exited(&fd), Ok(false)) {
+                    self.watch(context, fd, None);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn watch(&mut self, context: &mut Context<'_, S>, pidfd: S::Fd, tracked: Option<Pid>) {
+        self.watched = None;
+        if let Some(permit) = context.permit() {
+            if context.watch(&pidfd, Notice::Exit) {
+                self.watched = Some(Watched { pidfd, tracked, _permit: permit });
+            }
+        }
+    }
+}
