@@ -61,21 +61,16 @@ impl<S: Sys> Step<'_, '_, S> {
             self.target.progress = Progress::Check(Box::new(listing.rest(refused)));
             return Checked::Unfinished;
         }
-        let mut refused = refused.or(listing.why.take());
+        let refused = refused.or(listing.why.take());
         let mut unknown = None;
         if v1_members.is_none() {
             self.target.is_large_tree = listing.large;
         }
-        // What took several steps is no proof that the caller is outside now, nor that nobody is inside: a process may have
-        // moved. A directory that has members cannot be removed, but one that is kept could be told to be empty.
+        // What took several steps is no proof that the caller is outside now.
         let continued = listing.continued;
-        let mut members = listing.members;
+        let mut members = std::mem::take(&mut listing.members);
         members.extend(v1_members.unwrap_or_default());
         members.finish();
-        if continued && members.is_empty() && self.target.keep_dir {
-            let (listed, why) = self.list(|_| true);
-            (members, refused) = (listed, refused.or(why));
-        }
         if self.target.may_be_own && refused.is_none() {
             match members.contains_caller(self.context.sys) {
                 Ok(true) => return Checked::CallerInside,
@@ -102,9 +97,19 @@ impl<S: Sys> Step<'_, '_, S> {
             };
             match dead {
                 Ok(Some(dead)) => populated |= !dead,
-                Ok(None) => return Checked::Unfinished,
+                Ok(None) => {
+                    // The lists are not made again.
+                    self.target.progress = Progress::Check(Box::new(listing.rest(None)));
+                    return Checked::Unfinished;
+                }
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
             }
+        }
+        if continued && !populated && unknown.is_none() && self.target.keep_dir {
+            // Nor is it proof that nobody is inside: a process may have moved. A directory that has members cannot be removed, but
+            // one that is kept would be told to be empty.
+            (members, unknown) = self.list(|_| true);
+            populated |= !members.is_empty();
         }
         if unknown.is_none() {
             self.forget_obstacle(|past| past.act == Act::Check || populated && past.act == Act::Remove);

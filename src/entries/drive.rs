@@ -35,7 +35,7 @@ impl<S: Sys> Entries<S> {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, .. } = entry;
         // There may be a descriptor again.
-        target.sparing &= input != Input::Resumed || machine.is_failing();
+        target.sparing &= input != Input::DescriptorsReturned || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);

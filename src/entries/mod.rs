@@ -261,7 +261,14 @@ impl<S: Sys> Entries<S> {
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
             if let Some(entry) = self.get_mut(id) {
                 entry.deferred = false;
-                self.drive(id.key(), Input::Resumed, Findings::default(), host);
+                let input = match entry.descriptors {
+                    Descriptors::Next => {
+                        entry.descriptors = Descriptors::Trying;
+                        Input::DescriptorsReturned
+                    }
+                    Descriptors::Enough | Descriptors::Waiting | Descriptors::Trying => Input::Resumed,
+                };
+                self.drive(id.key(), input, Findings::default(), host);
             }
         } else {
             self.turn.end();

@@ -15,7 +15,9 @@ pub(super) enum Descriptors {
     Enough,
     /// It has not, and is in the queue of those that wait for one.
     Waiting,
-    /// It has left the queue to try.
+    /// It has left the queue, and is deferred to try.
+    Next,
+    /// It tries.
     Trying,
 }
 
@@ -27,12 +29,14 @@ impl<S: Sys> Entries<S> {
         let now = if is_short { Descriptors::Waiting } else { Descriptors::Enough };
         let fails = is_short && machine.is_failing();
         match (std::mem::replace(descriptors, now), now) {
-            (Descriptors::Enough | Descriptors::Trying, Descriptors::Waiting) => {
+            (Descriptors::Enough | Descriptors::Next | Descriptors::Trying, Descriptors::Waiting) => {
                 self.short.push_back(*id);
                 self.set_probe();
             }
             // There may be more.
-            (Descriptors::Waiting | Descriptors::Trying, Descriptors::Enough) => self.resume_short(),
+            (Descriptors::Waiting | Descriptors::Next | Descriptors::Trying, Descriptors::Enough) => {
+                self.resume_short()
+            }
             _ => {}
         }
         if fails {
@@ -47,7 +51,7 @@ impl<S: Sys> Entries<S> {
             if entry.descriptors != Descriptors::Waiting {
                 continue;
             }
-            entry.descriptors = Descriptors::Trying;
+            entry.descriptors = Descriptors::Next;
             if !std::mem::replace(&mut entry.deferred, true) {
                 self.deferred.push_back(id);
             }

@@ -16,8 +16,10 @@ pub(crate) enum Input {
     /// The time given with [`Action::Wait`] has come. `lag`: the event-loop lag: how late the earliest timer of this
     /// turn fired.
     TimerFired { lag: Span },
-    /// The other entries were driven after an [`Action::Yield`], or there may be a descriptor again.
+    /// The other entries were driven after an [`Action::Yield`].
     Resumed,
+    /// There may be a descriptor again, for which it waits.
+    DescriptorsReturned,
     /// The caller gives the reap up.
     Cancelled,
     /// The caller wants SIGKILL to be sent now.

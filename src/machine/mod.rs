@@ -206,7 +206,8 @@ impl Machine {
     pub(crate) fn step(&mut self, now: Instant, input: Input) -> Action {
         match input {
             Input::Spawned => self.on_wake(now, false),
-            Input::Resumed => {
+            Input::Resumed => self.on_wake(now, false),
+            Input::DescriptorsReturned => {
                 self.retries.hasten(now);
                 self.on_wake(now, false)
             }

@@ -281,7 +281,9 @@ impl History {
     /// When there is something to do next.
     fn next(&self) -> Option<Duration> {
         let entries = || self.reactors.iter().filter_map(|reactor| reactor.entries.as_ref());
-        if entries().any(Entries::has_deferred) {
+        let has_command =
+            |reactor: &Reactor| reactor.entries.is_some() && !reactor.event_loop.commands.is_empty();
+        if entries().any(Entries::has_deferred) || self.reactors.iter().any(has_command) {
             return Some(self.now());
         }
         let spawns = self.reaps.iter().filter(|reap| !reap.is_spawned()).map(|reap| reap.spawn_at);
