@@ -76,10 +76,15 @@ impl Guard {
         self.pid
     }
 
-    /// Ends it: all is reaped. Returns when it has exited, so that it is not seen as a process that is left.
-    pub fn dismiss(self) {
+    /// Ends it: all is reaped. It exits while the caller does something else.
+    pub fn end(&self) {
         // It is a child that was not waited for, so that this is its pid.
         let _ = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL);
+    }
+
+    /// Ends it. Returns when it has exited, so that it is not seen as a process that is left.
+    pub fn dismiss(self) {
+        self.end();
         let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
     }
 }

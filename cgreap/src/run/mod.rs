@@ -81,6 +81,9 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
         format!("event loop: {error}")
     });
     let Done { ended, cause, left, result } = done?;
+    if let Some(guard) = guard {
+        guard.end();
+    }
 
     let outcome = Outcome::of(result.error.is_some(), cause, ended);
     let name = command_name(args);
