@@ -151,7 +151,7 @@ pub use remote::Remote;
 #[doc(hidden)]
 pub mod held {
     //! For `cgreap run`.
-    pub use crate::sys::{Failure, Held, failure, spawn_in};
+    pub use crate::sys::{Failure, Held, failure, spawn_apart, spawn_in};
 }
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

@@ -4,10 +4,12 @@ mod common;
 
 use std::ffi::CString;
 use std::fs;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use cgroup_reaper::held::{Failure, Held, failure, spawn_in};
+use cgroup_reaper::held::{Failure, Held, failure, spawn_apart, spawn_in};
 use common::*;
 
 /// Need: CLONE_INTO_CGROUP.
@@ -121,4 +123,22 @@ fn in_v1_it_is_an_error() {
     let sandbox = Sandbox::new(test_name!());
     let error = spawn(&sandbox.v1("freezer", "target"), &["true"]).expect_err("v1");
     assert!(matches!(error.raw_os_error(), Some(libc::EBADF | libc::E2BIG | libc::ENOSYS)), "{error}");
+}
+
+#[test]
+fn a_child_apart_has_left_the_session_when_it_says_so() {
+    let (mut ours, theirs) = UnixStream::pair().expect("socketpair");
+    let words = ["sh", "-c", "read line; echo \"$line\""];
+    let words: Vec<_> = words.into_iter().map(|word| CString::new(word).expect("no NUL")).collect();
+    let pid = spawn_apart(c"/bin/sh", &words, theirs.as_fd()).expect("spawn");
+    drop(theirs);
+    let mut byte = [0];
+    ours.read_exact(&mut byte).expect("a byte");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("stat");
+    let session = stat.rsplit_once(") ").expect("a name").1.split(' ').nth(3).expect("a session").to_owned();
+    assert_eq!(session, pid.to_string());
+    ours.write_all(b"word\n").expect("write");
+    let mut answer = String::new();
+    ours.read_to_string(&mut answer).expect("read");
+    assert_eq!((status(pid), &*answer), (0, "word\n"));
 }

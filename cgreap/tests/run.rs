@@ -400,14 +400,20 @@ fn where_the_kernel_makes_no_process_inside_it_joins() {
     place.assert_nothing_left("without clone3");
 }
 
-/// The guard of a cgreap.
+/// The guard of a cgreap, which may be executed later than the command.
 #[track_caller]
 fn guard_of(cgreap: &std::process::Child) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", cgreap.id())).expect("children");
     let is_guard = |pid: &&str| {
         fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("__run-guard"))
     };
-    children.split_whitespace().find(is_guard).expect("a guard").parse().expect("a pid")
+    let mut guard = None;
+    eventually("a guard", || {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", cgreap.id()));
+        guard =
+            children.expect("children").split_whitespace().find(is_guard).and_then(|pid| pid.parse().ok());
+        guard.is_some()
+    });
+    guard.expect("just found")
 }
 
 #[test]
@@ -427,11 +433,14 @@ fn the_guard_shares_nothing_with_the_command() {
     await_line(&mut child);
     let guard = guard_of(&child);
     let link = |name: &str| fs::read_link(format!("/proc/{guard}/{name}")).expect(name);
-    for entry in fs::read_dir(format!("/proc/{guard}/fd")).expect("fd") {
-        let target = fs::read_link(entry.expect("entry").path()).expect("link");
+    let is_its_own = |entry: std::io::Result<fs::DirEntry>| {
+        let target = entry.and_then(|entry| fs::read_link(entry.path())).unwrap_or_default();
         let target = target.to_string_lossy();
-        assert!(target.starts_with("socket:") || target.contains("pidfd"), "{target}");
-    }
+        target.starts_with("socket:") || target.contains("pidfd")
+    };
+    eventually("its descriptors are its own", || {
+        fs::read_dir(format!("/proc/{guard}/fd")).expect("fd").all(is_its_own)
+    });
     assert_eq!(link("cwd"), Path::new("/"));
     let stat = fs::read_to_string(format!("/proc/{guard}/stat")).expect("stat");
     let fields: Vec<_> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();

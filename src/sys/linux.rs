@@ -445,23 +445,60 @@ pub fn spawn_in(
     join: &[BorrowedFd<'_>],
 ) -> io::Result<Held> {
     let ((wait, go), (failure, report)) = (pipe2(OFlag::O_CLOEXEC)?, pipe2(OFlag::O_CLOEXEC)?);
-    let words: Vec<_> = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
-    let clone = CloneArgs {
-        flags: CLONE_INTO_CGROUP,
-        exit_signal: libc::SIGCHLD as u64,
-        cgroup: cgroup.as_raw_fd() as u64,
-        ..CloneArgs::default()
-    };
-    // SAFETY: the structure outlives the call, and its size is given. Without CLONE_VM the child has memory of its own, as
-    // after fork(2).
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const clone, size_of::<CloneArgs>()) };
+    let words = pointers(words);
+    let (flags, cgroup) = (CLONE_INTO_CGROUP, cgroup.as_raw_fd() as u64);
+    // SAFETY: the child makes system calls only.
+    let pid = unsafe { clone(&CloneArgs { flags, cgroup, ..CloneArgs::default() })? };
     if pid == 0 {
         // So that it sees when the parent closes this end.
         drop(go);
         // SAFETY: this is the child. `words` are terminated strings and a null pointer.
         unsafe { become_program(&wait, &report, &words, blocked, join) }
     }
-    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(Held { pid: pid as u32, go, failure }) }
+    Ok(Held { pid, go, failure })
+}
+
+/// Starts a program as a child in a session of its own. All of its standard streams are `stream`, to which it writes a byte
+/// once it has left the session of the caller. A program that cannot be executed is a child that ends. For the rest see
+/// [`spawn_in`].
+///
+/// # Errors
+///
+/// Those of clone3(2).
+pub fn spawn_apart(program: &CStr, words: &[CString], stream: BorrowedFd<'_>) -> io::Result<u32> {
+    let (words, stream) = (pointers(words), stream.as_raw_fd());
+    // SAFETY: the child makes system calls only.
+    let pid = unsafe { clone(&CloneArgs::default())? };
+    if pid == 0 {
+        // SAFETY: this is the child. `words` are terminated strings and a null pointer.
+        unsafe {
+            libc::setsid();
+            for standard in 0..=libc::STDERR_FILENO {
+                libc::dup2(stream, standard);
+            }
+            libc::write(stream, c"+".as_ptr().cast(), 1);
+            libc::execv(program.as_ptr(), words.as_ptr());
+            libc::_exit(127)
+        }
+    }
+    Ok(pid)
+}
+
+fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
+    words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// clone3(2), whose child sends SIGCHLD. 0 in the child.
+///
+/// # Safety
+///
+/// In the child, locks may be held for ever by threads that it does not have. It makes system calls only.
+unsafe fn clone(args: &CloneArgs) -> io::Result<u32> {
+    let args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..*args };
+    // SAFETY: the structure outlives the call, and its size is given. Without CLONE_VM the child has memory of its own, as
+    // after fork(2).
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    u32::try_from(pid).map_err(|_| io::Error::last_os_error())
 }
 
 /// What the child does. It makes system calls only: locks may be held for ever, by threads that it does not have.
