@@ -148,6 +148,11 @@ pub use outcome::{
 pub use reactor::Reactor;
 pub use reaper::{CgroupOptions, KillMethod, ParseError, Reaper, Signal};
 pub use remote::Remote;
+#[doc(hidden)]
+pub mod held {
+    //! For `cgreap run`.
+    pub use crate::sys::{Failure, Held, failure, spawn_apart, spawn_in};
+}
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use tokio_reactor::TokioReactor;

@@ -15,7 +15,9 @@
 //! | clone3(2) with CLONE_INTO_CGROUP makes the process inside | Linux 5.7, v2, and `unsafe`: `std` has no call for it |
 //! | `CommandExt::pre_exec` with a write(2) of `0` to `cgroup.procs` | `unsafe`: between fork and exec few functions may be called |
 //!
-//! To join costs 5 to 20 µs, and to execute twice about 1 ms.
+//! To join costs 5 to 20 µs, and to execute twice about 1 ms. On v2 the kernel waits for all CPUs during a join, from Linux
+//! 6.0 on and unless the hierarchy is mounted with `favordynmods`: that takes 4 to 15 ms (Linux 6.18), and less if another
+//! process has just joined a cgroup. CLONE_INTO_CGROUP, which `cgreap run` uses, does not wait.
 //!
 //! **Do not move the process from outside.** Between the start and the move the job runs, and what it forks in that
 //! time stays where it was:

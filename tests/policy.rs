@@ -580,11 +580,10 @@ fn what_is_no_cgroup_is_refused_by_descriptor() {
 
 #[test]
 fn a_link_is_refused_by_descriptor() {
-    let link = std::env::temp_dir().join(format!("cgroup-reaper-policy-{}", std::process::id()));
-    let _ = fs::remove_file(&link);
+    let sandbox = Sandbox::new(test_name!());
+    let link = sandbox.scratch().join("link");
     std::os::unix::fs::symlink("/tmp", &link).expect("symlink");
     let refusal = refuse(Reaper::at_fd(open_path(&link)));
-    fs::remove_file(&link).expect("unlink");
     assert!(matches!(&refusal, Refusal::Symlink { path, .. } if *path == link), "{refusal:?}");
 }
 
@@ -600,17 +599,15 @@ fn roots_are_refused_by_descriptor() {
         }
         // What is mounted of a hierarchy.
         let sandbox = Sandbox::new(test_name!());
-        let point = std::env::temp_dir().join(format!("cgroup-reaper-policy-{}", std::process::id()));
-        fs::create_dir(&point).expect("mkdir");
+        let point = sandbox.scratch();
         for dir in groups(&sandbox, "target") {
             let canary = sandbox.canary(&[&dir]);
-            mount(&dir, &point, "", libc::MS_BIND, "");
-            let refusal = refuse(Reaper::at_fd(open_path(&point)));
-            unmount(&point);
+            mount(&dir, point, "", libc::MS_BIND, "");
+            let refusal = refuse(Reaper::at_fd(open_path(point)));
+            unmount(point);
             assert!(matches!(refusal, Refusal::Root { .. }), "{refusal:?}");
             canary.assert_alive();
         }
-        fs::remove_dir(&point).expect("rmdir");
     });
 }
 

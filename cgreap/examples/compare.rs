@@ -1,9 +1,13 @@
 //! What is left alive by commands that hide processes, under `timeout`, `setsid` with a kill of the process group,
-//! `systemd-run --scope` and `cgreap run`; and what each costs for a command that hides nothing. Prints two tables.
+//! `systemd-run --scope` where systemd runs, and `cgreap run`; and what each costs for a command that hides nothing. Prints two
+//! tables.
 //!
 //! ```sh
-//! cargo run --release -p cgreap --example compare -- [ROUNDS]
+//! cargo run --release -p cgreap --example compare -- [ROUNDS [SETTLE]]
 //! ```
+//!
+//! ROUNDS is how often each is timed, 200 unless given, and none for 0. SETTLE is how many milliseconds after the end the
+//! processes are counted, 500 unless given: what exits by itself has this long.
 //!
 //! Needs root and cgroup v2. Everything is started in a cgroup of its own, and reaped in the end.
 
@@ -25,19 +29,24 @@ use nix::unistd::Pid;
 
 /// After this long a command is ended.
 const LIMIT: Duration = Duration::from_secs(5);
-/// What exits by itself has this long.
-const SETTLE: Duration = Duration::from_millis(500);
-
+/// The status of `timeout`, and of `cgreap run`, for one that was.
+const TIMED_OUT: i32 = 124;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let rounds = std::env::args().nth(1).map_or(Ok(200), |rounds| rounds.parse())?;
+    let settle = std::env::args().nth(2).map_or(Ok(500), |settle| settle.parse())?;
     // Beside target/PROFILE/examples/compare.
     let program = std::env::current_exe()?.ancestors().nth(2).ok_or("no directory")?.join("cgreap");
-    let mount = v2_mount()?;
-    let group = mount.join(format!("cgroup-reaper-compare-{}", std::process::id()));
-    left_alive(&program, &group)?;
-    costs(&program, rounds)
+    let has_systemd = Path::new("/run/systemd/system").exists();
+    if !has_systemd {
+        eprintln!("SKIP systemd-run: systemd does not run here");
+    }
+    left_alive(&program, &v2_mount()?, has_systemd, Duration::from_millis(settle))?;
+    if rounds > 0 {
+        costs(&program, rounds, has_systemd)?;
+    }
+    Ok(())
 }
 
 fn v2_mount() -> Result<PathBuf> {
@@ -46,35 +55,68 @@ fn v2_mount() -> Result<PathBuf> {
     Ok(line.split(' ').nth(4).ok_or("a strange mount")?.into())
 }
 
-/// Runs a command to its end.
-type Runner = fn(&Path, &Path, &Hostile) -> Result<()>;
+/// A way to run a command to its end.
+#[derive(Clone, Copy)]
+struct Runner {
+    name: &'static str,
+    /// The program, the cgroup in which the command is counted, and the command.
+    run: fn(&Path, &Path, &Hostile) -> Result<()>,
+    cgroup: Cgroup,
+}
 
-fn left_alive(program: &Path, group: &Path) -> Result<()> {
-    let mut runners: Vec<(&str, Runner)> =
-        vec![("timeout -k 1 5", timeout), ("setsid, kill -KILL -PGID", setsid)];
-    if Path::new("/run/systemd/system").exists() {
-        runners.push(("systemd-run --scope", scope));
-    }
-    runners.push(("cgreap run", cgreap));
-    let names: Vec<_> = runners.iter().map(|(name, _)| format!("`{name}`")).collect();
+/// What makes the cgroup of a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cgroup {
+    /// This program. The command joins it.
+    Made,
+    /// `cgreap run` makes one in it.
+    Parent,
+    /// systemd.
+    Scope,
+}
+
+const RUNNERS: [Runner; 4] = [
+    Runner { name: "timeout -k 1 5", run: timeout, cgroup: Cgroup::Made },
+    Runner { name: "setsid, kill -KILL -PGID", run: setsid, cgroup: Cgroup::Made },
+    Runner { name: "timeout -k 1 5 systemd-run --scope", run: scope, cgroup: Cgroup::Scope },
+    Runner { name: "cgreap run", run: cgreap, cgroup: Cgroup::Parent },
+];
+
+fn left_alive(program: &Path, mount: &Path, has_systemd: bool, settle: Duration) -> Result<()> {
+    let runners = RUNNERS.iter().filter(|runner| has_systemd || runner.cgroup != Cgroup::Scope);
+    let runners: Vec<_> = runners.collect();
+    let names: Vec<_> = runners.iter().map(|runner| format!("`{}`", runner.name)).collect();
     println!("| left alive by | {} |\n|---|{}", names.join(" | "), "---:|".repeat(runners.len()));
     let mut sums = vec![0; runners.len()];
-    let until = uptime_ms()? + 300_000;
-    let count = hostile::dozen(program, group, true, (&[], ""), until).len();
+    let until = uptime_ms()? + 600_000;
+    let storm: (&[&str], _) = (&[], "--descendants 40");
+    let count = hostile::dozen(program, mount, true, storm, until).len();
     for index in 0..count {
         let mut cells = Vec::new();
-        for ((name, run), sum) in runners.iter().zip(&mut sums) {
-            // `cgreap run` makes a cgroup below.
-            let own = if *name == "cgreap run" { group.join("run") } else { group.to_path_buf() };
-            let storm: (&[&str], _) = (&[], "--descendants 40");
+        for (runner, sum) in runners.iter().zip(&mut sums) {
+            let name = format!("cgroup-reaper-compare-{}-{index}-{}", std::process::id(), cells.len());
+            // `counted` is where the processes are counted, `own` where the command is.
+            let (counted, own) = match runner.cgroup {
+                Cgroup::Made => (mount.join(&name), mount.join(&name)),
+                Cgroup::Parent => (mount.join(&name), mount.join(&name).join("run")),
+                Cgroup::Scope => {
+                    let scope = mount.join("system.slice").join(format!("{name}.scope"));
+                    (scope.clone(), scope)
+                }
+            };
             let hostile = hostile::dozen(program, &own, true, storm, until).swap_remove(index);
-            fs::create_dir(group)?;
-            let ran = run(program, group, &hostile);
-            thread::sleep(SETTLE);
-            let left = processes(group);
+            if runner.cgroup != Cgroup::Scope {
+                fs::create_dir(&counted)?;
+            }
+            let ran = (runner.run)(program, &counted, &hostile);
+            thread::sleep(settle);
+            let left = processes(&counted);
             *sum += left;
             cells.push(left.to_string());
-            reap(Reaper::at(group))?;
+            // systemd may have removed it.
+            if counted.exists() {
+                reap(Reaper::at(&counted))?;
+            }
             ran?;
             if cells.len() == runners.len() {
                 println!("| {} | {} |", hostile.name, cells.join(" | "));
@@ -110,12 +152,13 @@ fn command(words: &[&str], rest: &[&str]) -> Command {
     command
 }
 
+/// `timeout -k 1 5 COMMAND`
 fn timeout(_: &Path, group: &Path, hostile: &Hostile) -> Result<()> {
     command(&["timeout", "-k", "1", "5"], &joining(group, &hostile.script)?).status()?;
     Ok(())
 }
 
-/// What scripts do: a session of its own, and SIGKILL to its process group in the end.
+/// `setsid COMMAND`, and `kill -KILL -PGID` in the end or after 5 seconds.
 fn setsid(_: &Path, group: &Path, hostile: &Hostile) -> Result<()> {
     // setsid(1) does not fork, since it leads no process group yet.
     let mut child = command(&["setsid"], &joining(group, &hostile.script)?).spawn()?;
@@ -137,12 +180,22 @@ fn wait_for(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-fn scope(_: &Path, group: &Path, hostile: &Hostile) -> Result<()> {
-    let words = ["timeout", "-k", "1", "5", "systemd-run", "--scope", "-q"];
-    command(&words, &joining(group, &hostile.script)?).status()?;
-    Ok(())
+/// `timeout -k 1 5 systemd-run --scope -q --collect COMMAND`
+fn scope(_: &Path, scope: &Path, hostile: &Hostile) -> Result<()> {
+    let name = scope.file_name().and_then(|name| name.to_str()).ok_or("not UTF-8")?;
+    // It is in the cgroup of the scope from the start.
+    let words =
+        ["timeout", "-k", "1", "5", "systemd-run", "--scope", "-q", "--collect", "--unit", name, "--"];
+    let ended = command(&words, &["sh", "-c", &hostile.script]).status()?;
+    // The status of one that ends by itself.
+    if hostile.status == TIMED_OUT || ended.code() == Some(hostile.status) {
+        Ok(())
+    } else {
+        Err(format!("systemd-run, {}: {ended}", hostile.name).into())
+    }
 }
 
+/// `cgreap run -q --timeout 5s COMMAND`
 fn cgreap(program: &Path, group: &Path, hostile: &Hostile) -> Result<()> {
     let (program, parent) = (program.to_str().ok_or("not UTF-8")?, group.to_str().ok_or("not UTF-8")?);
     let words = [program, "run", "-q", "--timeout", "5s", "--name", "run", "--parent", parent, "--"];
@@ -160,14 +213,17 @@ fn uptime_ms() -> Result<u64> {
 }
 
 /// Whole processes, one after another in turn, so that what else the machine does hits all of them alike.
-fn costs(program: &Path, rounds: usize) -> Result<()> {
+fn costs(program: &Path, rounds: usize, has_systemd: bool) -> Result<()> {
     let program = program.to_str().ok_or("not UTF-8")?;
-    let commands: [(&str, &[&str]); 4] = [
-        ("true", &["true"]),
-        ("timeout 5 true", &["timeout", "5", "true"]),
-        ("cgreap run --no-guard -- true", &[program, "run", "--no-guard", "--", "true"]),
-        ("cgreap run -- true", &[program, "run", "--", "true"]),
+    let mut commands = vec![
+        ("true", vec!["true"]),
+        ("timeout 5 true", vec!["timeout", "5", "true"]),
+        ("cgreap run --no-guard -- true", vec![program, "run", "--no-guard", "--", "true"]),
+        ("cgreap run -- true", vec![program, "run", "--", "true"]),
     ];
+    if has_systemd {
+        commands.push(("systemd-run --scope -q true", vec!["systemd-run", "--scope", "-q", "true"]));
+    }
     let mut times = vec![Vec::with_capacity(rounds); commands.len()];
     for _ in 0..rounds {
         for ((_, words), times) in commands.iter().zip(&mut times) {

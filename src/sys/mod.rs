@@ -14,6 +14,7 @@ use std::time::Duration;
 
 #[cfg(feature = "tokio")]
 pub(crate) use self::linux::readable_in_tokio;
+pub use self::linux::{Failure, Held, failure, spawn_apart, spawn_in};
 pub(crate) use self::linux::{Linux, as_fd};
 
 /// A kernel. Errors are those of errno(3), nothing is retried here.

@@ -65,12 +65,13 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
         // Its child, the init, dies with it, and everything in the namespace with that, except what is frozen.
         let _ = child.kill();
     }
-    let leftovers = sweep(&tag);
+    let mut leftovers = sweep(&tag);
     let ended = wait_until(super::TIMEOUT, || !matches!(child.try_wait(), Ok(None)));
     if !ended {
         let _ = child.kill();
     }
     let status = child.wait().expect("our child");
+    leftovers.extend(sweep_files(&tag));
     let (out, err) = (out.join().expect("reader"), err.join().expect("reader"));
     // Printed like any output of a test: shown if this fails. A skip has to be seen in any case.
     eprint!("{out}{err}");
@@ -81,7 +82,7 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
     assert!(status.code() != Some(STRAYS), "{name}: isolated run left processes behind");
     assert!(status.success(), "{name}: isolated run: {status}");
     assert!(out.contains("1 passed"), "{name}: isolated run did not run exactly this test");
-    assert!(leftovers.is_empty(), "{name}: isolated run left groups behind: {leftovers:?}");
+    assert!(leftovers.is_empty(), "{name}: isolated run left directories behind: {leftovers:?}");
 }
 
 /// Clears and removes the groups of an inner program that has ended or is exiting. Returns them.
@@ -101,6 +102,21 @@ fn sweep(tag: &str) -> Vec<PathBuf> {
         found.iter().filter(|top| top.exists()).for_each(|top| clear_group(top));
         !found.iter().any(|top| top.exists())
     });
+    found
+}
+
+/// Removes what an inner program that has ended left in the directory for temporary files. Returns it.
+fn sweep_files(tag: &str) -> Vec<PathBuf> {
+    let ours = format!("cgroup-reaper-{tag}");
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let found: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&ours))
+        .map(|entry| entry.path())
+        .collect();
+    for path in &found {
+        // What cannot be removed is reported with the rest.
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
     found
 }
 

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -256,12 +257,13 @@ impl Life<'_> {
     }
 }
 
-/// Owns the groups and processes of one test and removes them when dropped.
+/// Owns the groups, processes and files of one test and removes them when dropped.
 #[derive(Debug)]
 pub struct Sandbox {
     name: String,
     /// Our directories directly below the roots of hierarchies.
     tops: Mutex<BTreeSet<PathBuf>>,
+    scratch: OnceLock<PathBuf>,
     children: Mutex<Vec<Arc<Child>>>,
     count: AtomicU32,
     line: Option<(OwnedFd, OwnedFd)>,
@@ -272,6 +274,7 @@ impl Sandbox {
         Self {
             name: unique_name(test),
             tops: Mutex::default(),
+            scratch: OnceLock::new(),
             children: Mutex::default(),
             count: AtomicU32::new(0),
             line: Some(sys::pipe().expect("pipe")),
@@ -300,6 +303,19 @@ impl Sandbox {
     #[track_caller]
     pub fn v1(&self, controller: &str, name: &str) -> PathBuf {
         make_group(&self.v1_dir(controller), name)
+    }
+
+    /// A directory for files, outside of the hierarchies, which every user can read.
+    #[track_caller]
+    pub fn scratch(&self) -> &Path {
+        self.scratch.get_or_init(|| {
+            let dir = std::env::temp_dir().join(&self.name);
+            fs::create_dir(&dir).unwrap_or_else(|error| panic!("mkdir {}: {error}", dir.display()));
+            let readable = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&dir, readable)
+                .unwrap_or_else(|error| panic!("chmod {}: {error}", dir.display()));
+            dir
+        })
     }
 
     fn top(&self, root: PathBuf) -> PathBuf {
@@ -448,7 +464,10 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let problems = self.clean_up();
+        let mut problems = self.clean_up();
+        if let Some(Err(error)) = self.scratch.get().map(fs::remove_dir_all) {
+            let _ = write!(problems, " files ({error})");
+        }
         if problems.is_empty() {
             return;
         }

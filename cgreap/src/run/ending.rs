@@ -31,15 +31,15 @@ enum Stage {
         until: Instant,
         handle: ReapHandle,
     },
-    /// The first cgroup is emptied, and removed unless its usage is to be reported.
+    /// The first cgroup is emptied, and removed unless the usage is to be reported.
     First {
         list_at: Option<Instant>,
         handle: ReapHandle,
     },
-    /// The others are reaped.
+    /// The same with the others.
     Others(Vec<ReapHandle>),
-    /// The first one is removed.
-    Remove(ReapHandle),
+    /// All are removed, after their usage was read.
+    Remove(Vec<ReapHandle>),
     Done,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Ending<'a> {
     /// Begins with the signal of the grace.
     pub fn begin(&mut self, reactor: &mut Reactor) {
         let (signal, grace) = self.args.grace;
-        let keep = self.keeps_first();
+        let keep = self.reports_usage();
         let configure = |reaper: Reaper| {
             let reaper = reaper.deadline(grace + self.args.deadline);
             let reaper = if grace.is_zero() { reaper } else { reaper.grace(signal, grace) };
@@ -79,13 +79,13 @@ impl<'a> Ending<'a> {
         let list_at = (grace > LIST_MARGIN).then(|| Instant::now() + (grace - LIST_MARGIN));
         self.stage = match self.spawn(self.groups.first(), reactor, configure) {
             Some(handle) => Stage::First { list_at, handle },
-            None => Stage::Others(Vec::new()),
+            None => Stage::Others(self.spawn_all(self.groups.others(), reactor, keep)),
         };
         self.advance(reactor);
     }
 
     /// The usage is read after the last process has exited, before the removal.
-    fn keeps_first(&self) -> bool {
+    fn reports_usage(&self) -> bool {
         self.args.report.is_some()
     }
 
@@ -138,44 +138,45 @@ impl<'a> Ending<'a> {
                 Stage::First { handle, .. } => {
                     let Some(result) = handle.try_wait() else { return };
                     self.note(result);
-                    let deadline = self.args.deadline;
-                    let others = self.groups.others().iter();
-                    let handles: Vec<_> = others
-                        .filter_map(|group| self.spawn(group, reactor, |reaper| reaper.deadline(deadline)))
-                        .collect();
-                    self.stage = Stage::Others(handles);
+                    let keep = self.reports_usage();
+                    let others = self.spawn_all(self.groups.others(), reactor, keep);
+                    self.stage = Stage::Others(others);
                 }
                 Stage::Others(handles) => {
-                    if !handles.iter().all(ReapHandle::is_complete) {
-                        return;
-                    }
-                    std::mem::take(handles)
-                        .iter()
-                        .filter_map(ReapHandle::try_wait)
-                        .for_each(|result| self.note(result));
-                    self.stage = self.remove_first(reactor).map_or(Stage::Done, Stage::Remove);
+                    let Some(results) = results(handles) else { return };
+                    results.into_iter().for_each(|result| self.note(result));
+                    self.stage = Stage::Remove(self.remove(reactor));
                 }
-                Stage::Remove(handle) => {
-                    let Some(result) = handle.try_wait() else { return };
-                    self.note(result);
+                Stage::Remove(handles) => {
+                    let Some(results) = results(handles) else { return };
+                    results.into_iter().for_each(|result| self.note(result));
                     self.stage = Stage::Done;
                 }
             }
         }
     }
 
-    fn remove_first(&mut self, reactor: &mut Reactor) -> Option<ReapHandle> {
-        if !self.keeps_first() {
-            return None;
+    /// Removes what was kept for its usage, which is read now.
+    fn remove(&mut self, reactor: &mut Reactor) -> Vec<ReapHandle> {
+        if !self.reports_usage() {
+            return Vec::new();
         }
         self.usage = Usage::of(self.groups);
-        let deadline = self.args.deadline;
         if self.error.is_some() {
-            // What is left in it was reported already, and is not waited for again. Nothing may be, if another has failed.
-            self.groups.first().remove();
-            return None;
+            // What is left in one was reported already, and is not waited for again. In the others nothing may be left.
+            self.groups.remove();
+            return Vec::new();
         }
-        self.spawn(self.groups.first(), reactor, |reaper| reaper.deadline(deadline))
+        self.spawn_all(self.groups.all(), reactor, false)
+    }
+
+    fn spawn_all(&mut self, groups: &[Group], reactor: &mut Reactor, keep: bool) -> Vec<ReapHandle> {
+        let deadline = self.args.deadline;
+        let configure = |reaper: Reaper| {
+            let reaper = reaper.deadline(deadline);
+            if keep { reaper.keep_dir() } else { reaper }
+        };
+        groups.iter().filter_map(|group| self.spawn(group, reactor, configure)).collect()
     }
 
     fn spawn(
@@ -224,4 +225,12 @@ impl<'a> Ending<'a> {
     pub fn into_result(self) -> Result {
         Result { effort: self.effort, usage: self.usage, error: self.error }
     }
+}
+
+/// Takes the results, once all of them are there.
+fn results(handles: &[ReapHandle]) -> Option<Vec<std::result::Result<Reaped, ReapError>>> {
+    handles
+        .iter()
+        .all(ReapHandle::is_complete)
+        .then(|| handles.iter().filter_map(ReapHandle::try_wait).collect())
 }

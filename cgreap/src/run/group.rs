@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -26,6 +26,10 @@ pub struct Group {
 impl Group {
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
     /// Reaps this very directory, whatever has its path.
@@ -170,8 +174,8 @@ impl Groups {
         &self.all[1..]
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Group> {
-        self.all.iter()
+    pub fn all(&self) -> &[Group] {
+        &self.all
     }
 
     /// Reaps them without a word: something else has failed, and is reported.

@@ -19,10 +19,13 @@ use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getppid, pidfd_open};
 
 use super::group::open;
-use crate::this_program::hidden;
+use crate::this_program::{hidden, hidden_apart};
 
 /// The name of the hidden command.
 pub const SUBCOMMAND: &str = "__run-guard";
+
+/// Has it tell when it has left the session.
+const TELL: &str = "1";
 
 /// How long the guard may take to be ready, on slow machines too.
 const READY_TIME: Duration = Duration::from_secs(10);
@@ -39,15 +42,20 @@ impl Guard {
     pub fn start(deadline: Duration) -> io::Result<Guard> {
         let (channel, theirs) = UnixStream::pair()?;
         channel.set_read_timeout(Some(READY_TIME))?;
-        let (stdout, stderr) = (theirs.try_clone()?, theirs.try_clone()?);
-        let child = hidden(SUBCOMMAND)
-            .arg(std::process::id().to_string())
-            .arg(deadline.as_millis().to_string())
-            .stdin(OwnedFd::from(theirs))
-            .stdout(OwnedFd::from(stdout))
-            .stderr(OwnedFd::from(stderr))
-            .spawn()?;
-        Ok(Guard { pid: Pid::from_child(&child), channel })
+        let numbers = [u128::from(std::process::id()), deadline.as_millis()].map(|number| number.to_string());
+        // It leaves the session before it is executed, so that there is less to wait for.
+        let apart = hidden_apart(SUBCOMMAND, &numbers, theirs.as_fd());
+        let pid = apart.or_else(|_| {
+            let (stdout, stderr) = (theirs.try_clone()?, theirs.try_clone()?);
+            let mut child = hidden(SUBCOMMAND);
+            child.args(numbers).arg(TELL).stdin(OwnedFd::from(theirs));
+            child
+                .stdout(OwnedFd::from(stdout))
+                .stderr(OwnedFd::from(stderr))
+                .spawn()
+                .map(|child| Pid::from_child(&child))
+        });
+        Ok(Guard { pid: pid?, channel })
     }
 
     /// Returns when it has left the session and the process group of cgreap, so that nothing which is sent to these
@@ -76,10 +84,15 @@ impl Guard {
         self.pid
     }
 
-    /// Ends it: all is reaped. Returns when it has exited, so that it is not seen as a process that is left.
-    pub fn dismiss(self) {
+    /// Ends it: all is reaped. It exits while the caller does something else.
+    pub fn end(&self) {
         // It is a child that was not waited for, so that this is its pid.
         let _ = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL);
+    }
+
+    /// Ends it. Returns when it has exited, so that it is not seen as a process that is left.
+    pub fn dismiss(self) {
+        self.end();
         let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
     }
 }
@@ -88,13 +101,16 @@ impl Guard {
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let mut numbers = words.filter_map(|word| word.to_str()?.parse::<u64>().ok());
     let (parent, deadline) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let tell = numbers.next().is_some();
     detach();
     let parent = Pid::from_raw(parent as i32).and_then(|parent| {
         let pidfd = pidfd_open(parent, PidfdFlags::empty()).ok()?;
         // Its parent until now: the descriptor is not of another process that got the pid.
         (getppid() == Some(parent)).then_some(pidfd)
     });
-    let _ = io::stdout().write_all(b"+").and_then(|()| io::stdout().flush());
+    if tell {
+        let _ = io::stdout().write_all(b"+").and_then(|()| io::stdout().flush());
+    }
     let told = listen(parent.as_ref());
     reap(&parse(&told), Duration::from_millis(deadline));
     0

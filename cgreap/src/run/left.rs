@@ -34,7 +34,7 @@ impl Left {
     pub fn of(groups: &Groups) -> Left {
         let mut pids = BTreeSet::new();
         let mut unmapped = 0;
-        for (index, group) in groups.iter().enumerate() {
+        for (index, group) in groups.all().iter().enumerate() {
             let mut list = Vec::new();
             add_members(group.path(), &mut list);
             // They are in all of the cgroups; without pids they are counted in one.

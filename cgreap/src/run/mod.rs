@@ -5,7 +5,7 @@
 //! - `status`, `signals`, `children`, `outcome`: exit statuses, signals, the main process, and how a run ended
 //! - `place`, `guard`, `group`: where the cgroups are made, the process that reaps them should cgreap be killed, and the
 //!   cgroups themselves
-//! - `start`: the hidden command that joins them and executes the command
+//! - `start`: the start of the command in them
 //! - `left`, `usage`, `ending`: what the command left behind and has used, and the reaping
 //! - `supervise`, `report`: the loop, and the JSON object about the run
 
@@ -81,6 +81,9 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
         format!("event loop: {error}")
     });
     let Done { ended, cause, left, result } = done?;
+    if let Some(guard) = guard {
+        guard.end();
+    }
 
     let outcome = Outcome::of(result.error.is_some(), cause, ended);
     let name = command_name(args);

@@ -15,7 +15,7 @@ use super::guard::Guard;
 use super::left::Left;
 use super::outcome::Cause;
 use super::signals::{Event, Signals, stop_self};
-use super::start::Starter;
+use super::start::{Started, Starter};
 use crate::args::RunArgs;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
@@ -32,6 +32,7 @@ pub struct Supervisor<'a> {
     main: Main,
     /// Until the command is executed.
     starter: Option<Starter>,
+    started: Option<Started>,
     since: Instant,
     /// `None` while the command runs.
     ending: Option<Ending<'a>>,
@@ -69,6 +70,7 @@ impl<'a> Supervisor<'a> {
             reactor,
             main: Main::new(starter.pid()),
             starter: Some(starter),
+            started: None,
             since: Instant::now(),
             ending: None,
             cause: None,
@@ -83,7 +85,7 @@ impl<'a> Supervisor<'a> {
         // What the terminal has sent so far may have come before there was a process to get it too.
         self.handle_signals();
         match self.starter.take() {
-            Some(starter) if self.ending.is_none() => starter.execute(),
+            Some(starter) if self.ending.is_none() => self.started = Some(starter.execute()),
             // Dropped, it ends.
             _ => {}
         }
@@ -101,6 +103,9 @@ impl<'a> Supervisor<'a> {
         }
         // Those that were left have become children of an init or a subreaper.
         self.collect();
+        if let Some(started) = self.started.filter(|_| self.main.ended().is_some()) {
+            started.report_failure(&self.args.command);
+        }
         let result = self
             .ending
             .map_or_else(|| Ending::new(self.args, self.groups).into_result(), Ending::into_result);

@@ -22,7 +22,7 @@ pub struct Usage {
 impl Usage {
     /// To be read before they are removed.
     pub fn of(groups: &Groups) -> Usage {
-        let directories: Vec<_> = groups.iter().map(|group| group.path()).collect();
+        let directories: Vec<_> = groups.all().iter().map(|group| group.path()).collect();
         Usage::read(&directories)
     }
 

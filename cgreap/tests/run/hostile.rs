@@ -62,7 +62,8 @@ pub fn dozen(program: &Path, group: &Path, is_v2: bool, storm: (&[&str], &str), 
         hostile("stopped", "sleep 300 & kill -STOP $!; exit 7", 7),
         hostile("stops itself", "kill -STOP $$; exit 1", 124).with(&["--timeout", "300ms"]).leaves_nothing(),
         hostile("frozen by itself", format!("sleep 300 & {freeze}; exit 1"), 124)
-            .with(&["--timeout", "500ms"])
+            // Long enough for a slow machine to have frozen it by then.
+            .with(&["--timeout", "3s"])
             .leaves_nothing(),
         hostile(
             "cgroups of its own",

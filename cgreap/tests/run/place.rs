@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,7 +23,7 @@ pub const MARK: &str = "CGREAP_TEST_MARK";
 
 /// Where a test runs commands: the directory that its cgroups are made in, and what is left of them.
 pub struct Place<'a> {
-    _sandbox: &'a Sandbox,
+    pub sandbox: &'a Sandbox,
     pub kind: Kind,
     pub parent: PathBuf,
     pub mark: String,
@@ -53,14 +53,11 @@ impl<'a> Place<'a> {
         if kind == Kind::User {
             delegate(&parent);
             // Every user can run it, which the original, as built, may not be.
-            let path = std::env::temp_dir().join(format!("cgroup-reaper-run-{}", std::process::id()));
-            fs::create_dir_all(&path).expect("temporary directory");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-            let program_path = path.join(format!("cgreap-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-            fs::copy(program(), &program_path).expect("copy");
-            copy = Some(program_path);
+            let path = sandbox.scratch().join("cgreap");
+            fs::copy(program(), &path).expect("copy");
+            copy = Some(path);
         }
-        Place { _sandbox: sandbox, kind, parent, mark, user: USER, copy }
+        Place { sandbox, kind, parent, mark, user: USER, copy }
     }
 
     /// Delegated to a user that runs nothing else.
@@ -124,6 +121,12 @@ impl<'a> Place<'a> {
         pids.filter(is_marked).map(|pid| format!("{pid}: {}", line(pid))).collect()
     }
 
+    /// Whether a process that this test has started is stopped.
+    pub fn some_is_stopped(&self) -> bool {
+        let pid = |line: &String| line.split(':').next().and_then(|pid| pid.parse().ok());
+        self.living().iter().filter_map(pid).any(|pid| state_of(pid) == Some('T'))
+    }
+
     /// The cgroups that are left.
     pub fn directories(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.parent).expect("parent").flatten();
@@ -134,14 +137,6 @@ impl<'a> Place<'a> {
     pub fn assert_nothing_left(&self, what: &str) {
         assert_eq!(self.living(), Vec::<String>::new(), "{what}: alive");
         assert_eq!(self.directories(), Vec::<PathBuf>::new(), "{what}: directories");
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if let Some(copy) = &self.copy {
-            let _ = fs::remove_file(copy);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A shell with job control on a terminal, by tmux.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -17,15 +18,16 @@ pub fn tmux() -> Result<(), String> {
 
 /// A terminal of its own, on a server of its own.
 pub struct Terminal {
-    server: String,
+    /// Where its socket is.
+    dir: PathBuf,
     mark: String,
 }
 
 impl Terminal {
     /// Starts a shell that knows `run`, which is `cgreap run` in this place.
     pub fn new(place: &Place<'_>) -> Terminal {
-        let server = format!("cgreap-{}", std::process::id());
-        let terminal = Terminal { server, mark: place.mark.clone() };
+        let dir = place.sandbox.scratch().to_path_buf();
+        let terminal = Terminal { dir, mark: place.mark.clone() };
         let shell = "exec bash --norc --noprofile -i";
         let started =
             terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "50", shell]);
@@ -42,8 +44,9 @@ impl Terminal {
 
     fn tmux(&self, args: &[&str]) -> Option<String> {
         let output = Command::new("tmux")
-            .arg("-L")
-            .arg(&self.server)
+            // A path of a socket has at most 107 bytes.
+            .current_dir(&self.dir)
+            .args(["-S", "socket"])
             .args(args)
             .env(MARK, &self.mark)
             .output()
@@ -56,9 +59,14 @@ impl Terminal {
         self.tmux(&["send-keys", key]).expect("a key");
     }
 
+    /// Types these letters.
+    pub fn letters(&self, letters: &str) {
+        self.tmux(&["send-keys", "-l", letters]).expect("letters");
+    }
+
     /// Types a line.
     pub fn line(&self, line: &str) {
-        self.tmux(&["send-keys", "-l", line]).expect("a line");
+        self.letters(line);
         self.key("Enter");
     }
 
@@ -81,6 +89,16 @@ impl Terminal {
             texts.iter().any(|text| screen.contains(text))
         });
         assert!(seen, "{texts:?} is not to be seen:\n{}", self.screen());
+    }
+}
+
+impl Terminal {
+    /// Ends the shell, and sees to it that nothing is left in its place.
+    #[track_caller]
+    pub fn close(self, place: &Place<'_>) {
+        drop(self);
+        eventually("the shell ends", || place.living().is_empty());
+        place.assert_nothing_left("a terminal");
     }
 }
 
