@@ -1,7 +1,9 @@
-//! The system calls that the cgroup side makes: [`Sys`], and the kernel itself behind it, [`Linux`].
+//! The system calls that the cgroup side makes: [`Sys`], and the kernel itself behind it,
+//! [`Linux`]. Beside it `held` starts programs, for `cgreap`.
 //!
 //! A trait, so that the tests can put a simulated kernel in its place and have it fail wherever a real one could.
 
+mod held;
 mod linux;
 
 use std::ffi::{CStr, OsString};
@@ -12,9 +14,9 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::held::{Failure, Held, failure, spawn_apart, spawn_in};
 #[cfg(feature = "tokio")]
 pub(crate) use self::linux::readable_in_tokio;
-pub use self::linux::{Failure, Held, failure, spawn_apart, spawn_in};
 pub(crate) use self::linux::{Linux, as_fd};
 
 /// A kernel. Errors are those of errno(3), nothing is retried here.
