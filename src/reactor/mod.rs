@@ -186,7 +186,7 @@ impl Reactor {
     /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     ///
     /// A v1 target of 64 cgroups or more may take too long to search for the caller. The next turns do that then, before
-    /// anything else: if the caller is inside, the reap ends as [`ReapError::Refused`](crate::ReapError::Refused), and
+    /// anything else: if the caller is inside, the reap ends as [`ReapError::Refused`], and
     /// nothing was touched.
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
         let limit = self.entries.limit(budget(self.turn_budget.unwrap_or(TURN_BUDGET)));
