@@ -57,8 +57,8 @@ pub use fixtures::{Canary, ForkStorm, OnTerm, Threaded, TraceExit};
 pub use held_directory::{HeldDirectory, userfaultfd};
 pub use isolate::isolated;
 pub use layout::{
-    cgroup_kill, has_pids_limit, linux, namespaces, pids_limit, skip, strip_test_name, v1, v1_root, v2,
-    v2_root,
+    cgroup_kill, has_pids_limit, linux, namespaces, pids_limit, say_skipped, skip, strip_test_name, v1,
+    v1_root, v2, v2_root,
 };
 pub use limits::{TakenDescriptors, limit_descriptors, with_descriptor_limit, with_few_descriptors};
 pub use mounts::{FrozenFilesystem, HungFilesystem, frozen_filesystem, fuse, mount, try_mount, unmount};
