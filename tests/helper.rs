@@ -148,7 +148,7 @@ fn a_removal_that_does_not_return_holds_up_nothing_else() {
     // A deadline does not wait for it either, nor does a cancel.
     let result = reap_in(&mut reactor, Reaper::at(&late).deadline(Duration::from_millis(200)));
     assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
-    assert!(!members[2].alive());
+    assert!(members[2].ended(TIMEOUT));
     let cancelled = spawn(&mut reactor, Reaper::at(&late));
     cancelled.cancel();
     assert!(matches!(finish(&mut reactor, &cancelled), Err(ReapError::Cancelled { .. })));

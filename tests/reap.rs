@@ -1059,8 +1059,9 @@ fn a_v2_group_that_cannot_die_is_left_in_peace() {
     }
     let metrics = reactor.metrics();
     // 1, 2, 4, ..., 128 ms after the first kill; then 200 ms, 1000 ms, and 1, 2, 4, ..., 512 ms after that.
-    assert!(metrics.timers <= 20, "{metrics:?}");
-    assert!(metrics.wakeups <= 22, "{metrics:?}");
+    // A slow machine may find itself in the middle of a further attempt.
+    assert!(metrics.timers <= 30, "{metrics:?}");
+    assert!(metrics.wakeups <= 33, "{metrics:?}");
     stuck.release();
     assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
     world.canary.assert_alive();
