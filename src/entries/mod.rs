@@ -295,8 +295,6 @@ impl<S: Sys> Entries<S> {
                 if let Some(entry) = self.get_mut(id) {
                     entry.target.note_cgroup_kill(result);
                     self.wake(id, Input::Notified, host);
-                    // Notifications that came in the meantime have prompted no check.
-                    self.wake(id, Input::Notified, host);
                 } else if let Some(Ok(())) = result {
                     self.metrics.cgroup_kills += 1;
                 }

@@ -120,11 +120,17 @@ struct Retry {
     refusals: u8,
 }
 
+fn is_attempt(act: Act) -> bool {
+    matches!(act, Act::Freeze | Act::Kill)
+}
+
 impl Retry {
     /// Notes that an act failed, after the failures so far.
     fn after(before: Option<Retry>, act: Act, now: Instant, refused: bool) -> Retry {
         let mut retry = match before {
             Some(before) if before.act == act => before,
+            // A freeze is a part of an attempt to kill: where both are refused, neither lets the other begin anew.
+            Some(before) if is_attempt(before.act) && is_attempt(act) => Retry { act, ..before },
             Some(before) => Retry { act, since: now, refusals: 0, ..before },
             None => Retry { act, since: now, at: now, doubled: 0, refusals: 0 },
         };

@@ -939,6 +939,17 @@ fn a_removal_may_end_shortly_after_the_deadline() {
     assert_eq!(rig.kills(), []);
 }
 
+/// A storm of which neither a freeze nor a kill is allowed.
+#[test]
+fn a_target_that_may_be_neither_frozen_nor_killed_is_denied() {
+    let mut rig = Rig::new(&reaper());
+    rig.machine.ladder = Ladder::FreezeFirst;
+    rig.freeze = Froze::Denied;
+    rig.kill = Attempt { reach: Reach::Denied, ..rig.kill };
+    assert_eq!(rig.run(10_000 * MS), Some(End::Denied));
+    assert!(rig.now >= 850 * MS, "{:?}", rig.now);
+}
+
 /// What is notified amid an attempt is not lost, however long the next wait is.
 #[test]
 fn a_notification_amid_an_attempt_prompts_a_check_after_it() {
