@@ -57,10 +57,12 @@ fn many_members_are_killed_by_a_thread() {
             assert!(sleepers.0.iter().all(|sleeper| !sleeper.alive()));
             // The directory was removed by one, too.
             assert_eq!(reactor.metrics().helper_jobs, helper_jobs + 1 + u64::from(is_many));
-            assert_eq!(threads(), 1, "{nth}");
+            // The removal can begin before the write that killed the members has returned.
+            assert!((1..=2).contains(&threads()), "{nth}");
         }
         let Metrics { helper_threads, helper_jobs, helper_refused, descriptors, .. } = reactor.metrics();
-        assert_eq!((helper_threads, helper_jobs, helper_refused, descriptors), (1, 6, 0, 0));
+        assert_eq!((helper_jobs, helper_refused, descriptors), (6, 0, 0));
+        assert!((1..=2).contains(&helper_threads), "{helper_threads}");
         drop(reactor);
         assert_eq!(threads(), 0, "an idle thread outlives its reactor");
         canary.assert_alive();
