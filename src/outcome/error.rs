@@ -125,8 +125,9 @@ pub enum ReapError {
         /// What was done until then.
         effort: Effort,
     },
-    /// The target was refused at the spawn. [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here, and what is
-    /// made from a [`SpawnError`]; no handle does.
+    /// The target was refused, and nothing was touched. [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here, and
+    /// what is made from a [`SpawnError`]. A handle does only for a large v1 target that turned out to hold the caller, see
+    /// [`Reactor::spawn_reaper`](crate::Reactor::spawn_reaper).
     #[non_exhaustive]
     Refused {
         /// The first directory of the target, as it was named; `None` for [`Reaper::at_fd`], unless the refusal names it.
