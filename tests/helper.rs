@@ -198,3 +198,29 @@ fn a_thread_that_cannot_remove_says_why() {
         assert_eq!(reap_in(&mut reactor, Reaper::at(&dir)).unwrap().outcome, Outcome::Removed);
     });
 }
+
+/// Several directories that cannot be removed are tried by the backoff, and not one after the other without an end.
+#[test]
+fn a_thread_does_not_try_again_and_again() {
+    require!(v1("cpu"), v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let world = World::new(test_name!(), Layout::Several);
+        let (dirs, reaper) = world.target();
+        assert!(dirs.len() > 1);
+        let points: Vec<PathBuf> = dirs.iter().map(|dir| dir.join("point")).collect();
+        for point in &points {
+            fs::create_dir(point).unwrap();
+            mount(std::path::Path::new("none"), point, "tmpfs", 0, "");
+        }
+        let mut reactor = reactor(&[]);
+        let handle = spawn(&mut reactor, reaper);
+        turn_for(&mut reactor, Duration::from_millis(1500));
+        assert!(!handle.is_complete());
+        // Attempts at 0, 10, 50, 210, 850 ms and their probes, of one job for each directory at the most.
+        let Metrics { helper_jobs, removals, .. } = reactor.metrics();
+        println!("{helper_jobs} jobs, {removals} removals");
+        assert!(helper_jobs <= 60 * dirs.len() as u64, "{helper_jobs} jobs, {removals} removals");
+        points.iter().for_each(|point| unmount(point));
+        assert_eq!(finish(&mut reactor, &handle).unwrap().outcome, Outcome::Removed);
+    });
+}

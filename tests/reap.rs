@@ -1050,6 +1050,7 @@ fn a_v2_group_that_cannot_die_is_left_in_peace() {
     let stuck = world.sandbox.trace_exit(&refs(&dirs));
     let mut reactor = Reactor::new().expect("reactor");
     let waits = reaper.min_wait(Duration::from_millis(200)).max_wait(Duration::from_secs(3600));
+    let since = Instant::now();
     let handle = spawn(&mut reactor, waits);
     drive(&mut reactor, "the second kill", |metrics| metrics.timers >= 1 && stuck.parked());
     // After the checks that follow the first attempt, the second, and the third, which signals as well.
@@ -1059,9 +1060,10 @@ fn a_v2_group_that_cannot_die_is_left_in_peace() {
     }
     let metrics = reactor.metrics();
     // 1, 2, 4, ..., 128 ms after the first kill; then 200 ms, 1000 ms, and 1, 2, 4, ..., 512 ms after that.
-    // A slow machine may find itself in the middle of a further attempt.
-    assert!(metrics.timers <= 30, "{metrics:?}");
-    assert!(metrics.wakeups <= 33, "{metrics:?}");
+    // A machine so slow that it has come to the fourth attempt, at 4200 ms, has had the checks that follow that, too.
+    let further = if since.elapsed() < Duration::from_millis(4200) { 0 } else { 11 };
+    assert!(metrics.timers <= 20 + further, "{metrics:?}");
+    assert!(metrics.wakeups <= 22 + further, "{metrics:?}");
     stuck.release();
     assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
     world.canary.assert_alive();

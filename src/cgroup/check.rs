@@ -106,8 +106,8 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         if continued && !populated && unknown.is_none() && self.target.keep_dir {
-            // Nor is it proof that nobody is inside: a process may have moved. A directory that has members cannot be removed, but
-            // one that is kept would be told to be empty.
+            // Nor is it proof that the target is empty: a process may have moved within it. A directory that has members cannot
+            // be removed, but one that is kept would be reported as empty.
             (members, unknown) = self.list(|_| true);
             populated |= !members.is_empty();
         }
@@ -118,7 +118,8 @@ impl<S: Sys> Step<'_, '_, S> {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());
             self.note_obstacle(Act::Check, (path, cause));
-            if !populated {
+            // Of a target that may hold the caller all has to be known first.
+            if !populated || self.target.may_be_own {
                 return Checked::Unknown(failure);
             }
         }

@@ -92,6 +92,9 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Thaws what is frozen inside the target.
     pub(crate) fn thaw(&mut self, scope: ThawScope) -> Thawed {
+        if self.target.may_be_own {
+            return Thawed::All;
+        }
         // Where that is not known, nothing is frozen by us.
         let mut refused = self.find_freezer();
         let is_wanted = |tree: &Tree<S>| match tree.hierarchy {
@@ -125,6 +128,9 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Thaws external freezes that hold no process but members of the target.
     pub(crate) fn thaw_external(&mut self) -> Thawed {
+        if self.target.may_be_own {
+            return Thawed::All;
+        }
         if let Some(refused) = self.find_freezer() {
             return self.thaw_refused(refused);
         }

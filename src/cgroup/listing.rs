@@ -69,21 +69,7 @@ impl Listing {
         if self.unfinished || self.over.contains(&id) {
             return Ok(());
         }
-        let added = self.add_next(sys, limit, tree, directories);
-        if !self.unfinished {
-            self.over.push(id);
-        }
-        added
-    }
-
-    fn add_next<S: Sys>(
-        &mut self,
-        sys: &S,
-        limit: Limit,
-        tree: &Tree<S>,
-        directories: &mut Directories<S>,
-    ) -> Result<(), Failed> {
-        let id = tree.identity.id;
+        self.over.push(id);
         if !limit.is_set() && self.tree.is_none() || directories.is_leaf(id) {
             return self.members.add_tree(sys, tree, directories);
         }
@@ -92,6 +78,7 @@ impl Listing {
             // A small tree is searched by the spawn, however long that takes.
             let least = if self.at_spawn { LARGE_TREE } else { FEW };
             if self.read >= least && limit.is_over(sys) {
+                self.over.pop();
                 (self.tree, self.unfinished) = (Some((id, walk)), true);
                 return Ok(());
             }

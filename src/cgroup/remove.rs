@@ -9,7 +9,7 @@ use super::errors::{Failed, Fate, Refused, is_gone};
 use super::file::below;
 use super::identity::Id;
 use super::job::Job;
-use super::remove_elsewhere::{self, Removal};
+use super::remove_elsewhere::{self, Removal, RemovalElsewhere};
 use super::step::Step;
 use super::target::Progress;
 use super::tree::{Directories, Tree, Walk, is_leaf};
@@ -52,15 +52,18 @@ impl<S: Sys> Step<'_, '_, S> {
     /// EBUSY, or on some kernels blocks until it is dead.
     pub(crate) fn remove(&mut self) -> Removed {
         let mut leaves = self.context.helper_from.is_some();
-        let mut made = None;
-        match Elsewhere::take(&mut self.target.removal_elsewhere) {
-            Left::All => {}
-            Left::Nothing => return Removed::UnderWay,
-            Left::Result(of, result) => made = Some((of, result)),
-            Left::Here => leaves = false,
+        let (mut made, mut before) = (None, None);
+        if let Some(removal) = &mut self.target.removal_elsewhere {
+            match Elsewhere::take(&mut removal.call) {
+                Left::All => {}
+                Left::Nothing => return Removed::UnderWay,
+                Left::Result(of, result) => made = Some((of, result)),
+                Left::Here => leaves = false,
+            }
+            before = self.target.removal_elsewhere.take().map(|removal| removal.left);
         }
         self.context.metrics.removals += 1;
-        let left = self.target.progress.take_removal();
+        let left = self.target.progress.take_removal().or(before);
         let continued = left.is_some();
         let mut removal = RemovalStep {
             visited: 0,
@@ -92,9 +95,11 @@ impl<S: Sys> Step<'_, '_, S> {
             result
         });
         let refused = refused.or(removal.left.why.take());
-        if let Some((job, elsewhere)) = removal.job {
+        if let Some((job, call)) = removal.job {
+            removal.left.why = refused;
+            let left = removal.left;
             self.job = Some(Job::Remove(job));
-            self.target.removal_elsewhere = Some(elsewhere);
+            self.target.removal_elsewhere = Some(Box::new(RemovalElsewhere { call: Some(call), left }));
             return Removed::UnderWay;
         }
         if removal.unfinished {

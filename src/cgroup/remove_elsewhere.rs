@@ -12,6 +12,7 @@ use super::elsewhere::{Elsewhere, Shared};
 use super::errors::{Fate, is_gone};
 use super::file::below;
 use super::identity::Id;
+use super::remove::RemovalLeft;
 use super::target::Target;
 use super::tree::{Directories, Tree};
 use crate::sys::{Open, Sys};
@@ -52,6 +53,13 @@ impl<S: Sys> Removal<S> {
     }
 }
 
+/// A removal that a helper thread makes, seen from the target.
+pub(super) struct RemovalElsewhere {
+    pub(super) call: Option<Box<Elsewhere>>,
+    /// The directories that could not be removed before it.
+    pub(super) left: RemovalLeft,
+}
+
 /// Prepares the removal for a helper thread. `None` where something fails, or the budget has no permit, which is for the step
 /// to meet again.
 pub(super) fn prepare<S: Sys>(
@@ -90,14 +98,14 @@ pub(super) fn prepare<S: Sys>(
 impl<S: Sys> Target<S> {
     /// Notes what came of a removal that was left to a helper thread; `None`: the next one is made by the step.
     pub(crate) fn note_removal(&mut self, answer: Option<io::Result<()>>) {
-        let Some(mut elsewhere) = self.removal_elsewhere.take() else { return };
+        let Some(removal) = &mut self.removal_elsewhere else { return };
+        let Some(call) = &mut removal.call else { return };
         if let Some(Ok(())) = answer {
-            let removed =
-                self.trees.iter_mut().filter(|tree| tree.identity.id == elsewhere.of && tree.is_left());
+            let removed = self.trees.iter_mut().filter(|tree| tree.identity.id == call.of && tree.is_left());
             removed.for_each(|tree| tree.is_gone(Fate::Removed));
+            self.removal_elsewhere = None;
         } else {
-            elsewhere.note(answer);
-            self.removal_elsewhere = Some(elsewhere);
+            call.note(answer);
         }
     }
 }

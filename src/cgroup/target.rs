@@ -11,6 +11,7 @@ use super::file::as_path;
 use super::listing::Listing;
 use super::release::Releases;
 use super::remove::RemovalLeft;
+use super::remove_elsewhere::RemovalElsewhere;
 use super::tracked::Tracked;
 use super::tree::Tree;
 use crate::machine::ExitNotice;
@@ -26,13 +27,14 @@ pub(crate) struct Target<S: Sys> {
     /// A write to `cgroup.kill` that a helper thread makes. A check does not discard it.
     pub(super) elsewhere: Option<Box<Elsewhere>>,
     /// A removal that a helper thread makes.
-    pub(super) removal_elsewhere: Option<Box<Elsewhere>>,
+    pub(super) removal_elsewhere: Option<Box<RemovalElsewhere>>,
     pub(super) kill_without_freezer: bool,
     /// If the memory of members that cannot exit is to be released: how far that has come.
     pub(super) releases: Option<Box<Releases>>,
     /// The directories stay: the caller keeps them, or systemd removes them.
     pub(crate) keep_dir: bool,
-    /// It was too large to find out at the spawn whether the caller is in it. Nothing is sent before the first check has.
+    /// It was too large to find out at the spawn whether the caller is in it. Nothing is done to it before the first check
+    /// has found that out.
     pub(super) may_be_own: bool,
     /// It has many directories, as the last check has found.
     pub(super) is_large_tree: bool,

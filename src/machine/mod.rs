@@ -17,8 +17,8 @@
 //! | `Waiting` | the deadline has passed | `Ending` (timed out) |
 //! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
 //! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
-//! | `Lingering`, `Grace`, `Killing` | the deadline has passed amid the removal | `Expired` |
-//! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal to end | `Ending` (timed out) |
+//! | `Lingering`, `Grace`, `Killing` | the deadline has passed amid the removal, or a check of several steps | `Expired` |
+//! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal or the check to end | `Ending` (timed out) |
 //! | each of these | the target is empty: it is removed, if it is not to be kept | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
 //! | `Ending` (done) | a thaw had failed: new members may have joined | `Killing` |
@@ -205,8 +205,7 @@ impl Machine {
     /// answer only to the action just returned; not at all after [`Action::Finish`].
     pub(crate) fn step(&mut self, now: Instant, input: Input) -> Action {
         match input {
-            Input::Spawned => self.on_wake(now, false),
-            Input::Resumed => self.on_wake(now, false),
+            Input::Spawned | Input::Resumed => self.on_wake(now, false),
             Input::DescriptorsReturned => {
                 self.retries.hasten(now);
                 self.on_wake(now, false)

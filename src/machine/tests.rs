@@ -908,7 +908,7 @@ fn a_thaw_that_failed_after_the_grace_signal_is_made_again() {
     assert_eq!(rig.times(|action| *action == TERM), [0], "the signal is sent once");
 }
 
-/// What was tried in vain before the grace signal was sent is not tried after it.
+/// A call that failed before the grace signal was sent is not retried after it.
 #[test]
 fn a_freeze_that_failed_before_the_grace_signal_is_no_failure_after_it() {
     let hour = 3_600_000 * MS;
