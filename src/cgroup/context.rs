@@ -78,7 +78,7 @@ pub(crate) struct Context<'a, S: Sys> {
     pub(super) facts: &'a mut Facts<S>,
     /// A step that has done something may leave the rest to the next one once this is over.
     pub(super) limit: Limit,
-    /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
+    /// A helper thread is wanted: for removals, and for a write to `cgroup.kill` that reaches so many members.
     pub(crate) helper_from: Option<usize>,
     /// Some descriptor, or a watch of one, could not be had.
     pub(crate) is_short: bool,

@@ -5,9 +5,9 @@
 
 use std::io;
 
-use super::kill_elsewhere::CgroupKillWrite;
+use super::kill_by_helper::CgroupKillWrite;
 use super::release::{Release, Released};
-use super::remove_elsewhere::Removal;
+use super::remove_by_helper::Removal;
 use crate::sys::Sys;
 
 /// What a helper thread is to do.

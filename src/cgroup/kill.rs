@@ -4,11 +4,11 @@ use std::io;
 use std::path::Path;
 
 use super::attempt::Tally;
-use super::elsewhere::{Elsewhere, Left};
 use super::errors::{Call, Cause, Failed, Meaning, Refused, meaning};
+use super::helper_call::{HelperCall, Left};
 use super::hierarchy::Hierarchy;
 use super::job::Job;
-use super::kill_elsewhere::{self, Prepared};
+use super::kill_by_helper::{self, Prepared};
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
 use super::tree::Tree;
@@ -78,8 +78,8 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Writes to `cgroup.kill` of each v2 directory, or leaves that to a helper thread.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
         let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
-        let mut written_elsewhere = None;
-        let may_leave_it = match Elsewhere::take(&mut self.target.elsewhere) {
+        let mut written_by_helper = None;
+        let may_leave_it = match HelperCall::take(&mut self.target.kill_by_helper) {
             Left::All => !and_signals,
             Left::Here => false,
             Left::Nothing => {
@@ -90,22 +90,22 @@ impl<S: Sys> Step<'_, '_, S> {
                 return;
             }
             Left::Result(_, result) => {
-                written_elsewhere = Some(result);
+                written_by_helper = Some(result);
                 false
             }
         };
-        if written_elsewhere.is_none() && !self.may_write_cgroup_kill(by, tally) {
+        if written_by_helper.is_none() && !self.may_write_cgroup_kill(by, tally) {
             return;
         }
         // Exiting tasks are not listed on v1: the members have to be those that were just identified.
         if may_leave_it && (self.target.is_v2() || !self.context.facts.exiting_not_listed) {
-            if let Some((write, elsewhere)) = self.prepare_cgroup_kill() {
-                self.target.elsewhere = Some(elsewhere);
+            if let Some((write, call)) = self.prepare_cgroup_kill() {
+                self.target.kill_by_helper = Some(call);
                 self.job = Some(Job::CgroupKill(write));
                 return tally.missed(Reach::UnderWay);
             }
         }
-        self.note_cgroup_kills(by, written_elsewhere, tally);
+        self.note_cgroup_kills(by, written_by_helper, tally);
     }
 
     /// Checks that the caller is outside, and identifies members where they have to be known. Returns whether
@@ -137,14 +137,14 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut trees = target.trees.iter().filter(|tree| is_v2(tree));
         let (Some(tree), None) = (trees.next(), trees.next()) else { return None };
         let members = findings.members.as_ref().filter(|_| !findings.v2_not_listed);
-        kill_elsewhere::prepare(context, tree, &mut findings.directories, members)
+        kill_by_helper::prepare(context, tree, &mut findings.directories, members)
     }
 
     /// Writes to `cgroup.kill` of each v2 directory, and notes the results; `written`: that of the only one.
     fn note_cgroup_kills(
         &mut self,
         by: KillBy,
-        mut written_elsewhere: Option<io::Result<()>>,
+        mut written_by_helper: Option<io::Result<()>>,
         tally: &mut Tally,
     ) {
         let first = !self.target.cgroup_kill.needs_members();
@@ -154,7 +154,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             let sys = context.sys;
-            let result = match written_elsewhere.take() {
+            let result = match written_by_helper.take() {
                 Some(result) => result,
                 None => v2::kill(sys, directories.get(sys, &tree.identity)?, Path::new("")),
             };
@@ -247,12 +247,12 @@ impl<S: Sys> super::Target<S> {
     /// Notes what came of a write to `cgroup.kill` that was left to a helper thread; `None`: it was not made, and the next
     /// attempt makes it.
     pub(crate) fn note_cgroup_kill(&mut self, answer: Option<io::Result<()>>) {
-        if let Some(elsewhere) = &mut self.elsewhere {
-            elsewhere.note(answer);
+        if let Some(call) = &mut self.kill_by_helper {
+            call.note(answer);
         }
     }
     /// Whether a helper thread has written to `cgroup.kill`, or is about it, and no attempt has taken note of that yet.
-    pub(crate) fn is_killed_elsewhere(&self) -> bool {
-        self.elsewhere.as_ref().is_some_and(|elsewhere| elsewhere.has_begun())
+    pub(crate) fn is_killed_by_helper(&self) -> bool {
+        self.kill_by_helper.as_ref().is_some_and(|call| call.has_begun())
     }
 }

@@ -4,12 +4,12 @@ use std::io;
 
 use super::check::read_populated;
 use super::context::{Context, Limit};
-use super::elsewhere::{Elsewhere, Left};
 use super::errors::{Failed, Fate, Refused, is_gone};
 use super::file::below;
+use super::helper_call::{HelperCall, Left};
 use super::identity::Id;
 use super::job::Job;
-use super::remove_elsewhere::{self, Removal, RemovalElsewhere};
+use super::remove_by_helper::{self, Removal, RemovalByHelper};
 use super::step::Step;
 use super::target::Progress;
 use super::tree::{Directories, Tree, Walk, is_leaf};
@@ -44,7 +44,7 @@ struct RemovalStep<S: Sys> {
     unfinished: bool,
     /// A helper thread is to remove the directories.
     leaves: bool,
-    job: Option<(Removal<S>, Box<Elsewhere>)>,
+    job: Option<(Removal<S>, Box<HelperCall>)>,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
@@ -53,14 +53,14 @@ impl<S: Sys> Step<'_, '_, S> {
     pub(crate) fn remove(&mut self) -> Removed {
         let mut leaves = self.context.helper_from.is_some();
         let (mut made, mut before) = (None, None);
-        if let Some(removal) = &mut self.target.removal_elsewhere {
-            match Elsewhere::take(&mut removal.call) {
+        if let Some(removal) = &mut self.target.removal_by_helper {
+            match HelperCall::take(&mut removal.call) {
                 Left::All => {}
                 Left::Nothing => return Removed::UnderWay,
                 Left::Result(of, result) => made = Some((of, result)),
                 Left::Here => leaves = false,
             }
-            before = self.target.removal_elsewhere.take().map(|removal| removal.left);
+            before = self.target.removal_by_helper.take().map(|removal| removal.left);
         }
         self.context.metrics.removals += 1;
         let left = self.target.progress.take_removal().or(before);
@@ -99,7 +99,7 @@ impl<S: Sys> Step<'_, '_, S> {
             removal.left.why = refused;
             let left = removal.left;
             self.job = Some(Job::Remove(job));
-            self.target.removal_elsewhere = Some(Box::new(RemovalElsewhere { call: Some(call), left }));
+            self.target.removal_by_helper = Some(Box::new(RemovalByHelper { call: Some(call), left }));
             return Removed::UnderWay;
         }
         if removal.unfinished {
@@ -155,7 +155,7 @@ impl<S: Sys> RemovalStep<S> {
             }
         }
         if self.leaves {
-            self.job = remove_elsewhere::prepare(context, tree, directories, walk.found.clone());
+            self.job = remove_by_helper::prepare(context, tree, directories, walk.found.clone());
             if self.job.is_some() {
                 return Ok(());
             }

@@ -61,8 +61,8 @@ impl<S: Sys> Resolver<S> {
             may_be_own: left.is_some(),
             is_large_tree,
             progress: left.map_or(Progress::None, |listing| Progress::Check(Box::new(listing))),
-            elsewhere: None,
-            removal_elsewhere: None,
+            kill_by_helper: None,
+            removal_by_helper: None,
             kill_without_freezer: reaper.kill_without_freezer
                 || matches!(&reaper.place, Location::Named { options, .. } if options.kill_without_freezer),
             releases: reaper.release_memory.then(Box::default),

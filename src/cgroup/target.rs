@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attempt::Rest;
-use super::elsewhere::Elsewhere;
 use super::errors::{Fate, Obstacle};
 use super::file::as_path;
+use super::helper_call::HelperCall;
 use super::listing::Listing;
 use super::release::Releases;
 use super::remove::RemovalLeft;
-use super::remove_elsewhere::RemovalElsewhere;
+use super::remove_by_helper::RemovalByHelper;
 use super::tracked::Tracked;
 use super::tree::Tree;
 use crate::machine::ExitNotice;
@@ -25,9 +25,9 @@ pub(crate) struct Target<S: Sys> {
     pub(super) cgroup_kill: CgroupKill,
     pub(super) progress: Progress<S>,
     /// A write to `cgroup.kill` that a helper thread makes. A check does not discard it.
-    pub(super) elsewhere: Option<Box<Elsewhere>>,
+    pub(super) kill_by_helper: Option<Box<HelperCall>>,
     /// A removal that a helper thread makes.
-    pub(super) removal_elsewhere: Option<Box<RemovalElsewhere>>,
+    pub(super) removal_by_helper: Option<Box<RemovalByHelper>>,
     pub(super) kill_without_freezer: bool,
     /// If the memory of members that cannot exit is to be released: how far that has come.
     pub(super) releases: Option<Box<Releases>>,

@@ -166,11 +166,11 @@ impl<S: Sys> Entries<S> {
 /// What was done so far.
 fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
     // At a deadline the target may be found empty before the thread's answer has come.
-    let elsewhere = target.is_killed_elsewhere();
+    let by_helper = target.is_killed_by_helper();
     Effort {
-        method: machine.used().or(elsewhere.then_some(UsedMethod::CgroupKill)),
+        method: machine.used().or(by_helper.then_some(UsedMethod::CgroupKill)),
         signalled: machine.signalled(),
-        attempts: machine.attempts().max(elsewhere.into()),
+        attempts: machine.attempts().max(by_helper.into()),
         released: target.released(),
         elapsed,
     }

@@ -97,7 +97,7 @@ pub(crate) struct Entries<S: Sys> {
     facts: Facts<S>,
     /// The entry that is driven. If one is left here, a logger or a waker has panicked, and it is driven again.
     driven: Option<EntryId>,
-    /// A write to `cgroup.kill` that reaches so many members is left to a helper thread.
+    /// A helper thread is wanted: for removals, and for a write to `cgroup.kill` that reaches so many members.
     pub(crate) helper_from: Option<usize>,
 }
 

@@ -38,8 +38,7 @@ const EVENTS: usize = 256;
 /// How long a turn or a spawn works by default before it defers the rest.
 const TURN_BUDGET: Duration = Duration::from_millis(1);
 
-/// Longest sleep in one turn and in the kernel's timer. Longer waits take several, for neither is safe
-/// with every value that a `Duration` can have.
+/// Longest sleep in one turn and in the kernel's timer: neither is safe with every `Duration`. Longer waits take several.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 const TIMER: Token = Token(usize::MAX);
@@ -48,8 +47,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// A single-threaded event loop that reaps cgroups.
 ///
 /// It works while one of its methods runs. It starts threads only for [`Reaper::release_memory`] and
-/// [`set_helper_thread`](Reactor::set_helper_thread), which make single system calls.
-/// `Send`, but not `Sync`; other threads reach it through a [`Remote`].
+/// [`set_helper_thread`](Reactor::set_helper_thread). `Send`, but not `Sync`: other threads use a [`Remote`].
 ///
 /// # Driving it
 ///

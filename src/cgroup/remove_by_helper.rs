@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::descriptor_budget::Permit;
-use super::elsewhere::{Elsewhere, Shared};
 use super::errors::{Fate, is_gone};
 use super::file::below;
+use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
 use super::remove::RemovalLeft;
 use super::target::Target;
@@ -54,8 +54,8 @@ impl<S: Sys> Removal<S> {
 }
 
 /// A removal that a helper thread makes, seen from the target.
-pub(super) struct RemovalElsewhere {
-    pub(super) call: Option<Box<Elsewhere>>,
+pub(super) struct RemovalByHelper {
+    pub(super) call: Option<Box<HelperCall>>,
     /// The directories that could not be removed before it.
     pub(super) left: RemovalLeft,
 }
@@ -67,8 +67,7 @@ pub(super) fn prepare<S: Sys>(
     tree: &Tree<S>,
     directories: &mut Directories<S>,
     mut below: Vec<PathBuf>,
-) -> Option<(Removal<S>, Box<Elsewhere>)> {
-    context.helper_from?;
+) -> Option<(Removal<S>, Box<HelperCall>)> {
     let (sys, budget, id) = (context.sys, &context.resolver.budget, tree.identity.id);
     below.retain(|child| !child.as_os_str().is_empty());
     let open = |at: &S::Fd| Some((budget.take_spare()?, sys.open(Some(at), c".", Open::Place).ok()?));
@@ -83,27 +82,27 @@ pub(super) fn prepare<S: Sys>(
         true => None,
         false => Some(open(directories.get(sys, &tree.identity).ok()?)?),
     };
-    let elsewhere = Elsewhere::new(id);
+    let call = HelperCall::new(id);
     let mut permits = Vec::with_capacity(2);
     let mut hold = |(permit, fd)| {
         permits.push(permit);
         fd
     };
     let (parent, directory) = (parent.map(&mut hold), directory.map(&mut hold));
-    let shared = elsewhere.shared();
+    let shared = call.shared();
     let removal = Removal { below, directory, id, name, parent, _permits: permits, shared };
-    Some((removal, Box::new(elsewhere)))
+    Some((removal, Box::new(call)))
 }
 
 impl<S: Sys> Target<S> {
     /// Notes what came of a removal that was left to a helper thread; `None`: the next one is made by the step.
     pub(crate) fn note_removal(&mut self, answer: Option<io::Result<()>>) {
-        let Some(removal) = &mut self.removal_elsewhere else { return };
+        let Some(removal) = &mut self.removal_by_helper else { return };
         let Some(call) = &mut removal.call else { return };
         if let Some(Ok(())) = answer {
             let removed = self.trees.iter_mut().filter(|tree| tree.identity.id == call.of && tree.is_left());
             removed.for_each(|tree| tree.is_gone(Fate::Removed));
-            self.removal_elsewhere = None;
+            self.removal_by_helper = None;
         } else {
             call.note(answer);
         }

@@ -1,4 +1,4 @@
-//! [`Elsewhere`]: a call that a helper thread makes for a target, seen from the target.
+//! [`HelperCall`]: a call that a helper thread makes for a target, seen from the target.
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Shared {
 }
 
 /// How far a call has come. Dropped, it is not wanted any more.
-pub(super) struct Elsewhere {
+pub(super) struct HelperCall {
     /// The directory that it is for.
     pub(super) of: Id,
     shared: Arc<Shared>,
@@ -56,10 +56,10 @@ pub(super) enum Left {
     Here,
 }
 
-impl Elsewhere {
-    pub(super) fn new(of: Id) -> Elsewhere {
+impl HelperCall {
+    pub(super) fn new(of: Id) -> HelperCall {
         let shared = Shared { wanted: AtomicBool::new(true), begun: AtomicBool::new(false) };
-        Elsewhere { of, shared: Arc::new(shared), state: State::UnderWay }
+        HelperCall { of, shared: Arc::new(shared), state: State::UnderWay }
     }
 
     /// What the thread is to have.
@@ -68,9 +68,9 @@ impl Elsewhere {
     }
 
     /// Takes what is left to do for a step.
-    pub(super) fn take(elsewhere: &mut Option<Box<Elsewhere>>) -> Left {
-        let Some(mut taken) = elsewhere.take_if(|it| !matches!(it.state, State::UnderWay)) else {
-            return if elsewhere.is_some() { Left::Nothing } else { Left::All };
+    pub(super) fn take(call: &mut Option<Box<HelperCall>>) -> Left {
+        let Some(mut taken) = call.take_if(|it| !matches!(it.state, State::UnderWay)) else {
+            return if call.is_some() { Left::Nothing } else { Left::All };
         };
         match std::mem::replace(&mut taken.state, State::Here) {
             State::Made(result) => Left::Result(taken.of, result),
@@ -89,7 +89,7 @@ impl Elsewhere {
     }
 }
 
-impl Drop for Elsewhere {
+impl Drop for HelperCall {
     fn drop(&mut self) {
         self.shared.wanted.store(false, Relaxed);
     }

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::descriptor_budget::Permit;
-use super::elsewhere::{Elsewhere, Shared};
 use super::file;
+use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
 use super::members::{MemberList, Pages};
 use super::mounts::{Mounts, lock};
@@ -56,7 +56,7 @@ fn reaches<S: Sys>(
 }
 
 /// The write for a helper thread, and what the target keeps of it.
-pub(super) type Prepared<S> = (CgroupKillWrite<S>, Box<Elsewhere>);
+pub(super) type Prepared<S> = (CgroupKillWrite<S>, Box<HelperCall>);
 
 /// Prepares the write for a helper thread. `None` where a step does as well, and where something fails, which is for the
 /// step to meet again.
@@ -77,14 +77,14 @@ pub(super) fn prepare<S: Sys>(
     }
     let permit = resolver.budget.take_spare()?;
     let file = file::open(sys, dir, Path::new(""), v2::KILL, Open::Write).ok()?;
-    let elsewhere = Elsewhere::new(id);
+    let call = HelperCall::new(id);
     let write = CgroupKillWrite {
         file,
         _permit: permit,
         id,
         own: Arc::clone(&resolver.own),
         mounts: Arc::clone(&resolver.mounts),
-        shared: elsewhere.shared(),
+        shared: call.shared(),
     };
-    Some((write, Box::new(elsewhere)))
+    Some((write, Box::new(call)))
 }
