@@ -24,7 +24,9 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
                 Listing::default()
             }
-            Progress::None | Progress::Removal(_) => Listing::default(),
+            Progress::None | Progress::Removal(_) | Progress::Freeze(_) | Progress::Thaw(_) => {
+                Listing::default()
+            }
         };
         (self.findings.members, self.findings.just_read) = (None, false);
         let v1_members = self.findings.v1_members.take();
@@ -57,11 +59,11 @@ impl<S: Sys> Step<'_, '_, S> {
                 Ok(())
             }
         });
-        if listing.unfinished {
+        if listing.is_unfinished() {
             self.target.progress = Progress::Check(Box::new(listing.rest(refused)));
             return Checked::Unfinished;
         }
-        let refused = refused.or(listing.why.take());
+        let refused = refused.or(listing.traversal.why.take());
         let mut unknown = None;
         if v1_members.is_none() {
             self.target.is_large_tree = listing.large;

@@ -65,28 +65,33 @@ pub(crate) struct Undone {
     pub(crate) refused: Option<Refused>,
 }
 
-/// Thaws the groups that hold members frozen and no other process.
+/// The groups that hold some of these members frozen; after an error, those that were found.
 ///
-/// Groups inside or above the target's `own` freezer groups are not touched: the target's own thaw is for those.
-pub(crate) fn thaw<S: Sys>(
+/// Not those inside or above the target's `own` freezer groups: the target's own thaw is for these.
+pub(crate) fn find<S: Sys>(
     proc: &Proc<'_, S>,
     mounts: &[Mount],
-    members: &MemberList,
+    members: &[Pid],
     own: &[PathBuf],
-) -> Undone {
-    let mut undone = Undone { held: false, refused: None };
-    let mut dirs = Vec::new();
-    for &pid in members.pids.iter().take(ASKED) {
+) -> (Vec<PathBuf>, Option<Refused>) {
+    let (mut dirs, mut refused) = (Vec::new(), None);
+    for &pid in members.iter().take(ASKED) {
         match frozen_by(proc, pid, mounts) {
             Ok(dir) => dirs.extend(dir),
-            Err(error) => undone.refused = Some((format!("/proc/{pid}").into(), error.into())),
+            Err(error) => refused = Some((format!("/proc/{pid}").into(), error.into())),
         }
     }
     dirs.retain(|dir| !own.iter().any(|own| dir.starts_with(own) || own.starts_with(dir)));
     dirs.sort_unstable();
     dirs.dedup();
+    (dirs, refused)
+}
+
+/// Thaws those of the groups that hold no process but members, all of which are listed.
+pub(crate) fn thaw<S: Sys>(sys: &S, dirs: &[PathBuf], members: &MemberList) -> Undone {
+    let mut undone = Undone { held: false, refused: None };
     for dir in dirs {
-        match thaw_group(proc.sys, &dir, members) {
+        match thaw_group(sys, dir, members) {
             Ok(thawed) => undone.held |= !thawed,
             Err(error) => undone.refused = Some((dir.join("freezer.state"), Cause::Error(error))),
         }

@@ -1,19 +1,25 @@
-//! Freezing a target, and undoing freezes.
+//! Freezing a target.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use super::errors::{Cause, Failed, Refused, is_gone};
-use super::external_freeze::{self, Undone};
 use super::hierarchy::{HasFreezer, Hierarchy};
-use super::mounts::{self, MOUNTINFO};
-use super::proc::Proc;
+use super::listing::Listing;
+use super::own_cgroup::own_cgroups;
 use super::step::Step;
+use super::target::Progress;
 use super::tree::{Control, Directories, Tree};
 use super::{v1, v2};
-use crate::machine::{Froze, ThawScope, Thawed};
+use crate::machine::Froze;
 use crate::outcome::Act;
 use crate::sys::Sys;
+
+/// The search for the caller in a large target, before a freeze.
+pub(crate) struct Search {
+    listing: Listing,
+    /// The cgroups that the caller was in when it began.
+    own: Vec<u8>,
+}
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Freezes the target, by the v1 freezer if it has one, or reads how far that is.
@@ -21,21 +27,14 @@ impl<S: Sys> Step<'_, '_, S> {
         if let Some(refused) = self.find_freezer() {
             return self.freeze_refused(refused);
         }
-        // The list has the caller's process if any of its threads is in the target.
-        let sys = self.context.sys;
-        let inside = match self.findings.all_members() {
-            Some(members) => Ok(members.contains_caller(sys)),
-            None => self.list_all().map(|members| members.contains_caller(sys)),
-        };
-        let cause = match inside {
-            Ok(Ok(false)) => None,
-            Ok(Ok(true)) => Some(Cause::CallerInside),
-            Ok(Err(error)) => Some(error.into()),
+        let inside = match self.is_caller_inside() {
+            Ok(Some(inside)) => inside,
+            Ok(None) => return Froze::Unfinished,
             Err(refused) => return self.freeze_refused(refused),
         };
-        if let Some(cause) = cause {
+        if inside {
             let path = self.path().to_path_buf();
-            return self.freeze_refused((path, cause));
+            return self.freeze_refused((path, Cause::CallerInside));
         }
         let by_v1 = self.target.has_freezer();
         let mut result = Froze::Unavailable;
@@ -73,6 +72,50 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
+    /// Whether the caller's process is in the target: lists have it if any of its threads is. `None` if the time of the call was
+    /// up before that is known.
+    fn is_caller_inside(&mut self) -> Result<Option<bool>, Refused> {
+        let sys = self.context.sys;
+        let search = self.target.progress.take_freeze();
+        let in_steps = self.context.limit.is_set() && self.target.is_large_tree;
+        let members = match (self.findings.all_members(), in_steps) {
+            (Some(members), _) => members.contains_caller(sys),
+            (None, false) => self.list_all()?.contains_caller(sys),
+            (None, true) => match self.search(search)? {
+                Some(inside) => Ok(inside),
+                None => return Ok(None),
+            },
+        };
+        members.map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
+    }
+
+    /// The same for a large target, which is listed in steps. The caller may move in between two of them; so the list counts only
+    /// if its cgroups are the same in the end as at the beginning.
+    fn search(&mut self, search: Option<Search>) -> Result<Option<bool>, Refused> {
+        let sys = self.context.sys;
+        let of_caller = |error: io::Error| ("/proc/self/cgroup".into(), error.into());
+        let mut search = match search {
+            Some(search) => search,
+            None => Search { listing: Listing::default(), own: own_cgroups(sys).map_err(of_caller)? },
+        };
+        let limit = self.context.limit;
+        let refused = self.each(|_, tree, directories| search.listing.add(sys, limit, tree, directories));
+        if search.listing.is_unfinished() {
+            let listing = search.listing.rest(refused);
+            self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));
+            return Ok(None);
+        }
+        if let Some(refused) = refused.or(search.listing.traversal.why.take()) {
+            return Err(refused);
+        }
+        let mut members = search.listing.members;
+        if search.listing.continued && own_cgroups(sys).map_err(of_caller)? != search.own {
+            members = self.list_all()?;
+        }
+        members.finish();
+        members.contains_caller(sys).map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
+    }
+
     fn freeze_refused(&mut self, (path, cause): Refused) -> Froze {
         let missing = matches!(&cause, Cause::Error(error) if is_gone(error));
         let denied = cause.is_denied();
@@ -90,96 +133,8 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Thaws what is frozen inside the target.
-    pub(crate) fn thaw(&mut self, scope: ThawScope) -> Thawed {
-        if self.target.may_be_own {
-            return Thawed::All;
-        }
-        // Where that is not known, nothing is frozen by us.
-        let mut refused = self.find_freezer();
-        let is_wanted = |tree: &Tree<S>| match tree.hierarchy {
-            Hierarchy::V1(freezer) => freezer == HasFreezer::Present,
-            Hierarchy::V2 { .. } => scope == ThawScope::All,
-        };
-        let mut result = Thawed::All;
-        // What is frozen by us is thawed before anything is listed.
-        let roots = self.each(|context, tree, directories| {
-            if is_wanted(tree) {
-                context.metrics.thaws += 1;
-                result = result.max(thaw_root(context.sys, tree, directories)?);
-            }
-            Ok(())
-        });
-        let below = self.each(|context, tree, directories| match is_wanted(tree) {
-            true => thaw_below(context.sys, tree, directories),
-            false => Ok(()),
-        });
-        refused = refused.or(roots).or(below);
-        match refused {
-            Some(refused) => result.max(self.thaw_refused(refused)),
-            None => {
-                // That of an external freeze names a file outside.
-                let own: Vec<PathBuf> = self.target.trees.iter().map(|tree| tree.path().into()).collect();
-                self.forget_obstacle(|past| past.act == Act::Thaw && own.contains(&past.path));
-                result
-            }
-        }
-    }
-
-    /// Thaws external freezes that hold no process but members of the target.
-    pub(crate) fn thaw_external(&mut self) -> Thawed {
-        if self.target.may_be_own {
-            return Thawed::All;
-        }
-        if let Some(refused) = self.find_freezer() {
-            return self.thaw_refused(refused);
-        }
-        let sys = self.context.sys;
-        let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
-        let parents = &mut self.context.facts.parents;
-        // /proc names the groups that hold members by their current paths.
-        let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
-        // Of a list that is not whole, other members would count as other processes.
-        let listed;
-        let members = match self.findings.all_members() {
-            Some(members) => members,
-            None => match self.list_all() {
-                Ok(members) => {
-                    listed = members;
-                    &listed
-                }
-                Err(refused) => return self.thaw_refused(refused),
-            },
-        };
-        let proc = match Proc::open(sys) {
-            Ok(Some(proc)) => proc,
-            // Without a /proc of the caller's pid namespace they cannot be found. It may have no mountinfo either.
-            Ok(None) => return Thawed::All,
-            Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
-        };
-        let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
-            Ok(mounts) => mounts,
-            Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
-        };
-        let Undone { held, refused } = external_freeze::thaw(&proc, &mounts, members, &own);
-        match refused {
-            Some(refused) => self.thaw_refused(refused),
-            None if held => Thawed::HeldFromOutside,
-            None => {
-                self.forget_obstacle(|past| past.act == Act::Thaw);
-                Thawed::All
-            }
-        }
-    }
-
-    fn thaw_refused(&mut self, (path, cause): Refused) -> Thawed {
-        let denied = cause.is_denied();
-        self.note_obstacle(Act::Thaw, (path, cause));
-        if denied { Thawed::Denied } else { Thawed::Failed }
-    }
-
     /// Finds out which of the directories are in the v1 freezer's hierarchy.
-    fn find_freezer(&mut self) -> Option<Refused> {
+    pub(super) fn find_freezer(&mut self) -> Option<Refused> {
         self.each(|context, tree, directories| find_freezer(context.sys, tree, directories))
     }
 }
@@ -204,50 +159,4 @@ pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<HasFreezer
         Err(error) if is_gone(&error) => sys.stat(Some(dir), c"cgroup.procs").map(|_| HasFreezer::Absent),
         Err(error) => Err(error),
     }
-}
-
-/// Thaws the root of a tree, and with it what is frozen through it.
-fn thaw_root<S: Sys>(
-    sys: &S,
-    tree: &mut Tree<S>,
-    directories: &mut Directories<S>,
-) -> Result<Thawed, Failed> {
-    let root = Path::new("");
-    let is_v1 = tree.hierarchy.is_freezer();
-    let thawed = match tree.frozen_by.take() {
-        Some(control) => {
-            let written =
-                if is_v1 { v1::thaw_open(sys, &control.file) } else { v2::thaw_open(sys, &control.file) };
-            if let Err(error) = written {
-                tree.frozen_by = Some(control);
-                return Err(error.into());
-            }
-            // It is not frozen by us any more, whatever a read says.
-            !is_v1 || v1::is_thawed(sys, &control.file)?
-        }
-        None if is_v1 => v1::thaw(sys, directories.get(sys, &tree.identity)?, root)?,
-        None => v2::thaw(sys, directories.get(sys, &tree.identity)?, root).map(|()| true)?,
-    };
-    let held = !thawed && v1::held_from_above(sys, directories.get(sys, &tree.identity)?, root)?;
-    Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
-}
-
-/// Thaws what is frozen by itself below the root of a tree.
-fn thaw_below<S: Sys>(sys: &S, tree: &Tree<S>, directories: &mut Directories<S>) -> Result<(), Failed> {
-    let (dir, below) = directories.subtree(sys, &tree.identity)?;
-    let mut refused = None;
-    for relative in &below[1..] {
-        let thawed = match tree.hierarchy.is_freezer() {
-            true => v1::thaw(sys, dir, relative).map(|_| ()),
-            false => v2::thaw(sys, dir, relative),
-        };
-        match thawed {
-            // A descendant that is still frozen is frozen through the root or by another program. The next attempt
-            // thaws it again.
-            Ok(()) => {}
-            Err(error) if is_gone(&error) => {}
-            Err(error) => refused = Some(error),
-        }
-    }
-    refused.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -5,35 +5,23 @@
 
 use super::context::Limit;
 use super::errors::{Failed, Refused, is_gone};
-use super::identity::Id;
 use super::members::MemberList;
-use super::tree::{Directories, Tree, Walk};
+use super::traversal::{FEW, Traversal};
+use super::tree::{Directories, Tree};
 use crate::sys::Sys;
 
 /// A target of so many directories is large: its members are listed and signalled in steps where the time of a call is
 /// limited.
 pub(super) const LARGE_TREE: usize = if cfg!(test) { 2 } else { 64 };
 
-/// Directories that a step reads in any case.
-pub(super) const FEW: usize = if cfg!(test) { 1 } else { 8 };
-
 /// How far a list has come.
 #[derive(Default)]
 pub(crate) struct Listing {
     pub(super) members: MemberList,
-    /// The tree under way: the directories that were read.
-    tree: Option<(Id, Walk)>,
-    /// The trees that are listed, or cannot be.
-    over: Vec<Id>,
-    /// Why the last of them cannot be.
-    pub(super) why: Option<Refused>,
-    /// The time of the call was up before all was listed.
-    pub(super) unfinished: bool,
-    /// Directories read in this step.
-    read: usize,
+    pub(super) traversal: Traversal,
     /// This is the search for the caller.
     at_spawn: bool,
-    /// Some of them were read by an earlier step.
+    /// Some directories were read by an earlier step.
     pub(super) continued: bool,
     /// Some tree is large.
     pub(super) large: bool,
@@ -45,16 +33,14 @@ impl Listing {
         Listing { at_spawn: true, ..Listing::default() }
     }
 
+    /// Whether the time of the call was up before all was listed.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.traversal.unfinished
+    }
+
     /// What is left for the next step.
     pub(super) fn rest(self, why: Option<Refused>) -> Listing {
-        Listing {
-            why: why.or(self.why),
-            unfinished: false,
-            read: 0,
-            at_spawn: false,
-            continued: true,
-            ..self
-        }
+        Listing { traversal: self.traversal.rest(why), at_spawn: false, continued: true, ..self }
     }
 
     /// Adds the members of a tree, or of some of its directories if the time of the call is up before.
@@ -65,37 +51,28 @@ impl Listing {
         tree: &Tree<S>,
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
+        let Listing { members, traversal, .. } = self;
         let id = tree.identity.id;
-        if self.unfinished || self.over.contains(&id) {
+        if !traversal.enter(id) {
             return Ok(());
         }
-        self.over.push(id);
-        if !limit.is_set() && self.tree.is_none() || directories.is_leaf(id) {
-            return self.members.add_tree(sys, tree, directories);
+        if !limit.is_set() && !traversal.is_under_way() || directories.is_leaf(id) {
+            return members.add_tree(sys, tree, directories);
         }
-        let mut walk = self.tree.take_if(|(of, _)| *of == id).map_or_else(Walk::new, |(_, walk)| walk);
-        while !walk.is_over() {
-            // A small tree is searched by the spawn, however long that takes.
-            let least = if self.at_spawn { LARGE_TREE } else { FEW };
-            if self.read >= least && limit.is_over(sys) {
-                self.over.pop();
-                (self.tree, self.unfinished) = (Some((id, walk)), true);
-                return Ok(());
+        // A small tree is searched by the spawn, however long that takes.
+        let least = if self.at_spawn { LARGE_TREE } else { FEW };
+        let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir| {
+            match members.add(sys, root, dir) {
+                // A descendant that was removed meanwhile has no members.
+                Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(()),
+                added => Ok(added?),
             }
-            self.read += 1;
-            let root = directories.get(sys, &tree.identity)?;
-            if let Some(dir) = walk.advance(sys, root)? {
-                match self.members.add(sys, root, dir) {
-                    Ok(()) => {}
-                    // A descendant that was removed meanwhile has no members.
-                    Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => {}
-                    Err(error) => return Err(error.into()),
-                }
+        })?;
+        if let Some(found) = found {
+            self.large |= found.len() >= LARGE_TREE;
+            if !self.continued {
+                directories.insert_subtree(id, found);
             }
-        }
-        self.large |= walk.found.len() >= LARGE_TREE;
-        if !self.continued {
-            directories.insert_subtree(id, walk.found);
         }
         Ok(())
     }

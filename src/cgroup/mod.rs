@@ -3,7 +3,8 @@
 //! Each file has one duty, and uses those further down in this list only:
 //!
 //! - `resolve`: from what the caller named to a target, or a refusal;
-//! - `check`, `kill`, `signal`, `large`, `freeze`, `remove`, `release`, `report`: what a step can do;
+//! - `check`, `kill`, `signal`, `large`, `freeze`, `thaw`, `remove`, `release`, `report`: what a step can
+//!   do;
 //! - `job`, `kill_by_helper`, `remove_by_helper`, `helper_call`: what a helper thread does for a target;
 //! - `step`: what a step is, and what it finds out;
 //! - `target`: what a target is, and what of it lasts from step to step;
@@ -11,7 +12,7 @@
 //!   `attempt`: what signals come to;
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
-//! - `listing`, `members`: lists of them;
+//! - `listing`, `members`: lists of the members; `traversal`: a walk through all directories in several steps;
 //! - `tree`: a directory of a target, and those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
 //! - `location`: opening what the caller named;
@@ -67,7 +68,9 @@ mod step;
 mod survivors;
 mod systemd;
 mod target;
+mod thaw;
 pub(crate) mod tracked;
+mod traversal;
 mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;

@@ -37,6 +37,18 @@ pub(super) fn is_caller_in<S: Sys>(
     Ok(members.contains_caller(sys)?)
 }
 
+/// What /proc says of the cgroups of the caller's process and of the calling thread, in all hierarchies. Whatever they are called in
+/// it, as long as this is the same they are in the same ones.
+pub(super) fn own_cgroups<S: Sys>(sys: &S) -> io::Result<Vec<u8>> {
+    let mut cgroups = Vec::new();
+    for path in [c"/proc/self/cgroup", c"/proc/thread-self/cgroup"] {
+        let mut text = Vec::new();
+        read_whole(sys, &sys.open(None, path, Open::Read)?, &mut text)?;
+        cgroups.extend(text);
+    }
+    Ok(cgroups)
+}
+
 /// The inode number of a hierarchy's root: the first that kernfs gives out (`__kernfs_new_node`).
 const ROOT: u64 = 1;
 

@@ -12,6 +12,7 @@ use super::job::Job;
 use super::remove_by_helper::{self, Removal, RemovalByHelper};
 use super::step::Step;
 use super::target::Progress;
+use super::traversal::FEW;
 use super::tree::{Directories, Tree, Walk, is_leaf};
 use crate::machine::Removed;
 use crate::outcome::Act;
@@ -19,10 +20,6 @@ use crate::sys::Sys;
 
 /// Directories removed in one step. Each costs the kernel 20 to 50 microseconds.
 const REMOVALS: usize = 128;
-
-/// Directories that a step visits or removes in any case, so that a small target is removed in one. The simulation, whose
-/// targets are all small, cuts them too.
-const FEW: usize = if cfg!(test) { 1 } else { 8 };
 
 /// What is left of a removal that takes several steps.
 #[derive(Default)]

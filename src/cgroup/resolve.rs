@@ -99,9 +99,9 @@ impl<S: Sys> Resolver<S> {
                 None => whole = false,
             }
         }
-        let is_large_tree = listing.large || listing.unfinished;
+        let is_large_tree = listing.large || listing.is_unfinished();
         Ok(match listing {
-            listing if listing.unfinished => {
+            listing if listing.is_unfinished() => {
                 OwnSearch { v1_members: None, left: Some(listing.rest(None)), is_large_tree }
             }
             Listing { members, .. } => {

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::attempt::{Part, Pidfds, Rest, Source, Tally};
 use super::errors::{Cause, Obstacle, Refused, is_gone};
-use super::listing::FEW;
 use super::members::MemberList;
 use super::step::Step;
 use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
+use super::traversal::FEW;
 use super::tree::{Tree, Walk};
 use super::v1;
 use crate::machine::{Attempt, ExitNotice, Members, Reach};

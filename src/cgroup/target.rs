@@ -7,11 +7,13 @@ use std::sync::Arc;
 use super::attempt::Rest;
 use super::errors::{Fate, Obstacle};
 use super::file::as_path;
+use super::freeze::Search;
 use super::helper_call::HelperCall;
 use super::listing::Listing;
 use super::release::Releases;
 use super::remove::RemovalLeft;
 use super::remove_by_helper::RemovalByHelper;
+use super::thaw::ThawBelow;
 use super::tracked::Tracked;
 use super::tree::Tree;
 use crate::machine::ExitNotice;
@@ -79,6 +81,10 @@ pub(super) enum Progress<S: Sys> {
     Attempt(Box<Rest<S>>),
     /// A check that lists the members.
     Check(Box<Listing>),
+    /// A freeze: the search for the caller before it.
+    Freeze(Box<Search>),
+    /// A thaw: what is below the roots.
+    Thaw(Box<ThawBelow>),
     Removal(Box<RemovalLeft>),
 }
 
@@ -87,7 +93,23 @@ impl<S: Sys> Progress<S> {
     pub(super) fn take_attempt(&mut self) -> Option<Rest<S>> {
         match std::mem::replace(self, Progress::None) {
             Progress::Attempt(rest) => Some(*rest),
-            Progress::None | Progress::Check(_) | Progress::Removal(_) => None,
+            _ => None,
+        }
+    }
+
+    /// Takes that of a freeze.
+    pub(super) fn take_freeze(&mut self) -> Option<Search> {
+        match std::mem::replace(self, Progress::None) {
+            Progress::Freeze(search) => Some(*search),
+            _ => None,
+        }
+    }
+
+    /// Takes that of a thaw.
+    pub(super) fn take_thaw(&mut self) -> Option<ThawBelow> {
+        match std::mem::replace(self, Progress::None) {
+            Progress::Thaw(below) => Some(*below),
+            _ => None,
         }
     }
 
@@ -95,7 +117,7 @@ impl<S: Sys> Progress<S> {
     pub(super) fn take_removal(&mut self) -> Option<RemovalLeft> {
         match std::mem::replace(self, Progress::None) {
             Progress::Removal(left) => Some(*left),
-            Progress::None | Progress::Check(_) | Progress::Attempt(_) => None,
+            _ => None,
         }
     }
 }

@@ -110,6 +110,11 @@ impl<S: Sys> Tracked<S> {
         !self.tried.is_empty() || !self.processes.is_empty()
     }
 
+    /// The members that the last attempt dealt with.
+    pub(crate) fn tried(&self) -> &[Pid] {
+        &self.tried
+    }
+
     /// Whether an attempt has dealt with this member.
     pub(crate) fn was_tried(&self, pid: Pid) -> bool {
         self.tried.binary_search(&pid).is_ok()

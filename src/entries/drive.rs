@@ -71,6 +71,10 @@ impl<S: Sys> Entries<S> {
                     let thawed = step.thaw(scope);
                     Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
                 }
+                Action::ContinueThaw => {
+                    let thawed = step.continue_thaw();
+                    Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
+                }
                 Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),
                 Action::Remove => {
                     let mut removed = step.remove();

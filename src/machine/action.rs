@@ -54,6 +54,8 @@ pub(crate) enum Action {
     Freeze,
     /// Undo the freezes inside the target. Answered by [`Thawed`].
     Thaw(ThawScope),
+    /// Go on with a thaw that was [`Thawed::Unfinished`]. Answered by [`Thawed`].
+    ContinueThaw,
     /// Undo external freezes: those of v1 freezer cgroups outside the target that hold members of the target and no
     /// other process. Answered by [`Thawed`].
     ThawExternal,
@@ -231,6 +233,8 @@ pub(crate) enum Froze {
     Denied,
     /// A passing error: nothing is frozen by us.
     Failed,
+    /// The step reached its bound before anything was frozen: continue at once, after other entries.
+    Unfinished,
 }
 
 /// What a thaw came to. Of several directories the greatest counts.
@@ -244,6 +248,8 @@ pub(crate) enum Thawed {
     Denied,
     /// A passing error: try again.
     Failed,
+    /// The step reached its bound. What is frozen by us is thawed, but for errors: continue at once, after other entries.
+    Unfinished,
 }
 
 /// What a removal came to.

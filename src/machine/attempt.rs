@@ -3,10 +3,10 @@
 use super::CGROUP_KILL_ATTEMPTS;
 use super::Machine;
 use super::action::{
-    Action, Attempt, Detail, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed,
+    Action, Attempt, Change, Detail, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed,
 };
 use super::freezer::Freezer;
-use super::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
+use super::state::{AfterThaw, GraceSignal, Ladder, Pending, Phase, Sigkill};
 use crate::outcome::{Act, UsedMethod};
 use crate::reaper::KillMethod;
 use crate::time::{Instant, Span};
@@ -18,10 +18,12 @@ const EXTERNAL_EVERY: u32 = 4;
 const LAST_THAW: Span = Span::from_millis(10_000);
 
 impl Machine {
-    /// Begins an attempt to kill. As long as a freeze cannot be undone, none is begun.
-    pub(super) fn attempt(&self) -> Action {
+    /// Begins an attempt to kill. As long as a freeze cannot be undone, none is begun; nor is one while members that were all
+    /// sent SIGKILL exit, for it would hold these up.
+    pub(super) fn attempt(&self, change: Change) -> Action {
+        let are_exiting = self.sigkill == Sigkill::Sent && change == Change::Fewer;
         match self.ladder {
-            Ladder::FreezeFirst if self.freezer == Freezer::Thawed => Action::Freeze,
+            Ladder::FreezeFirst if self.freezer == Freezer::Thawed && !are_exiting => Action::Freeze,
             _ => Action::Kill(self.kill_by()),
         }
     }
@@ -156,6 +158,10 @@ impl Machine {
             self.retries.succeeded(Act::Freeze);
         }
         match (froze, self.phase) {
+            (Froze::Unfinished, _) => {
+                self.pending = Pending::Freeze;
+                Action::Yield
+            }
             // No freeze is begun in these.
             (_, Phase::Waiting | Phase::Lingering { .. }) => {
                 self.freezer = Freezer::ThawDue { failing_since: None };
@@ -223,12 +229,19 @@ impl Machine {
     }
 
     pub(super) fn on_thawed_external(&mut self, thawed: Thawed) -> Action {
-        self.pending = Pending::ThawAfterExternal(thawed);
+        self.pending = Pending::Thawing(AfterThaw::WaitAfterExternal(thawed));
         self.thaw_for_sigkill()
     }
 
     pub(super) fn on_thawed(&mut self, now: Instant, thawed: Thawed, ours_left: bool) -> Action {
-        let pending = self.take_pending();
+        let after = match self.take_pending() {
+            Pending::Thawing(after) => after,
+            _ => AfterThaw::Wait,
+        };
+        if thawed == Thawed::Unfinished {
+            self.pending = Pending::Thaw(after);
+            return Action::Yield;
+        }
         let has_failed = matches!(self.freezer, Freezer::ThawDue { failing_since: Some(_) });
         let failing_since = match ours_left {
             true => self.freezer.thaw_failed(now),
@@ -244,7 +257,7 @@ impl Machine {
             }
             // What other parties froze may stay so for `freeze_timeout`.
             Thawed::Denied => ours_left && self.retries.failed(Act::Thaw, now, true),
-            Thawed::Failed => self.retries.failed(Act::Thaw, now, false),
+            Thawed::Failed | Thawed::Unfinished => self.retries.failed(Act::Thaw, now, false),
         };
         if let Phase::Ending(end) = self.phase {
             if let (None, true, End::Done(_)) = (failing_since, has_failed, end) {
@@ -262,12 +275,10 @@ impl Machine {
         if refused {
             return self.end(End::Denied);
         }
-        if pending == Pending::Check {
-            return Action::Check(Detail::Members);
-        }
-        let external = match pending {
-            Pending::ThawAfterExternal(external) => external,
-            _ => Thawed::All,
+        let external = match after {
+            AfterThaw::Check => return Action::Check(Detail::Members),
+            AfterThaw::WaitAfterExternal(external) => external,
+            AfterThaw::Wait => Thawed::All,
         };
         if external == Thawed::Failed {
             self.retries.failed(Act::Thaw, now, false);
@@ -277,7 +288,7 @@ impl Machine {
                 self.held_since = None;
                 return self.wait(now);
             }
-            Thawed::Failed => return self.wait(now),
+            Thawed::Failed | Thawed::Unfinished => return self.wait(now),
             Thawed::Denied if ours_left => return self.wait(now),
             Thawed::HeldFromOutside => End::FrozenByAncestor,
             Thawed::Denied => End::Denied,

@@ -74,7 +74,7 @@ use self::pace::Pace;
 use self::retry::Retries;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
-use self::state::{GraceSignal, Ladder, Pending, Phase, Sigkill};
+use self::state::{AfterThaw, GraceSignal, Ladder, Pending, Phase, Sigkill};
 use crate::outcome::{self, Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
@@ -251,10 +251,14 @@ impl Machine {
         let pending = self.take_pending();
         self.unheeded |= notified && pending != Pending::Nothing;
         if let Phase::Ending(end) = self.phase {
-            return if pending == Pending::Kill || end == End::TimedOut && self.sigkill == Sigkill::Due {
-                Action::Kill(self.kill_by())
-            } else {
-                Action::Thaw(ThawScope::All)
+            return match pending {
+                Pending::Thaw(after) => {
+                    self.pending = Pending::Thawing(after);
+                    Action::ContinueThaw
+                }
+                Pending::Kill => Action::Kill(self.kill_by()),
+                _ if end == End::TimedOut && self.sigkill == Sigkill::Due => Action::Kill(self.kill_by()),
+                _ => Action::Thaw(ThawScope::All),
             };
         }
         let is_last = matches!(self.phase, Phase::Expired { .. });
@@ -263,9 +267,14 @@ impl Machine {
             Pending::Signal(signal) if !self.is_expired(now) => {
                 Action::Signal(signal, self.freezer.members())
             }
+            Pending::Freeze if !self.is_expired(now) => Action::Freeze,
+            Pending::Thaw(after) if !self.is_expired(now) || is_last => {
+                self.pending = Pending::Thawing(after);
+                Action::ContinueThaw
+            }
             Pending::Removal => Action::Remove,
             Pending::Nothing if matches!(self.freezer, Freezer::ThawDue { .. }) => {
-                self.pending = Pending::Check;
+                self.pending = Pending::Thawing(AfterThaw::Check);
                 Action::Thaw(ThawScope::All)
             }
             Pending::Nothing if self.phase.sends_nothing() && !self.is_expired(now) => {
@@ -381,14 +390,14 @@ impl Machine {
             if change == Change::None && self.pace.lengthen() {
                 self.ladder.reset_storm();
             }
-            return self.attempt();
+            return self.attempt(change);
         }
         if self.is_due(now) {
-            return self.attempt();
+            return self.attempt(change);
         }
         if change.has_joined() && self.pace.may_be_prompted() {
             self.ladder.count_storm();
-            return self.attempt();
+            return self.attempt(change);
         }
         self.wait(now)
     }

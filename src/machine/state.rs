@@ -66,14 +66,25 @@ pub(super) enum Pending {
     Nothing,
     /// The attempt to kill continues.
     Kill,
-    /// Our freeze is being undone; a check follows.
-    Check,
+    /// The freeze continues.
+    Freeze,
     /// Sending the grace signal continues.
     Signal(Signal),
     /// The removal continues.
     Removal,
-    /// External freezes were thawed with this result. The thaw of the target itself is under way.
-    ThawAfterExternal(Thawed),
+    /// The thaw continues.
+    Thaw(AfterThaw),
+    /// A thaw is under way.
+    Thawing(AfterThaw),
+}
+
+/// What the machine does after a thaw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterThaw {
+    Wait,
+    Check,
+    /// The same as `Wait`. External freezes were thawed before, with this result.
+    WaitAfterExternal(Thawed),
 }
 
 /// Whether SIGKILL was sent to every member that was there at the last attempt, or at the last check.

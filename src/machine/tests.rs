@@ -7,6 +7,7 @@ use crate::reaper::Signal;
 
 const MS: Duration = Duration::from_millis(1);
 const ZERO: Span = Span::ZERO;
+const ZERO_TIME: Duration = Duration::ZERO;
 const TICK: Input = Input::TimerFired { lag: ZERO };
 const POPULATED: Checked = populated(Change::None, ExitNotice::Delayed);
 const FRESH: Checked = populated(Change::Joined, ExitNotice::Delayed);
@@ -35,6 +36,7 @@ struct Rig {
     kill: Attempt,
     freeze: Froze,
     thaw: Thawed,
+    rest_of_thaw: Thawed,
     external: Thawed,
     removal: Removed,
     /// The actions except checks, and when.
@@ -51,6 +53,7 @@ impl Rig {
             kill: KILLED,
             freeze: Froze::Frozen,
             thaw: Thawed::All,
+            rest_of_thaw: Thawed::All,
             external: Thawed::All,
             removal: Removed::All,
             done: Vec::new(),
@@ -75,6 +78,7 @@ impl Rig {
                     let fails = matches!(self.thaw, Thawed::Denied | Thawed::Failed);
                     Input::Thawed { thawed: self.thaw, ours_left: fails && self.machine.has_frozen() }
                 }
+                Action::ContinueThaw => Input::Thawed { thawed: self.rest_of_thaw, ours_left: false },
                 Action::ThawExternal => Input::ThawedExternal(self.external),
                 Action::Remove => Input::Removed(self.removal),
                 Action::Wait(until) => return Ok(until.since_start()),
@@ -1125,4 +1129,78 @@ fn an_empty_target_is_not_left_frozen() {
         let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
         assert!(!thaws.is_empty(), "{removal:?}");
     }
+}
+
+/// A thaw of several steps goes on where it stopped, at once, and what follows it is not forgotten.
+#[test]
+fn a_thaw_of_several_steps_is_finished() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    (rig.thaw, rig.rest_of_thaw) = (Thawed::Unfinished, Thawed::Unfinished);
+    assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+    for _ in 0..3 {
+        rig.done.clear();
+        // No check comes in between.
+        assert_eq!((rig.wake(Input::Resumed), rig.checks.len()), (Ok(ZERO_TIME), 1));
+        assert_eq!(rig.done, [(0, Action::ContinueThaw), (0, Action::Yield)]);
+    }
+    rig.rest_of_thaw = Thawed::All;
+    assert!(rig.wake(Input::Resumed).unwrap() > ZERO_TIME);
+    assert!(!rig.machine.has_frozen());
+    // Past the deadline, and at the end, too.
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    rig.thaw = Thawed::Unfinished;
+    rig.freeze = Froze::Freezing;
+    assert!(rig.wake(Input::Spawned).is_ok());
+    assert_eq!(rig.wake(Input::Cancelled), Ok(ZERO_TIME));
+    assert_eq!(rig.wake(Input::Resumed), Err(End::Cancelled));
+    assert_eq!(rig.done.last(), Some(&(0, Action::Finish(End::Cancelled))));
+}
+
+/// What an external freeze did is remembered while the target's own thaw takes several steps.
+#[test]
+fn a_thaw_of_several_steps_does_not_hide_an_external_freeze() {
+    let mut rig = Rig::new(&reaper().freeze_timeout(100 * MS));
+    (rig.thaw, rig.external) = (Thawed::Unfinished, Thawed::HeldFromOutside);
+    assert_eq!(rig.run(60_000 * MS), Some(End::FrozenByAncestor));
+}
+
+/// A freeze whose search for the caller takes several steps is begun afterwards, without a check in between.
+#[test]
+fn a_freeze_of_several_steps_is_finished() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    rig.freeze = Froze::Unfinished;
+    assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+    assert_eq!(rig.wake(Input::Resumed), Ok(ZERO_TIME));
+    assert!(rig.kills().is_empty());
+    rig.freeze = Froze::Frozen;
+    assert!(rig.wake(Input::Resumed).is_ok());
+    assert_eq!((rig.checks.len(), rig.kills().len()), (1, 1));
+    // At the deadline it is not waited for.
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(5 * MS));
+    rig.freeze = Froze::Unfinished;
+    assert!(rig.wake(Input::Spawned).is_ok());
+    rig.now = 5 * MS;
+    assert!(rig.wake(Input::Resumed).is_ok());
+    assert_eq!(rig.kills(), [5]);
+}
+
+/// As long as members exit, and none has joined since all were sent SIGKILL, they are not frozen again.
+#[test]
+fn members_that_exit_are_not_frozen_again() {
+    let freezes = |rig: &Rig| rig.times(|action| *action == Action::Freeze).len();
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    assert!(rig.wake(Input::Spawned).is_ok());
+    rig.check = populated(Change::Fewer, ExitNotice::Prompt);
+    assert_eq!(rig.run(200 * MS), None);
+    assert!(rig.kills().len() > 5);
+    assert_eq!(freezes(&rig), 1);
+    // Those that joined are.
+    rig.check = populated(Change::JoinedAndFewer, ExitNotice::Prompt);
+    rig.now += 20 * MS;
+    assert!(rig.wake(TICK).is_ok());
+    assert_eq!(freezes(&rig), 2);
+    // So are those that do not exit.
+    rig.check = POPULATED;
+    assert_eq!(rig.run(rig.now + 1000 * MS), None);
+    assert!(freezes(&rig) > 3);
 }

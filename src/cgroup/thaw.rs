@@ -1,0 +1,185 @@
+//! Undoing freezes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::errors::{Failed, Refused, is_gone};
+use super::external_freeze::{self, Undone};
+use super::hierarchy::{HasFreezer, Hierarchy};
+use super::mounts::{self, MOUNTINFO};
+use super::proc::Proc;
+use super::step::Step;
+use super::target::Progress;
+use super::traversal::{FEW, Traversal};
+use super::tree::{Directories, Tree};
+use super::{v1, v2};
+use crate::machine::{ThawScope, Thawed};
+use crate::outcome::Act;
+use crate::sys::Sys;
+
+/// What is left of a thaw: descendants that may be frozen by themselves.
+pub(crate) struct ThawBelow {
+    scope: ThawScope,
+    /// What the thaw of the roots came to.
+    roots: Thawed,
+    traversal: Traversal,
+}
+
+impl<S: Sys> Step<'_, '_, S> {
+    /// Thaws what is frozen inside the target.
+    pub(crate) fn thaw(&mut self, scope: ThawScope) -> Thawed {
+        if self.target.may_be_own {
+            return Thawed::All;
+        }
+        // Where that is not known, nothing is frozen by us.
+        let unknown = self.find_freezer();
+        let mut roots = Thawed::All;
+        // What is frozen by us is thawed before anything is listed.
+        let refused = self.each(|context, tree, directories| {
+            if is_wanted(tree, scope) {
+                context.metrics.thaws += 1;
+                roots = roots.max(thaw_root(context.sys, tree, directories)?);
+            }
+            Ok(())
+        });
+        self.thaw_below(ThawBelow { scope, roots, traversal: Traversal::after(unknown.or(refused)) })
+    }
+
+    /// Goes on with a thaw that the time of a call was too short for.
+    pub(crate) fn continue_thaw(&mut self) -> Thawed {
+        match self.target.progress.take_thaw() {
+            Some(below) => self.thaw_below(below),
+            None => Thawed::All,
+        }
+    }
+
+    /// Thaws what is frozen by itself below the roots.
+    fn thaw_below(&mut self, ThawBelow { scope, roots, mut traversal }: ThawBelow) -> Thawed {
+        let limit = self.context.limit;
+        let refused = self.each(|context, tree, directories| {
+            let has_none = directories.is_leaf(tree.identity.id);
+            if has_none || !is_wanted(tree, scope) || !traversal.enter(tree.identity.id) {
+                return Ok(());
+            }
+            let (sys, is_v1) = (context.sys, tree.hierarchy.is_freezer());
+            let mut refused = None;
+            traversal.visit(sys, limit, FEW, (tree, directories), |root, dir| {
+                refused = thaw_descendant(sys, is_v1, root, dir).err().or(refused.take());
+                Ok(())
+            })?;
+            refused.map_or(Ok(()), |error| Err(error.into()))
+        });
+        if traversal.unfinished {
+            let below = ThawBelow { scope, roots, traversal: traversal.rest(refused) };
+            self.target.progress = Progress::Thaw(Box::new(below));
+            return Thawed::Unfinished;
+        }
+        match refused.or(traversal.why) {
+            Some(refused) => roots.max(self.thaw_refused(refused)),
+            None => {
+                // That of an external freeze names a file outside.
+                let own: Vec<PathBuf> = self.target.trees.iter().map(|tree| tree.path().into()).collect();
+                self.forget_obstacle(|past| past.act == Act::Thaw && own.contains(&past.path));
+                roots
+            }
+        }
+    }
+
+    /// Thaws external freezes that hold no process but members of the target.
+    pub(crate) fn thaw_external(&mut self) -> Thawed {
+        if self.target.may_be_own {
+            return Thawed::All;
+        }
+        if let Some(refused) = self.find_freezer() {
+            return self.thaw_refused(refused);
+        }
+        let sys = self.context.sys;
+        let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
+        let parents = &mut self.context.facts.parents;
+        // /proc names the groups that hold members by their current paths.
+        let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
+        let proc = match Proc::open(sys) {
+            Ok(Some(proc)) => proc,
+            // Without a /proc of the caller's pid namespace they cannot be found. It may have no mountinfo either.
+            Ok(None) => return Thawed::All,
+            Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
+        };
+        let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
+            Ok(mounts) => mounts,
+            Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
+        };
+        let listed = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
+        let (dirs, unasked) = external_freeze::find(&proc, &mounts, listed, &own);
+        let mut undone = Undone { held: false, refused: None };
+        if !dirs.is_empty() {
+            // Of a list that is not whole, other members would count as other processes.
+            undone = match self.list_all() {
+                Ok(members) => external_freeze::thaw(sys, &dirs, &members),
+                Err(refused) => return self.thaw_refused(refused),
+            };
+        }
+        let Undone { held, refused } = undone;
+        let refused = refused.or(unasked);
+        match refused {
+            Some(refused) => self.thaw_refused(refused),
+            None if held => Thawed::HeldFromOutside,
+            None => {
+                self.forget_obstacle(|past| past.act == Act::Thaw);
+                Thawed::All
+            }
+        }
+    }
+
+    fn thaw_refused(&mut self, (path, cause): Refused) -> Thawed {
+        let denied = cause.is_denied();
+        self.note_obstacle(Act::Thaw, (path, cause));
+        if denied { Thawed::Denied } else { Thawed::Failed }
+    }
+}
+
+/// Thaws the root of a tree, and with it what is frozen through it.
+fn thaw_root<S: Sys>(
+    sys: &S,
+    tree: &mut Tree<S>,
+    directories: &mut Directories<S>,
+) -> Result<Thawed, Failed> {
+    let root = Path::new("");
+    let is_v1 = tree.hierarchy.is_freezer();
+    let thawed = match tree.frozen_by.take() {
+        Some(control) => {
+            let written =
+                if is_v1 { v1::thaw_open(sys, &control.file) } else { v2::thaw_open(sys, &control.file) };
+            if let Err(error) = written {
+                tree.frozen_by = Some(control);
+                return Err(error.into());
+            }
+            // It is not frozen by us any more, whatever a read says.
+            !is_v1 || v1::is_thawed(sys, &control.file)?
+        }
+        None if is_v1 => v1::thaw(sys, directories.get(sys, &tree.identity)?, root)?,
+        None => v2::thaw(sys, directories.get(sys, &tree.identity)?, root).map(|()| true)?,
+    };
+    let held = !thawed && v1::held_from_above(sys, directories.get(sys, &tree.identity)?, root)?;
+    Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
+}
+
+/// Thaws a directory below the root of a tree. One that is frozen after that is frozen through the root, or by another program;
+/// the next attempt thaws it again.
+fn thaw_descendant<S: Sys>(sys: &S, is_v1: bool, root: &S::Fd, dir: &Path) -> io::Result<()> {
+    if dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let thawed = if is_v1 { v1::thaw(sys, root, dir).map(|_| ()) } else { v2::thaw(sys, root, dir) };
+    match thawed {
+        Err(error) if is_gone(&error) => Ok(()),
+        thawed => thawed,
+    }
+}
+
+/// Whether a thaw is for this tree as well.
+fn is_wanted<S: Sys>(tree: &Tree<S>, scope: ThawScope) -> bool {
+    match tree.hierarchy {
+        Hierarchy::V1(freezer) => freezer == HasFreezer::Present,
+        Hierarchy::V2 { .. } => scope == ThawScope::All,
+    }
+}
