@@ -176,10 +176,11 @@ impl Sys for Sim {
         let left = text.get(offset as usize..).unwrap_or_default();
         if let (true, Object::File(group, "cgroup.procs")) = (left.is_empty(), &fd.object) {
             // A list that fails on the way is none.
-            let pids = String::from_utf8_lossy(&text);
+            let text = String::from_utf8_lossy(&text);
+            let pids: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
             let World { acting, groups, processes, .. } = &mut *world;
             for process in processes {
-                if pids.lines().any(|pid| pid.parse() == Ok(process.pid)) {
+                if pids.contains(&process.pid) {
                     process.listed.add(*acting);
                 } else if process.life == Life::Alive && process.groups[groups[*group].hierarchy] == *group {
                     process.omitted.add(*acting);

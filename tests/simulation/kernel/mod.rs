@@ -45,6 +45,9 @@ const THROTTLE: Duration = Duration::from_millis(12);
 /// Processes that a world may have: forks beyond fail.
 const PROCESSES: usize = 40;
 
+/// Events after which no process forks any more: one history in sixty has so many, and would take most of the time.
+const EVENTS: u64 = 20_000;
+
 pub(super) fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
@@ -423,13 +426,18 @@ impl World {
 
     /// Works out what follows from a change: which processes freeze, exit, and are members of what, and what is notified.
     pub(super) fn changed(&mut self) {
+        // Parents come before their children.
+        let mut frozen = Vec::with_capacity(self.groups.len());
+        for Group { frozen: own, parent, .. } in &self.groups {
+            frozen.push(own.is_some() || parent.is_some_and(|parent| frozen[parent]));
+        }
         for at in 0..self.processes.len() {
             let process = &self.processes[at];
             if process.life == Life::Dead {
                 continue;
             }
             let (now, step) = (self.now, self.step);
-            let freezing = [FREEZER, V2].map(|h| self.is_frozen_from(process.groups[h]));
+            let freezing = [FREEZER, V2].map(|hierarchy| frozen[process.groups[hierarchy]]);
             let targets = process.groups.map(|group| self.groups[group].target);
             for target in targets.into_iter().flatten() {
                 self.targets[target].populated_at = now;

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::{
-    Event, FREEZER, GroupId, Life, Nature, Object, PROCESSES, Process, ROOTS, Reaps, SELF, World, errno,
+    EVENTS, Event, FREEZER, GroupId, Life, Nature, Object, PROCESSES, Process, ROOTS, Reaps, SELF, World,
+    errno,
 };
 
 impl World {
@@ -31,7 +32,7 @@ impl World {
             freezing: [None; 2],
             member: Vec::new(),
         });
-        if let Some(period) = nature.forks {
+        if let Some(period) = nature.forks.filter(|_| self.planned < EVENTS) {
             self.plan(period, Event::Fork(ino));
         }
         self.changed();
@@ -103,7 +104,7 @@ impl World {
         let Some(process) = self.process(ino).filter(|process| process.life == Life::Alive) else { return };
         let (groups, nature, killed) = (process.groups, process.nature, process.killed);
         let runs = process.runs(now) && !killed;
-        if let Some(period) = nature.forks {
+        if let Some(period) = nature.forks.filter(|_| self.planned < EVENTS) {
             self.plan(period, Event::Fork(ino));
         }
         if runs && total < PROCESSES {
