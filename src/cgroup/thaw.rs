@@ -42,19 +42,21 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             Ok(())
         });
-        self.thaw_below(ThawBelow { scope, roots, traversal: Traversal::after(unknown.or(refused)) })
+        // That was something already.
+        self.thaw_below(ThawBelow { scope, roots, traversal: Traversal::after(unknown.or(refused)) }, 0)
     }
 
     /// Goes on with a thaw that the time of a call was too short for.
     pub(crate) fn continue_thaw(&mut self) -> Thawed {
         match self.target.progress.take_thaw() {
-            Some(below) => self.thaw_below(below),
+            Some(below) => self.thaw_below(below, FEW),
             None => Thawed::All,
         }
     }
 
-    /// Thaws what is frozen by itself below the roots.
-    fn thaw_below(&mut self, ThawBelow { scope, roots, mut traversal }: ThawBelow) -> Thawed {
+    /// Thaws what is frozen by itself below the roots: `least` directories, or as many as the time allows.
+    fn thaw_below(&mut self, below: ThawBelow, least: usize) -> Thawed {
+        let ThawBelow { scope, roots, mut traversal } = below;
         let limit = self.context.limit;
         let refused = self.each(|context, tree, directories| {
             let has_none = directories.is_leaf(tree.identity.id);
@@ -63,7 +65,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             let (sys, is_v1) = (context.sys, tree.hierarchy.is_freezer());
             let mut refused = None;
-            traversal.visit(sys, limit, FEW, (tree, directories), |root, dir| {
+            traversal.visit(sys, limit, least, (tree, directories), |root, dir| {
                 refused = thaw_descendant(sys, is_v1, root, dir).err().or(refused.take());
                 Ok(())
             })?;

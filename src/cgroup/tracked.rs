@@ -24,7 +24,7 @@ use crate::sys::{Pid, Sys};
 pub(crate) const SIGNALS: usize = 512;
 
 /// Processes opened, signalled, or asked, in one step where the time of the call is limited.
-pub(crate) const FEW_SIGNALS: usize = if cfg!(test) { 1 } else { 48 };
+pub(crate) const FEW_SIGNALS: usize = if cfg!(test) { 1 } else { 32 };
 
 /// Processes held open by one target between two steps: one list verifies them all.
 const HELD: usize = if cfg!(test) { 3 } else { 2048 };
