@@ -220,10 +220,14 @@ fn a_deadline_in_a_shortage(world: &World) {
             let elapsed = match result {
                 Err(ReapError::TimedOut { source: Some(source), effort, .. }) => {
                     assert_eq!(source.raw_os_error(), Some(libc::EMFILE), "{method}");
-                    assert!(stubborn.alive(), "{method}: killed without a descriptor");
+                    // On v2 the descriptors of the reap itself, which it gave up, may have been enough to kill, if not to see the
+                    // end of it.
+                    assert!(
+                        stubborn.alive() || world.layout == Layout::V2,
+                        "{method}: killed without a descriptor"
+                    );
                     effort.elapsed
                 }
-                // The descriptors of the reap itself, which it gave up, were enough to kill.
                 Ok(Reaped { elapsed, attempts: 1.., .. }) if world.layout == Layout::V2 => elapsed,
                 other => panic!("{method}: {other:?}"),
             };

@@ -1131,6 +1131,21 @@ fn an_empty_target_is_not_left_frozen() {
     }
 }
 
+/// Sending the signal may take longer than the grace period lasts.
+#[test]
+fn a_grace_period_that_is_over_when_the_signal_was_sent_ends_at_once() {
+    let reaper = reaper().min_wait(10_000 * MS).grace(Signal::TERM, 300 * MS);
+    let mut machine = Machine::new(&reaper, at(ZERO_TIME), true, false);
+    machine.step(at(ZERO_TIME), Input::Spawned);
+    assert_eq!(machine.step(at(ZERO_TIME), Input::Checked(FRESH)), TERM);
+    let late = at(400 * MS);
+    assert_eq!(machine.step(late, Input::Signalled(KILLED)), Action::Thaw(ThawScope::All));
+    let thawed = Input::Thawed { thawed: Thawed::All, ours_left: false };
+    assert_eq!(machine.step(late, thawed), Action::Wait(late));
+    machine.step(late, TICK);
+    assert!(matches!(machine.step(late, Input::Checked(POPULATED)), Action::Kill(_)));
+}
+
 /// A thaw of several steps goes on where it stopped, at once, and what follows it is not forgotten.
 #[test]
 fn a_thaw_of_several_steps_is_finished() {
