@@ -15,7 +15,8 @@ use cgroups_rs::fs::{Hierarchy, Subsystem};
 use libcgroups::common::CgroupManager;
 use processkit::{Mechanism, ProcessGroup};
 
-use crate::program::contender::{Card, Contender, Contenders, Family, Kind};
+use crate::program::calls::Calls;
+use crate::program::contender::{Card, Contender, Contenders, Driven, Family, Kind};
 use crate::program::groups::{Bases, Group, Place};
 
 /// The pause between two checks, for crates that offer nothing to wait for.
@@ -91,6 +92,45 @@ impl CgroupsRs {
         let card = card("cgroups-rs v1 (cpu), a check each 0.1 ms", Place::Plain, 1000);
         CgroupsRs { card, base: base.into(), cgroups: Vec::new() }
     }
+
+    /// A turn tries each group that is left.
+    fn many(&self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
+        let mut begun = Vec::with_capacity(groups.len());
+        for cgroup in &self.cgroups {
+            begun.push(Instant::now());
+            calls.spawn(|| kill(cgroup))?;
+        }
+        let mut took = vec![Duration::ZERO; groups.len()];
+        let mut left: Vec<usize> = (0..groups.len()).collect();
+        while !left.is_empty() {
+            calls.turn(|| {
+                left.retain(|&index| {
+                    let cgroup = &self.cgroups[index];
+                    // On v1 its delete sleeps 10 ms and more while there are members.
+                    if !cgroup.v2() && !cgroup.procs().is_empty() || cgroup.delete().is_err() {
+                        return true;
+                    }
+                    took[index] = begun[index].elapsed();
+                    false
+                });
+            });
+            if !left.is_empty() {
+                sleep(PAUSE);
+            }
+        }
+        Ok(took)
+    }
+}
+
+fn kill(cgroup: &Cgroup) -> io::Result<()> {
+    if cgroup.v2() {
+        return cgroup.kill().map_err(io::Error::other);
+    }
+    for process in cgroup.procs() {
+        // SAFETY: integers by value; a pid that the kernel listed, of a process that we had forked.
+        unsafe { libc::kill(process.pid as i32, libc::SIGKILL) };
+    }
+    Ok(())
 }
 
 impl Contender for CgroupsRs {
@@ -110,35 +150,17 @@ impl Contender for CgroupsRs {
     }
 
     fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
-        let mut begun = Vec::with_capacity(groups.len());
-        for cgroup in &self.cgroups {
-            begun.push(Instant::now());
-            if cgroup.v2() {
-                cgroup.kill().map_err(io::Error::other)?;
-                continue;
-            }
-            for process in cgroup.procs() {
-                // SAFETY: integers by value; a pid that the kernel listed, of a process that we had forked.
-                unsafe { libc::kill(process.pid as i32, libc::SIGKILL) };
-            }
-        }
-        let mut took = vec![Duration::ZERO; groups.len()];
-        let mut left: Vec<usize> = (0..groups.len()).collect();
-        while !left.is_empty() {
-            left.retain(|&index| {
-                let cgroup = &self.cgroups[index];
-                // On v1 its delete sleeps 10 ms and more while there are members.
-                if !cgroup.v2() && !cgroup.procs().is_empty() || cgroup.delete().is_err() {
-                    return true;
-                }
-                took[index] = begun[index].elapsed();
-                false
-            });
-            if !left.is_empty() {
-                sleep(PAUSE);
-            }
-        }
-        Ok(took)
+        self.many(groups, &mut Calls::untimed())
+    }
+
+    fn driven(&mut self) -> Option<&mut dyn Driven> {
+        Some(self)
+    }
+}
+
+impl Driven for CgroupsRs {
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()> {
+        self.many(groups, calls).map(drop)
     }
 }
 

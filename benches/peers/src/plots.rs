@@ -26,27 +26,42 @@ pub fn draw(report: &Report) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     std::fs::create_dir_all(PLACE)?;
-    plot(report, "latency.svg", "Median latency of a group, ms", |entry| entry.latency)?;
-    plot(report, "cpu.svg", "CPU of the loop's thread, ms a reap", |entry| {
-        entry.cpu / entry.case.groups as f64
-    })?;
+    plot("latency.svg", "Median latency of a group, ms", lines(report, |entry| entry.latency))?;
+    let cpu = lines(report, |entry| entry.cpu / entry.case.groups as f64);
+    plot("cpu.svg", "CPU of the loop's thread, ms a reap", cpu)?;
+    plot("longest-call.svg", "Longest call of the loop, ms of CPU, median of the rounds", longest(report))?;
     Ok(())
 }
 
-fn plot(report: &Report, file: &str, what: &str, figure: Figure) -> Result<(), Box<dyn Error>> {
+/// A contender's points: groups, value.
+type Line = (Card, Vec<(f64, f64)>);
+
+fn lines(report: &Report, figure: Figure) -> Vec<Line> {
+    let points =
+        |card: &Card| report.line(card.name, figure).into_iter().map(|(x, y)| (x as f64, y)).collect();
+    let cards = report.cards().into_iter();
+    // The line of one that is embedded is the other one's.
+    cards.filter(|card| card.kind != Kind::Embedded).map(|card| (card, points(&card))).collect()
+}
+
+fn longest(report: &Report) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for &(card, groups, value) in &report.longest {
+        match lines.iter_mut().find(|(other, _)| other.name == card.name) {
+            Some((_, points)) => points.push((groups as f64, value)),
+            None => lines.push((card, vec![(groups as f64, value)])),
+        }
+    }
+    lines
+}
+
+fn plot(file: &str, what: &str, mut lines: Vec<Line>) -> Result<(), Box<dyn Error>> {
     let path = Path::new(PLACE).join(file);
-    let lines: Vec<(Card, Vec<(f64, f64)>)> = report
-        .cards()
-        .into_iter()
-        // Its line is the other one's.
-        .filter(|card| card.kind != Kind::Embedded)
-        .map(|card| {
-            let line = report.line(card.name, figure);
-            (card, line.into_iter().map(|(groups, value)| (groups as f64, value.max(1e-4))).collect())
-        })
-        // Without a second point there is no line.
-        .filter(|(_, line): &(Card, Vec<_>)| line.len() > 1)
-        .collect();
+    // Without a second point there is no line.
+    lines.retain(|(_, points)| points.len() > 1);
+    for (_, value) in lines.iter_mut().flat_map(|(_, points)| points) {
+        *value = value.max(1e-4);
+    }
     let all = || lines.iter().flat_map(|(_, line)| line);
     let most = all().map(|point| point.0).fold(1.0, f64::max);
     let (low, high) =

@@ -1,12 +1,13 @@
 //! The bare loops: the fewest system calls for the same work, without the checks that make it safe. There are several
 //! variants, of which the best counts.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::contender::{Card, Contender, Family, Kind};
+use super::calls::Calls;
+use super::contender::{Card, Contender, Driven, Family, Kind};
 use super::groups::{Group, Place};
 use super::sys::{self, Epoll, Inotify};
 
@@ -58,25 +59,29 @@ fn wait_for_all(
     groups: &[Group],
     mut members: Vec<Vec<OwnedFd>>,
     finish: &mut Finish,
+    calls: &mut Calls,
 ) -> io::Result<()> {
     let mut ready = Vec::new();
     while finish.left > 0 {
         epoll.wait(&mut ready)?;
-        for index in ready.drain(..) {
-            // The one that was waited for, and then the others that have exited.
-            members[index].pop();
-            while let Some(member) = members[index].last() {
-                if !sys::poll(member, libc::POLLIN, 0)? {
-                    epoll.add(member.as_fd(), libc::EPOLLIN, index)?;
-                    break;
-                }
+        calls.turn(|| {
+            for index in ready.drain(..) {
+                // The one that was waited for, and then the others that have exited.
                 members[index].pop();
+                while let Some(member) = members[index].last() {
+                    if !sys::poll(member, libc::POLLIN, 0)? {
+                        epoll.add(member.as_fd(), libc::EPOLLIN, index)?;
+                        break;
+                    }
+                    members[index].pop();
+                }
+                if members[index].is_empty() {
+                    sys::rmdir(&groups[index].path)?;
+                    finish.done(index);
+                }
             }
-            if members[index].is_empty() {
-                sys::rmdir(&groups[index].path)?;
-                finish.done(index);
-            }
-        }
+            io::Result::Ok(())
+        })?;
     }
     Ok(())
 }
@@ -152,40 +157,13 @@ impl V2 {
         }
         sys::rmdir(&group.path)
     }
-}
 
-impl Contender for V2 {
-    fn card(&self) -> &Card {
-        &self.card
-    }
-
-    fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
+    fn many(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
         let mut finish = Finish::new(groups);
-        if matches!(self.hear, Hear::Poll | Hear::Pidfds) {
-            assert_eq!(groups.len(), 1, "a variant for one");
-            finish.begin();
-            self.one(&groups[0])?;
-            finish.done(0);
-            return Ok(finish.took);
-        }
-        let mut files: Vec<Option<OwnedFd>> = Vec::with_capacity(groups.len());
-        let mut watches = Vec::new();
+        let mut watched = Vec::with_capacity(groups.len());
         for (index, group) in groups.iter().enumerate() {
             finish.begin();
-            let events = sys::open(&group.events, libc::O_RDONLY)?;
-            if self.hear == Hear::EpollBefore {
-                // Read first: else the first wake-up is for nothing.
-                populated(&events)?;
-                self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
-                write_once(&group.kill, b"1")?;
-            } else if self.hear == Hear::Inotify {
-                watches.push(self.inotify.add(&group.events, index)?);
-                write_once(&group.kill, b"1")?;
-            } else {
-                write_once(&group.kill, b"1")?;
-                self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
-            }
-            files.push(Some(events));
+            watched.push(Some(calls.spawn(|| self.begin(index, group))?));
         }
         let mut ready = Vec::new();
         while finish.left > 0 {
@@ -194,19 +172,69 @@ impl Contender for V2 {
             } else {
                 self.epoll.wait(&mut ready)?;
             }
-            for index in ready.drain(..) {
-                let Some(events) = &files[index] else { continue };
-                if !populated(events)? {
-                    files[index] = None;
-                    if let Some(&watch) = watches.get(index) {
-                        self.inotify.remove(watch);
+            calls.turn(|| {
+                for index in ready.drain(..) {
+                    let Some((events, watch)) = &watched[index] else { continue };
+                    if !populated(events)? {
+                        if let &Some(watch) = watch {
+                            self.inotify.remove(watch);
+                        }
+                        watched[index] = None;
+                        sys::rmdir(&groups[index].path)?;
+                        finish.done(index);
                     }
-                    sys::rmdir(&groups[index].path)?;
-                    finish.done(index);
                 }
-            }
+                io::Result::Ok(())
+            })?;
         }
         Ok(finish.took)
+    }
+
+    /// Kills the members, and has the loop notified when they have exited; returns what it is notified by.
+    fn begin(&mut self, index: usize, group: &Group) -> io::Result<(OwnedFd, Option<c_int>)> {
+        let events = sys::open(&group.events, libc::O_RDONLY)?;
+        let mut watch = None;
+        if self.hear == Hear::EpollBefore {
+            // Read first: else the first wake-up is for nothing.
+            populated(&events)?;
+            self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
+            write_once(&group.kill, b"1")?;
+        } else if self.hear == Hear::Inotify {
+            watch = Some(self.inotify.add(&group.events, index)?);
+            write_once(&group.kill, b"1")?;
+        } else {
+            write_once(&group.kill, b"1")?;
+            self.epoll.add(events.as_fd(), EDGE_OF_EVENTS, index)?;
+        }
+        Ok((events, watch))
+    }
+}
+
+impl Contender for V2 {
+    fn card(&self) -> &Card {
+        &self.card
+    }
+
+    fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
+        if matches!(self.hear, Hear::Poll | Hear::Pidfds) {
+            assert_eq!(groups.len(), 1, "a variant for one");
+            let mut finish = Finish::new(groups);
+            finish.begin();
+            self.one(&groups[0])?;
+            finish.done(0);
+            return Ok(finish.took);
+        }
+        self.many(groups, &mut Calls::untimed())
+    }
+
+    fn driven(&mut self) -> Option<&mut dyn Driven> {
+        Some(self)
+    }
+}
+
+impl Driven for V2 {
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()> {
+        self.many(groups, calls).map(drop)
     }
 }
 
@@ -257,6 +285,24 @@ impl V1 {
         sys::write(&state, b"THAWED")?;
         Ok(members)
     }
+
+    fn many(&self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
+        let mut finish = Finish::new(groups);
+        let mut waiting = Vec::with_capacity(groups.len());
+        for (index, group) in groups.iter().enumerate() {
+            finish.begin();
+            let begun = calls.spawn(|| {
+                let members = self.kill(group)?;
+                if let Some(last) = members.last() {
+                    self.epoll.add(last.as_fd(), libc::EPOLLIN, index)?;
+                }
+                io::Result::Ok(members)
+            });
+            waiting.push(begun?);
+        }
+        wait_for_all(&self.epoll, groups, waiting, &mut finish, calls)?;
+        Ok(finish.took)
+    }
 }
 
 impl Contender for V1 {
@@ -265,24 +311,24 @@ impl Contender for V1 {
     }
 
     fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
-        let mut finish = Finish::new(groups);
         if let ([group], true) = (groups, self.direct) {
+            let mut finish = Finish::new(groups);
             finish.begin();
             wait_for(self.kill(group)?)?;
             sys::rmdir(&group.path)?;
             finish.done(0);
             return Ok(finish.took);
         }
-        let mut waiting = Vec::with_capacity(groups.len());
-        for (index, group) in groups.iter().enumerate() {
-            finish.begin();
-            let members = self.kill(group)?;
-            if let Some(last) = members.last() {
-                self.epoll.add(last.as_fd(), libc::EPOLLIN, index)?;
-            }
-            waiting.push(members);
-        }
-        wait_for_all(&self.epoll, groups, waiting, &mut finish)?;
-        Ok(finish.took)
+        self.many(groups, &mut Calls::untimed())
+    }
+
+    fn driven(&mut self) -> Option<&mut dyn Driven> {
+        Some(self)
+    }
+}
+
+impl Driven for V1 {
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()> {
+        self.many(groups, calls).map(drop)
     }
 }

@@ -2,15 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cgroup_reaper::{KillMethod, Reactor, Reaper};
-
-use super::groups::{Group, Place};
-use super::stats::ms;
-use super::sys::Epoll;
-use super::{Bench, Depth, sys};
+use super::contender::{Card, Contenders, Kind};
+use super::groups::Place;
+use super::stats::{median, ms, quantile};
+use super::{Bench, Depth, contenders, sys};
 
 /// What is reaped.
 struct Work {
@@ -20,55 +17,73 @@ struct Work {
     each: usize,
     /// Groups in each, without processes.
     children: usize,
+    /// In a whole run.
+    rounds: usize,
+    entrants: Entrants,
 }
 
-const fn groups(name: &'static str, groups: usize, each: usize) -> Work {
-    Work { name, groups, each, children: 0 }
+/// Of the contenders of `contenders::for_calls` and of the guests.
+#[derive(PartialEq, Eq)]
+enum Entrants {
+    /// Ours, without those that have no budget on v1.
+    Ours,
+    /// Bare loops and peers too.
+    Others,
+    All,
 }
 
-const WORKS: [Work; 8] = [
-    groups("10 x 4", 10, 4),
-    groups("1 000 x 1", 1000, 1),
-    groups("1 000 x 4", 1000, 4),
-    groups("10 000 x 1", 10_000, 1),
-    groups("1 x 1 000", 1, 1000),
-    groups("1 x 5 000", 1, 5000),
-    groups("1 x 10 000", 1, 10_000),
-    Work { name: "a tree of 3 000", groups: 1, each: 1, children: 3000 },
+const fn groups(name: &'static str, groups: usize, each: usize, rounds: usize, entrants: Entrants) -> Work {
+    Work { name, groups, each, children: 0, rounds, entrants }
+}
+
+const WORKS: [Work; 10] = [
+    groups("1 x 1", 1, 1, 9, Entrants::Others),
+    groups("10 x 1", 10, 1, 9, Entrants::Others),
+    groups("100 x 1", 100, 1, 7, Entrants::Others),
+    groups(THOUSAND, 1000, 1, 5, Entrants::All),
+    groups("1 000 x 4", 1000, 4, 2, Entrants::Ours),
+    groups("10 000 x 1", 10_000, 1, 2, Entrants::Others),
+    groups("1 x 1 000", 1, 1000, 3, Entrants::Others),
+    groups(LARGE, 1, 5000, 5, Entrants::All),
+    groups("1 x 10 000", 1, 10_000, 1, Entrants::Ours),
+    Work { children: 3000, ..groups("a tree of 3 000", 1, 1, 2, Entrants::Ours) },
 ];
 
-/// How it is reaped.
-struct Way {
-    name: &'static str,
-    place: Place,
-    method: KillMethod,
-    /// Not the default.
-    budget: Option<Duration>,
-    helper: bool,
-}
+const THOUSAND: &str = "1 000 x 1";
+const LARGE: &str = "1 x 5 000";
 
-const WAYS: [Way; 5] = [
-    Way::new("v2", Place::V2, KillMethod::Auto),
-    Way { helper: true, ..Way::new("v2, helper thread", Place::V2, KillMethod::Auto) },
-    Way { budget: Some(Duration::MAX), ..Way::new("v2, no budget", Place::V2, KillMethod::Auto) },
-    Way::new("v1 by pidfd (cpu)", Place::Plain, KillMethod::Auto),
-    Way::new("v1 freezer", Place::Freezer, KillMethod::Freezer),
+const NO_BUDGET: &str = ", no budget";
+
+/// What the default budget, or a helper thread, may cost: the total, to that without a budget.
+const PRICES: [(&str, &str, &str, f64); 7] = [
+    (THOUSAND, "ours v2", "ours v2, no budget", 1.1),
+    (THOUSAND, "ours v1 pidfd (cpu)", "ours v1 pidfd (cpu), no budget", 1.1),
+    (THOUSAND, "ours v1 freezer", "ours v1 freezer, no budget", 1.1),
+    (LARGE, "ours v2", "ours v2, no budget", 2.5),
+    (LARGE, "ours v2, helper thread", "ours v2, no budget", 1.05),
+    (LARGE, "ours v1 pidfd (cpu)", "ours v1 pidfd (cpu), no budget", 1.2),
+    (LARGE, "ours v1 freezer", "ours v1 freezer, no budget", 1.2),
 ];
 
-impl Way {
-    const fn new(name: &'static str, place: Place, method: KillMethod) -> Way {
-        Way { name, place, method, budget: None, helper: false }
+impl Work {
+    fn takes(&self, card: &Card) -> bool {
+        match self.entrants {
+            Entrants::All => true,
+            _ if card.place != Place::V2 && card.name.ends_with(NO_BUDGET) => false,
+            Entrants::Others => true,
+            Entrants::Ours => card.kind == Kind::Ours,
+        }
     }
 }
 
-/// The calls of a kind: how long each took, on the clock and of the thread's CPU.
+/// How long each call of a kind took, on the clock and of the thread's CPU.
 #[derive(Default)]
-struct Calls {
+struct Times {
     wall: Vec<f64>,
     cpu: Vec<f64>,
 }
 
-impl Calls {
+impl Times {
     fn time<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let (start, cpu) = (Instant::now(), sys::thread_cpu());
         let result = call();
@@ -76,21 +91,48 @@ impl Calls {
         self.wall.push(ms(start.elapsed()));
         result
     }
+
+    fn cell(&self) -> String {
+        let at = [0.5, 0.99, 1.0]
+            .map(|share| format!("{:.2} ({:.2})", quantile(&self.cpu, share), quantile(&self.wall, share)));
+        at.join(", ")
+    }
 }
 
-/// The value that a share of them does not exceed.
-fn percentile(values: &mut [f64], share: f64) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    values.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
+/// The calls that a loop makes, timed or not.
+pub struct Calls {
+    timed: bool,
+    spawns: Times,
+    turns: Times,
 }
 
-#[derive(Default)]
+impl Calls {
+    fn timed() -> Calls {
+        Calls { timed: true, ..Calls::untimed() }
+    }
+
+    pub fn untimed() -> Calls {
+        Calls { timed: false, spawns: Times::default(), turns: Times::default() }
+    }
+
+    /// The first call for a group.
+    pub fn spawn<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        if self.timed { self.spawns.time(call) } else { call() }
+    }
+
+    /// A call after a wait for something to do.
+    pub fn turn<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        if self.timed { self.turns.time(call) } else { call() }
+    }
+}
+
+/// What one contender's rounds of one work came to.
 struct Seen {
-    spawns: Calls,
-    turns: Calls,
+    calls: Calls,
+    /// Of each round.
     totals: Vec<f64>,
     cpu: Vec<f64>,
+    longest: Vec<f64>,
 }
 
 impl Bench<'_> {
@@ -98,87 +140,114 @@ impl Bench<'_> {
         let largest = [40, 1000, 10_000][self.options.depth as usize];
         println!("\n### The longest call, ms: thread CPU (time on the clock)\n");
         println!(
-            "| {:<16} | {:<18} | {:<48} | {:<48} | total, CPU of the loop |",
-            "work", "way", "spawn: median, p99, longest", "turn: median, p99, longest"
+            "A turn of ours is a `turn`. That of a bare loop handles what one epoll_wait(2) returned, at most 256"
         );
-        println!("|{:-<18}|{:-<20}|{:-<50}|{:-<50}|-----------------------:|", "", "", "", "");
+        println!("events, and that of a peer without notifications tries each group that is left.\n");
+        println!(
+            "| {:<15} | {:<41} | {:<48} | {:<48} | total, CPU of the loop |",
+            "work", "", "spawn: median, p99, longest", "turn: median, p99, longest"
+        );
+        println!("|{:-<17}|{:-<43}|{:-<50}|{:-<50}|-----------------------:|", "", "", "", "");
         for work in WORKS.iter().filter(|work| work.groups * work.each <= largest && work.children <= largest)
         {
-            let rounds = if work.groups * work.each > 1000 { 1 } else { self.options.rounds(1, 1, 3) };
-            let mut seen = WAYS.each_ref().map(|_| Seen::default());
-            for _ in 0..rounds {
-                for (way, seen) in WAYS.iter().zip(&mut seen) {
-                    let wanted = self.options.only.as_ref();
-                    if wanted.is_some_and(|only| !way.name.contains(only.as_str())) {
-                        continue;
-                    }
-                    let Some(base) = self.bases.get(way.place) else { continue };
-                    let groups = self.member_maker.groups(base, work.groups)?;
-                    for child in 0..work.children {
-                        fs::create_dir(groups[0].dir.join(child.to_string()))?;
-                    }
-                    self.member_maker.populate(&groups, work.each, false)?;
-                    std::thread::sleep(super::REST);
-                    reap(&groups, way, seen)?;
-                }
-            }
-            for (way, mut seen) in WAYS.iter().zip(seen).filter(|(_, seen)| !seen.totals.is_empty()) {
-                let mut cell = |of: fn(&mut Seen) -> &mut Calls| {
-                    let Calls { wall, cpu } = of(&mut seen);
-                    let at = [0.5, 0.99, 1.0].map(|share| {
-                        format!("{:.2} ({:.2})", percentile(cpu, share), percentile(wall, share))
-                    });
-                    at.join(", ")
-                };
-                let (spawn, turn) = (cell(|seen| &mut seen.spawns), cell(|seen| &mut seen.turns));
-                let total = percentile(&mut seen.totals, 0.5);
-                let cpu = percentile(&mut seen.cpu, 0.5);
-                println!(
-                    "| {:<16} | {:<18} | {spawn:<48} | {turn:<48} | {:>22} |",
-                    work.name,
-                    way.name,
-                    format!("{total:.1}, {cpu:.1}")
-                );
-                if way.budget.is_none() && self.options.depth == Depth::Full {
-                    // A list of v1 is one call.
-                    let list = if way.place == Place::V2 { 0.0 } else { work.each as f64 / 1000.0 };
-                    let mut calls = [seen.spawns.cpu, seen.turns.cpu].concat();
-                    for (name, share, limit) in [("p99", 0.99, 1.5), ("longest", 1.0, 3.0)] {
-                        let title = format!("{}, {}: {name} call, CPU", work.name, way.name);
-                        self.report.at_most(title, percentile(&mut calls, share), limit + list, " ms");
-                    }
-                }
+            let mut contenders = self.entrants(self.callable()?, work.groups);
+            contenders.retain_mut(|contender| contender.driven().is_some() && work.takes(contender.card()));
+            let seen = self.drive(&mut contenders, work)?;
+            let rows: Vec<(Card, Seen)> =
+                contenders.iter().map(|contender| *contender.card()).zip(seen).collect();
+            self.tell(work, &rows);
+        }
+        for mut contender in self.callable()? {
+            let name = contender.card().name;
+            if contender.driven().is_none() {
+                println!("| {:<15} | {name:<41} | no step is smaller than the reap of a group | | |", "");
             }
         }
         Ok(())
     }
-}
 
-/// Reaps the groups in a loop of the caller's. The reactor, and with it its thread, ends here: the benchmark forks later.
-fn reap(groups: &[Group], way: &Way, seen: &mut Seen) -> io::Result<()> {
-    let mut reactor = Reactor::new()?;
-    reactor.set_helper_thread(way.helper);
-    if let Some(budget) = way.budget {
-        reactor.set_turn_budget(budget);
+    fn callable(&self) -> io::Result<Contenders> {
+        let mut contenders = contenders::for_calls()?;
+        if let Some(guests) = self.guests.contenders {
+            contenders.extend(guests(self.bases)?);
+        }
+        Ok(contenders)
     }
-    let outer = Epoll::new()?;
-    outer.add(reactor.as_fd(), libc::EPOLLIN, 0)?;
-    let reapers: Vec<Reaper> = groups.iter().map(|group| Reaper::at(&group.dir).method(way.method)).collect();
-    let (began, cpu) = (Instant::now(), sys::thread_cpu());
-    let mut handles = Vec::with_capacity(groups.len());
-    for reaper in reapers {
-        handles.push(seen.spawns.time(|| reactor.spawn_reaper(reaper)).map_err(io::Error::other)?);
+
+    fn drive(&mut self, contenders: &mut Contenders, work: &Work) -> io::Result<Vec<Seen>> {
+        let new = || Seen { calls: Calls::timed(), totals: Vec::new(), cpu: Vec::new(), longest: Vec::new() };
+        let mut seen: Vec<Seen> = contenders.iter().map(|_| new()).collect();
+        let warm_up = groups("", 1, 1, 1, Entrants::All);
+        for round in 0..=self.options.rounds(1, 1, work.rounds) {
+            let work = if round == 0 { &warm_up } else { work };
+            for index in self.shuffled(contenders.len()) {
+                let contender = &mut contenders[index];
+                let Some(base) = self.bases.get(contender.card().place) else { continue };
+                let groups = self.member_maker.groups(base, work.groups)?;
+                for child in 0..work.children {
+                    fs::create_dir(groups[0].dir.join(child.to_string()))?;
+                }
+                contender.prepare(&groups);
+                self.member_maker.populate(&groups, work.each, false)?;
+                std::thread::sleep(super::REST);
+                let name = contender.card().name;
+                let Some(driven) = contender.driven() else { continue };
+                let mut unseen = Calls::untimed();
+                let Seen { calls, totals, cpu, longest } = &mut seen[index];
+                let (spawns, turns) = (calls.spawns.cpu.len(), calls.turns.cpu.len());
+                let (began, before) = (Instant::now(), sys::thread_cpu());
+                driven.drive(&groups, if round == 0 { &mut unseen } else { &mut *calls })?;
+                let (took, used) = (began.elapsed(), sys::thread_cpu() - before);
+                if let Some(left) = groups.iter().find(|group| group.dir.exists()) {
+                    return Err(io::Error::other(format!("{name}: {} is still there", left.dir.display())));
+                }
+                if round > 0 {
+                    totals.push(ms(took));
+                    cpu.push(ms(used));
+                    let all = calls.spawns.cpu[spawns..].iter().chain(&calls.turns.cpu[turns..]);
+                    longest.push(all.copied().fold(0.0, f64::max));
+                }
+            }
+        }
+        Ok(seen)
     }
-    let mut ready = Vec::new();
-    while !reactor.is_empty() {
-        outer.wait(&mut ready)?;
-        ready.clear();
-        seen.turns.time(|| reactor.turn(Some(Duration::ZERO)))?;
+
+    /// Prints the rows of a work, and adds its figures to the report.
+    fn tell(&mut self, work: &Work, rows: &[(Card, Seen)]) {
+        for (card, seen) in rows {
+            println!(
+                "| {:<15} | {:<41} | {:<48} | {:<48} | {:>22} |",
+                work.name,
+                card.name,
+                seen.calls.spawns.cell(),
+                seen.calls.turns.cell(),
+                format!("{:.1}, {:.1}", median(&seen.totals), median(&seen.cpu))
+            );
+            if work.each == 1 && work.children == 0 {
+                self.report.longest.push((*card, work.groups, median(&seen.longest)));
+            }
+            let small = work.groups * work.each < 1000 && work.children == 0;
+            if card.kind != Kind::Ours || card.name.ends_with(NO_BUDGET) || small {
+                continue;
+            }
+            if self.options.depth == Depth::Full {
+                // A list of v1 is one call.
+                let list = if card.place == Place::V2 { 0.0 } else { work.each as f64 / 1000.0 };
+                let calls = [seen.calls.spawns.cpu.as_slice(), &seen.calls.turns.cpu].concat();
+                for (name, share, limit) in [("p99", 0.99, 1.5), ("longest", 1.0, 3.0)] {
+                    let title = format!("{}, {}: {name} call, CPU", work.name, card.name);
+                    self.report.at_most(title, quantile(&calls, share), limit + list, " ms");
+                }
+            }
+        }
+        for (_, name, to, limit) in PRICES.iter().filter(|price| price.0 == work.name) {
+            let total =
+                |name| rows.iter().find(|(card, _)| card.name == name).map(|row| median(&row.1.totals));
+            if let (Some(total), Some(without), Depth::Full) = (total(*name), total(*to), self.options.depth)
+            {
+                let title = format!("{}, {name}: total to that without a budget", work.name);
+                self.report.at_most(title, total / without, *limit, "");
+            }
+        }
     }
-    seen.totals.push(ms(began.elapsed()));
-    seen.cpu.push(ms(sys::thread_cpu() - cpu));
-    for handle in handles {
-        handle.wait().map_err(io::Error::other)?;
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use cgroup_reaper::{KillMethod, Metrics, Reactor, ReapHandle, Reaper};
 
 use super::alloc;
+use super::calls::Calls;
 use super::groups::{Group, Place};
 use super::sys::Epoll;
 
@@ -69,6 +70,17 @@ pub trait Contender {
     fn metrics(&self) -> Option<Metrics> {
         None
     }
+
+    /// The same work in calls of a loop that has other work. None: no step is smaller than the whole reap of a group.
+    fn driven(&mut self) -> Option<&mut dyn Driven> {
+        None
+    }
+}
+
+/// A contender that a loop calls: a spawn for each group, and a turn after each wait for something to do.
+pub trait Driven {
+    /// As `Contender::reap`. The calls are timed, and the waits between them are not.
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()>;
 }
 
 pub type Contenders = Vec<Box<dyn Contender>>;
@@ -110,6 +122,16 @@ impl Ours {
         let outer = Epoll::new()?;
         outer.add(self.reactor.as_fd(), libc::EPOLLIN, 0)?;
         Ok(Ours { card: Card { name, kind: Kind::Embedded, ..self.card }, outer: Some(outer), ..self })
+    }
+
+    pub fn with_helper(mut self, name: &'static str) -> Ours {
+        self.reactor.set_helper_thread(true);
+        Ours { card: Card { name, ..self.card }, ..self }
+    }
+
+    pub fn without_budget(mut self, name: &'static str) -> Ours {
+        self.reactor.set_turn_budget(Duration::MAX);
+        Ours { card: Card { name, ..self.card }, ..self }
     }
 
     pub fn spawn(&mut self) -> io::Result<Vec<ReapHandle>> {
@@ -181,5 +203,27 @@ impl Contender for Ours {
 
     fn metrics(&self) -> Option<Metrics> {
         Some(self.reactor.metrics())
+    }
+
+    fn driven(&mut self) -> Option<&mut dyn Driven> {
+        Some(self)
+    }
+}
+
+impl Driven for Ours {
+    fn drive(&mut self, _groups: &[Group], calls: &mut Calls) -> io::Result<()> {
+        let outer = Epoll::new()?;
+        outer.add(self.reactor.as_fd(), libc::EPOLLIN, 0)?;
+        let mut handles = Vec::with_capacity(self.reapers.len());
+        for reaper in self.reapers.drain(..) {
+            handles.push(calls.spawn(|| self.reactor.spawn_reaper(reaper)).map_err(io::Error::other)?);
+        }
+        let mut ready = Vec::new();
+        while !self.reactor.is_empty() {
+            outer.wait(&mut ready)?;
+            ready.clear();
+            calls.turn(|| self.reactor.turn(Some(Duration::ZERO)))?;
+        }
+        handles.iter().try_for_each(|handle| handle.wait().map(drop).map_err(io::Error::other))
     }
 }

@@ -93,6 +93,22 @@ pub fn for_waiting() -> io::Result<Contenders> {
     Ok(vec![Box::new(ours_v2()?), Box::new(ours_pidfd()?), Box::new(original())])
 }
 
+/// Bare loops as they are driven by a loop with other work: notified by its epoll.
+pub fn for_calls() -> io::Result<Contenders> {
+    Ok(vec![
+        Box::new(ours_v2()?),
+        Box::new(ours_v2()?.with_helper("ours v2, helper thread")),
+        Box::new(ours_v2()?.without_budget("ours v2, no budget")),
+        Box::new(V2::new("bare v2, EPOLLPRI armed before", Hear::EpollBefore)?),
+        Box::new(ours_pidfd()?),
+        Box::new(ours_pidfd()?.without_budget("ours v1 pidfd (cpu), no budget")),
+        Box::new(V1::pidfd("bare v1 pidfd (cpu), epoll", Place::Plain, false)?),
+        Box::new(ours_freezer()?),
+        Box::new(ours_freezer()?.without_budget("ours v1 freezer, no budget")),
+        Box::new(V1::freezer("bare v1 freezer, yielding", true)?),
+    ])
+}
+
 pub fn for_counts() -> io::Result<Contenders> {
     Ok(vec![
         Box::new(ours_v2()?),

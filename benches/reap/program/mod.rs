@@ -14,7 +14,7 @@
 
 mod alloc;
 mod bare;
-mod calls;
+pub mod calls;
 pub mod contender;
 mod contenders;
 mod counts;

@@ -41,6 +41,8 @@ pub const FIGURES: [(&str, Figure); 3] = [
 #[derive(Default)]
 pub struct Report {
     pub entries: Vec<Entry>,
+    /// The longest call of the loop, ms of CPU, by number of groups of one process.
+    pub longest: Vec<(Card, usize, f64)>,
     pub requirements: Vec<Requirement>,
 }
 

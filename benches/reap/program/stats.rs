@@ -194,6 +194,13 @@ pub fn add_requirements(report: &mut Report, case: Case, rows: &[Row<'_>]) {
                 report.at_most(format!("{name}: total to bare"), total, 1.1, "");
                 report.at_most(format!("{name}: CPU to bare"), cpu, 1.2, "");
             }
+            Family::Pidfd if groups == 1000 && each == 1 => {
+                report.at_most(format!("{name}: total to bare"), total, 1.15, "");
+            }
+            Family::Freezer if groups == 1000 && each == 1 => {
+                report.at_most(format!("{name}: total to bare"), total, 1.05, "");
+                report.at_most(format!("{name}: CPU to bare"), cpu, 1.0, "");
+            }
             Family::Pidfd | Family::Freezer if groups == 1 && each <= 32 => {
                 report.at_most(format!("{name}: latency to bare"), total, 1.15, "");
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::contender::{Contenders, Family, Kind, Phases};
+use super::contender::{Contenders, Kind, Phases};
 use super::stats::ms;
 use super::{Bench, Depth, alloc, contenders, sys};
 
@@ -57,13 +57,8 @@ impl Bench<'_> {
             }
             // Before the waits have grown the requirements do not apply.
             if card.kind == Kind::Ours && self.options.depth == Depth::Full {
-                let limit = if card.family == Family::V2 { 0.1 } else { 1.0 };
-                self.report.at_most(
-                    format!("{count} waiting, {}: CPU of a core", card.name),
-                    share,
-                    limit,
-                    " %",
-                );
+                let work = format!("{count} waiting, {}: CPU of a core", card.name);
+                self.report.at_most(work, share, 1.0, " %");
                 if let Some(allocations) = contender.idle_allocations() {
                     let work = format!("{}: allocations of a turn with nothing to do", card.name);
                     self.report.at_most(work, allocations as f64, 0.0, "");
