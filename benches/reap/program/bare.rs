@@ -24,12 +24,15 @@ fn write_once(path: &CStr, text: &[u8]) -> io::Result<()> {
     sys::write(&sys::open(path, libc::O_WRONLY)?, text)
 }
 
-/// Opens each member.
-fn members(group: &Group) -> io::Result<Vec<OwnedFd>> {
+/// Opens each member. The buffer is kept for the next time.
+fn members(group: &Group, buffer: &mut Vec<u8>) -> io::Result<Vec<OwnedFd>> {
     let procs = sys::open(&group.procs, libc::O_RDONLY)?;
-    let mut buffer = [0; 16 * 1024];
     let mut length = 0;
     loop {
+        // A list that is cut off may end in a part of a pid.
+        if length == buffer.len() {
+            buffer.resize(2 * length + 4096, 0);
+        }
         match sys::read(&procs, &mut buffer[length..], length)? {
             0 => break,
             n => length += n,
@@ -129,15 +132,16 @@ pub struct V2 {
     hear: Hear,
     epoll: Epoll,
     inotify: Inotify,
+    list: Vec<u8>,
 }
 
 impl V2 {
     pub fn new(name: &'static str, hear: Hear) -> io::Result<V2> {
         let card = Card { name, kind: Kind::Bare, family: Family::V2, place: Place::V2, most: usize::MAX };
-        Ok(V2 { card, hear, epoll: Epoll::new()?, inotify: Inotify::new()? })
+        Ok(V2 { card, hear, epoll: Epoll::new()?, inotify: Inotify::new()?, list: Vec::new() })
     }
 
-    fn one(&self, group: &Group) -> io::Result<()> {
+    fn one(&mut self, group: &Group) -> io::Result<()> {
         if self.hear == Hear::Poll {
             let events = sys::open(&group.events, libc::O_RDONLY)?;
             // Its answer does not matter: poll tells of changes since it was read.
@@ -147,7 +151,7 @@ impl V2 {
                 sys::poll(&events, libc::POLLPRI, -1)?;
             }
         } else {
-            let members = members(group)?;
+            let members = members(group, &mut self.list)?;
             write_once(&group.kill, b"1")?;
             wait_for(members)?;
             let events = sys::open(&group.events, libc::O_RDONLY)?;
@@ -246,25 +250,26 @@ pub struct V1 {
     gentle: bool,
     /// Wait for the exits by poll(2) if there is only one group.
     direct: bool,
+    list: Vec<u8>,
 }
 
 impl V1 {
     pub fn pidfd(name: &'static str, place: Place, direct: bool) -> io::Result<V1> {
         let card = Card { name, kind: Kind::Bare, family: Family::Pidfd, place, most: usize::MAX };
-        Ok(V1 { card, epoll: Epoll::new()?, gentle: false, direct })
+        Ok(V1 { card, epoll: Epoll::new()?, gentle: false, direct, list: Vec::new() })
     }
 
     pub fn freezer(name: &'static str, gentle: bool) -> io::Result<V1> {
         // A loop that spins takes the CPU from the exits it waits for, for seconds if there are many.
         let most = if gentle { usize::MAX } else { 100 };
         let card = Card { name, kind: Kind::Bare, family: Family::Freezer, place: Place::Freezer, most };
-        Ok(V1 { card, epoll: Epoll::new()?, gentle, direct: true })
+        Ok(V1 { card, epoll: Epoll::new()?, gentle, direct: true, list: Vec::new() })
     }
 
     /// Sends SIGKILL to all.
-    fn kill(&self, group: &Group) -> io::Result<Vec<OwnedFd>> {
+    fn kill(&mut self, group: &Group) -> io::Result<Vec<OwnedFd>> {
         if self.card.family == Family::Pidfd {
-            let members = members(group)?;
+            let members = members(group, &mut self.list)?;
             members.iter().try_for_each(sys::pidfd_kill)?;
             return Ok(members);
         }
@@ -280,13 +285,13 @@ impl V1 {
                 std::thread::yield_now();
             }
         }
-        let members = members(group)?;
+        let members = members(group, &mut self.list)?;
         members.iter().try_for_each(sys::pidfd_kill)?;
         sys::write(&state, b"THAWED")?;
         Ok(members)
     }
 
-    fn many(&self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
+    fn many(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
         let mut finish = Finish::new(groups);
         let mut waiting = Vec::with_capacity(groups.len());
         for (index, group) in groups.iter().enumerate() {
