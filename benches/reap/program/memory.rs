@@ -49,7 +49,7 @@ impl Bench<'_> {
         let (mib, rounds) = match self.options.depth {
             Depth::Smoke => (16, 1),
             Depth::Quick => (256, 3),
-            Depth::Full => (1024, 5),
+            Depth::Full => (1024, 3),
         };
         let rounds = self.options.rounds.unwrap_or(rounds);
         println!(

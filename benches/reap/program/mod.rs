@@ -42,7 +42,7 @@ use self::stats::{Samples, ms};
 const REST: Duration = Duration::from_millis(40);
 
 /// Processes of all contenders that may be there at once.
-const MOST_PROCESSES: usize = 600;
+const MOST_PROCESSES: usize = 800;
 
 pub type Finish = fn(&Bases, &Report) -> Result<(), Box<dyn Error>>;
 
@@ -172,7 +172,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
             if each == 1000 && options.depth != Depth::Full || each > 1 && options.depth == Depth::Smoke {
                 continue;
             }
-            let rounds = if each == 1000 { options.rounds(1, 1, 3) } else { options.rounds(1, 5, 30) };
+            let rounds = if each == 1000 { options.rounds(1, 1, 2) } else { options.rounds(1, 5, 30) };
             let work = Work { groups: 1, each, age: REST, rounds };
             let title = format!("One reap of {each} process(es) at rest, {rounds} rounds");
             bench.case(&title, contenders::for_one()?, &work)?;
@@ -189,7 +189,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
                 0..=10 => 15,
                 11..=100 => 7,
                 101..=1000 => 5,
-                _ => 3,
+                _ => 2,
             };
             let rounds = options.rounds(1, 3, full);
             let work = Work { groups, each, age: REST, rounds };
