@@ -277,6 +277,10 @@ impl Machine {
         }
         let external = match after {
             AfterThaw::Check => return Action::Check(Detail::Members),
+            // The signal took longer to send than the grace period lasts.
+            AfterThaw::Wait if matches!(self.phase, Phase::Grace { until, .. } if now >= until) => {
+                return Action::Check(Detail::Members);
+            }
             AfterThaw::WaitAfterExternal(external) => external,
             AfterThaw::Wait => Thawed::All,
         };

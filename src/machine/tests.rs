@@ -1141,8 +1141,7 @@ fn a_grace_period_that_is_over_when_the_signal_was_sent_ends_at_once() {
     let late = at(400 * MS);
     assert_eq!(machine.step(late, Input::Signalled(KILLED)), Action::Thaw(ThawScope::All));
     let thawed = Input::Thawed { thawed: Thawed::All, ours_left: false };
-    assert_eq!(machine.step(late, thawed), Action::Wait(late));
-    machine.step(late, TICK);
+    assert_eq!(machine.step(late, thawed), Action::Check(Detail::Members));
     assert!(matches!(machine.step(late, Input::Checked(POPULATED)), Action::Kill(_)));
 }
 
