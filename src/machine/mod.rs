@@ -444,20 +444,18 @@ impl Machine {
         if std::mem::take(&mut self.unheeded) && self.pending == Pending::Nothing && !is_over {
             return Action::Check(if self.phase.sends_nothing() { Detail::Exits } else { Detail::Members });
         }
-        let retry = self.freezer.next(now, self.freeze_timeout).or(self.retries.next(now));
-        // What is past by now is seen by the next check, which a retry delays.
+        // The next check after these changes the state, so that they bound no wait any more.
         let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
         let bounds = match self.phase {
             Phase::Waiting => [None, self.deadline],
             Phase::Lingering { until, .. } => [Some(until), self.deadline],
-            Phase::Grace { until, .. } if retry.is_some() => [ahead(Some(until)), self.deadline],
-            Phase::Grace { until, .. } => [Some(until), self.deadline],
+            Phase::Grace { until, .. } => [ahead(Some(until)), self.deadline],
             Phase::Killing => [ahead(self.held_until()), self.deadline],
             Phase::Expired { until } => [Some(until), None],
             Phase::Ending(_) => [None, None],
         };
         let bound = bounds.into_iter().flatten().min();
-        let until = match retry {
+        let until = match self.freezer.next(now, self.freeze_timeout).or(self.retries.next(now)) {
             Some(at) => bound.map_or(at, |bound| at.min(bound)),
             None => self.pace.next(now, bound),
         };
