@@ -5,6 +5,7 @@
 mod common;
 mod completions;
 mod guard;
+mod large;
 mod loops;
 mod panics;
 
@@ -19,9 +20,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{
-    Calls, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Remote,
-};
+use cgroup_reaper::{KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Remote};
 use common::*;
 use loops::*;
 
@@ -311,180 +310,6 @@ fn many_commands_at_once_take_several_turns_and_wake_for_each() {
         assert!(handles.iter().all(ReapHandle::is_complete));
         driver.assert_idle(&mut reactor);
     }
-}
-
-/// With the shortest budget a call does one piece of work, counted in system calls: no reap holds up the
-/// loop, and no wake-up for the rest is lost, also in a loop that hears of each edge once.
-#[test]
-fn with_the_shortest_budget_each_call_does_one_piece_of_work() {
-    require!(cgroups());
-    const SMALL: usize = 10;
-    const CHILDREN: usize = 50;
-    for hierarchy in Hierarchy::all() {
-        for make in LOOPS {
-            let sandbox = Sandbox::new(test_name!());
-            let tree = hierarchy.group(&sandbox, "tree");
-            for child in 0..CHILDREN {
-                std::fs::create_dir(tree.join(child.to_string())).expect("a group");
-            }
-            let small: Vec<PathBuf> =
-                (0..SMALL).map(|number| hierarchy.group(&sandbox, &number.to_string())).collect();
-            small.iter().for_each(|dir| drop(sandbox.sleeper(&[dir])));
-            let mut reactor = Reactor::new().expect("a reactor");
-            reactor.set_turn_budget(Duration::ZERO);
-            let mut driver = Driver::new(make, &reactor);
-            for dir in std::iter::once(&tree).chain(&small) {
-                drop(reactor.spawn_reaper(patient(dir)).expect("a spawn"));
-            }
-            let mut longest = 0;
-            while reactor.metrics().completed < (SMALL + 1) as u64 {
-                let before = work(&reactor.metrics().calls);
-                driver.step(&mut reactor);
-                longest = longest.max(work(&reactor.metrics().calls) - before);
-            }
-            assert!(longest < 40, "{longest} system calls in one turn");
-            assert!(driver.turns < 6 * CHILDREN + 40 * SMALL, "{} turns", driver.turns);
-            assert!(!tree.exists() && small.iter().all(|dir| !dir.exists()));
-            driver.finish(&mut reactor, (SMALL + 1) as u64);
-        }
-    }
-}
-
-/// Where the kernel tells of a pidfd which cgroup its process is in.
-fn steps() -> Result<(), String> {
-    if linux() >= (6, 18) { Ok(()) } else { Err("before Linux 6.18 a large group is killed at once".into()) }
-}
-
-/// A large group is killed in steps, each of a bounded number of system calls; the same group without a budget by one write.
-#[test]
-fn a_large_group_is_killed_in_steps() {
-    require!(v2(), steps());
-    const MEMBERS: usize = 600;
-    for budget in [Duration::ZERO, MS, Duration::MAX] {
-        let sandbox = Sandbox::new(test_name!());
-        let dir = sandbox.v2("large");
-        let members = sandbox.sleepers(MEMBERS, &[&dir]);
-        let mut reactor = Reactor::new().expect("a reactor");
-        reactor.set_turn_budget(budget);
-        let mut driver = Driver::new(epoll_edge, &reactor);
-        let mut longest = 0;
-        let mut before = work(&reactor.metrics().calls);
-        let mut count = |reactor: &Reactor| {
-            let now = work(&reactor.metrics().calls);
-            longest = longest.max(now - std::mem::replace(&mut before, now));
-        };
-        let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
-        count(&reactor);
-        while !handle.is_complete() {
-            driver.step(&mut reactor);
-            count(&reactor);
-        }
-        let reaped = handle.wait().expect("reaped");
-        assert!(members.ended(TIMEOUT) && !dir.exists());
-        let metrics = reactor.metrics();
-        if budget == Duration::MAX {
-            assert!(metrics.cgroup_kills > 0 && reaped.signalled == 0, "{reaped:?}, {metrics:?}");
-        } else {
-            // `sleepers` has a process of its own in the group.
-            assert!(
-                reaped.signalled >= MEMBERS as u64 && metrics.calls.pidfd_info > 0,
-                "{reaped:?}, {metrics:?}"
-            );
-            assert!(longest < 300, "{longest} system calls in one call");
-            assert!(driver.turns <= 4 * MEMBERS, "{} turns", driver.turns);
-        }
-    }
-}
-
-/// On v1 it is listed as a whole; that apart, each call is bounded as well.
-#[test]
-fn a_large_v1_group_is_killed_in_parts() {
-    require!(v1("cpu"));
-    const MEMBERS: usize = 600;
-    for budget in [Duration::ZERO, MS] {
-        let sandbox = Sandbox::new(test_name!());
-        let dir = sandbox.v1("cpu", "large");
-        let canary = sandbox.canary(&[&sandbox.v1("cpu", "canary")]);
-        let members = sandbox.sleepers(MEMBERS, &[&dir]);
-        let mut reactor = Reactor::new().expect("a reactor");
-        reactor.set_turn_budget(budget);
-        let mut driver = Driver::new(epoll_edge, &reactor);
-        let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
-        let mut longest = [0; 2];
-        let mut before = reactor.metrics().calls;
-        while !handle.is_complete() {
-            driver.step(&mut reactor);
-            let now = reactor.metrics().calls;
-            longest[0] = longest[0].max(now.pidfd_open - before.pidfd_open);
-            longest[1] = longest[1].max(now.pidfd_send_signal - before.pidfd_send_signal);
-            before = now;
-        }
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
-        assert!(members.ended(TIMEOUT) && !dir.exists());
-        // Without a budget 512 of them are signalled in one call.
-        assert!(budget > Duration::ZERO || longest.iter().all(|&calls| calls < 100), "{longest:?}");
-        assert!(driver.turns <= 4 * MEMBERS, "{} turns", driver.turns);
-        assert_eq!(reactor.metrics().descriptors, 0);
-        canary.assert_alive();
-    }
-}
-
-/// A v1 tree is searched, listed, signalled and removed a few directories at a time.
-#[test]
-fn a_large_v1_tree_is_reaped_in_parts() {
-    require!(v1("cpu"));
-    const CHILDREN: usize = 200;
-    for hierarchy in ["cpu", "freezer"] {
-        let sandbox = Sandbox::new(test_name!());
-        let dir = sandbox.v1(hierarchy, "tree");
-        let inner: Vec<PathBuf> =
-            (0..CHILDREN).map(|n| sandbox.v1(hierarchy, &format!("tree/{n}/inner"))).collect();
-        let members: Vec<_> = inner.iter().step_by(10).map(|dir| sandbox.sleeper(&[dir])).collect();
-        let mut reactor = Reactor::new().expect("a reactor");
-        reactor.set_turn_budget(Duration::ZERO);
-        let mut driver = Driver::new(epoll_edge, &reactor);
-        let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
-        // A first part of it, four calls for each directory.
-        assert!(work(&reactor.metrics().calls) < 500, "{:?}", reactor.metrics().calls);
-        assert_eq!(reactor.metrics().signals, 0);
-        let mut longest = 0;
-        while !handle.is_complete() {
-            let before = work(&reactor.metrics().calls);
-            driver.step(&mut reactor);
-            longest = longest.max(work(&reactor.metrics().calls) - before);
-        }
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
-        assert!(members.iter().all(|member| member.ended(TIMEOUT)) && !dir.exists());
-        // A thaw after each attempt reads the state of each freezer at once.
-        assert!(hierarchy == "freezer" || longest < 100, "{longest} system calls in one call");
-    }
-}
-
-/// What forks while it is killed in steps is killed by one write after that.
-#[test]
-fn a_large_group_that_forks_is_not_outrun() {
-    require!(v2(), steps(), v1("pids"));
-    for budget in [Duration::ZERO, MS] {
-        let sandbox = Sandbox::new(test_name!());
-        let (dir, bound) = (sandbox.v2("storm"), sandbox.v1("pids", "storm"));
-        let storm = sandbox.fork_storm(400, &[&dir, &bound]);
-        eventually("a large group", || storm.tasks() > 250);
-        let mut reactor = Reactor::new().expect("a reactor");
-        reactor.set_turn_budget(budget);
-        let mut driver = Driver::new(epoll_edge, &reactor);
-        let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
-        while !handle.is_complete() {
-            driver.step(&mut reactor);
-        }
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
-        assert_eq!(storm.tasks(), 0);
-    }
-}
-
-/// The system calls on targets.
-fn work(calls: &Calls) -> u64 {
-    let Calls { open, read, write, stat, list, remove, pidfd_open, pidfd_send_signal, .. } = calls;
-    open + read + write + stat + list + remove + pidfd_open + pidfd_send_signal
 }
 
 #[test]
