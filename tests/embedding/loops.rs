@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cgroup_reaper::{Reactor, Reaper};
 
@@ -266,11 +266,12 @@ pub fn calloop(reactor: &Reactor) -> Box<dyn Outer> {
 pub struct Driver {
     pub outer: Box<dyn Outer>,
     pub turns: usize,
+    began: Instant,
 }
 
 impl Driver {
     pub fn new(make: Make, reactor: &Reactor) -> Driver {
-        Driver { outer: make(reactor), turns: 0 }
+        Driver { outer: make(reactor), turns: 0, began: Instant::now() }
     }
 
     /// One step of the outer loop, whose own wait may be interrupted, by a suspend of the machine for instance.
@@ -283,8 +284,9 @@ impl Driver {
         }
     }
 
-    /// A wake-up that has to come.
+    /// A wake-up that has to come, if the test still goes on.
     pub fn step(&mut self, reactor: &mut Reactor) -> usize {
+        assert!(self.began.elapsed() < 3 * TIMEOUT, "it does not end: {reactor:?}");
         let step = self.patient(reactor, TIMEOUT);
         self.turns += 1;
         step.unwrap_or_else(|| panic!("a wake-up got lost: {reactor:?}"))
