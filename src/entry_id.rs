@@ -38,7 +38,7 @@ impl Generation {
             return None;
         }
         self.0 = if self.0 + 1 < KEY_MASK { self.0 + 1 } else { 1 };
-        EntryId::from_token(self.0 << KEY_BITS | key)
+        EntryId::from_token((self.0 << KEY_BITS) + key)
     }
 }
 

@@ -132,7 +132,7 @@ mod tests {
             (turn.notification(), turn.notification(), turn.notification()),
             (Some(id(1)), Some(id(2)), None)
         );
-        let commands = std::iter::from_fn(|| turn.command(|| Some(()))).count();
+        let commands = (0..COMMANDS + 5).filter_map(|_| turn.command(|| Some(()))).count();
         assert_eq!((commands, turn.is_full_of_commands()), (COMMANDS, true));
         let timers: Vec<_> = std::iter::from_fn(|| turn.timer(&mut wheel, || 8)).collect();
         assert_eq!(timers.len(), TIMERS);

@@ -120,7 +120,7 @@ impl Wheel {
             }
             // No deadline lies between, so the cursor can go there in one step, however far it is.
             self.cursor = self.cursor.max(earliest.min(self.now));
-            if slot < SLOTS {
+            if shift == 0 {
                 let key = head as usize;
                 self.unlink(key);
                 return Some(key);

@@ -154,3 +154,113 @@ impl Pace {
         self.wait.saturating_mul(4).min(self.max_wait)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::after_start(Duration::from_millis(millis))
+    }
+
+    fn millis(millis: u64) -> Span {
+        Span::from_millis(millis)
+    }
+
+    /// After an attempt at 0, with waits from 10 to 1000 ms.
+    fn attempted() -> Pace {
+        let mut pace = Pace::new(millis(10), millis(1000));
+        pace.attempted(at(0));
+        pace
+    }
+
+    #[test]
+    fn only_a_lag_that_exceeds_the_wait_prolongs_it() {
+        let mut pace = attempted();
+        pace.timer_fired(at(10), millis(10), true);
+        pace.timer_fired(at(10), millis(11), false);
+        assert!(!pace.is_prolonged() && pace.is_due(at(10)));
+        pace.timer_fired(at(20), millis(11), true);
+        pace.timer_fired(at(30), millis(100), true);
+        assert!(pace.is_prolonged() && !pace.is_due(at(63)) && pace.is_due(at(64)), "once an attempt");
+    }
+
+    #[test]
+    fn there_is_no_probe_before_the_loop_has_caught_up() {
+        let mut pace = attempted();
+        pace.set_probes(true);
+        pace.timer_fired(at(10), millis(11), true);
+        assert_eq!([pace.next(at(10), None), pace.next(at(21), None)], [at(21), at(43)]);
+    }
+
+    #[test]
+    fn probes_come_at_doubled_waits_until_the_next_attempt() {
+        let mut pace = Pace::new(millis(7), millis(1000));
+        pace.attempted(at(0));
+        pace.set_probes(true);
+        assert_eq!([0, 1, 3, 7].map(|now| pace.next(at(now), None)), [1, 3, 7, 7].map(at));
+        pace.attempted(at(7));
+        assert_eq!(pace.next(at(7), None), at(14), "the probe that coincided with the attempt was the last");
+        pace.probe_while_waiting(at(14));
+        assert_eq!(pace.next(at(14), None), at(14), "nothing is waited for");
+        pace.attempted(at(14));
+        pace.probe_while_waiting(at(14));
+        assert_eq!(pace.next(at(14), None), at(15));
+        assert_eq!(pace.next(at(15), Some(at(16))), at(16));
+        let mut first = Pace::new(millis(7), millis(1000));
+        first.probe_while_waiting(at(0));
+        assert_eq!(first.probe, Some(FIRST_PROBE));
+    }
+
+    #[test]
+    fn the_wait_is_lengthened_after_an_attempt_and_not_before_the_first() {
+        let mut pace = Pace::new(millis(10), millis(1000));
+        assert!(!pace.lengthen());
+        assert_eq!(pace.wait, millis(10));
+        pace.attempted(at(0));
+        assert!(pace.lengthen());
+        assert_eq!(pace.wait, millis(40));
+        assert!([160, 640, 1000].into_iter().all(|wait| pace.lengthen() && pace.wait == millis(wait)));
+        assert!(pace.is_slowest());
+        pace.reset_wait();
+        assert!(!pace.is_slowest());
+    }
+
+    #[test]
+    fn an_attempt_that_could_not_be_made_is_due_after_the_next_wait() {
+        let mut pace = Pace::new(millis(10), millis(1000));
+        pace.back_off(at(0));
+        assert_eq!(pace.next(at(0), None), at(10));
+        pace.back_off(at(9));
+        assert_eq!(pace.next(at(9), None), at(10), "it was not due");
+        pace.back_off(at(10));
+        assert_eq!(pace.next(at(10), None), at(50));
+    }
+
+    #[test]
+    fn a_few_attempts_are_prompted_until_a_timer_fires() {
+        let mut pace = attempted();
+        for _ in 0..2 {
+            let prompted = (0..20).filter(|_| pace.may_be_prompted()).count();
+            assert_eq!(prompted, usize::from(PROMPTED));
+            pace.timer_fired(at(10), millis(0), true);
+        }
+    }
+
+    #[test]
+    fn new_members_do_not_wait_for_as_long_as_the_old_ones() {
+        let mut pace = attempted();
+        (0..3).for_each(|_| _ = pace.lengthen());
+        pace.attempted(at(10));
+        pace.reset_wait();
+        pace.hasten(at(20));
+        assert_eq!(pace.next(at(20), None), at(30));
+        pace.hasten(at(25));
+        assert_eq!(pace.next(at(25), None), at(30), "never later");
+        (0..3).for_each(|_| _ = pace.lengthen());
+        pace.start();
+        assert_eq!((pace.next(at(25), None), pace.wait), (at(25), millis(10)));
+    }
+}

@@ -190,6 +190,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_due_is_neither_early_nor_ahead() {
+        let mut retries = Retries::default();
+        assert!(!retries.failed(Act::Kill, at(0), true));
+        let seen = |now| (retries.is_early(now), retries.is_due(now), retries.next(now), retries.lasted(now));
+        assert_eq!(seen(at(9)), (true, false, Some(at(10)), Some(Span::from_millis(9))));
+        assert_eq!(seen(at(10)), (false, true, None, Some(Span::from_millis(10))));
+    }
+
+    #[test]
+    fn exits_make_up_for_the_refusals_before_them() {
+        let mut retries = Retries::default();
+        let mut refused = |now| retries.failed(Act::Kill, at(now), true);
+        assert!(![0, 10, 20, 30].map(&mut refused).contains(&true));
+        retries.forgive(at(850));
+        let mut refused = |now| retries.failed(Act::Kill, at(now), true);
+        assert!(![860, 870, 880, 890, 900].map(&mut refused).contains(&true));
+        assert!(refused(1700));
+    }
+
+    #[test]
     fn one_that_was_prompted_earlier_does_not_delay_the_next() {
         let first = Retry::after(None, Act::Kill, at(0), true);
         let second = Retry::after(Some(first), Act::Kill, at(1), true);
@@ -206,6 +226,17 @@ mod tests {
         assert!(!times(&[0, 10, 20, 850], Act::Thaw).is_final(at(850)));
         let other = Retry::after(Some(times(&[0, 1, 2, 3, 4, 5], Act::Thaw)), Act::Remove, at(900), true);
         assert!(!other.is_final(at(2000)), "refusals of another act do not count");
+        let others = [900, 910, 920, 930, 940, 1749].iter().fold(other, |before, &now| {
+            assert!(!before.is_final(at(1749)));
+            Retry::after(Some(before), Act::Remove, at(now), true)
+        });
+        assert!(others.is_final(at(1750)), "five of its own do");
+        let kill = times(&[0, 10, 20, 30], Act::Kill);
+        assert!(
+            Retry::after(Some(kill), Act::Freeze, at(850), true).is_final(at(850)),
+            "a part of the attempt"
+        );
+        assert!(!Retry::after(Some(kill), Act::Remove, at(850), true).is_final(at(850)));
         let passing = Retry::after(Some(times(&[0, 1, 2, 3, 4], Act::Thaw)), Act::Thaw, at(900), false);
         assert!(!passing.is_final(at(900)), "not in a row");
     }
