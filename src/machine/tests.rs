@@ -943,6 +943,16 @@ fn a_removal_may_end_shortly_after_the_deadline() {
     assert_eq!(rig.kills(), []);
 }
 
+/// A reap that only waits has nothing to finish after its deadline.
+#[test]
+fn a_removal_when_empty_ends_at_the_deadline() {
+    let mut rig = Rig::new(&reaper().when_empty().deadline(10 * MS));
+    (rig.check, rig.removal) = (EMPTY, Removed::Unfinished);
+    assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+    rig.now = 10 * MS;
+    assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
+}
+
 /// A storm of which neither a freeze nor a kill is allowed.
 #[test]
 fn a_target_that_may_be_neither_frozen_nor_killed_is_denied() {
