@@ -199,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn a_freeze_that_succeeds_does_not_make_up_for_a_kill_that_failed_after_it() {
+        let mut retries = Retries::default();
+        retries.failed(Act::Freeze, at(0), false);
+        retries.failed(Act::Kill, at(10), false);
+        retries.succeeded(Act::Freeze);
+        assert!(retries.is_any());
+        retries.signalled();
+        assert!(!retries.is_any());
+    }
+
+    #[test]
     fn exits_make_up_for_the_refusals_before_them() {
         let mut retries = Retries::default();
         let mut refused = |now| retries.failed(Act::Kill, at(now), true);
