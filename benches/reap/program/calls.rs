@@ -37,14 +37,14 @@ const fn groups(name: &'static str, groups: usize, each: usize, rounds: usize, e
 }
 
 const WORKS: [Work; 10] = [
-    groups("1 x 1", 1, 1, 9, Entrants::Others),
-    groups("10 x 1", 10, 1, 9, Entrants::Others),
-    groups("100 x 1", 100, 1, 7, Entrants::Others),
-    groups(THOUSAND, 1000, 1, 5, Entrants::All),
+    groups("1 x 1", 1, 1, 7, Entrants::Others),
+    groups("10 x 1", 10, 1, 7, Entrants::Others),
+    groups("100 x 1", 100, 1, 5, Entrants::Others),
+    groups(THOUSAND, 1000, 1, 3, Entrants::All),
     groups("1 000 x 4", 1000, 4, 2, Entrants::Ours),
     groups("10 000 x 1", 10_000, 1, 1, Entrants::Others),
-    groups("1 x 1 000", 1, 1000, 3, Entrants::Others),
-    groups(LARGE, 1, 5000, 5, Entrants::All),
+    groups("1 x 1 000", 1, 1000, 2, Entrants::Others),
+    groups(LARGE, 1, 5000, 2, Entrants::All),
     groups("1 x 10 000", 1, 10_000, 1, Entrants::Ours),
     Work { children: 3000, ..groups("a tree of 3 000", 1, 1, 2, Entrants::Ours) },
 ];
