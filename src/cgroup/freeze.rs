@@ -5,6 +5,7 @@ use std::io;
 use super::errors::{Cause, Failed, Refused, is_gone};
 use super::hierarchy::{HasFreezer, Hierarchy};
 use super::listing::Listing;
+use super::members::MemberList;
 use super::own_cgroup::own_cgroups;
 use super::step::Step;
 use super::target::Progress;
@@ -90,29 +91,31 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// The same for a large target, which is listed in steps. The caller may move in between two of them; so the list counts only
-    /// if its cgroups are the same in the end as at the beginning.
+    /// if /proc says the same of its cgroups in the end as at the beginning.
     fn search(&mut self, search: Option<Search>) -> Result<Option<bool>, Refused> {
         let sys = self.context.sys;
-        let of_caller = |error: io::Error| ("/proc/self/cgroup".into(), error.into());
-        let mut search = match search {
-            Some(search) => search,
-            None => Search { listing: Listing::default(), own: own_cgroups(sys).map_err(of_caller)? },
-        };
-        let limit = self.context.limit;
-        let refused = self.each(|_, tree, directories| search.listing.add(sys, limit, tree, directories));
-        if search.listing.is_unfinished() {
-            let listing = search.listing.rest(refused);
-            self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));
-            return Ok(None);
+        let own = || own_cgroups(sys).ok();
+        let begin = || Some(Search { listing: Listing::default(), own: own()? });
+        let mut members = MemberList::default();
+        let mut is_sure = false;
+        if let Some(mut search) = search.or_else(begin) {
+            let (listing, limit) = (&mut search.listing, self.context.limit);
+            let refused = self.each(|_, tree, directories| listing.add(sys, limit, tree, directories));
+            if search.listing.is_unfinished() {
+                let listing = search.listing.rest(refused);
+                self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));
+                return Ok(None);
+            }
+            if let Some(refused) = refused.or(search.listing.traversal.why.take()) {
+                return Err(refused);
+            }
+            is_sure = !search.listing.continued || own() == Some(search.own);
+            members = search.listing.members;
+            members.finish();
         }
-        if let Some(refused) = refused.or(search.listing.traversal.why.take()) {
-            return Err(refused);
-        }
-        let mut members = search.listing.members;
-        if search.listing.continued && own_cgroups(sys).map_err(of_caller)? != search.own {
+        if !is_sure {
             members = self.list_all()?;
         }
-        members.finish();
         members.contains_caller(sys).map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
     }
 

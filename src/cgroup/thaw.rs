@@ -42,7 +42,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             Ok(())
         });
-        // That was something already.
+        // The roots are work enough for a call whose time is up.
         self.thaw_below(ThawBelow { scope, roots, traversal: Traversal::after(unknown.or(refused)) }, 0)
     }
 

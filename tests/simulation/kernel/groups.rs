@@ -133,12 +133,4 @@ impl World {
         let hierarchy = self.groups[top].hierarchy;
         self.processes.iter().filter(move |p| p.life != Life::Dead && self.is_below(p.groups[hierarchy], top))
     }
-
-    /// `populated` and `frozen`.
-    pub(super) fn events(&self, group: GroupId) -> (bool, bool) {
-        let populated = self.members_below(group).next().is_some();
-        let frozen =
-            self.is_frozen_from(group) && self.members_below(group).all(|p| p.is_frozen(1, self.now));
-        (populated, frozen)
-    }
 }

@@ -465,9 +465,20 @@ impl World {
                 self.plan(nature.freeze, Event::Settle);
             }
         }
+        // What of each v2 group has members, and members that run.
+        let (mut populated, mut runs) = (vec![false; frozen.len()], vec![false; frozen.len()]);
+        for process in self.processes.iter().filter(|process| process.life != Life::Dead) {
+            let is_running = !process.is_frozen(1, self.now);
+            let mut above = Some(process.groups[V2]);
+            while let Some(group) = above {
+                populated[group] = true;
+                runs[group] |= is_running;
+                above = self.groups[group].parent;
+            }
+        }
         for group in V2 + 1..self.groups.len() {
             if self.groups[group].hierarchy == V2 && !self.groups[group].removed {
-                let events = self.events(group);
+                let events = (populated[group], frozen[group] && !runs[group]);
                 if std::mem::replace(&mut self.groups[group].events, events) != events {
                     self.notify(group);
                 }
