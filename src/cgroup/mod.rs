@@ -46,7 +46,7 @@ mod file;
 mod freeze;
 mod helper_call;
 mod hierarchy;
-mod identity;
+pub(crate) mod identity;
 mod job;
 mod kill;
 mod kill_by_helper;

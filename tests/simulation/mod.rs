@@ -5,6 +5,7 @@
 //! which every reap must be complete. `CGROUP_REAPER_HISTORIES=n` runs that many, `CGROUP_REAPER_SEED=s` the one
 //! of that seed, with its log, and both together that many from that seed on.
 
+mod addresses;
 mod agree;
 mod helper;
 mod judge;
