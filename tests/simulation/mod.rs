@@ -7,6 +7,7 @@
 
 mod addresses;
 mod agree;
+mod embedder;
 mod helper;
 mod judge;
 mod kernel;

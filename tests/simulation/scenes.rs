@@ -40,12 +40,12 @@ fn reaper(subsystems: &[&str]) -> Reaper {
     Reaper::new(options, "t")
 }
 
-fn entries(sim: &Sim) -> Entries<Sim> {
+pub(super) fn entries(sim: &Sim) -> Entries<Sim> {
     Entries::new(Resolver::new(sim.clone(), Budget::new(100)))
 }
 
 /// Begins a reap that nothing refuses.
-fn begin(entries: &mut Entries<Sim>, reaper: Reaper, event_loop: &EventLoop) -> ReapHandle {
+pub(super) fn begin(entries: &mut Entries<Sim>, reaper: Reaper, event_loop: &EventLoop) -> ReapHandle {
     begin_on(&queue().1, entries, reaper, event_loop)
 }
 
@@ -72,7 +72,7 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
 }
 
 /// Lets time pass, and the reaps go on.
-fn run(sim: &Sim, entries: &mut Entries<Sim>) {
+pub(super) fn run(sim: &Sim, entries: &mut Entries<Sim>) {
     let mut event_loop = EventLoop::new(sim);
     for _ in 0..1000 {
         let next = entries.next_tick().map(Duration::from_millis);
