@@ -39,7 +39,7 @@ pub(crate) mod attempt;
 mod check;
 mod context;
 mod descriptor_budget;
-mod errors;
+pub(crate) mod errors;
 mod external_freeze;
 mod facts;
 mod file;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::kernel::{CPU, FREEZER, Features, MOUNTS, ROOTS, Sim, World};
 use crate::cgroup::Budget;
+use crate::cgroup::errors::Fate;
 use crate::cgroup::identity::{Address, Id, Identity, Parents};
 use crate::sys::{Open, Sys};
 
@@ -40,6 +41,7 @@ fn open(sim: &Sim, path: &str) -> <Sim as Sys>::Fd {
     sim.open(None, &CString::new(path).expect("no NUL"), Open::Place).expect("it is there")
 }
 
+#[allow(clippy::arc_with_non_send_sync, reason = "the kernel's descriptors are both")]
 fn by_handle(sim: &Sim, hierarchy: usize, path: &str) -> Identity<Sim> {
     identity(sim, hierarchy, path, Address::Handle(Arc::new(open(sim, MOUNTS[hierarchy]))))
 }
@@ -87,6 +89,7 @@ fn without_the_capability_the_path_leads_to_it() {
     let identity = by_handle(&sim, FREEZER, "slice/a");
     sim.0.borrow_mut().handles = false;
     assert!(identity.open(&sim).is_ok());
+    assert!(matches!(identity.fate(&sim, &mut Parents::new()), Ok(None)));
     let mut world = sim.0.borrow_mut();
     let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
     let group = world.child(slice, "a").expect("it is there");
@@ -94,4 +97,5 @@ fn without_the_capability_the_path_leads_to_it() {
     world.mkdir(slice, "a");
     drop(world);
     assert!(identity.open(&sim).is_err());
+    assert!(matches!(identity.fate(&sim, &mut Parents::new()), Ok(Some(Fate::Replaced))));
 }

@@ -172,7 +172,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
             if each == 1000 && options.depth != Depth::Full || each > 1 && options.depth == Depth::Smoke {
                 continue;
             }
-            let rounds = if each == 1000 { options.rounds(1, 1, 2) } else { options.rounds(1, 5, 30) };
+            let rounds = if each == 1000 { options.rounds(1, 1, 2) } else { options.rounds(1, 5, 20) };
             let work = Work { groups: 1, each, age: REST, rounds };
             let title = format!("One reap of {each} process(es) at rest, {rounds} rounds");
             bench.case(&title, contenders::for_one()?, &work)?;
@@ -200,7 +200,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
     }
     if options.wants("fresh") {
         for (each, age_ms) in [(1, 0), (4, 0), (4, 4), (4, 8)] {
-            let rounds = options.rounds(1, 5, 40);
+            let rounds = options.rounds(1, 5, 25);
             let work = Work { groups: 1, each, age: Duration::from_millis(age_ms), rounds };
             let mut contenders = bench.entrants(contenders::for_fresh()?, 1);
             let samples = bench.measure(&mut contenders, &work)?;
