@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use cgroup_reaper::{
     KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal, UsedMethod,
 };
 use common::*;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Long enough for some attempts, short enough to be waited for.
@@ -995,15 +996,21 @@ each!(moved_between_frozen_and_thawed on v2, freezer, several);
 
 // --- Many ------------------------------------------------------------------------------------------------
 
-/// Ten thousand, or what `CGROUP_REAPER_MANY` says, for machines that are slow or small.
-fn ten_thousand() -> usize {
-    std::env::var("CGROUP_REAPER_MANY").map_or(10_000, |many| many.parse().expect("CGROUP_REAPER_MANY"))
+/// Ten thousand, or what `CGROUP_REAPER_MANY` says, for machines that are slow or small. While the file is held, other tests with so
+/// many wait: a kernel has room for 32 768 processes by default.
+fn ten_thousand() -> (usize, Flock<File>) {
+    let many = std::env::var("CGROUP_REAPER_MANY");
+    let many = many.map_or(10_000, |many| many.parse().expect("CGROUP_REAPER_MANY"));
+    let program = File::open("/proc/self/exe").expect("this program");
+    let alone = Flock::lock(program, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+    (many, alone.expect("a lock"))
 }
 
 each!(ten_thousand_processes on v2, freezer);
 fn ten_thousand_processes(world: &World) {
+    let (many, _alone) = ten_thousand();
     let (dirs, reaper) = world.target();
-    let members = world.sandbox.sleepers(ten_thousand(), &refs(&dirs));
+    let members = world.sandbox.sleepers(many, &refs(&dirs));
     let reaped = reaped(reaper);
     assert_eq!(reaped.outcome, Outcome::Removed);
     assert_gone(&dirs);
@@ -1011,8 +1018,8 @@ fn ten_thousand_processes(world: &World) {
 }
 
 fn ten_thousand_groups(world: &World) {
-    let dirs: Vec<PathBuf> =
-        (0..ten_thousand()).map(|n| world.group(&format!("target-{n}")).remove(0)).collect();
+    let (many, _alone) = ten_thousand();
+    let dirs: Vec<PathBuf> = (0..many).map(|n| world.group(&format!("target-{n}")).remove(0)).collect();
     let members = world.sandbox.one_each(&dirs);
     let mut reactor = Reactor::new().expect("reactor");
     let handles: Vec<ReapHandle> = dirs.iter().map(|dir| spawn(&mut reactor, Reaper::at(dir))).collect();
