@@ -76,47 +76,48 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Whether the caller's process is in the target: lists have it if any of its threads is. `None` if the time of the call was
     /// up before that is known.
     fn is_caller_inside(&mut self) -> Result<Option<bool>, Refused> {
-        let sys = self.context.sys;
         let search = self.target.progress.take_freeze();
-        let in_steps = self.context.limit.is_set() && self.target.is_large_tree;
-        let members = match (self.findings.all_members(), in_steps) {
-            (Some(members), _) => members.contains_caller(sys),
-            (None, false) => self.list_all()?.contains_caller(sys),
-            (None, true) => match self.search(search)? {
-                Some(inside) => Ok(inside),
+        let listed;
+        let members = match self.findings.all_members() {
+            Some(members) => members,
+            None => match self.list_for_caller(search)? {
+                Some(members) => {
+                    listed = members;
+                    &listed
+                }
                 None => return Ok(None),
             },
         };
-        members.map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
+        let inside = members.contains_caller(self.context.sys);
+        inside.map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
     }
 
-    /// The same for a large target, which is listed in steps. The caller may move in between two of them; so the list counts only
-    /// if /proc says the same of its cgroups in the end as at the beginning.
-    fn search(&mut self, search: Option<Search>) -> Result<Option<bool>, Refused> {
-        let sys = self.context.sys;
+    /// The members that tell whether the caller is inside. Those of a large target are listed in steps, between which the caller
+    /// may move in; such a list counts only if /proc says the same of the caller's cgroups in the end as at the beginning.
+    fn list_for_caller(&mut self, search: Option<Search>) -> Result<Option<MemberList>, Refused> {
+        let (sys, limit) = (self.context.sys, self.context.limit);
         let own = || own_cgroups(sys).ok();
         let begin = || Some(Search { listing: Listing::default(), own: own()? });
-        let mut members = MemberList::default();
-        let mut is_sure = false;
-        if let Some(mut search) = search.or_else(begin) {
-            let (listing, limit) = (&mut search.listing, self.context.limit);
-            let refused = self.each(|_, tree, directories| listing.add(sys, limit, tree, directories));
-            if search.listing.is_unfinished() {
-                let listing = search.listing.rest(refused);
-                self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));
-                return Ok(None);
-            }
-            if let Some(refused) = refused.or(search.listing.traversal.why.take()) {
-                return Err(refused);
-            }
-            is_sure = !search.listing.continued || own() == Some(search.own);
-            members = search.listing.members;
-            members.finish();
+        if !limit.is_set() || !self.target.is_large_tree {
+            return self.list_all().map(Some);
         }
-        if !is_sure {
-            members = self.list_all()?;
+        let Some(mut search) = search.or_else(begin) else { return self.list_all().map(Some) };
+        let refused = self.each(|_, tree, directories| search.listing.add(sys, limit, tree, directories));
+        if search.listing.is_unfinished() {
+            let listing = search.listing.rest(refused);
+            self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));
+            return Ok(None);
         }
-        members.contains_caller(sys).map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
+        let Search { listing, own: before } = search;
+        if let Some(refused) = refused.or(listing.traversal.why) {
+            return Err(refused);
+        }
+        if listing.continued && own() != Some(before) {
+            return self.list_all().map(Some);
+        }
+        let mut members = listing.members;
+        members.finish();
+        Ok(Some(members))
     }
 
     fn freeze_refused(&mut self, (path, cause): Refused) -> Froze {

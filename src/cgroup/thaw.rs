@@ -110,8 +110,9 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(mounts) => mounts,
             Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
         };
-        let listed = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
-        let (dirs, unasked) = external_freeze::find(&proc, &mounts, listed, &own);
+        // Without a whole list, those that the last attempt dealt with.
+        let asked = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
+        let (dirs, unasked) = external_freeze::find(&proc, &mounts, asked, &own);
         let mut undone = Undone { held: false, refused: None };
         if !dirs.is_empty() {
             // Of a list that is not whole, other members would count as other processes.

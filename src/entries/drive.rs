@@ -67,12 +67,11 @@ impl<S: Sys> Entries<S> {
                 }
                 Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
                 Action::Freeze => Input::Froze(step.freeze()),
-                Action::Thaw(scope) => {
-                    let thawed = step.thaw(scope);
-                    Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
-                }
-                Action::ContinueThaw => {
-                    let thawed = step.continue_thaw();
+                Action::Thaw(_) | Action::ContinueThaw => {
+                    let thawed = match action {
+                        Action::Thaw(scope) => step.thaw(scope),
+                        _ => step.continue_thaw(),
+                    };
                     Input::Thawed { thawed, ours_left: step.target.is_frozen_by_us() }
                 }
                 Action::ThawExternal => Input::ThawedExternal(step.thaw_external()),

@@ -195,7 +195,7 @@ fn a_call_that_hangs_leaves_descriptors() {
         let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t");
         let _handle = scene.spawn(if release { reaper.release_memory() } else { reaper });
         scene.sim.0.borrow_mut().descriptor_limit = limit;
-        for _ in 0..100 {
+        for _ in 0..1000 {
             scene.event_loop.jobs.get_mut().iter_mut().for_each(|(done, ..)| *done = Duration::MAX);
             scene.pass(Duration::from_millis(10));
         }

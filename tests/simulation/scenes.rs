@@ -17,7 +17,7 @@ use crate::entries::{Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
 use crate::metrics::Metrics;
-use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal};
+use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal, UsedMethod};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
 use crate::sys::{Pid, Sys};
@@ -722,5 +722,34 @@ fn a_group_that_vanishes_is_not_without_a_facility() {
         let resolver = Resolver::new(Sim(Rc::new(RefCell::new(world))), Budget::new(100));
         let refusal = resolver.resolve(&reaper(&["unified"]).method(method), Limit::default()).err();
         assert!(refusal.is_none(), "{method}, removed at call {call}: {refusal:?}");
+    }
+}
+
+/// A large target is frozen also where no /proc tells whether the caller has moved while it was searched.
+#[test]
+fn a_large_target_is_frozen_without_proc() {
+    for proc in [Proc::Own, Proc::None, Proc::Above, Proc::Other] {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+        let slice = world.mkdir(FREEZER, "slice");
+        let top = world.mkdir(slice, "t");
+        (0..4).for_each(|child| _ = world.mkdir(top, &child.to_string()));
+        let mut groups = world.processes[0].groups;
+        groups[FREEZER] = top;
+        world.add_process(groups, Nature::default(), None);
+        world.vantage.proc = proc;
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let limit = entries.limit(Some(Duration::ZERO));
+        let reaper = reaper(&["freezer"]).method(KillMethod::Freezer);
+        let (target, findings) = entries.resolver.resolve(&reaper, limit).expect("nothing refuses it");
+        let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
+        entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+        run(&sim, &mut entries);
+        let reaped = handle.try_wait().expect("it ends").expect("reaped");
+        assert_eq!(
+            (reaped.outcome, reaped.method),
+            (Outcome::Removed, Some(UsedMethod::Freezer)),
+            "{proc:?}"
+        );
     }
 }

@@ -92,34 +92,6 @@ impl CgroupsRs {
         let card = card("cgroups-rs v1 (cpu), a check each 0.1 ms", Place::Plain, 1000);
         CgroupsRs { card, base: base.into(), cgroups: Vec::new() }
     }
-
-    /// A turn tries each group that is left.
-    fn many(&self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
-        let mut begun = Vec::with_capacity(groups.len());
-        for cgroup in &self.cgroups {
-            begun.push(Instant::now());
-            calls.spawn(|| kill(cgroup))?;
-        }
-        let mut took = vec![Duration::ZERO; groups.len()];
-        let mut left: Vec<usize> = (0..groups.len()).collect();
-        while !left.is_empty() {
-            calls.turn(|| {
-                left.retain(|&index| {
-                    let cgroup = &self.cgroups[index];
-                    // On v1 its delete sleeps 10 ms and more while there are members.
-                    if !cgroup.v2() && !cgroup.procs().is_empty() || cgroup.delete().is_err() {
-                        return true;
-                    }
-                    took[index] = begun[index].elapsed();
-                    false
-                });
-            });
-            if !left.is_empty() {
-                sleep(PAUSE);
-            }
-        }
-        Ok(took)
-    }
 }
 
 fn kill(cgroup: &Cgroup) -> io::Result<()> {
@@ -150,7 +122,7 @@ impl Contender for CgroupsRs {
     }
 
     fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>> {
-        self.many(groups, &mut Calls::untimed())
+        self.drive(groups, &mut Calls::untimed())
     }
 
     fn driven(&mut self) -> Option<&mut dyn Driven> {
@@ -159,8 +131,32 @@ impl Contender for CgroupsRs {
 }
 
 impl Driven for CgroupsRs {
-    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()> {
-        self.many(groups, calls).map(drop)
+    /// A turn tries each group that is left.
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
+        let mut begun = Vec::with_capacity(groups.len());
+        for cgroup in &self.cgroups {
+            begun.push(Instant::now());
+            calls.spawn(|| kill(cgroup))?;
+        }
+        let mut took = vec![Duration::ZERO; groups.len()];
+        let mut left: Vec<usize> = (0..groups.len()).collect();
+        while !left.is_empty() {
+            calls.turn(|| {
+                left.retain(|&index| {
+                    let cgroup = &self.cgroups[index];
+                    // On v1 its delete sleeps 10 ms and more while there are members.
+                    if !cgroup.v2() && !cgroup.procs().is_empty() || cgroup.delete().is_err() {
+                        return true;
+                    }
+                    took[index] = begun[index].elapsed();
+                    false
+                });
+            });
+            if !left.is_empty() {
+                sleep(PAUSE);
+            }
+        }
+        Ok(took)
     }
 }
 

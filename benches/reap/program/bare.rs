@@ -162,38 +162,6 @@ impl V2 {
         sys::rmdir(&group.path)
     }
 
-    fn many(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
-        let mut finish = Finish::new(groups);
-        let mut watched = Vec::with_capacity(groups.len());
-        for (index, group) in groups.iter().enumerate() {
-            finish.begin();
-            watched.push(Some(calls.spawn(|| self.begin(index, group))?));
-        }
-        let mut ready = Vec::new();
-        while finish.left > 0 {
-            if self.hear == Hear::Inotify {
-                self.inotify.wait(&mut ready)?;
-            } else {
-                self.epoll.wait(&mut ready)?;
-            }
-            calls.turn(|| {
-                for index in ready.drain(..) {
-                    let Some((events, watch)) = &watched[index] else { continue };
-                    if !populated(events)? {
-                        if let &Some(watch) = watch {
-                            self.inotify.remove(watch);
-                        }
-                        watched[index] = None;
-                        sys::rmdir(&groups[index].path)?;
-                        finish.done(index);
-                    }
-                }
-                io::Result::Ok(())
-            })?;
-        }
-        Ok(finish.took)
-    }
-
     /// Kills the members, and has the loop notified when they have exited; returns what it is notified by.
     fn begin(&mut self, index: usize, group: &Group) -> io::Result<(OwnedFd, Option<c_int>)> {
         let events = sys::open(&group.events, libc::O_RDONLY)?;
@@ -228,7 +196,7 @@ impl Contender for V2 {
             finish.done(0);
             return Ok(finish.took);
         }
-        self.many(groups, &mut Calls::untimed())
+        self.drive(groups, &mut Calls::untimed())
     }
 
     fn driven(&mut self) -> Option<&mut dyn Driven> {
@@ -237,8 +205,36 @@ impl Contender for V2 {
 }
 
 impl Driven for V2 {
-    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()> {
-        self.many(groups, calls).map(drop)
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
+        let mut finish = Finish::new(groups);
+        let mut watched = Vec::with_capacity(groups.len());
+        for (index, group) in groups.iter().enumerate() {
+            finish.begin();
+            watched.push(Some(calls.spawn(|| self.begin(index, group))?));
+        }
+        let mut ready = Vec::new();
+        while finish.left > 0 {
+            if self.hear == Hear::Inotify {
+                self.inotify.wait(&mut ready)?;
+            } else {
+                self.epoll.wait(&mut ready)?;
+            }
+            calls.turn(|| {
+                for index in ready.drain(..) {
+                    let Some((events, watch)) = &watched[index] else { continue };
+                    if !populated(events)? {
+                        if let &Some(watch) = watch {
+                            self.inotify.remove(watch);
+                        }
+                        watched[index] = None;
+                        sys::rmdir(&groups[index].path)?;
+                        finish.done(index);
+                    }
+                }
+                io::Result::Ok(())
+            })?;
+        }
+        Ok(finish.took)
     }
 }
 
@@ -290,24 +286,6 @@ impl V1 {
         sys::write(&state, b"THAWED")?;
         Ok(members)
     }
-
-    fn many(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
-        let mut finish = Finish::new(groups);
-        let mut waiting = Vec::with_capacity(groups.len());
-        for (index, group) in groups.iter().enumerate() {
-            finish.begin();
-            let begun = calls.spawn(|| {
-                let members = self.kill(group)?;
-                if let Some(last) = members.last() {
-                    self.epoll.add(last.as_fd(), libc::EPOLLIN, index)?;
-                }
-                io::Result::Ok(members)
-            });
-            waiting.push(begun?);
-        }
-        wait_for_all(&self.epoll, groups, waiting, &mut finish, calls)?;
-        Ok(finish.took)
-    }
 }
 
 impl Contender for V1 {
@@ -324,7 +302,7 @@ impl Contender for V1 {
             finish.done(0);
             return Ok(finish.took);
         }
-        self.many(groups, &mut Calls::untimed())
+        self.drive(groups, &mut Calls::untimed())
     }
 
     fn driven(&mut self) -> Option<&mut dyn Driven> {
@@ -333,7 +311,21 @@ impl Contender for V1 {
 }
 
 impl Driven for V1 {
-    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<()> {
-        self.many(groups, calls).map(drop)
+    fn drive(&mut self, groups: &[Group], calls: &mut Calls) -> io::Result<Vec<Duration>> {
+        let mut finish = Finish::new(groups);
+        let mut waiting = Vec::with_capacity(groups.len());
+        for (index, group) in groups.iter().enumerate() {
+            finish.begin();
+            let begun = calls.spawn(|| {
+                let members = self.kill(group)?;
+                if let Some(last) = members.last() {
+                    self.epoll.add(last.as_fd(), libc::EPOLLIN, index)?;
+                }
+                io::Result::Ok(members)
+            });
+            waiting.push(begun?);
+        }
+        wait_for_all(&self.epoll, groups, waiting, &mut finish, calls)?;
+        Ok(finish.took)
     }
 }
