@@ -64,7 +64,8 @@ fn many_members_are_killed_by_a_thread() {
         assert_eq!((helper_jobs, helper_refused, descriptors), (6, 0, 0));
         assert!((1..=2).contains(&helper_threads), "{helper_threads}");
         drop(reactor);
-        assert_eq!(threads(), 0, "an idle thread outlives its reactor");
+        // A thread that has been joined can be seen in /proc a little longer.
+        eventually("an idle thread outlives its reactor", || threads() == 0);
         canary.assert_alive();
     });
 }
