@@ -22,6 +22,8 @@ pub(super) struct Pace {
     probe: Option<Span>,
     /// Attempts prompted by notifications since a timer fired.
     prompted: u8,
+    /// When the attempt under way was begun, if it takes several steps.
+    begun: Option<Instant>,
 }
 
 /// When the next attempt is due, whether or not a notification comes. (In the grace period: the next check.)
@@ -38,7 +40,8 @@ enum Next {
 
 impl Pace {
     pub(super) fn new(min_wait: Span, max_wait: Span) -> Pace {
-        Pace { min_wait, max_wait, wait: min_wait, next: Next::Immediately, probe: None, prompted: 0 }
+        let next = Next::Immediately;
+        Pace { min_wait, max_wait, wait: min_wait, next, probe: None, prompted: 0, begun: None }
     }
 
     /// Whether the wait for the next attempt is over.
@@ -104,8 +107,23 @@ impl Pace {
         may
     }
 
+    /// The attempt goes on in a later step.
+    pub(super) fn goes_on(&mut self, now: Instant) {
+        self.begun.get_or_insert(now);
+    }
+
+    /// Many members were killed at once, by one write. To exit takes them longer than the write took: the wait is
+    /// lengthened to four times that.
+    pub(super) fn killed_at_once(&mut self, now: Instant) {
+        if let Some(begun) = self.begun {
+            let wait = now.saturating_since(begun).saturating_mul(4).min(self.max_wait);
+            self.wait = self.wait.max(wait);
+        }
+    }
+
     /// Schedules the attempt after the one just made.
     pub(super) fn attempted(&mut self, now: Instant) {
+        self.begun = None;
         self.next = Next::At { at: now.saturating_add(self.wait), prolonged: false };
     }
 
@@ -185,6 +203,29 @@ mod tests {
         pace.timer_fired(at(20), millis(11), true);
         pace.timer_fired(at(30), millis(100), true);
         assert!(pace.is_prolonged() && !pace.is_due(at(63)) && pace.is_due(at(64)), "once an attempt");
+    }
+
+    #[test]
+    fn the_members_have_four_times_as_long_to_exit_as_they_took_to_kill() {
+        let mut pace = Pace::new(millis(10), millis(1000));
+        pace.killed_at_once(at(0));
+        pace.attempted(at(0));
+        assert_eq!(pace.next(at(0), None), at(10), "in one step");
+        for (ended, next) in [(11, 21), (20, 60), (400, 1400)] {
+            let mut pace = attempted();
+            pace.goes_on(at(10));
+            pace.goes_on(at(10 + 1));
+            pace.killed_at_once(at(ended));
+            pace.attempted(at(ended));
+            assert_eq!(pace.next(at(ended), None), at(next));
+        }
+        let mut pace = attempted();
+        pace.goes_on(at(10));
+        pace.attempted(at(20));
+        assert_eq!(pace.next(at(20), None), at(30), "one by one");
+        pace.killed_at_once(at(90));
+        pace.attempted(at(90));
+        assert_eq!(pace.next(at(90), None), at(100), "the next attempt");
     }
 
     #[test]
