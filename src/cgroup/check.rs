@@ -44,7 +44,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 listed = true;
                 return match v1_members {
                     Some(_) => Ok(()),
-                    None => listing.add(context.sys, context.limit, tree, directories),
+                    None => listing.add(context.resolver, context.limit, tree, directories),
                 };
             }
             if !read_populated(context, tree, directories)? {
@@ -53,7 +53,7 @@ impl<S: Sys> Step<'_, '_, S> {
             populated = true;
             if list_v2 {
                 listed = true;
-                listing.add(context.sys, context.limit, tree, directories)
+                listing.add(context.resolver, context.limit, tree, directories)
             } else {
                 v2_not_listed = true;
                 Ok(())
@@ -133,7 +133,8 @@ impl<S: Sys> Step<'_, '_, S> {
             if identify && whole {
                 self.target.tracked.forget_those_that_left(self.context, &members);
             }
-            self.findings.members = (enough && !continued).then_some(members);
+            self.findings.members = enough.then_some(members);
+            self.findings.continued = continued;
             self.findings.v2_not_listed = v2_not_listed;
             if identify {
                 // Nothing but these says later that they are dead. Without it the target may be removed while they are

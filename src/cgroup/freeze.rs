@@ -16,8 +16,8 @@ use crate::outcome::Act;
 use crate::sys::Sys;
 
 /// The search for the caller in a large target, before a freeze.
-pub(crate) struct Search {
-    listing: Listing,
+pub(crate) struct Search<S: Sys> {
+    listing: Listing<S>,
     /// The cgroups that the caller was in when it began.
     own: Vec<u8>,
 }
@@ -78,7 +78,7 @@ impl<S: Sys> Step<'_, '_, S> {
     fn is_caller_inside(&mut self) -> Result<Option<bool>, Refused> {
         let search = self.target.progress.take_freeze();
         let listed;
-        let members = match self.findings.all_members() {
+        let members = match self.findings.all_members().filter(|_| !self.findings.continued) {
             Some(members) => members,
             None => match self.list_for_caller(search)? {
                 Some(members) => {
@@ -94,7 +94,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// The members that tell whether the caller is inside. Those of a large target are listed in steps, between which the caller
     /// may move in; such a list counts only if /proc says the same of the caller's cgroups in the end as at the beginning.
-    fn list_for_caller(&mut self, search: Option<Search>) -> Result<Option<MemberList>, Refused> {
+    fn list_for_caller(&mut self, search: Option<Search<S>>) -> Result<Option<MemberList>, Refused> {
         let (sys, limit) = (self.context.sys, self.context.limit);
         let own = || own_cgroups(sys).ok();
         let begin = || Some(Search { listing: Listing::default(), own: own()? });
@@ -102,7 +102,9 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.list_all().map(Some);
         }
         let Some(mut search) = search.or_else(begin) else { return self.list_all().map(Some) };
-        let refused = self.each(|_, tree, directories| search.listing.add(sys, limit, tree, directories));
+        let refused = self.each(|context, tree, directories| {
+            search.listing.add(context.resolver, limit, tree, directories)
+        });
         if search.listing.is_unfinished() {
             let listing = search.listing.rest(refused);
             self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));

@@ -50,7 +50,7 @@ fn reaches<S: Sys>(
     let children = sys.stat(Some(dir), c"")?.links.saturating_sub(2) as usize;
     let own = match members {
         Some(members) => members.len(),
-        None => Pages::open(sys, dir)?.next(sys)?.len(),
+        None => Pages::open(sys, dir, Path::new(""))?.next(sys)?.len(),
     };
     Ok(own.saturating_add(children) >= many)
 }

@@ -8,16 +8,15 @@
 //! The list is read a page at a time. In the end `cgroup.kill` is written all the same: the kernel skips members that were
 //! sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
 
+use std::path::Path;
+
 use super::attempt::{Rest, Source};
 use super::errors::{Call, Meaning, meaning};
-use super::members::{MANY, MemberList, Pages};
+use super::members::{LARGE, MemberList, Pages};
 use super::step::Step;
 use super::target::{CgroupKill, Progress};
 use crate::machine::KillBy;
 use crate::sys::{Pid, Sys};
-
-/// So many members are signalled in steps. The simulation, whose groups are all small, has some of them killed so too.
-const LARGE: usize = if cfg!(test) { 2 } else { MANY };
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Whether this attempt signals the members in steps before it writes to `cgroup.kill`.
@@ -50,7 +49,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         let mut rest = None;
         let refused = self.each(|context, tree, directories| {
-            let mut pages = Pages::open(sys, directories.get(sys, &tree.identity)?)?;
+            let mut pages = Pages::open(sys, directories.get(sys, &tree.identity)?, Path::new(""))?;
             let page = pages.next(sys)?;
             // A member outside of the caller's pid namespace cannot be signalled.
             if page.len() >= LARGE && page.unmapped == 0 {
@@ -68,9 +67,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             Ok(())
         });
-        rest.filter(|_| {
-            refused.is_none() && self.only_leaf().is_some() && self.context.facts.tells_cgroups(sys)
-        })
+        rest.filter(|_| refused.is_none() && self.is_told_members())
     }
 
     /// Whether an attempt on these members takes them in small parts.
@@ -88,17 +85,14 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// Whether the kernel tells which of the opened are members.
-    pub(super) fn is_told_members(&self) -> bool {
-        self.target.cgroup_kill == CgroupKill::InSteps
+    pub(super) fn is_told_members(&mut self) -> bool {
+        self.only_leaf().is_some() && self.context.facts.tells_cgroups(self.context.sys)
     }
 
     /// Those of the opened that are members now, if the kernel tells of each that it is: its cgroup is the one of the target.
     /// Of another cgroup is also a process of which only some threads are in the target, a threaded cgroup.
     pub(super) fn members_among(&mut self, opened: &[(Pid, S::Fd)]) -> Option<MemberList> {
         let sys = self.context.sys;
-        if !self.is_told_members() {
-            return None;
-        }
         let directory = self.only_leaf()?;
         let mut members = MemberList::default();
         for (pid, pidfd) in opened {

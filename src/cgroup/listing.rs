@@ -1,11 +1,17 @@
-//! [`Listing`]: the members of a large target, listed in steps.
+//! [`Listing`]: the members of a large target, listed in steps: one directory after the other, and the list of a v2 directory
+//! page by page. The list of a v1 directory cannot be cut.
 //!
 //! What is read in one step may have changed by the next. A process that moves within the target meanwhile can be missed: the
 //! next list has it, and a directory that it is in cannot be removed.
 
-use super::context::Limit;
-use super::errors::{Failed, Refused, is_gone};
-use super::members::MemberList;
+use std::io;
+use std::path::Path;
+
+use super::context::{Limit, Resolver};
+use super::descriptor_budget::Permit;
+use super::errors::{Call, Failed, Meaning, Refused, is_gone, meaning};
+use super::hierarchy::Hierarchy;
+use super::members::{LARGE, MemberList, Pages};
 use super::traversal::{FEW, Traversal};
 use super::tree::{Directories, Tree};
 use crate::sys::Sys;
@@ -15,21 +21,38 @@ use crate::sys::Sys;
 pub(super) const LARGE_TREE: usize = if cfg!(test) { 2 } else { 64 };
 
 /// How far a list has come.
-#[derive(Default)]
-pub(crate) struct Listing {
+pub(crate) struct Listing<S: Sys> {
     pub(super) members: MemberList,
-    pub(super) traversal: Traversal,
+    pub(super) traversal: Traversal<Opened<S>>,
     /// This is the search for the caller.
     at_spawn: bool,
-    /// Some directories were read by an earlier step.
+    /// Something was read by an earlier step.
     pub(super) continued: bool,
     /// Some tree is large.
     pub(super) large: bool,
 }
 
-impl Listing {
+/// A list of one v2 directory that was begun.
+pub(super) struct Opened<S: Sys> {
+    pages: Pages<S>,
+    _permit: Permit,
+}
+
+impl<S: Sys> Default for Listing<S> {
+    fn default() -> Listing<S> {
+        Listing {
+            members: MemberList::default(),
+            traversal: Traversal::after(None),
+            at_spawn: false,
+            continued: false,
+            large: false,
+        }
+    }
+}
+
+impl<S: Sys> Listing<S> {
     /// That of the search for the caller.
-    pub(super) fn at_spawn() -> Listing {
+    pub(super) fn at_spawn() -> Listing<S> {
         Listing { at_spawn: true, ..Listing::default() }
     }
 
@@ -39,32 +62,38 @@ impl Listing {
     }
 
     /// What is left for the next step.
-    pub(super) fn rest(self, why: Option<Refused>) -> Listing {
+    pub(super) fn rest(self, why: Option<Refused>) -> Listing<S> {
         Listing { traversal: self.traversal.rest(why), at_spawn: false, continued: true, ..self }
     }
 
-    /// Adds the members of a tree, or of some of its directories if the time of the call is up before.
-    pub(super) fn add<S: Sys>(
+    /// Adds the members of a tree, or some of them if the time of the call is up before.
+    pub(super) fn add(
         &mut self,
-        sys: &S,
+        resolver: &Resolver<S>,
         limit: Limit,
         tree: &Tree<S>,
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
+        let sys = &resolver.sys;
         let Listing { members, traversal, .. } = self;
         let id = tree.identity.id;
         if !traversal.enter(id) {
             return Ok(());
         }
-        if !limit.is_set() && !traversal.is_under_way() || directories.is_leaf(id) {
+        let is_one_list = directories.is_leaf(id) && tree.hierarchy.is_v1();
+        if !limit.is_set() && !traversal.is_under_way() || is_one_list {
             return members.add_tree(sys, tree, directories);
         }
         // A small tree is searched by the spawn, however long that takes.
         let least = if self.at_spawn { LARGE_TREE } else { FEW };
-        let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir| {
-            match members.add(sys, root, dir) {
+        let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir, opened| {
+            let added = match tree.hierarchy {
+                Hierarchy::V1(_) => members.add(sys, root, dir).map(|()| None),
+                Hierarchy::V2 { .. } => add_pages(members, resolver, limit, (root, dir), opened),
+            };
+            match added {
                 // A descendant that was removed meanwhile has no members.
-                Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(()),
+                Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(None),
                 added => Ok(added?),
             }
         })?;
@@ -75,5 +104,40 @@ impl Listing {
             }
         }
         Ok(())
+    }
+}
+
+/// Adds the members of one v2 directory, a page after the other. Returns what is left if the time of the call is up before.
+fn add_pages<S: Sys>(
+    members: &mut MemberList,
+    resolver: &Resolver<S>,
+    limit: Limit,
+    (root, dir): (&S::Fd, &Path),
+    opened: Option<Opened<S>>,
+) -> io::Result<Option<Opened<S>>> {
+    let sys = &resolver.sys;
+    let mut opened = match (opened, resolver.budget.take_spare()) {
+        (Some(opened), _) => opened,
+        (None, Some(permit)) => Opened { pages: Pages::open(sys, root, dir)?, _permit: permit },
+        (None, None) => return members.add(sys, root, dir).map(|()| None),
+    };
+    loop {
+        let page = match opened.pages.next(sys) {
+            Ok(page) => page,
+            // Of a threaded cgroup, the threads are listed.
+            Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
+                return members.add(sys, root, dir).map(|()| None);
+            }
+            Err(error) => return Err(error),
+        };
+        let len = page.len();
+        members.extend(page);
+        if len == 0 {
+            return Ok(None);
+        }
+        // One of fewer is the last.
+        if len >= LARGE && limit.is_over(sys) {
+            return Ok(Some(opened));
+        }
     }
 }

@@ -12,6 +12,10 @@ use crate::sys::{Open, Pid, Sys};
 /// A write to `cgroup.kill` of so many members does not fit into the default time of a call.
 pub(crate) const MANY: usize = 200;
 
+/// So many members are listed and signalled in steps where the time of a call is limited. The simulation, whose groups are all
+/// small, has some of them killed so too.
+pub(super) const LARGE: usize = if cfg!(test) { 2 } else { MANY };
+
 /// The members of some directories.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemberList {
@@ -121,25 +125,44 @@ impl MemberList {
     }
 }
 
+/// What the kernel puts together for one read.
+const PAGE: usize = if cfg!(test) { 16 } else { 4096 };
+
 /// The list of a v2 directory, read a page at a time: some 500 members or more. The kernel goes on where it stopped, be
 /// there others by then (`css_task_iter_next`).
 pub(crate) struct Pages<S: Sys> {
     file: S::Fd,
     offset: u64,
+    /// The beginning of a line, whose end comes with the next page.
+    partial: Vec<u8>,
 }
 
 impl<S: Sys> Pages<S> {
-    pub(super) fn open(sys: &S, dir: &S::Fd) -> io::Result<Pages<S>> {
-        Ok(Pages { file: file::open(sys, dir, Path::new(""), c"cgroup.procs", Open::Read)?, offset: 0 })
+    /// Those of `dir` in `root`.
+    pub(super) fn open(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Pages<S>> {
+        let file = file::open(sys, root, dir, c"cgroup.procs", Open::Read)?;
+        Ok(Pages { file, offset: 0, partial: Vec::new() })
     }
 
     /// The next members; none after the last.
     pub(super) fn next(&mut self, sys: &S) -> io::Result<MemberList> {
-        let mut page = [0; 4096];
-        let filled = file::read_at(sys, &self.file, &mut page, self.offset)?;
-        self.offset += filled as u64;
         let mut members = MemberList::default();
-        members.parse(&page[..filled]);
+        while members.is_empty() {
+            let mut page = [0; PAGE];
+            let filled = file::read_at(sys, &self.file, &mut page, self.offset)?;
+            self.offset += filled as u64;
+            self.partial.extend(&page[..filled]);
+            let whole = match self.partial.iter().rposition(|&b| b == b'\n') {
+                _ if filled == 0 => self.partial.len(),
+                Some(end) => end + 1,
+                None => 0,
+            };
+            members.parse(&self.partial[..whole]);
+            self.partial.drain(..whole);
+            if filled == 0 {
+                break;
+            }
+        }
         members.finish();
         Ok(members)
     }

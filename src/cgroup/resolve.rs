@@ -27,11 +27,11 @@ use crate::reaper::{KillMethod, Location, Reaper};
 use crate::sys::{Stat, Sys};
 
 /// What the search for the caller has found.
-struct OwnSearch {
+struct OwnSearch<S: Sys> {
     /// The members of the v1 directories, for the first check.
     v1_members: Option<MemberList>,
     /// What was not searched.
-    left: Option<Listing>,
+    left: Option<Listing<S>>,
     is_large_tree: bool,
 }
 
@@ -80,13 +80,13 @@ impl<S: Sys> Resolver<S> {
         trees: &[Tree<S>],
         directories: &mut Directories<S>,
         limit: Limit,
-    ) -> Result<OwnSearch, Refusal> {
+    ) -> Result<OwnSearch<S>, Refusal> {
         let sys = &self.sys;
         let mut listing = Listing::at_spawn();
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
         for tree in trees {
             let own = if tree.hierarchy.is_v1() {
-                let listed = listing.add(sys, limit, tree, directories);
+                let listed = listing.add(self, limit, tree, directories);
                 listing.members.finish();
                 listed.and_then(|()| Ok(listing.members.contains_caller(sys)?))
             } else {

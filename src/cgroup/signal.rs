@@ -99,10 +99,11 @@ impl<S: Sys> Step<'_, '_, S> {
         if rest.is_over() && !begins {
             return Ok(None);
         }
+        let is_told = in_parts && self.is_told_members();
         let most = if in_parts { FEW_SIGNALS } else { SIGNALS };
         let now = Instant::after_start(self.context.sys.now());
         if rest.batch.verified.is_none() {
-            let is_held = rest.batch.is_held() || in_parts && !self.is_told_members();
+            let is_held = rest.batch.is_held() || in_parts && !is_told;
             let part = Part { most, is_held };
             let Step { target, context, .. } = self;
             let opened = target.tracked.open(context, signal, &mut rest, part, tally, &mut target.obstacle);
@@ -118,7 +119,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         if !rest.batch.is_verified(now) {
-            self.verify(&mut rest, tally)?;
+            self.verify(&mut rest, is_told, tally)?;
         }
         let most = if rest.batch.is_held() { FEW_SIGNALS } else { rest.batch.pidfds.len() };
         let verified = rest.batch.take(most);
@@ -131,7 +132,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             self.not_all((self.path().to_path_buf(), error.into()), tally);
         }
-        if !is_over || in_parts && self.is_told_members() {
+        if !is_over || is_told {
             return Ok(Some(rest));
         }
         if begins {
@@ -245,9 +246,10 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// Keeps those of the opened that are members now.
-    fn verify(&mut self, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
+    fn verify(&mut self, rest: &mut Rest<S>, is_told: bool, tally: &mut Tally) -> Result<(), Refused> {
         let after = loop {
-            if let Some(members) = self.members_among(&rest.batch.pidfds) {
+            let told = if is_told { self.members_among(&rest.batch.pidfds) } else { None };
+            if let Some(members) = told {
                 break members;
             }
             match self.list_again(rest) {

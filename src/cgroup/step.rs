@@ -30,6 +30,8 @@ pub(crate) struct Findings<S: Sys> {
     pub(super) v1_members: Option<MemberList>,
     /// The members, by the last check.
     pub(super) members: Option<MemberList>,
+    /// These were listed in several steps, and some may have moved meanwhile.
+    pub(super) continued: bool,
     /// The last check did not list the members of v2 directories.
     pub(super) v2_not_listed: bool,
     /// The last check has just read that the one directory is empty, from its own open file.
@@ -43,6 +45,7 @@ impl<S: Sys> Default for Findings<S> {
             caller_outside: false,
             v1_members: None,
             members: None,
+            continued: false,
             v2_not_listed: false,
             just_read: false,
         }

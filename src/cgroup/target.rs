@@ -80,9 +80,9 @@ pub(super) enum Progress<S: Sys> {
     /// An attempt that sends signals.
     Attempt(Box<Rest<S>>),
     /// A check that lists the members.
-    Check(Box<Listing>),
+    Check(Box<Listing<S>>),
     /// A freeze: the search for the caller before it.
-    Freeze(Box<Search>),
+    Freeze(Box<Search<S>>),
     /// A thaw: what is below the roots.
     Thaw(Box<ThawBelow>),
     Removal(Box<RemovalLeft>),
@@ -98,7 +98,7 @@ impl<S: Sys> Progress<S> {
     }
 
     /// Takes that of a freeze.
-    pub(super) fn take_freeze(&mut self) -> Option<Search> {
+    pub(super) fn take_freeze(&mut self) -> Option<Search<S>> {
         match std::mem::replace(self, Progress::None) {
             Progress::Freeze(search) => Some(*search),
             _ => None,

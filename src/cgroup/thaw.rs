@@ -22,7 +22,7 @@ pub(crate) struct ThawBelow {
     scope: ThawScope,
     /// What the thaw of the roots came to.
     roots: Thawed,
-    traversal: Traversal,
+    traversal: Traversal<()>,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
@@ -65,9 +65,9 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             let (sys, is_v1) = (context.sys, tree.hierarchy.is_freezer());
             let mut refused = None;
-            traversal.visit(sys, limit, least, (tree, directories), |root, dir| {
+            traversal.visit(sys, limit, least, (tree, directories), |root, dir, _| {
                 refused = thaw_descendant(sys, is_v1, root, dir).err().or(refused.take());
-                Ok(())
+                Ok(None)
             })?;
             refused.map_or(Ok(()), |error| Err(error.into()))
         });

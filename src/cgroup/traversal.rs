@@ -11,11 +11,10 @@ use crate::sys::Sys;
 /// Directories that a step visits in any case. The simulation, whose targets are all small, cuts them too.
 pub(super) const FEW: usize = if cfg!(test) { 1 } else { 8 };
 
-/// How far a walk through the trees of a target has come.
-#[derive(Default)]
-pub(super) struct Traversal {
-    /// The tree under way.
-    tree: Option<(Id, Walk)>,
+/// How far a walk through the trees of a target has come. `L`: what is left of a visit to a directory.
+pub(super) struct Traversal<L> {
+    /// The tree under way, and what is left of the visit to the directory of it that was found last.
+    tree: Option<(Id, Walk, Option<L>)>,
     /// The trees that were visited, or cannot be.
     over: Vec<Id>,
     /// Why the last of them cannot be.
@@ -26,14 +25,14 @@ pub(super) struct Traversal {
     visited: usize,
 }
 
-impl Traversal {
+impl<L> Traversal<L> {
     /// One that has not begun. `why`: what was refused before it.
-    pub(super) fn after(why: Option<Refused>) -> Traversal {
-        Traversal { why, ..Traversal::default() }
+    pub(super) fn after(why: Option<Refused>) -> Traversal<L> {
+        Traversal { tree: None, over: Vec::new(), why, unfinished: false, visited: 0 }
     }
 
     /// What is left for the next step.
-    pub(super) fn rest(self, why: Option<Refused>) -> Traversal {
+    pub(super) fn rest(self, why: Option<Refused>) -> Traversal<L> {
         Traversal { why: why.or(self.why), unfinished: false, visited: 0, ..self }
     }
 
@@ -53,27 +52,35 @@ impl Traversal {
     }
 
     /// Visits the directories of a tree that was entered, `least` of them or as many as the time allows. Returns them if all were
-    /// visited by now.
+    /// visited by now. `visit` returns what is left for the next step where the time was up.
     pub(super) fn visit<S: Sys>(
         &mut self,
         sys: &S,
         limit: Limit,
         least: usize,
         (tree, directories): (&Tree<S>, &mut Directories<S>),
-        mut visit: impl FnMut(&S::Fd, &Path) -> Result<(), Failed>,
+        mut visit: impl FnMut(&S::Fd, &Path, Option<L>) -> Result<Option<L>, Failed>,
     ) -> Result<Option<Vec<PathBuf>>, Failed> {
         let id = tree.identity.id;
-        let mut walk = self.tree.take_if(|(of, _)| *of == id).map_or_else(Walk::new, |(_, walk)| walk);
-        while !walk.is_over() {
-            if self.visited >= least && limit.is_over(sys) {
+        let under_way = self.tree.take_if(|(of, ..)| *of == id);
+        let (mut walk, mut left) =
+            under_way.map_or_else(|| (Walk::new(), None), |(_, walk, left)| (walk, left));
+        let mut is_cut = false;
+        while !walk.is_over() || left.is_some() {
+            if is_cut || self.visited >= least && limit.is_over(sys) {
                 self.over.retain(|over| *over != id);
-                (self.tree, self.unfinished) = (Some((id, walk)), true);
+                (self.tree, self.unfinished) = (Some((id, walk, left)), true);
                 return Ok(None);
             }
             self.visited += 1;
             let root = directories.get(sys, &tree.identity)?;
-            if let Some(dir) = walk.advance(sys, root)? {
-                visit(root, dir)?;
+            let dir = match left {
+                Some(_) => walk.found.last().map(PathBuf::as_path),
+                None => walk.advance(sys, root)?,
+            };
+            if let Some(dir) = dir {
+                left = visit(root, dir, left)?;
+                is_cut = left.is_some();
             }
         }
         Ok(Some(walk.found))
