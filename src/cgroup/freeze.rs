@@ -98,7 +98,8 @@ impl<S: Sys> Step<'_, '_, S> {
         let (sys, limit) = (self.context.sys, self.context.limit);
         let own = || own_cgroups(sys).ok();
         let begin = || Some(Search { listing: Listing::default(), own: own()? });
-        if !limit.is_set() || !self.target.is_large_tree {
+        let is_large = self.target.is_large_tree || self.findings.continued || search.is_some();
+        if !limit.is_set() || !is_large {
             return self.list_all().map(Some);
         }
         let Some(mut search) = search.or_else(begin) else { return self.list_all().map(Some) };

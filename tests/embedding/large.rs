@@ -92,6 +92,39 @@ fn a_large_group_is_killed_in_steps() {
     }
 }
 
+/// Where its members are signalled one by one, also its list is read a page in a call, again and again as they exit.
+#[test]
+fn a_large_v2_group_is_listed_in_pages() {
+    require!(v2(), steps());
+    const MEMBERS: usize = 4000;
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("large");
+    let canary = sandbox.canary(&[&sandbox.v2("canary")]);
+    let members = sandbox.sleepers(MEMBERS, &[&dir]);
+    let list = std::fs::read(dir.join("cgroup.procs")).expect("a list").len();
+    assert!(list > 4 * 4096, "{list} bytes, of which a read returns 4096");
+    let mut reactor = Reactor::new().expect("a reactor");
+    reactor.set_turn_budget(Duration::ZERO);
+    let mut driver = Driver::new(epoll_edge, &reactor);
+    let handle = reactor.spawn_reaper(patient(&dir).method(KillMethod::Pidfd)).expect("a spawn");
+    let mut longest = 0;
+    let mut before = Calls::default();
+    loop {
+        let now = reactor.metrics().calls;
+        longest = longest.max((now.read - before.read).saturating_sub(now.open - before.open));
+        before = now;
+        if handle.is_complete() {
+            break;
+        }
+        driver.step(&mut reactor);
+    }
+    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+    assert!(members.ended(TIMEOUT) && !dir.exists());
+    assert!(longest < 4, "{longest} reads in one call, besides the first of each file");
+    assert_eq!(reactor.metrics().descriptors, 0);
+    canary.assert_alive();
+}
+
 /// On v1 it is listed as a whole; that apart, each call is bounded as well.
 #[test]
 fn a_large_v1_group_is_killed_in_parts() {
