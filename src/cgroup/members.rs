@@ -151,14 +151,15 @@ impl<S: Sys> Pages<S> {
             let mut page = [0; PAGE];
             let filled = file::read_at(sys, &self.file, &mut page, self.offset)?;
             self.offset += filled as u64;
-            self.partial.extend(&page[..filled]);
-            let whole = match self.partial.iter().rposition(|&b| b == b'\n') {
-                _ if filled == 0 => self.partial.len(),
-                Some(end) => end + 1,
-                None => 0,
-            };
-            members.parse(&self.partial[..whole]);
-            self.partial.drain(..whole);
+            let end = page[..filled].iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+            let (lines, partial) = page[..filled].split_at(end);
+            if self.partial.is_empty() {
+                members.parse(lines);
+            } else if end > 0 || filled == 0 {
+                self.partial.extend(lines);
+                members.parse(&std::mem::take(&mut self.partial));
+            }
+            self.partial.extend(partial);
             if filled == 0 {
                 break;
             }
