@@ -163,6 +163,9 @@ impl Sys for Sim {
         let mut world = self.0.borrow_mut();
         world.enter("pread", READ)?;
         let mut text = fd.read.borrow_mut();
+        if let Object::File(group, _) = fd.object {
+            world.acting = world.groups[group].target.or(world.acting);
+        }
         match &fd.object {
             Object::File(group, _) if world.groups[*group].removed => return Err(errno(libc::ENODEV)),
             Object::File(group, name) if offset == 0 => {

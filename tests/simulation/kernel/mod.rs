@@ -335,7 +335,7 @@ pub(super) struct World {
     pub(crate) limited: bool,
     /// The calls are those of a helper thread.
     pub(crate) on_helper_thread: bool,
-    /// Whose target's files were opened last: the reap that acts now.
+    /// Whose target's files were opened or read last: the reap that acts now.
     acting: Option<usize>,
     /// A v1 freezer group outside of a target was frozen.
     pub(super) frozen_outside: bool,
