@@ -157,6 +157,50 @@ fn an_attempt_that_stays_under_way_holds_up_no_end() {
     }
 }
 
+/// Of members that are killed by one write, all of them exit after it: the next attempt waits for four times as long as the write
+/// took. Those that are signalled one by one exit meanwhile.
+#[test]
+fn an_attempt_that_was_one_long_write_is_waited_for() {
+    for (method, kills) in [(UsedMethod::CgroupKill, [0, 100, 500]), (UsedMethod::Pidfd, [0, 100, 110])] {
+        for reach in [Reach::UnderWay, Reach::Unfinished] {
+            let mut rig = Rig::new(&reaper());
+            rig.kill = Attempt { method: None, reach, ..KILLED };
+            assert!(rig.wake(Input::Spawned).is_ok());
+            rig.now = 100 * MS;
+            rig.kill = Attempt { method: Some(method), ..KILLED };
+            assert_eq!(rig.run(500 * MS), None);
+            assert_eq!(rig.kills()[..3], kills, "{reach:?}");
+        }
+    }
+}
+
+/// Where descriptors are short, a reap that waits for long does without a watch.
+#[test]
+fn a_reap_that_waits_for_long_is_patient() {
+    let mut rig = Rig::new(&reaper());
+    assert!(!rig.machine.is_patient());
+    assert_eq!(rig.run(3409 * MS), None);
+    assert!(!rig.machine.is_patient());
+    assert_eq!(rig.run(3410 * MS), None);
+    assert!(rig.machine.is_patient(), "the waits are the longest now");
+    for waits in [reaper().when_empty(), reaper().linger(MS)] {
+        assert!(Rig::new(&waits).machine.is_patient());
+    }
+    assert!(!Rig::new(&reaper().grace(Signal::TERM, MS)).machine.is_patient());
+}
+
+/// The memory of members that outlive three attempts is released by force.
+#[test]
+fn members_that_outlive_three_attempts_are_stubborn() {
+    let mut rig = Rig::new(&reaper());
+    assert_eq!(rig.run(209 * MS), None);
+    assert_eq!((rig.machine.attempts(), rig.machine.is_stubborn()), (3, false));
+    assert_eq!(rig.run(210 * MS), None);
+    assert_eq!((rig.machine.attempts(), rig.machine.is_stubborn()), (4, true));
+    assert!(rig.wake(Input::Cancelled).is_err());
+    assert!(!rig.machine.is_stubborn(), "it has ended");
+}
+
 /// A target that is held from outside is asked about in every attempt, so that the hold can time out.
 #[test]
 fn external_freezes_are_looked_for_seldom_at_the_slowest_pace() {
