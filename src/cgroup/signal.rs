@@ -314,8 +314,10 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// The members in the v1 freezer's hierarchy; an error if one may have joined that is not frozen.
+    ///
+    /// Listed twice: a process of the first list may have exited before it was frozen.
     fn list_frozen(&mut self) -> Result<MemberList, Refused> {
-        let (members, refused) = self.list(|tree| tree.hierarchy.is_freezer());
+        let (mut members, refused) = self.list(|tree| tree.hierarchy.is_freezer());
         let freezers = |trees: &[Tree<S>]| trees.iter().filter(|tree| tree.hierarchy.is_freezer()).count();
         let left = |trees: &[Tree<S>]| {
             trees.iter().filter(|tree| tree.hierarchy.is_freezer() && tree.is_left()).count()
@@ -341,6 +343,12 @@ impl<S: Sys> Step<'_, '_, S> {
             );
             return Err((self.path().to_path_buf(), error.into()));
         }
-        Ok(members)
+        match self.list(|tree| tree.hierarchy.is_freezer()) {
+            (_, Some(refused)) => Err(refused),
+            (after, None) => {
+                members.pids.retain(|&pid| after.contains(pid));
+                Ok(members)
+            }
+        }
     }
 }

@@ -140,8 +140,8 @@ impl Machine {
                 return Action::Freeze;
             }
             // Some members were not signalled. The grace signal is sent again soon.
-            Reach::Denied if attempt.method.is_none() => drop(self.retries.failed(Act::Kill, now, false)),
-            Reach::Failed => drop(self.retries.failed(Act::Kill, now, false)),
+            Reach::Denied if attempt.method.is_none() => self.signal_again(now),
+            Reach::Failed => self.signal_again(now),
             // No signal but SIGKILL is left to others to send.
             Reach::All | Reach::Denied | Reach::Unsafe | Reach::UnderWay => {
                 self.retries.signalled();
@@ -153,6 +153,12 @@ impl Machine {
         self.freezer.release();
         // So that frozen members can act on it.
         Action::Thaw(ThawScope::All)
+    }
+
+    fn signal_again(&mut self, now: Instant) {
+        self.retries.failed(Act::Kill, now, false);
+        // A check that a notification prompts finds it not due yet.
+        self.pace.back_off(now);
     }
 
     pub(super) fn on_froze(&mut self, now: Instant, froze: Froze) -> Action {
@@ -244,7 +250,8 @@ impl Machine {
             _ => AfterThaw::Wait,
         };
         if thawed == Thawed::Unfinished {
-            self.pending = Pending::Thaw(after);
+            let is_last = matches!(self.phase, Phase::Ending(End::Done(_)));
+            self.pending = Pending::Thaw(if is_last { AfterThaw::Check } else { after });
             return Action::Yield;
         }
         let has_failed = matches!(self.freezer, Freezer::ThawDue { failing_since: Some(_) });
@@ -265,7 +272,8 @@ impl Machine {
             Thawed::Failed | Thawed::Unfinished => self.retries.failed(Act::Thaw, now, false),
         };
         if let Phase::Ending(end) = self.phase {
-            if let (None, true, End::Done(_)) = (failing_since, has_failed, end) {
+            let took_long = has_failed || after == AfterThaw::Check;
+            if let (None, true, End::Done(_)) = (failing_since, took_long, end) {
                 // Processes may have joined meanwhile.
                 self.phase = Phase::Killing;
                 return Action::Check(Detail::Members);

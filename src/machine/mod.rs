@@ -248,8 +248,12 @@ impl Machine {
                 self.pace.start();
             }
         }
-        let pending = self.take_pending();
+        let mut pending = self.take_pending();
         self.unheeded |= notified && pending != Pending::Nothing;
+        if pending == Pending::Check {
+            // It goes on in the same way as one begins.
+            (self.pending, pending) = (Pending::Check, Pending::Nothing);
+        }
         if let Phase::Ending(end) = self.phase {
             return match pending {
                 Pending::Thaw(after) => {
@@ -291,7 +295,8 @@ impl Machine {
     }
 
     fn on_checked(&mut self, now: Instant, mut checked: Checked) -> Action {
-        self.unheeded = false;
+        // An earlier step of a check that goes on may have read what has changed since.
+        self.unheeded &= self.take_pending() == Pending::Check;
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
@@ -324,6 +329,7 @@ impl Machine {
                         _ => return self.on_expired(now),
                     }
                 }
+                self.pending = Pending::Check;
                 Action::Yield
             }
             Checked::Unknown(failure) => {

@@ -64,6 +64,8 @@ pub(super) enum Ladder {
 pub(super) enum Pending {
     /// Nothing is pending: a wake-up begins with a check.
     Nothing,
+    /// The check continues.
+    Check,
     /// The attempt to kill continues.
     Kill,
     /// The freeze continues.

@@ -18,6 +18,12 @@ const LAG: Duration = Duration::from_millis(100);
 impl History {
     // --- By when ----------------------------------------------------------------------------------------
 
+    /// How long others have kept the loop busy since, while some reap was to go on at once: what is cut into parts goes on in the
+    /// turns that follow, between which others take their time.
+    fn taken_since(&self, since: Duration) -> Duration {
+        self.taken.iter().filter(|(at, _)| *at >= since).map(|(_, taken)| *taken).sum()
+    }
+
     /// What should have happened by now.
     pub(super) fn late(&self, now: Duration) -> Option<String> {
         let world = self.sim.0.borrow();
@@ -34,7 +40,8 @@ impl History {
             // A freeze of ours ends in time. Each of some thaws may fail.
             let is_long = |group: &&kernel::Group| {
                 let failed = RETRY * group.thaws_failed.min(15);
-                now > group.frozen_at.saturating_add(freeze_timeout) + RETRY + lag + failed
+                let ends = group.frozen_at.saturating_add(freeze_timeout);
+                now > ends + RETRY + lag + failed + self.taken_since(group.frozen_at)
             };
             if let Some(group) = frozen.clone().find(|group| !group.denied && is_long(group)) {
                 return Some(format!("reap {of}: frozen since {:?}", group.frozen_at));
@@ -42,9 +49,8 @@ impl History {
             // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.
             let holds = !self.quiet
                 && world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
-            // A last attempt that is cut into parts goes on in the turns that follow, in which others take their time.
-            let parts = if self.limited > 0 { lag } else { Duration::ZERO };
-            if deadline.is_some_and(|deadline| now > end(deadline) + RETRY + lag + parts) && !holds {
+            let is_late = |end: Duration| now > end + RETRY + lag + self.taken_since(end);
+            if deadline.is_some_and(|deadline| is_late(end(deadline))) && !holds {
                 return Some(format!("reap {of}: the deadline is not kept"));
             }
             // SIGKILL is sent in time once nothing fails any more.

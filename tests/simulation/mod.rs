@@ -74,6 +74,8 @@ struct History {
     drop_at: Option<Duration>,
     /// So many calls of four have the shortest budget of time.
     limited: u8,
+    /// When others have kept the loop busy, and how long, while some reap was to go on at once.
+    taken: Vec<(Duration, Duration)>,
     /// There are helper threads.
     helped: bool,
     rng: fastrand::Rng,
@@ -163,6 +165,7 @@ impl History {
             tight,
             drop_at,
             limited,
+            taken: Vec::new(),
             helped,
             rng,
             problems: Vec::new(),
@@ -276,7 +279,10 @@ impl History {
             } else {
                 Duration::ZERO
             };
+            let is_under_way = next <= now && late > Duration::ZERO;
             world.advance(next.max(now) + late);
+            drop(world);
+            self.taken.extend(is_under_way.then_some((now, late)));
         }
     }
 

@@ -200,7 +200,7 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
     }
     if options.wants("fresh") {
         for (each, age_ms) in [(1, 0), (4, 0), (4, 4), (4, 8)] {
-            let rounds = options.rounds(1, 5, 25);
+            let rounds = options.rounds(1, 5, 15);
             let work = Work { groups: 1, each, age: Duration::from_millis(age_ms), rounds };
             let mut contenders = bench.entrants(contenders::for_fresh()?, 1);
             let samples = bench.measure(&mut contenders, &work)?;

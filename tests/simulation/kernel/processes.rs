@@ -116,12 +116,14 @@ impl World {
     /// The reap that signals a process. One that signals in parts may have opened it before another has read anything.
     fn signalling(&mut self, ino: u64) -> Option<usize> {
         let acting = self.acting?;
-        if !self.is_alone(acting) {
-            return Some(acting);
-        }
         let process = self.processes.iter().find(|process| process.ino == ino)?;
+        let may_signal = |target: usize| !self.is_alone(target) && process.listed.has(Some(target));
         let mut targets = process.member.iter().map(|&(target, _)| target);
-        targets.find(|&target| !self.is_alone(target) && process.listed.has(Some(target))).or(Some(acting))
+        if may_signal(acting) {
+            Some(acting)
+        } else {
+            targets.find(|&target| may_signal(target)).or(Some(acting))
+        }
     }
 
     pub(super) fn deliver(&mut self, ino: u64, signal: i32) {
