@@ -45,6 +45,8 @@ pub(crate) struct Rest<S: Sys> {
     /// Where those after them come from.
     pub(crate) source: Source<S>,
     pub(crate) batch: Batch<S>,
+    /// Of some member the kernel did not tell that it is one: they are verified by lists.
+    pub(crate) not_told: bool,
     /// What it came to so far.
     pub(crate) reach: Reach,
 }
@@ -62,7 +64,8 @@ pub(crate) enum Source<S: Sys> {
 
 impl<S: Sys> Rest<S> {
     pub(crate) fn new(members: MemberList) -> Rest<S> {
-        Rest { members, next: 0, source: Source::None, batch: Batch::default(), reach: Reach::All }
+        let batch = Batch::default();
+        Rest { members, next: 0, source: Source::None, batch, not_told: false, reach: Reach::All }
     }
 
     /// Whether some of the members were not opened.

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
 use super::listing::Listing;
+use super::members::MemberList;
 use super::step::Step;
 use super::target::{Progress, Target};
 use super::tree::{Directories, Tree};
@@ -71,6 +72,13 @@ impl<S: Sys> Step<'_, '_, S> {
         // What took several steps is no proof that the caller is outside now.
         let continued = listing.continued;
         let mut members = std::mem::take(&mut listing.members);
+        if continued
+            && !populated
+            && !self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1())
+        {
+            // What was listed before has exited, says the kernel.
+            members = MemberList::default();
+        }
         members.extend(v1_members.unwrap_or_default());
         members.finish();
         if self.target.may_be_own && refused.is_none() {

@@ -13,8 +13,9 @@ use std::path::Path;
 use super::attempt::{Rest, Source};
 use super::errors::{Call, Meaning, meaning};
 use super::members::{LARGE, MemberList, Pages};
-use super::step::Step;
+use super::step::{Findings, Step};
 use super::target::{CgroupKill, Progress};
+use super::tree::is_leaf;
 use crate::machine::KillBy;
 use crate::sys::{Pid, Sys};
 
@@ -43,6 +44,14 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The members, if the target is a large v2 group, and the kernel tells of them where they are. Not where that cannot
     /// be found out: the write that follows then meets the error again.
     fn members_of_many(&mut self) -> Option<Rest<S>> {
+        // A member outside of the caller's pid namespace cannot be signalled.
+        let is_large = |rest: &Rest<S>| rest.members.len() >= LARGE && rest.members.unmapped == 0;
+        self.first_page().filter(is_large).filter(|_| self.is_told_members())
+    }
+
+    /// The members of a target that is one v2 directory, or the first page of them. `None` where they are no such target's or
+    /// cannot be read: another list then meets the error again.
+    pub(super) fn first_page(&mut self) -> Option<Rest<S>> {
         let sys = self.context.sys;
         if !self.target.is_one_v2() {
             return None;
@@ -51,23 +60,20 @@ impl<S: Sys> Step<'_, '_, S> {
         let refused = self.each(|context, tree, directories| {
             let mut pages = Pages::open(sys, directories.get(sys, &tree.identity)?, Path::new(""))?;
             let page = pages.next(sys)?;
-            // A member outside of the caller's pid namespace cannot be signalled.
-            if page.len() >= LARGE && page.unmapped == 0 {
-                rest = Some(match context.resolver.budget.take_spare() {
-                    Some(permit) => {
-                        Rest { source: Source::Pages { pages, _permit: permit }, ..Rest::new(page) }
-                    }
-                    None => {
-                        let mut members = MemberList::default();
-                        members.add_tree(sys, tree, directories)?;
-                        members.finish();
-                        Rest::new(members)
-                    }
-                });
-            }
+            rest = Some(match context.resolver.budget.take_spare() {
+                // One of fewer is the last.
+                _ if page.len() < LARGE => Rest::new(page),
+                Some(permit) => Rest { source: Source::Pages { pages, _permit: permit }, ..Rest::new(page) },
+                None => {
+                    let mut members = MemberList::default();
+                    members.add_tree(sys, tree, directories)?;
+                    members.finish();
+                    Rest::new(members)
+                }
+            });
             Ok(())
         });
-        rest.filter(|_| refused.is_none() && self.is_told_members())
+        rest.filter(|_| refused.is_none())
     }
 
     /// Whether an attempt on these members takes them in small parts.
@@ -80,8 +86,11 @@ impl<S: Sys> Step<'_, '_, S> {
     fn only_leaf(&mut self) -> Option<u64> {
         let sys = self.context.sys;
         let tree = self.target.trees.first().filter(|_| self.target.is_one_v2())?;
-        let (_, subtree) = self.findings.directories.subtree(sys, &tree.identity).ok()?;
-        (subtree.len() == 1).then_some(tree.identity.id.ino)
+        let Findings { directories, .. } = &mut self.findings;
+        let id = tree.identity.id;
+        let stat = |dir: &S::Fd| sys.stat(Some(dir), c"").ok();
+        let is_only = directories.is_leaf(id) || is_leaf(&stat(directories.get(sys, &tree.identity).ok()?)?);
+        is_only.then_some(id.ino)
     }
 
     /// Whether the kernel tells which of the opened are members.

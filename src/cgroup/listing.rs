@@ -32,9 +32,14 @@ pub(crate) struct Listing<S: Sys> {
     pub(super) large: bool,
 }
 
+/// A list of one v2 directory is cut so many times. Then it is read to its end, lest a target that forks meanwhile be listed for
+/// ever.
+const CUTS: u8 = 32;
+
 /// A list of one v2 directory that was begun.
 pub(super) struct Opened<S: Sys> {
     pages: Pages<S>,
+    cuts: u8,
     _permit: Permit,
 }
 
@@ -118,7 +123,7 @@ fn add_pages<S: Sys>(
     let sys = &resolver.sys;
     let mut opened = match (opened, resolver.budget.take_spare()) {
         (Some(opened), _) => opened,
-        (None, Some(permit)) => Opened { pages: Pages::open(sys, root, dir)?, _permit: permit },
+        (None, Some(permit)) => Opened { pages: Pages::open(sys, root, dir)?, cuts: 0, _permit: permit },
         (None, None) => return members.add(sys, root, dir).map(|()| None),
     };
     loop {
@@ -136,7 +141,8 @@ fn add_pages<S: Sys>(
             return Ok(None);
         }
         // One of fewer is the last.
-        if len >= LARGE && limit.is_over(sys) {
+        if len >= LARGE && opened.cuts < CUTS && limit.is_over(sys) {
+            opened.cuts += 1;
             return Ok(Some(opened));
         }
     }

@@ -87,7 +87,7 @@ impl<S: Sys> Step<'_, '_, S> {
             None if self.goes_by_directories() => {
                 Rest { source: Source::Directories(0, Walk::new()), ..Rest::new(MemberList::default()) }
             }
-            None => Rest::new(self.members_to_signal(signal, members)?),
+            None => self.members_to_signal(signal, members)?,
         };
         let in_parts = self.takes_parts(&rest);
         if in_parts && begins && self.context.limit.is_over(self.context.sys) {
@@ -99,7 +99,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if rest.is_over() && !begins {
             return Ok(None);
         }
-        let is_told = in_parts && self.is_told_members();
+        let is_told = in_parts && !rest.not_told && self.is_told_members();
         let most = if in_parts { FEW_SIGNALS } else { SIGNALS };
         let now = Instant::after_start(self.context.sys.now());
         if rest.batch.verified.is_none() {
@@ -142,15 +142,19 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// The members to signal in a new attempt.
-    fn members_to_signal(&mut self, signal: Signal, members: Members) -> Result<MemberList, Refused> {
+    fn members_to_signal(&mut self, signal: Signal, members: Members) -> Result<Rest<S>, Refused> {
         // Those of v2 that are not listed were killed by `cgroup.kill`.
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
         match self.findings.members.take().filter(|_| is_enough) {
-            Some(listed) => Ok(listed),
+            Some(listed) => Ok(Rest::new(listed)),
             None => {
                 self.findings.v2_not_listed = false;
-                self.list_all()
+                let first = if self.context.limit.is_set() { self.first_page() } else { None };
+                match first.filter(|_| self.is_told_members()) {
+                    Some(rest) => Ok(rest),
+                    None => self.list_all().map(Rest::new),
+                }
             }
         }
     }
@@ -248,9 +252,11 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Keeps those of the opened that are members now.
     fn verify(&mut self, rest: &mut Rest<S>, is_told: bool, tally: &mut Tally) -> Result<(), Refused> {
         let after = loop {
-            let told = if is_told { self.members_among(&rest.batch.pidfds) } else { None };
-            if let Some(members) = told {
-                break members;
+            if is_told && !rest.not_told {
+                match self.members_among(&rest.batch.pidfds) {
+                    Some(members) => break members,
+                    None => rest.not_told = true,
+                }
             }
             match self.list_again(rest) {
                 Ok(after) => break after,

@@ -56,14 +56,13 @@ impl Machine {
         self.sigkill = if all { Sigkill::Sent } else { Sigkill::Due };
         if attempt.reach == Reach::Unfinished {
             self.pending = Pending::Kill;
-            self.pace.goes_on(now);
             return Action::Yield;
         }
         if attempt.reach == Reach::UnderWay && !matches!(self.phase, Phase::Ending(_)) {
             if self.phase == Phase::Killing {
                 self.pending = Pending::Kill;
             }
-            self.pace.goes_on(now);
+            self.pace.is_under_way(now);
             // In case the notification is lost.
             self.pace.back_off(now);
             return self.wait(now);
@@ -104,9 +103,6 @@ impl Machine {
         // After the first attempt, and each that found new members, the target is about to change.
         let changing = self.attempts == 1 || attempt.signalled > 0;
         self.pace.set_probes(changing && attempt.notice != ExitNotice::Prompt);
-        if partial {
-            self.pace.killed_at_once(now);
-        }
         self.pace.attempted(now);
         // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
         // has lasted long is rarely frozen later, so external freezes are looked for less often.

@@ -22,7 +22,7 @@ pub(super) struct Pace {
     probe: Option<Span>,
     /// Attempts prompted by notifications since a timer fired.
     prompted: u8,
-    /// When the attempt under way was begun, if it takes several steps.
+    /// When the write under way was left to a helper thread.
     begun: Option<Instant>,
 }
 
@@ -107,24 +107,17 @@ impl Pace {
         may
     }
 
-    /// The attempt goes on in a later step.
-    pub(super) fn goes_on(&mut self, now: Instant) {
+    /// A helper thread makes the write of the attempt.
+    pub(super) fn is_under_way(&mut self, now: Instant) {
         self.begun.get_or_insert(now);
     }
 
-    /// Many members were killed at once, by one write. To exit takes them longer than the write took: the wait is
-    /// lengthened to four times that.
-    pub(super) fn killed_at_once(&mut self, now: Instant) {
-        if let Some(begun) = self.begun {
-            let wait = now.saturating_since(begun).saturating_mul(4).min(self.max_wait);
-            self.wait = self.wait.max(wait);
-        }
-    }
-
-    /// Schedules the attempt after the one just made.
+    /// Schedules the attempt after the one just made. If a helper thread made it, many members were killed at once, and to exit
+    /// takes them longer than the write took: this one wait is four times as long as that, or more.
     pub(super) fn attempted(&mut self, now: Instant) {
-        self.begun = None;
-        self.next = Next::At { at: now.saturating_add(self.wait), prolonged: false };
+        let long = |begun| now.saturating_since(begun).saturating_mul(4).min(self.max_wait);
+        let wait = self.begun.take().map_or(self.wait, |begun| self.wait.max(long(begun)));
+        self.next = Next::At { at: now.saturating_add(wait), prolonged: false };
     }
 
     /// Schedules the next attempt after one that could not be made.
@@ -206,26 +199,17 @@ mod tests {
     }
 
     #[test]
-    fn the_members_have_four_times_as_long_to_exit_as_they_took_to_kill() {
-        let mut pace = Pace::new(millis(10), millis(1000));
-        pace.killed_at_once(at(0));
-        pace.attempted(at(0));
-        assert_eq!(pace.next(at(0), None), at(10), "in one step");
+    fn the_members_have_four_times_as_long_to_exit_as_a_helper_took_to_kill_them() {
         for (ended, next) in [(11, 21), (20, 60), (400, 1400)] {
             let mut pace = attempted();
-            pace.goes_on(at(10));
-            pace.goes_on(at(10 + 1));
-            pace.killed_at_once(at(ended));
+            pace.is_under_way(at(10));
+            pace.is_under_way(at(10 + 1));
             pace.attempted(at(ended));
             assert_eq!(pace.next(at(ended), None), at(next));
+            assert!(!pace.is_slowest());
+            pace.attempted(at(next));
+            assert_eq!(pace.next(at(next), None), at(next + 10), "only the wait after it");
         }
-        let mut pace = attempted();
-        pace.goes_on(at(10));
-        pace.attempted(at(20));
-        assert_eq!(pace.next(at(20), None), at(30), "one by one");
-        pace.killed_at_once(at(90));
-        pace.attempted(at(90));
-        assert_eq!(pace.next(at(90), None), at(100), "the next attempt");
     }
 
     #[test]

@@ -157,20 +157,20 @@ fn an_attempt_that_stays_under_way_holds_up_no_end() {
     }
 }
 
-/// Of members that are killed by one write, all of them exit after it: the next attempt waits for four times as long as the write
-/// took. Those that are signalled one by one exit meanwhile.
+/// Members that a helper thread has killed all exit after that: the next attempt waits for four times as long as the write took, and
+/// those after it as ever. Those that are signalled in steps exit meanwhile.
 #[test]
-fn an_attempt_that_was_one_long_write_is_waited_for() {
-    for (method, kills) in [(UsedMethod::CgroupKill, [0, 100, 500]), (UsedMethod::Pidfd, [0, 100, 110])] {
-        for reach in [Reach::UnderWay, Reach::Unfinished] {
-            let mut rig = Rig::new(&reaper());
-            rig.kill = Attempt { method: None, reach, ..KILLED };
-            assert!(rig.wake(Input::Spawned).is_ok());
-            rig.now = 100 * MS;
-            rig.kill = Attempt { method: Some(method), ..KILLED };
-            assert_eq!(rig.run(500 * MS), None);
-            assert_eq!(rig.kills()[..3], kills, "{reach:?}");
-        }
+fn an_attempt_by_a_helper_is_waited_for() {
+    for (reach, kills) in
+        [(Reach::UnderWay, [0, 100, 500, 540, 700]), (Reach::Unfinished, [0, 100, 110, 150, 310])]
+    {
+        let mut rig = Rig::new(&reaper());
+        rig.kill = Attempt { method: None, reach, ..KILLED };
+        assert!(rig.wake(Input::Spawned).is_ok());
+        rig.now = 100 * MS;
+        rig.kill = Attempt { method: Some(UsedMethod::CgroupKill), ..KILLED };
+        assert_eq!(rig.run(700 * MS), None);
+        assert_eq!(rig.kills()[..5], kills, "{reach:?}");
     }
 }
 
