@@ -5,7 +5,8 @@
 //! long as the group is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
 //! 6.18).
 //!
-//! The list is read a page at a time. In the end `cgroup.kill` is written all the same: the kernel skips members that were
+//! The kernel is asked in every attempt on such a group. Only the first kind of attempt writes to `cgroup.kill` besides:
+//! the list is read a page at a time. In the end `cgroup.kill` is written all the same: the kernel skips members that were
 //! sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
 
 use std::path::Path;

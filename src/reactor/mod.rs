@@ -174,7 +174,7 @@ impl Reactor {
     }
 
     /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made.
-    /// In a large target that attempt may go on after it, see [`set_turn_budget`](Reactor::set_turn_budget). The rest is
+    /// In a large target the check and the attempt may go on after it, see [`set_turn_budget`](Reactor::set_turn_budget). The rest is
     /// done by [`turn`](Reactor::turn). The reap may be complete when this returns.
     ///
     /// # Errors

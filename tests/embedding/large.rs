@@ -158,18 +158,28 @@ fn a_large_v1_group_is_killed_in_parts() {
     }
 }
 
-/// A v1 tree is searched, listed, signalled, frozen, thawed and removed a few directories at a time.
+/// A tree is searched, listed, signalled, frozen, thawed and removed a few directories at a time.
 #[test]
-fn a_large_v1_tree_is_reaped_in_parts() {
-    require!(v1("cpu"));
+fn a_large_tree_is_reaped_in_parts() {
+    require!(cgroups());
     const CHILDREN: usize = 200;
-    for (hierarchy, method) in
-        [("cpu", KillMethod::Auto), ("freezer", KillMethod::Auto), ("freezer", KillMethod::Freezer)]
-    {
+    for (hierarchy, method) in [
+        ("v2", KillMethod::Pidfd),
+        ("cpu", KillMethod::Auto),
+        ("freezer", KillMethod::Auto),
+        ("freezer", KillMethod::Freezer),
+    ] {
+        let is_there = if hierarchy == "v2" { v2() } else { v1(hierarchy) };
+        if is_there.is_err() {
+            continue;
+        }
         let sandbox = Sandbox::new(test_name!());
-        let dir = sandbox.v1(hierarchy, "tree");
-        let inner: Vec<PathBuf> =
-            (0..CHILDREN).map(|n| sandbox.v1(hierarchy, &format!("tree/{n}/inner"))).collect();
+        let group = |name: &str| match hierarchy {
+            "v2" => sandbox.v2(name),
+            _ => sandbox.v1(hierarchy, name),
+        };
+        let dir = group("tree");
+        let inner: Vec<PathBuf> = (0..CHILDREN).map(|n| group(&format!("tree/{n}/inner"))).collect();
         let members: Vec<_> = inner.iter().step_by(10).map(|dir| sandbox.sleeper(&[dir])).collect();
         let mut reactor = Reactor::new().expect("a reactor");
         reactor.set_turn_budget(Duration::ZERO);
