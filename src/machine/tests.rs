@@ -1272,3 +1272,185 @@ fn members_that_exit_are_not_frozen_again() {
     assert_eq!(rig.run(rig.now + 1000 * MS), None);
     assert!(freezes(&rig) > 3);
 }
+
+/// What an earlier step of a check has read may be what has changed since.
+#[test]
+fn a_notification_amid_a_check_is_followed_by_another() {
+    for (begins, goes_on, checks) in
+        [(TICK, Input::Notified, 2), (TICK, Input::Resumed, 1), (Input::Notified, Input::Resumed, 1)]
+    {
+        let mut rig = Rig::new(&reaper());
+        rig.wake(Input::Spawned).unwrap();
+        rig.now = MS;
+        rig.check = Checked::Unfinished;
+        assert_eq!(rig.wake(begins), Ok(MS));
+        rig.check = POPULATED;
+        let before = rig.checks.len();
+        rig.wake(goes_on).unwrap();
+        assert_eq!(rig.checks.len() - before, checks, "{begins:?}, {goes_on:?}");
+    }
+}
+
+/// Members may have joined since the check, unless the thaw followed it at once.
+#[test]
+fn what_was_empty_before_a_last_thaw_in_steps_is_checked_again() {
+    for joined in [true, false] {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).keep_dir());
+        rig.freeze = Froze::Freezing;
+        rig.wake(Input::Spawned).unwrap();
+        (rig.check, rig.thaw) = (EMPTY, Thawed::Unfinished);
+        assert!(rig.wake(Input::Notified).is_ok());
+        rig.check = if joined { FRESH } else { EMPTY };
+        (rig.freeze, rig.thaw) = (Froze::Frozen, Thawed::All);
+        let result = rig.wake(Input::Resumed);
+        assert_eq!(result.err(), (!joined).then_some(End::Done(Outcome::Emptied)));
+        assert_eq!(rig.kills().len(), usize::from(joined));
+    }
+}
+
+/// However many notifications come meanwhile.
+#[test]
+fn a_grace_signal_that_failed_is_sent_again_after_a_wait() {
+    for reach in [Reach::Failed, Reach::Denied] {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
+        rig.kill = Attempt { method: None, reach, ..KILLED };
+        rig.wake(Input::Spawned).unwrap();
+        (0..5).for_each(|_| _ = rig.wake(Input::Notified).unwrap());
+        assert_eq!(rig.times(|action| *action == TERM), [0], "{reach:?}");
+        rig.run(200 * MS);
+        assert!(rig.times(|action| *action == TERM).len() > 1, "{reach:?}");
+    }
+}
+
+/// A freeze that the grace signal waits for goes on.
+#[test]
+fn a_freeze_for_the_grace_signal_goes_on() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+    rig.freeze = Froze::Freezing;
+    rig.wake(Input::Spawned).unwrap();
+    rig.wake(Input::Notified).unwrap();
+    assert_eq!(touched(&rig), [TERM, Action::Freeze, Action::Freeze]);
+}
+
+/// The last attempt, after what refused those before it, is made to its end.
+#[test]
+fn a_last_attempt_in_steps_is_finished() {
+    let mut rig = Rig::new(&reaper());
+    let denied = Attempt { method: None, reach: Reach::Denied, ..KILLED };
+    let last = Action::Kill(KillBy::CgroupKillAndSignals { last: true });
+    let mut action = rig.machine.step(at(ZERO_TIME), Input::Spawned);
+    for wakes in 0.. {
+        let now = at(100 * wakes * MS);
+        while !matches!(action, Action::Wait(_)) && action != last {
+            action = rig.machine.step(
+                now,
+                match action {
+                    Action::Check(_) => Input::Checked(POPULATED),
+                    Action::Kill(_) => Input::Killed(denied),
+                    Action::ThawExternal => Input::ThawedExternal(Thawed::All),
+                    _ => Input::Thawed { thawed: Thawed::All, ours_left: false },
+                },
+            );
+        }
+        if action == last {
+            break;
+        }
+        assert!(wakes < 100, "it does not end");
+        action = rig.machine.step(at(100 * (wakes + 1) * MS), TICK);
+    }
+    let end = at(20_000 * MS);
+    let part = Attempt { reach: Reach::Unfinished, ..denied };
+    assert_eq!(rig.machine.step(end, Input::Killed(part)), Action::Yield);
+    assert_eq!(rig.machine.step(end, Input::Resumed), last);
+}
+
+/// At the deadline the members are listed, whatever was under way.
+#[test]
+fn a_deadline_begins_with_a_check() {
+    let deadline = at(50 * MS);
+    let members = Action::Check(Detail::Members);
+    let grace = reaper().grace(Signal::TERM, 1000 * MS).deadline(50 * MS);
+    let mut rig = Rig::new(&grace);
+    rig.kill = Attempt { reach: Reach::Unfinished, ..KILLED };
+    rig.wake(Input::Spawned).unwrap();
+    assert_eq!(rig.machine.step(deadline, Input::Resumed), members, "amid the grace signal");
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.thaw = Thawed::Unfinished;
+    rig.wake(Input::Spawned).unwrap();
+    assert_eq!(rig.machine.step(deadline, Input::Resumed), members, "amid a thaw");
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.kill = Attempt { method: Some(UsedMethod::CgroupKill), ..KILLED };
+    rig.wake(Input::Spawned).unwrap();
+    assert_eq!(rig.machine.step(at(49 * MS), TICK), Action::Check(Detail::Populated));
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.kill = Attempt { method: Some(UsedMethod::CgroupKill), ..KILLED };
+    rig.wake(Input::Spawned).unwrap();
+    assert_eq!(rig.machine.step(deadline, TICK), members);
+}
+
+/// A check that the deadline comes amid of has a last time to end, unless members are known that were sent no SIGKILL.
+#[test]
+fn a_check_in_steps_ends_soon_after_the_deadline() {
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.wake(Input::Spawned).unwrap();
+    rig.check = Checked::Unfinished;
+    for now in [50, 100, 144] {
+        rig.now = now * MS;
+        assert_eq!(rig.wake(Input::Resumed), Ok(now * MS));
+    }
+    rig.now = 145 * MS;
+    assert_eq!((rig.wake(Input::Resumed), rig.kills()), (Err(End::TimedOut), vec![0]));
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Failed, ..KILLED };
+    rig.wake(Input::Spawned).unwrap();
+    (rig.check, rig.now) = (Checked::Unfinished, 50 * MS);
+    assert!(rig.wake(TICK).is_ok());
+    assert_eq!(rig.kills().last(), Some(&50));
+}
+
+/// What fails at the deadline is tried again in time, not at each notification, and a last time at the end.
+#[test]
+fn a_kill_that_fails_at_the_deadline_is_tried_again() {
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Failed, ..KILLED };
+    assert_eq!(rig.run(50 * MS), None);
+    let before = rig.kills().len();
+    assert_eq!(rig.kills().last(), Some(&50));
+    (0..5).for_each(|_| _ = rig.wake(Input::Notified).unwrap());
+    assert_eq!(rig.kills().len(), before);
+    assert_eq!(rig.run(1000 * MS), Some(End::TimedOut));
+    assert_eq!(rig.kills().last(), Some(&145));
+}
+
+/// While the end waits for a thaw, members that were sent no SIGKILL are sent it, where the deadline was the reason.
+#[test]
+fn an_end_that_waits_for_a_thaw_kills_at_a_deadline_only() {
+    for cancelled in [true, false] {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(50 * MS));
+        rig.freeze = Froze::Freezing;
+        rig.wake(Input::Spawned).unwrap();
+        rig.thaw = Thawed::Failed;
+        rig.kill = Attempt { method: None, reach: Reach::Failed, ..KILLED };
+        if cancelled {
+            rig.wake(Input::Cancelled).unwrap();
+        } else {
+            assert_eq!(rig.run(145 * MS), None);
+        }
+        let before = rig.kills().len();
+        rig.now = 1000 * MS;
+        assert!(rig.wake(TICK).is_ok());
+        assert_eq!(rig.kills().len() > before, !cancelled);
+    }
+}
+
+/// From the third attempt by `cgroup.kill` on the members are listed when something changes.
+#[test]
+fn members_are_listed_after_three_attempts_by_cgroup_kill() {
+    for (until, detail) in [(49, Detail::Populated), (50, Detail::Members)] {
+        let mut rig = Rig::new(&reaper());
+        rig.kill = Attempt { method: Some(UsedMethod::CgroupKill), ..KILLED };
+        assert_eq!(rig.run(until * MS), None);
+        assert_eq!(rig.machine.step(at(until * MS), Input::Notified), Action::Check(detail), "{until}");
+    }
+}
