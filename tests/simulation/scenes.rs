@@ -753,3 +753,33 @@ fn a_large_target_is_frozen_without_proc() {
         );
     }
 }
+
+/// What a check has listed is no more, once the kernel says that the cgroup is empty: the reap ends well, also where the check was
+/// under way at the deadline.
+#[test]
+fn a_list_that_is_cut_does_not_outlive_the_members() {
+    let ms = Duration::from_millis;
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(4));
+    let slice = world.mkdir(V2, "slice");
+    let group = world.mkdir(slice, "t");
+    let own = world.processes[0].groups;
+    let hangs = Nature { hangs: true, ..Nature::default() };
+    (0..20).for_each(|_| _ = world.add_process([own[FREEZER], own[CPU], group], hangs, None));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let mut event_loop = EventLoop::new(&sim);
+    let reaper = reaper(&["unified"]).method(KillMethod::Pidfd).deadline(ms(55));
+    let handle = begin(&mut entries, reaper, &event_loop);
+    entries.limit(Some(Duration::ZERO));
+    let start = sim.0.borrow().now;
+    sim.0.borrow_mut().advance(start + ms(54));
+    event_loop.turn(&mut entries, Vec::new());
+    assert!(entries.has_deferred(), "the check is under way");
+    sim.0.borrow_mut().calm();
+    sim.0.borrow_mut().advance(start + ms(56));
+    assert!(sim.0.borrow().processes[1..].iter().all(|process| process.life == Life::Dead));
+    event_loop.turn(&mut entries, Vec::new());
+    run(&sim, &mut entries);
+    let reaped = handle.try_wait().expect("it ends").expect("reaped");
+    assert_eq!(reaped.outcome, Outcome::Removed);
+}
