@@ -13,6 +13,7 @@ use super::members::MemberList;
 use super::proc::Proc;
 use super::step::Step;
 use super::target::CgroupKill;
+use crate::outcome::Act;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
@@ -164,7 +165,8 @@ impl<S: Sys> Step<'_, '_, S> {
     fn open_killed(&mut self, members: &MemberList) -> Vec<Held<S>> {
         let Step { target, context, .. } = self;
         // Where no member is signalled by itself.
-        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && target.is_v2();
+        let has_failed = target.obstacle.as_ref().is_some_and(|obstacle| obstacle.act == Act::Kill);
+        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && target.is_v2() && !has_failed;
         let (own, _) = context.sys.caller();
         let Some(releases) = &mut target.releases else { return Vec::new() };
         releases.done.retain(|id| members.contains(id.pid));

@@ -96,6 +96,10 @@ impl<S: Sys> Step<'_, '_, S> {
         if !rest.has_unopened() && rest.batch.pidfds.is_empty() {
             self.find_more(&mut rest, tally)?;
         }
+        if rest.members.garbled {
+            // A member may stand in a line that makes no sense.
+            tally.missed(Reach::Failed);
+        }
         if rest.is_over() && !begins {
             return Ok(None);
         }
@@ -271,8 +275,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 }
             }
         };
-        if rest.members.garbled || after.garbled {
-            // A member may stand in a line that makes no sense.
+        if after.garbled {
             tally.missed(Reach::Failed);
         }
         // If they come back, they are new members.

@@ -228,7 +228,7 @@ impl History {
 
     /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,
     /// which lives; or is described by the /proc of another pid namespace. Where other parties act between the calls of a
-    /// step, one may have died after it was named.
+    /// step, one may have died after it was named; where calls fail, the reap cannot know that it has.
     fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
         let survives = |p: &kernel::Process| {
             let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
@@ -239,7 +239,10 @@ impl History {
         if let Some(described) = survivors.iter().find(|survivor| is_foreign && survivor.state.is_some()) {
             return Some(described.pid);
         }
-        let mut named = survivors.iter().map(|survivor| survivor.pid).filter(|_| world.churn == 0);
+        let mut named = survivors
+            .iter()
+            .map(|survivor| survivor.pid)
+            .filter(|_| world.churn == 0 && world.failed_at < world.now);
         // A pid of 0 is an unmapped one.
         named.find(|&pid| pid != 0 && !is_named(pid))
     }
