@@ -100,6 +100,8 @@ impl<S: Sys> Step<'_, '_, S> {
         // Exiting tasks are not listed on v1: the members have to be those that were just identified.
         if may_leave_it && (self.target.is_v2() || !self.context.facts.exiting_not_listed) {
             if let Some((write, call)) = self.prepare_cgroup_kill() {
+                // Later lists may have members that have joined after the write.
+                self.target.tracked.killed_all(self.findings.members.as_ref());
                 self.target.kill_by_helper = Some(call);
                 self.job = Some(Job::CgroupKill(write));
                 return tally.missed(Reach::UnderWay);
@@ -148,6 +150,7 @@ impl<S: Sys> Step<'_, '_, S> {
         tally: &mut Tally,
     ) {
         let first = !self.target.cgroup_kill.needs_members();
+        let by_helper = written_by_helper.is_some();
         let (mut written, mut unavailable) = (false, false);
         let refused = self.each(|context, tree, directories| {
             if !is_v2(tree) {
@@ -200,7 +203,9 @@ impl<S: Sys> Step<'_, '_, S> {
             if matches!(self.target.cgroup_kill, CgroupKill::Untried | CgroupKill::InSteps) {
                 self.target.cgroup_kill = CgroupKill::Written;
             }
-            self.target.tracked.killed_all(self.findings.members.as_ref());
+            if !by_helper {
+                self.target.tracked.killed_all(self.findings.members.as_ref());
+            }
             tally.method = Some(UsedMethod::CgroupKill);
         }
         if unavailable && by != KillBy::CgroupKill {

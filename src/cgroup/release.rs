@@ -166,7 +166,8 @@ impl<S: Sys> Step<'_, '_, S> {
         let Step { target, context, .. } = self;
         // Where no member is signalled by itself.
         let has_failed = target.obstacle.as_ref().is_some_and(|obstacle| obstacle.act == Act::Kill);
-        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && target.is_v2() && !has_failed;
+        let is_made = !has_failed && target.kill_by_helper.is_none();
+        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && target.is_v2() && is_made;
         let (own, _) = context.sys.caller();
         let Some(releases) = &mut target.releases else { return Vec::new() };
         releases.done.retain(|id| members.contains(id.pid));
