@@ -60,14 +60,25 @@ impl<S: Sys> Entries<S> {
         self.set_probe();
     }
 
-    /// Takes the watches of some entries that wait for long, for another one to make progress. They get them back in their
-    /// turn, and are checked by timer until then.
+    /// Takes the watches of some entries for another one to make progress: of those that wait for long, or where there are none, of
+    /// others that do not fail. They get them back in their turn, and are checked by timer until then.
     fn unwatch(&mut self, but: usize) {
-        let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && entry.machine.is_patient());
-        let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
-        for entry in unwatched.take(UNWATCHED) {
-            if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
-                self.short.push_back(entry.id);
+        for of_patient in [true, false] {
+            let gives_way = |Entry { machine, .. }: &Entry<S>| match of_patient {
+                true => machine.is_patient(),
+                false => !machine.is_patient() && !machine.is_failing(),
+            };
+            let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && gives_way(entry));
+            let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
+            let mut any = false;
+            for entry in unwatched.take(UNWATCHED) {
+                any = true;
+                if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
+                    self.short.push_back(entry.id);
+                }
+            }
+            if any {
+                break;
             }
         }
         self.set_probe();
