@@ -58,11 +58,8 @@ impl History {
             // The loop may be late at the end of the linger, too.
             let lag = if reap.reaper.linger.is_some() { lag * 2 } else { lag };
             let fails = if self.quiet { Duration::ZERO } else { self.calm_at };
-            // Where descriptors are few, a reap waits for another.
-            let short = if self.roomy { Duration::ZERO } else { RETRY };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
-            if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag + short
-            {
+            if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag {
                 // A member without a leader has to wait until it is signalled, after some attempts by `cgroup.kill`.
                 let may_wait = |process: &kernel::Process| {
                     process.nature.leaderless && reap.reaper.method == KillMethod::Auto
