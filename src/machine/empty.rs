@@ -1,6 +1,6 @@
 //! What is done with a target that is empty.
 
-use super::action::{Action, End, Removed, ThawScope};
+use super::action::{Action, Detail, End, Removed, ThawScope};
 use super::state::{Pending, Phase, Sigkill};
 use super::{LAST_WAIT, Machine};
 use crate::outcome::{Act, Outcome};
@@ -49,7 +49,16 @@ impl Machine {
                 }
             }
         }
-        if self.is_expired(now) { self.on_expired(now) } else { self.wait_empty(now) }
+        if !self.is_expired(now) {
+            return self.wait_empty(now);
+        }
+        let sends = matches!(self.phase, Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing);
+        if removed == Removed::Busy && sends {
+            // Members may have joined since the check, and are to be sent SIGKILL.
+            self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
+            return Action::Check(Detail::Members);
+        }
+        self.on_expired(now)
     }
 
     /// Waits with an empty target, which no freeze is needed for. A frozen member that was not listed cannot exit before

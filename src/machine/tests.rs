@@ -1454,3 +1454,20 @@ fn members_are_listed_after_three_attempts_by_cgroup_kill() {
         assert_eq!(rig.machine.step(at(until * MS), Input::Notified), Action::Check(detail), "{until}");
     }
 }
+
+/// What makes the removal fail at the deadline may be members that have joined since the check. They are killed, and nothing is waited
+/// for where there are none.
+#[test]
+fn members_that_joined_before_a_late_removal_are_killed() {
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.wake(Input::Spawned).unwrap();
+    (rig.check, rig.removal, rig.now) = (EMPTY, Removed::Unfinished, 40 * MS);
+    assert!(rig.wake(Input::Notified).is_ok());
+    (rig.check, rig.removal, rig.now) = (FRESH, Removed::Busy, 50 * MS);
+    assert_eq!(rig.wake(Input::Resumed), Ok(145 * MS));
+    assert_eq!(rig.kills(), [0, 50]);
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    (rig.check, rig.removal) = (EMPTY, Removed::Busy);
+    assert_eq!(rig.run(1000 * MS), Some(End::TimedOut));
+    assert!(rig.now <= 145 * MS && rig.kills().is_empty());
+}

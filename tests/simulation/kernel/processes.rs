@@ -113,17 +113,15 @@ impl World {
         }
     }
 
-    /// The reap that signals a process. One that signals in parts may have opened it before another has read anything.
+    /// The reap that signals a process: one of its targets' that has listed it, the acting one first. One that signals in parts may
+    /// have opened it before another has read anything, and may not have come to the end of its list.
     fn signalling(&mut self, ino: u64) -> Option<usize> {
         let acting = self.acting?;
         let process = self.processes.iter().find(|process| process.ino == ino)?;
-        let may_signal = |target: usize| !self.is_alone(target) && process.listed.has(Some(target));
-        let mut targets = process.member.iter().map(|&(target, _)| target);
-        if may_signal(acting) {
-            Some(acting)
-        } else {
-            targets.find(|&target| may_signal(target)).or(Some(acting))
-        }
+        let members_of = || process.member.iter().map(|&(target, _)| target);
+        let targets = || std::iter::once(acting).chain(members_of()).filter(|&target| !self.is_alone(target));
+        let has_listed = targets().find(|&target| process.listed.has(Some(target)));
+        has_listed.or_else(|| targets().next()).or(Some(acting))
     }
 
     pub(super) fn deliver(&mut self, ino: u64, signal: i32) {
