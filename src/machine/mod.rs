@@ -21,7 +21,7 @@
 //! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal or the check to end | `Ending` (timed out) |
 //! | each of these | the target is empty: it is removed, if it is not to be kept | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
-//! | `Ending` (done) | a thaw had failed: new members may have joined | `Killing` |
+//! | `Ending` (done) | a thaw had failed, or took several steps: new members may have joined | `Killing` |
 //! | `Ending` | nothing is frozen by us | (finished) |
 //!
 //! Before `Ending` each wake-up begins with a check ([`Machine::on_wake`]), and what that found decides
