@@ -16,7 +16,7 @@ impl Bench<'_> {
         let (count, settle, window) = match self.options.depth {
             Depth::Smoke => (10, 0.05, 0.05),
             Depth::Quick => (200, 2.0, 2.0),
-            Depth::Full => (10_000, 15.0, 20.0),
+            Depth::Full => (10_000, 15.0, 40.0),
         };
         let mut contenders: Contenders = self.entrants(contenders::for_waiting()?, 1);
         println!("\n### Reaps that can't end, from {settle} s after their start on, ours for {window} s\n");
