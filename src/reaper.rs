@@ -185,9 +185,6 @@ impl Reaper {
     /// after each attempt that changed nothing, up to [`Reaper::max_wait`], and starts over when members joined or
     /// exited. The wait does not delay completion: when the members exit, the kernel notifies the reactor.
     ///
-    /// Where a helper thread has killed many members ([`Reactor::set_helper_thread`](crate::Reactor::set_helper_thread)), the one
-    /// wait after that is four times as long as the kill took, for these members exit more slowly than they are killed.
-    ///
     /// At least 1 ms, and no more than `max_wait`; else the spawn is refused.
     pub fn min_wait(mut self, wait: Duration) -> Reaper {
         self.min_wait = wait;

@@ -72,10 +72,7 @@ impl<S: Sys> Step<'_, '_, S> {
         // What took several steps is no proof that the caller is outside now.
         let continued = listing.continued;
         let mut members = std::mem::take(&mut listing.members);
-        if continued
-            && !populated
-            && !self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1())
-        {
+        if continued && !populated && self.target.is_v2() {
             // What was listed before has exited, says the kernel.
             members = MemberList::default();
         }

@@ -5,8 +5,9 @@
 //! long as the group is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
 //! 6.18).
 //!
-//! The kernel is asked in every attempt on such a group. Only the first kind of attempt writes to `cgroup.kill` besides:
-//! the list is read a page at a time. In the end `cgroup.kill` is written all the same: the kernel skips members that were
+//! So it is in every attempt on such a group, and with the signal of the grace period. The list is read a page at a time.
+//!
+//! In the end of the attempts that begin so, `cgroup.kill` is written all the same: the kernel skips members that were
 //! sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
 
 use std::path::Path;
@@ -46,35 +47,44 @@ impl<S: Sys> Step<'_, '_, S> {
     /// be found out: the write that follows then meets the error again.
     fn members_of_many(&mut self) -> Option<Rest<S>> {
         // A member outside of the caller's pid namespace cannot be signalled.
-        let is_large = |rest: &Rest<S>| rest.members.len() >= LARGE && rest.members.unmapped == 0;
-        self.first_page().filter(is_large).filter(|_| self.is_told_members())
+        let is_large = |page: &MemberList| page.len() >= LARGE && page.unmapped == 0;
+        self.first_page().filter(|(page, _)| is_large(page)).and_then(|first| self.told_members(first))
     }
 
-    /// The members of a target that is one v2 directory, or the first page of them. `None` where they are no such target's or
-    /// cannot be read: another list then meets the error again.
-    pub(super) fn first_page(&mut self) -> Option<Rest<S>> {
+    /// The first page of the members of a target that is one v2 directory. `None` also where it cannot be read: another list
+    /// then meets the error again.
+    pub(super) fn first_page(&mut self) -> Option<(MemberList, Pages<S>)> {
         let sys = self.context.sys;
         if !self.target.is_one_v2() {
             return None;
         }
-        let mut rest = None;
-        let refused = self.each(|context, tree, directories| {
+        let mut first = None;
+        let refused = self.each(|_, tree, directories| {
             let mut pages = Pages::open(sys, directories.get(sys, &tree.identity)?, Path::new(""))?;
-            let page = pages.next(sys)?;
-            rest = Some(match context.resolver.budget.take_spare() {
-                // One of fewer is the last.
-                _ if page.len() < LARGE => Rest::new(page),
-                Some(permit) => Rest { source: Source::Pages { pages, _permit: permit }, ..Rest::new(page) },
-                None => {
-                    let mut members = MemberList::default();
-                    members.add_tree(sys, tree, directories)?;
-                    members.finish();
-                    Rest::new(members)
-                }
-            });
+            first = Some((pages.next(sys)?, pages));
             Ok(())
         });
-        rest.filter(|_| refused.is_none())
+        first.filter(|_| refused.is_none())
+    }
+
+    /// The members that begin with this page, if the kernel tells of them where they are: page by page if they are many and a
+    /// descriptor may be held, else all of them.
+    pub(super) fn told_members(&mut self, (page, mut pages): (MemberList, Pages<S>)) -> Option<Rest<S>> {
+        if !self.is_told_members() {
+            return None;
+        }
+        let is_large = page.len() >= LARGE;
+        if let Some(permit) = self.context.resolver.budget.take_spare().filter(|_| is_large) {
+            return Some(Rest { source: Source::Pages { pages, _permit: permit }, ..Rest::new(page) });
+        }
+        let (mut members, mut len) = (page, 1);
+        while len > 0 {
+            let next = pages.next(self.context.sys).ok()?;
+            len = next.len();
+            members.extend(next);
+        }
+        members.finish();
+        Some(Rest::new(members))
     }
 
     /// Whether an attempt on these members takes them in small parts.

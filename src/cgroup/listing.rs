@@ -20,6 +20,10 @@ use crate::sys::Sys;
 /// limited.
 pub(super) const LARGE_TREE: usize = if cfg!(test) { 2 } else { 64 };
 
+/// A list of one v2 directory is cut so many times. Then it is read to its end, lest a target that forks meanwhile be listed for
+/// ever.
+const CUTS: u8 = 32;
+
 /// How far a list has come.
 pub(crate) struct Listing<S: Sys> {
     pub(super) members: MemberList,
@@ -31,10 +35,6 @@ pub(crate) struct Listing<S: Sys> {
     /// Some tree is large.
     pub(super) large: bool,
 }
-
-/// A list of one v2 directory is cut so many times. Then it is read to its end, lest a target that forks meanwhile be listed for
-/// ever.
-const CUTS: u8 = 32;
 
 /// A list of one v2 directory that was begun.
 pub(super) struct Opened<S: Sys> {
@@ -140,7 +140,7 @@ fn add_pages<S: Sys>(
         if len == 0 {
             return Ok(None);
         }
-        // One of fewer is the last.
+        // After one of fewer there is nothing that takes long.
         if len >= LARGE && opened.cuts < CUTS && limit.is_over(sys) {
             opened.cuts += 1;
             return Ok(Some(opened));

@@ -155,7 +155,7 @@ impl<S: Sys> Step<'_, '_, S> {
             None => {
                 self.findings.v2_not_listed = false;
                 let first = if self.context.limit.is_set() { self.first_page() } else { None };
-                match first.filter(|_| self.is_told_members()) {
+                match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
                     None => self.list_all().map(Rest::new),
                 }

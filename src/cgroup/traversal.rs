@@ -8,7 +8,8 @@ use super::identity::Id;
 use super::tree::{Directories, Tree, Walk};
 use crate::sys::Sys;
 
-/// Directories that a step visits in any case, unless the visit to one of them is cut. The simulation, whose targets are all small, cuts them too.
+/// Directories that a step visits in any case, unless the visit to one of them is cut. The simulation, whose targets are all
+/// small, cuts them too.
 pub(super) const FEW: usize = if cfg!(test) { 1 } else { 8 };
 
 /// How far a walk through the trees of a target has come. `L`: what is left of a visit to a directory.

@@ -1,6 +1,7 @@
 //! The entries that are short of descriptors: in which order they try again, and which give way to them.
 
 use super::{Entries, Entry, tick};
+use crate::machine::Machine;
 use crate::sys::Sys;
 
 /// How often one of the entries that wait for a descriptor asks whether there is one, in milliseconds.
@@ -60,28 +61,28 @@ impl<S: Sys> Entries<S> {
         self.set_probe();
     }
 
-    /// Takes the watches of some entries for another one to make progress: of those that wait for long, or where there are none, of
-    /// others that do not fail. They get them back in their turn, and are checked by timer until then.
+    /// Takes watches for another entry to make progress: those of entries that wait for long, or where there are none, of others
+    /// that do not fail.
     fn unwatch(&mut self, but: usize) {
-        for of_patient in [true, false] {
-            let gives_way = |Entry { machine, .. }: &Entry<S>| match of_patient {
-                true => machine.is_patient(),
-                false => !machine.is_patient() && !machine.is_failing(),
-            };
-            let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && gives_way(entry));
-            let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
-            let mut any = false;
-            for entry in unwatched.take(UNWATCHED) {
-                any = true;
-                if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
-                    self.short.push_back(entry.id);
-                }
-            }
-            if any {
-                break;
-            }
+        if !self.take_watches(but, Machine::is_patient) {
+            self.take_watches(but, |machine| !machine.is_failing());
         }
         self.set_probe();
+    }
+
+    /// Takes the watches of some of these entries; whether there were any. They get them back in their turn, and are checked by
+    /// timer until then.
+    fn take_watches(&mut self, but: usize, gives_way: impl Fn(&Machine) -> bool) -> bool {
+        let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && gives_way(&entry.machine));
+        let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
+        let mut any = false;
+        for entry in unwatched.take(UNWATCHED) {
+            any = true;
+            if std::mem::replace(&mut entry.descriptors, Descriptors::Waiting) != Descriptors::Waiting {
+                self.short.push_back(entry.id);
+            }
+        }
+        any
     }
 
     /// Sees to it that an entry tries again, if any waits.

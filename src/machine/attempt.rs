@@ -151,9 +151,9 @@ impl Machine {
         Action::Thaw(ThawScope::All)
     }
 
+    /// Schedules the grace signal once more. It is not due before, whatever check a notification prompts.
     fn signal_again(&mut self, now: Instant) {
         self.retries.failed(Act::Kill, now, false);
-        // A check that a notification prompts finds it not due yet.
         self.pace.back_off(now);
     }
 

@@ -52,8 +52,7 @@ impl Machine {
         if !self.is_expired(now) {
             return self.wait_empty(now);
         }
-        let sends = matches!(self.phase, Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing);
-        if removed == Removed::Busy && sends {
+        if removed == Removed::Busy && self.phase.kills_at_deadline() {
             // Members may have joined since the check, and are to be sent SIGKILL.
             self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
             return Action::Check(Detail::Members);

@@ -320,9 +320,7 @@ impl Machine {
                 if self.is_expired(now) {
                     match self.phase {
                         Phase::Expired { until } if now < until => {}
-                        Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing
-                            if self.sigkill != Sigkill::Due =>
-                        {
+                        phase if phase.kills_at_deadline() && self.sigkill != Sigkill::Due => {
                             // Members that have joined are still to be found.
                             self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
                         }
@@ -410,7 +408,7 @@ impl Machine {
 
     /// The deadline has passed, and the target is not known to be empty.
     fn on_expired(&mut self, now: Instant) -> Action {
-        if let Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing = self.phase {
+        if self.phase.kills_at_deadline() {
             if self.sigkill != Sigkill::Due && !self.freezer.is_in_use() {
                 return self.end(End::TimedOut);
             }

@@ -36,6 +36,11 @@ impl Phase {
         }
     }
 
+    /// Whether the deadline has SIGKILL sent to members that were not sent it.
+    pub(super) fn kills_at_deadline(self) -> bool {
+        matches!(self, Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing)
+    }
+
     /// Whether the members are left alone.
     pub(super) fn sends_nothing(self) -> bool {
         matches!(self, Phase::Waiting | Phase::Lingering { .. })

@@ -228,21 +228,19 @@ impl History {
 
     /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,
     /// which lives; or is described by the /proc of another pid namespace. Where other parties act between the calls of a
-    /// step, one may have died after it was named; where calls fail, the reap cannot know that it has.
+    /// step, one may have died after it was named; where calls fail, one may have that the reap has signalled, and cannot ask.
     fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
         let survives = |p: &kernel::Process| {
             let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
-            p.life != Life::Dead && is_own
+            let cannot_ask = p.signalled.has(Some(of)) && world.failed_at == world.now;
+            is_own && (p.life != Life::Dead || cannot_ask)
         };
         let is_named = |pid: i32| world.processes.iter().any(|p| p.pid == pid && survives(p));
         let is_foreign = world.vantage.proc != kernel::Proc::Own;
         if let Some(described) = survivors.iter().find(|survivor| is_foreign && survivor.state.is_some()) {
             return Some(described.pid);
         }
-        let mut named = survivors
-            .iter()
-            .map(|survivor| survivor.pid)
-            .filter(|_| world.churn == 0 && world.failed_at < world.now);
+        let mut named = survivors.iter().map(|survivor| survivor.pid).filter(|_| world.churn == 0);
         // A pid of 0 is an unmapped one.
         named.find(|&pid| pid != 0 && !is_named(pid))
     }

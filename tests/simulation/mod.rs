@@ -279,7 +279,7 @@ impl History {
             } else {
                 Duration::ZERO
             };
-            let is_under_way = next <= now && late > Duration::ZERO;
+            let is_under_way = self.limited > 0 && next <= now && late > Duration::ZERO;
             world.advance(next.max(now) + late);
             drop(world);
             self.taken.extend(is_under_way.then_some((now, late)));
