@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cgroup_reaper::{Calls, KillMethod, Outcome, Reactor, Reaper};
+use cgroup_reaper::{Calls, KillMethod, Outcome, Reactor, Reaper, Signal};
 
 use crate::common::*;
 use crate::loops::*;
@@ -97,32 +97,36 @@ fn a_large_group_is_killed_in_steps() {
 fn a_large_v2_group_is_listed_in_pages() {
     require!(v2(), steps());
     const MEMBERS: usize = 4000;
-    let sandbox = Sandbox::new(test_name!());
-    let dir = sandbox.v2("large");
-    let canary = sandbox.canary(&[&sandbox.v2("canary")]);
-    let members = sandbox.sleepers(MEMBERS, &[&dir]);
-    let list = std::fs::read(dir.join("cgroup.procs")).expect("a list").len();
-    assert!(list > 4 * 4096, "{list} bytes, of which a read returns 4096");
-    let mut reactor = Reactor::new().expect("a reactor");
-    reactor.set_turn_budget(Duration::ZERO);
-    let mut driver = Driver::new(epoll_edge, &reactor);
-    let handle = reactor.spawn_reaper(patient(&dir).method(KillMethod::Pidfd)).expect("a spawn");
-    let mut longest = 0;
-    let mut before = Calls::default();
-    loop {
-        let now = reactor.metrics().calls;
-        longest = longest.max((now.read - before.read).saturating_sub(now.open - before.open));
-        before = now;
-        if handle.is_complete() {
-            break;
+    let by_pidfd = |reaper: Reaper| reaper.method(KillMethod::Pidfd);
+    let after_sigterm = |reaper: Reaper| reaper.grace(Signal::TERM, TIMEOUT);
+    for choose in [by_pidfd as fn(Reaper) -> Reaper, after_sigterm] {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v2("large");
+        let canary = sandbox.canary(&[&sandbox.v2("canary")]);
+        let members = sandbox.sleepers(MEMBERS, &[&dir]);
+        let list = std::fs::read(dir.join("cgroup.procs")).expect("a list").len();
+        assert!(list > 4 * 4096, "{list} bytes, of which a read returns 4096");
+        let mut reactor = Reactor::new().expect("a reactor");
+        reactor.set_turn_budget(Duration::ZERO);
+        let mut driver = Driver::new(epoll_edge, &reactor);
+        let handle = reactor.spawn_reaper(choose(patient(&dir))).expect("a spawn");
+        let mut longest = 0;
+        let mut before = Calls::default();
+        loop {
+            let now = reactor.metrics().calls;
+            longest = longest.max((now.read - before.read).saturating_sub(now.open - before.open));
+            before = now;
+            if handle.is_complete() {
+                break;
+            }
+            driver.step(&mut reactor);
         }
-        driver.step(&mut reactor);
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert!(members.ended(TIMEOUT) && !dir.exists());
+        assert!(longest < 4, "{longest} reads in one call, besides the first of each file");
+        assert_eq!(reactor.metrics().descriptors, 0);
+        canary.assert_alive();
     }
-    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
-    assert!(members.ended(TIMEOUT) && !dir.exists());
-    assert!(longest < 4, "{longest} reads in one call, besides the first of each file");
-    assert_eq!(reactor.metrics().descriptors, 0);
-    canary.assert_alive();
 }
 
 /// On v1 it is listed as a whole; that apart, each call is bounded as well.
@@ -158,51 +162,54 @@ fn a_large_v1_group_is_killed_in_parts() {
     }
 }
 
-/// A tree is searched, listed, signalled, frozen, thawed and removed a few directories at a time.
 #[test]
-fn a_large_tree_is_reaped_in_parts() {
-    require!(cgroups());
-    const CHILDREN: usize = 200;
-    for (hierarchy, method) in [
-        ("v2", KillMethod::Pidfd),
-        ("cpu", KillMethod::Auto),
-        ("freezer", KillMethod::Auto),
-        ("freezer", KillMethod::Freezer),
-    ] {
-        let is_there = if hierarchy == "v2" { v2() } else { v1(hierarchy) };
-        if is_there.is_err() {
-            continue;
-        }
-        let sandbox = Sandbox::new(test_name!());
-        let group = |name: &str| match hierarchy {
-            "v2" => sandbox.v2(name),
-            _ => sandbox.v1(hierarchy, name),
-        };
-        let dir = group("tree");
-        let inner: Vec<PathBuf> = (0..CHILDREN).map(|n| group(&format!("tree/{n}/inner"))).collect();
-        let members: Vec<_> = inner.iter().step_by(10).map(|dir| sandbox.sleeper(&[dir])).collect();
-        let mut reactor = Reactor::new().expect("a reactor");
-        reactor.set_turn_budget(Duration::ZERO);
-        let mut driver = Driver::new(epoll_edge, &reactor);
-        // Frozen by itself: the thaw has to reach it, whichever part it is in.
-        if hierarchy == "freezer" {
-            freeze_v1(&inner[CHILDREN / 2]);
-        }
-        let handle = reactor.spawn_reaper(patient(&dir).method(method)).expect("a spawn");
-        // A first part of it, four calls for each directory.
-        assert!(work(&reactor.metrics().calls) < 500, "{:?}", reactor.metrics().calls);
-        assert_eq!(reactor.metrics().signals, 0);
-        let mut longest = 0;
-        while !handle.is_complete() {
-            let before = work(&reactor.metrics().calls);
-            driver.step(&mut reactor);
-            longest = longest.max(work(&reactor.metrics().calls) - before);
-        }
-        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
-        assert!(members.iter().all(|member| member.ended(TIMEOUT)) && !dir.exists());
-        assert!(longest < 100, "{hierarchy}, {method}: {longest} system calls in one call");
-        assert_eq!(reactor.metrics().freezes > 0, method == KillMethod::Freezer);
+fn a_large_v1_tree_is_reaped_in_parts() {
+    require!(v1("cpu"));
+    for (hierarchy, method) in
+        [("cpu", KillMethod::Auto), ("freezer", KillMethod::Auto), ("freezer", KillMethod::Freezer)]
+    {
+        is_reaped_in_parts(test_name!(), hierarchy, method);
     }
+}
+
+#[test]
+fn a_large_v2_tree_is_reaped_in_parts() {
+    require!(v2());
+    is_reaped_in_parts(test_name!(), "v2", KillMethod::Pidfd);
+}
+
+/// A tree is searched, listed, signalled, frozen, thawed and removed a few directories at a time.
+fn is_reaped_in_parts(test: &str, hierarchy: &str, method: KillMethod) {
+    const CHILDREN: usize = 200;
+    let sandbox = Sandbox::new(test);
+    let group = |name: &str| match hierarchy {
+        "v2" => sandbox.v2(name),
+        _ => sandbox.v1(hierarchy, name),
+    };
+    let dir = group("tree");
+    let inner: Vec<PathBuf> = (0..CHILDREN).map(|n| group(&format!("tree/{n}/inner"))).collect();
+    let members: Vec<_> = inner.iter().step_by(10).map(|dir| sandbox.sleeper(&[dir])).collect();
+    let mut reactor = Reactor::new().expect("a reactor");
+    reactor.set_turn_budget(Duration::ZERO);
+    let mut driver = Driver::new(epoll_edge, &reactor);
+    // Frozen by itself: the thaw has to reach it, whichever part it is in.
+    if hierarchy == "freezer" {
+        freeze_v1(&inner[CHILDREN / 2]);
+    }
+    let handle = reactor.spawn_reaper(patient(&dir).method(method)).expect("a spawn");
+    // A first part of it, four calls for each directory.
+    assert!(work(&reactor.metrics().calls) < 500, "{:?}", reactor.metrics().calls);
+    assert_eq!(reactor.metrics().signals, 0);
+    let mut longest = 0;
+    while !handle.is_complete() {
+        let before = work(&reactor.metrics().calls);
+        driver.step(&mut reactor);
+        longest = longest.max(work(&reactor.metrics().calls) - before);
+    }
+    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+    assert!(members.iter().all(|member| member.ended(TIMEOUT)) && !dir.exists());
+    assert!(longest < 100, "{hierarchy}, {method}: {longest} system calls in one call");
+    assert_eq!(reactor.metrics().freezes > 0, method == KillMethod::Freezer);
 }
 
 /// What holds the members of a large group frozen is found although its members are signalled in parts.
