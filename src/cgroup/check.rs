@@ -121,6 +121,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if unknown.is_none() {
             self.forget_obstacle(|past| past.act == Act::Check || populated && past.act == Act::Remove);
         }
+        let is_partial = unknown.is_some();
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());
@@ -149,7 +150,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 }
             }
             let change = Change::new(joined, fewer);
-            return Checked::Populated(Population { change, notice: self.target.exit_notice() });
+            return Checked::Populated(Population { change, is_partial, notice: self.target.exit_notice() });
         }
         // Every signalled process is dead by now.
         self.target.tracked.forget();

@@ -137,6 +137,8 @@ pub(crate) enum Checked {
 pub(crate) struct Population {
     /// Since the last attempt and the last check.
     pub(crate) change: Change,
+    /// Not all could be listed, because of an error.
+    pub(crate) is_partial: bool,
     /// How the loop learns that they exit.
     pub(crate) notice: ExitNotice,
 }

@@ -310,8 +310,8 @@ impl Machine {
             Checked::Replaced => self.end(End::Replaced),
             Checked::CallerInside => self.end(End::Refused),
             Checked::Empty { replaced } => self.on_empty(replaced),
-            Checked::Populated(population) if self.is_expired(now) => {
-                if population.change.has_joined() {
+            Checked::Populated(Population { change, is_partial, .. }) if self.is_expired(now) => {
+                if change.has_joined() || is_partial {
                     self.sigkill = Sigkill::Due;
                 }
                 self.on_expired(now)
@@ -333,6 +333,7 @@ impl Machine {
             Checked::Unknown(failure) => {
                 if self.is_expired(now) {
                     self.retries.failed(Act::Check, now, false);
+                    self.sigkill = Sigkill::Due;
                     return self.on_expired(now);
                 }
                 if self.retries.failed(Act::Check, now, failure == Failure::Denied) {
@@ -348,7 +349,7 @@ impl Machine {
         }
     }
 
-    fn on_populated(&mut self, now: Instant, Population { change, notice }: Population) -> Action {
+    fn on_populated(&mut self, now: Instant, Population { change, notice, .. }: Population) -> Action {
         // A removal that failed before is not what is to be done.
         self.retries.succeeded(Act::Remove);
         if self.phase.sends_nothing() {

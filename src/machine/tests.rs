@@ -17,7 +17,7 @@ const KILLED: Attempt =
     Attempt { signalled: 0, method: Some(UsedMethod::Pidfd), reach: Reach::All, notice: ExitNotice::Delayed };
 
 const fn populated(change: Change, notice: ExitNotice) -> Checked {
-    Checked::Populated(Population { change, notice })
+    Checked::Populated(Population { change, is_partial: false, notice })
 }
 
 fn at(since_start: Duration) -> Instant {
@@ -1407,6 +1407,20 @@ fn a_check_in_steps_ends_soon_after_the_deadline() {
     (rig.check, rig.now) = (Checked::Unfinished, 50 * MS);
     assert!(rig.wake(TICK).is_ok());
     assert_eq!(rig.kills().last(), Some(&50));
+}
+
+/// Among members that could not be listed at the deadline there may be some that were sent no SIGKILL.
+#[test]
+fn members_that_the_check_at_the_deadline_does_not_know_are_killed() {
+    let partial = Population { change: Change::None, is_partial: true, notice: ExitNotice::Delayed };
+    for check in [Checked::Populated(partial), Checked::Unknown(Failure::Passing), POPULATED] {
+        let mut rig = Rig::new(&reaper().deadline(50 * MS));
+        rig.wake(Input::Spawned).unwrap();
+        (rig.check, rig.now) = (check, 50 * MS);
+        let end = rig.wake(TICK);
+        assert_eq!(end.is_err(), check == POPULATED, "{check:?}");
+        assert_eq!(rig.kills().contains(&50), check != POPULATED, "{check:?}");
+    }
 }
 
 /// What fails at the deadline is tried again in time, not at each notification, and a last time at the end.
