@@ -22,7 +22,11 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
         let attempt = self.try_kill(by);
-        if attempt.reach == Reach::All {
+        let reached_all = attempt.reach == Reach::All;
+        if let Some(releases) = &mut self.target.releases {
+            releases.reached_all = reached_all;
+        }
+        if reached_all {
             // What stood in the way of it does so no more.
             self.forget_obstacle(|past| matches!(past.act, Act::Kill | Act::Freeze));
         }

@@ -13,7 +13,6 @@ use super::members::MemberList;
 use super::proc::Proc;
 use super::step::Step;
 use super::target::CgroupKill;
-use crate::outcome::Act;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
@@ -32,6 +31,8 @@ pub(super) struct Releases {
     under_way: bool,
     /// The last job had no room for all.
     more: bool,
+    /// The last attempt reached every member.
+    pub(super) reached_all: bool,
     /// Processes whose memory this reap released.
     released: u64,
 }
@@ -164,12 +165,12 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Opens members that were sent SIGKILL and have memory, as many as one job takes.
     fn open_killed(&mut self, members: &MemberList) -> Vec<Held<S>> {
         let Step { target, context, .. } = self;
-        // Where no member is signalled by itself.
-        let has_failed = target.obstacle.as_ref().is_some_and(|obstacle| obstacle.act == Act::Kill);
-        let is_made = !has_failed && target.kill_by_helper.is_none();
-        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && target.is_v2() && is_made;
         let (own, _) = context.sys.caller();
+        let is_v2 = target.is_v2();
         let Some(releases) = &mut target.releases else { return Vec::new() };
+        // Where no member is signalled by itself.
+        let is_made = releases.reached_all && target.kill_by_helper.is_none();
+        let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && is_v2 && is_made;
         releases.done.retain(|id| members.contains(id.pid));
         let mut found: Vec<Held<S>> = Vec::new();
         for &pid in &members.pids {

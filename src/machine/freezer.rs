@@ -86,14 +86,13 @@ impl Freezer {
         Some(since)
     }
 
-    /// When the freeze under way is to be checked: no later than `timeout` after it began. One that has lasted longer
-    /// is checked at the next attempt.
+    /// When the freeze under way is to be checked: no later than `timeout` after it began, or at once if that is past.
     pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
         match self {
             Freezer::Freezing { since, probes } => {
                 let end = since.saturating_add(timeout);
                 let probe = Span::from_millis((1 << probes.min(7)).min(LONGEST_PROBE));
-                (now < end).then(|| now.saturating_add(probe).min(end))
+                Some(now.saturating_add(probe).min(end))
             }
             _ => None,
         }

@@ -1389,6 +1389,24 @@ fn a_deadline_begins_with_a_check() {
     assert_eq!(rig.machine.step(deadline, TICK), members);
 }
 
+/// A freeze whose time ends amid an attempt of several steps is undone at once, however long the pace is.
+#[test]
+fn a_freeze_that_is_overdue_after_an_attempt_is_undone() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).min_wait(3600 * 1000 * MS));
+    rig.wake(Input::Spawned).unwrap();
+    (rig.check, rig.freeze) = (FRESH, Froze::Freezing);
+    (rig.kill.method, rig.kill.reach) = (None, Reach::Unfinished);
+    let began = rig.wake(Input::Notified).unwrap();
+    rig.now = began + 100 * MS;
+    assert_eq!(rig.wake(TICK), Ok(rig.now), "amid the attempt");
+    rig.kill.reach = Reach::Unsafe;
+    rig.now = began + reaper().freeze_timeout;
+    assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
+    assert!(rig.machine.has_frozen());
+    assert!(rig.wake(TICK).is_ok());
+    assert!(!rig.machine.has_frozen());
+}
+
 /// A check that the deadline comes amid of has a last time to end, unless members are known that were sent no SIGKILL.
 #[test]
 fn a_check_in_steps_ends_soon_after_the_deadline() {

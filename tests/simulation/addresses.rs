@@ -7,9 +7,9 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::kernel::{CPU, FREEZER, Features, MOUNTS, ROOTS, Sim, World};
+use super::kernel::{CPU, FREEZER, Features, GroupId, MOUNTS, ROOTS, Sim, World};
 use crate::cgroup::Budget;
-use crate::cgroup::errors::Fate;
+use crate::cgroup::errors::{Cause, Failed, Fate};
 use crate::cgroup::identity::{Address, Id, Identity, Parents};
 use crate::sys::{Open, Sys};
 
@@ -98,4 +98,185 @@ fn without_the_capability_the_path_leads_to_it() {
     drop(world);
     assert!(identity.open(&sim).is_err());
     assert!(matches!(identity.fate(&sim, &mut Parents::new()), Ok(Some(Fate::Replaced))));
+}
+
+/// What a directory that is known by its path came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    There,
+    Removed,
+    Replaced,
+    /// It may be there, and the path does not lead to it.
+    Lost,
+    /// The kernel did not answer.
+    Error,
+}
+
+/// `slice/a` and its parent.
+fn groups(world: &World) -> (GroupId, GroupId) {
+    let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
+    (world.child(slice, "a").expect("it is there"), slice)
+}
+
+fn remove(world: &mut World) {
+    let (a, _) = groups(world);
+    world.remove(a).expect("it is empty");
+}
+
+fn rename(world: &mut World) {
+    let (a, _) = groups(world);
+    world.groups[a].name = "renamed".into();
+}
+
+/// What others do to it, and what is seen then.
+const BY_PATH: [(&str, fn(&mut World), Seen); 8] = [
+    ("nothing", |_| (), Seen::There),
+    ("removed", remove, Seen::Removed),
+    (
+        "removed with its parent",
+        |world| {
+            let (_, slice) = groups(world);
+            ["a", "b"].map(|name| world.child(slice, name)).into_iter().flatten().for_each(|group| {
+                world.remove(group).expect("it is empty");
+            });
+            world.remove(slice).expect("it is empty");
+        },
+        Seen::Removed,
+    ),
+    (
+        "removed, and its parent made again",
+        |world| {
+            let (a, slice) = groups(world);
+            let b = world.child(slice, "b").expect("it is there");
+            for group in [a, b, slice] {
+                world.remove(group).expect("it is empty");
+            }
+            world.mkdir(ROOTS[FREEZER], "slice");
+        },
+        Seen::Removed,
+    ),
+    (
+        "removed and made again",
+        |world| {
+            remove(world);
+            let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
+            world.mkdir(slice, "a");
+        },
+        Seen::Replaced,
+    ),
+    ("renamed", rename, Seen::Lost),
+    // The path leads into another filesystem, which has that name, or has not.
+    (
+        "mounted over",
+        |world| {
+            let slice = world.mkdir(ROOTS[CPU], "other");
+            world.mkdir(slice, "a");
+            let cpu = world.child(ROOTS[CPU], "slice").expect("it is there");
+            world.mkdir(cpu, "a");
+            world.vantage.mounted.0[FREEZER] = ROOTS[CPU];
+        },
+        Seen::Lost,
+    ),
+    (
+        "mounted over by what has no such name",
+        |world| world.vantage.mounted.0[FREEZER] = ROOTS[CPU],
+        Seen::Lost,
+    ),
+];
+
+fn seen(sim: &Sim, identity: &Identity<Sim>) -> Seen {
+    match identity.fate(sim, &mut Parents::new()) {
+        Ok(None) => Seen::There,
+        Ok(Some(Fate::Removed)) => Seen::Removed,
+        Ok(Some(Fate::Replaced)) => Seen::Replaced,
+        Err(Cause::NameLost) => Seen::Lost,
+        Err(_) => Seen::Error,
+    }
+}
+
+/// A directory that is known by its path only counts as removed when its parent, or what is left above, shows that.
+#[test]
+fn a_path_that_leads_nowhere_is_not_enough() {
+    for (what, act, expected) in BY_PATH {
+        let sim = sim();
+        let identity = identity(&sim, FREEZER, "slice/a", Address::Path);
+        act(&mut sim.0.borrow_mut());
+        assert_eq!(seen(&sim, &identity), expected, "{what}");
+    }
+}
+
+/// No answer is one that something is gone, whichever call fails.
+#[test]
+fn a_failed_call_tells_nothing_of_a_path() {
+    for (what, act, expected) in BY_PATH {
+        for call in 0.. {
+            let sim = sim();
+            let identity = identity(&sim, FREEZER, "slice/a", Address::Path);
+            let mut world = sim.0.borrow_mut();
+            act(&mut world);
+            (world.calls, world.acts, world.churn) = (0, call, u8::MAX);
+            world.others = |world| {
+                world.faults = if world.calls == u64::from(world.acts) { u8::MAX } else { 0 };
+            };
+            drop(world);
+            let seen = seen(&sim, &identity);
+            if sim.0.borrow().calls <= u64::from(call) {
+                assert_eq!((seen, call > 0), (expected, true), "{what}");
+                break;
+            }
+            assert_eq!(seen, Seen::Error, "{what}: call {call}");
+            // What is opened is of that directory, or it is an error.
+            assert!(expected == Seen::There || identity.open(&sim).is_err(), "{what}");
+        }
+    }
+}
+
+/// A sibling that is removed while the parent is searched for a new name is passed over.
+#[test]
+fn a_sibling_that_vanishes_does_not_end_the_search() {
+    for call in 0..8 {
+        for is_by_path in [true, false] {
+            let sim = sim();
+            let by_path = identity(&sim, FREEZER, "slice/a", Address::Path);
+            let by_handle = by_handle(&sim, FREEZER, "slice/a");
+            let mut world = sim.0.borrow_mut();
+            rename(&mut world);
+            (world.calls, world.acts, world.churn) = (0, call, u8::MAX);
+            world.others = |world| {
+                let slice = world.child(ROOTS[FREEZER], "slice").expect("it stays");
+                if let (true, Some(b)) = (world.calls >= u64::from(world.acts), world.child(slice, "b")) {
+                    world.remove(b).expect("it is empty");
+                }
+            };
+            drop(world);
+            if is_by_path {
+                assert_eq!(seen(&sim, &by_path), Seen::Lost, "call {call}");
+            } else {
+                assert!(by_handle.find(&sim, &mut Parents::new()).is_ok(), "call {call}");
+            }
+        }
+    }
+}
+
+/// Nor is a name that cannot be looked up one that leads elsewhere.
+#[test]
+fn a_failed_look_at_the_name_is_an_error() {
+    for call in 0..3 {
+        let sim = sim();
+        let identity = by_handle(&sim, FREEZER, "slice/a");
+        let mut world = sim.0.borrow_mut();
+        (world.calls, world.acts, world.churn) = (0, call, u8::MAX);
+        world.others = |world| {
+            world.faults = if world.calls == u64::from(world.acts) { u8::MAX } else { 0 };
+        };
+        drop(world);
+        let mut parents = Parents::new();
+        let found = identity.find(&sim, &mut parents);
+        let calls = sim.0.borrow().calls;
+        match found {
+            Ok(_) => assert!(calls <= u64::from(call), "call {call} failed"),
+            Err(Failed::Because(Cause::Error(_))) => {}
+            Err(other) => panic!("call {call}: {other:?}"),
+        }
+    }
 }

@@ -49,7 +49,14 @@ impl History {
             // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.
             let holds = !self.quiet
                 && world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
-            let is_late = |end: Duration| now > end + RETRY + lag + self.taken_since(end);
+            // As long as calls fail, it does not know that others have undone its freeze.
+            let to_be_thawed =
+                world.groups.iter().any(|group| group.target == Some(of) && group.to_be_thawed);
+            let told = if to_be_thawed { world.failed_at } else { Duration::ZERO };
+            let is_late = |end: Duration| {
+                let end = end.max(told);
+                now > end + RETRY + lag + self.taken_since(end)
+            };
             if deadline.is_some_and(|deadline| is_late(end(deadline))) && !holds {
                 return Some(format!("reap {of}: the deadline is not kept"));
             }
@@ -230,12 +237,16 @@ impl History {
     /// which lives; or is described by the /proc of another pid namespace. Where other parties act between the calls of a
     /// step, one may have died after it was named; where calls fail, one may have that the reap has signalled, and cannot ask.
     fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
+        // One that was signalled, and cannot be asked whether it is dead.
+        let is_unsure = |signalled: kernel::Reaps| signalled.has(Some(of)) && world.failed_at == world.now;
         let survives = |p: &kernel::Process| {
             let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
-            let cannot_ask = p.signalled.has(Some(of)) && world.failed_at == world.now;
-            is_own && (p.life != Life::Dead || cannot_ask)
+            is_own && (p.life != Life::Dead || is_unsure(p.signalled))
         };
-        let is_named = |pid: i32| world.processes.iter().any(|p| p.pid == pid && survives(p));
+        let is_named = |pid: i32| {
+            world.processes.iter().any(|p| p.pid == pid && survives(p))
+                || world.waited_for.iter().any(|&(known, signalled)| known == pid && is_unsure(signalled))
+        };
         let is_foreign = world.vantage.proc != kernel::Proc::Own;
         if let Some(described) = survivors.iter().find(|survivor| is_foreign && survivor.state.is_some()) {
             return Some(described.pid);

@@ -214,9 +214,13 @@ impl Sys for Sim {
         match (name, &*what) {
             ("cgroup.kill", "1") => world.cgroup_kill(group),
             ("freezer.state", "FROZEN") | ("cgroup.freeze", "1") => {
-                world.set_frozen(group, Some(FrozenBy::Library))
+                world.set_frozen(group, Some(FrozenBy::Library));
+                world.groups[group].to_be_thawed = true;
             }
-            ("freezer.state", "THAWED") | ("cgroup.freeze", "0") => world.set_frozen(group, None),
+            ("freezer.state", "THAWED") | ("cgroup.freeze", "0") => {
+                world.set_frozen(group, None);
+                world.groups[group].to_be_thawed = false;
+            }
             _ => return Err(errno(libc::EINVAL)),
         }
         Ok(())

@@ -15,6 +15,7 @@ impl World {
             frozen: None,
             frozen_at: Duration::ZERO,
             thaws_failed: 0,
+            to_be_thawed: false,
             busy: false,
             denied: false,
             events: (false, false),

@@ -112,6 +112,8 @@ pub(super) struct Group {
     pub(super) frozen_at: Duration,
     /// Attempts of the library to thaw it that have failed since then.
     pub(super) thaws_failed: u32,
+    /// The library has frozen it, and has not thawed it since, whatever others have done.
+    pub(super) to_be_thawed: bool,
     /// Something makes rmdir(2) fail with EBUSY, a mount for instance.
     pub(super) busy: bool,
     /// The library may not write here, nor remove it.
@@ -321,6 +323,8 @@ pub(super) struct World {
     pub(super) failed_in: u64,
     /// And when that was.
     pub(super) failed_at: Duration,
+    /// The pids of those that were waited for, and the reaps that have signalled them.
+    pub(super) waited_for: Vec<(i32, Reaps)>,
     /// Processes whose memory was released, in order.
     pub(super) released: Vec<u64>,
     /// How often that was asked for.
@@ -376,6 +380,7 @@ impl World {
             refused_in: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
+            waited_for: Vec::new(),
             released: Vec::new(),
             asked_to_release: 0,
             busy_memory: None,

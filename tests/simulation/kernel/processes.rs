@@ -91,7 +91,8 @@ impl World {
     /// Its parent waits for a zombie, which frees the pid.
     pub(crate) fn reap(&mut self, ino: u64) {
         let Some(at) = self.processes.iter().position(|p| p.ino == ino) else { return };
-        let pid = self.processes.swap_remove(at).pid;
+        let Process { pid, signalled, .. } = self.processes.swap_remove(at);
+        self.waited_for.push((pid, signalled));
         if self.churn > 0 && self.rng.bool() {
             let new_member = self.add_process(ROOTS, Nature::default(), Some(pid));
             self.note(|| format!("(pid {pid} is {new_member} outside now)"));
