@@ -136,6 +136,10 @@ impl History {
             self.check_thawed(of);
         }
         self.sim.0.borrow_mut().targets[of].live = false;
+        if self.calm {
+            // What others have frozen in it is no longer the library's to thaw.
+            self.calm_down();
+        }
         let reap = &self.reaps[of];
         if reap.reaper.when_empty && reap.told_to_kill.is_none() {
             let world = self.sim.0.borrow();

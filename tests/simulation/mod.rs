@@ -367,7 +367,7 @@ impl History {
     }
 
     /// Ends all hostilities, but for the limit of descriptors.
-    fn calm_down(&mut self) {
+    pub(super) fn calm_down(&mut self) {
         let mut world = self.sim.0.borrow_mut();
         world.calm();
         world.descriptor_limit = self.tight.unwrap_or(usize::MAX);

@@ -98,12 +98,9 @@ impl World {
         let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("it is never removed"));
         for group in &mut self.groups {
             (group.busy, group.denied) = (false, false);
-            // Inside of a target it is for the library to undo, while its reap is under way, does not only wait, and it can see
-            // which members are held.
-            let target = group.target.map(|target| &self.targets[target]);
-            let reaped = target.is_some_and(|target| target.live);
-            let only_waits = target.is_some_and(|target| target.alone_until == Duration::MAX);
-            let theirs = !reaped || only_waits || self.has_unmapped;
+            // Inside of a target it is for the library to undo, while its reap is under way and it can see which members are held.
+            let reaped = group.target.is_some_and(|target| self.targets[target].live);
+            let theirs = !reaped || self.has_unmapped;
             // A reap that lost the right to thaw has left it frozen, and other reaps may wait for the processes that it holds.
             if theirs && (group.frozen == Some(FrozenBy::Others) || !reaped) {
                 group.frozen = None;
