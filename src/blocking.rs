@@ -23,6 +23,10 @@ pub fn reap(reaper: Reaper) -> Result<Reaped, ReapError> {
 
 /// Reaps many targets at once, and blocks until every reap is complete. The results are in the order of the targets.
 /// A target that is refused, or a reap that fails, does not hold up the others.
+///
+/// # Errors
+///
+/// Each target's own, as [`reap`] says; [`ReapError::Reactor`] for all if no event loop can be made, or it fails.
 pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped, ReapError>> {
     let mut reactor = match new_reactor() {
         Ok(reactor) => reactor,

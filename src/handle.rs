@@ -172,6 +172,10 @@ impl ReapHandle {
     }
 
     /// Blocks until the reap is complete or `timeout` has passed; `None` if it passed first.
+    ///
+    /// # Errors
+    ///
+    /// The reap's own; see [`ReapError`].
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result> {
         // If the deadline overflows the clock, there is no timeout.
         let Some(deadline) = Instant::now().checked_add(timeout) else {
@@ -213,9 +217,9 @@ impl ReapHandle {
         Arc::ptr_eq(&self.queue, queue)
     }
 
-    /// Asks the reactor to stop this reap, from any thread. It completes with [`ReapError::Cancelled`] in the
-    /// reactor's next turn, with nothing left frozen, unless it is complete by then. Processes that were killed stay
-    /// killed. Further calls are no-ops.
+    /// Asks the reactor to stop this reap, from any thread. Unless it is complete by the reactor's next turn, it completes with
+    /// [`ReapError::Cancelled`] once its freeze is undone, after 10 s at the latest. Processes that were killed stay killed.
+    /// Further calls are no-ops.
     pub fn cancel(&self) {
         self.ask(Asked::Cancel);
     }

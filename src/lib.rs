@@ -56,8 +56,8 @@
 //! - **Rights**: root, or write access to the target's interface files and to the directory above it, as a delegated
 //!   subtree has. [`Refusal`] and [`ReapError::Denied`] name what is missing.
 //! - **Cargo features**, off by default: `tokio`: `TokioReactor`, a reactor that a task drives. `serde`: `Serialize` for
-//!   [`Reaped`], [`ReapError`], [`Effort`], [`Survivor`] and [`Metrics`], with the keys and words of `cgreap --json`. The
-//!   tool `cgreap` is a package of its own.
+//!   [`Reaped`], [`ReapError`], [`Effort`], [`Survivor`] and [`Metrics`]; all but the last with the keys and words of
+//!   `cgreap --json`. The tool `cgreap` is a package of its own.
 //! - **Rust**: 1.85.
 //!
 //! # Anatomy

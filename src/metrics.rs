@@ -52,8 +52,8 @@ pub struct Metrics {
     pub calls: Calls,
 }
 
-/// System calls by kind. Those of the reactor's [`Remote`](crate::Remote)s are included. close(2) and the calls of the memory
-/// allocator are not.
+/// System calls by kind. Those of the reactor's [`Remote`](crate::Remote)s are included. close(2), fcntl(2), getrlimit(2), the
+/// write(2) that wakes the reactor, and the calls of the memory allocator are not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -64,7 +64,7 @@ pub struct Calls {
     pub read: u64,
     /// write(2).
     pub write: u64,
-    /// statx(2) and fstatfs(2).
+    /// statx(2), fstatfs(2), readlink(2) and fgetxattr(2).
     pub stat: u64,
     /// Listings of a directory: openat(2), getdents64(2) and what belongs to it, counted as one.
     pub list: u64,
@@ -78,7 +78,7 @@ pub struct Calls {
     pub pidfd_send_signal: u64,
     /// poll(2) on a pidfd.
     pub poll: u64,
-    /// kill(2).
+    /// kill(2) and tgkill(2).
     pub kill: u64,
     /// process_mrelease(2).
     pub process_mrelease: u64,

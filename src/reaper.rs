@@ -191,7 +191,7 @@ impl Reaper {
         self
     }
 
-    /// The longest wait between two attempts. Default: 10 s.
+    /// The longest wait between two attempts, at least `min_wait`; else the spawn is refused. Default: 10 s.
     pub fn max_wait(mut self, wait: Duration) -> Reaper {
         self.max_wait = wait;
         self
@@ -199,8 +199,8 @@ impl Reaper {
 
     /// Bounds two waits. Default: 10 s.
     ///
-    /// - A freeze of the target that has not completed after this long is given up: the members are killed as they
-    ///   are, the target is thawed, and frozen again in the next attempt.
+    /// - A freeze of the target that has not completed after this long is given up; after 50 ms if SIGKILL is being sent and
+    ///   pidfds make that safe. The members are killed as they are, the target is thawed, and frozen again in the next attempt.
     /// - A freeze from outside that has held the target for this long is reported as
     ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). It is noticed in the first attempt where
     ///   the target is in the v1 freezer's hierarchy; for other targets from the fourth attempt on, and at the longest wait in
@@ -312,7 +312,7 @@ impl Reaper {
         self
     }
 
-    /// Kills and waits, but leaves the directories.
+    /// Leaves the directories, empty; the reap ends as [`Emptied`](crate::Outcome::Emptied). Default: they are removed.
     pub fn keep_dir(mut self) -> Reaper {
         self.keep_dir = true;
         self

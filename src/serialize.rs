@@ -1,4 +1,4 @@
-//! What the feature `serde` writes: outcomes, errors, survivors and metrics, with the keys and words of `cgreap --json`.
+//! What the feature `serde` writes: outcomes, errors and survivors, with the keys and words of `cgreap --json`, and metrics.
 //!
 //! Durations are whole microseconds (`elapsed_us`), paths are text, in which bytes that are not UTF-8 are replaced. An error
 //! has the keys that apply to it and no others.

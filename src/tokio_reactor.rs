@@ -34,9 +34,9 @@ use crate::sys;
 /// ```
 ///
 /// - A turn of the reactor takes about 1 ms at most ([`Reactor::set_turn_budget`]), so that other tasks of the thread go on.
-/// - When it is dropped, the task stops, reaps under way complete as
-///   [`Disconnected`](crate::ReapError::Disconnected), and nothing is left frozen. [`shutdown`](TokioReactor::shutdown) waits
-///   for that. When the runtime is dropped first, the same happens then.
+/// - When it is dropped, the task stops, and reaps under way complete as
+///   [`Disconnected`](crate::ReapError::Disconnected). [`shutdown`](TokioReactor::shutdown) cancels them instead, and waits for
+///   that. When the runtime is dropped first, the same happens as in a drop.
 /// - [`Reaper::tag`] is of use only on a reactor of the caller's own: here each reap has a handle, and nothing is kept for
 ///   [`Reactor::drain_completed`].
 pub struct TokioReactor {

@@ -70,7 +70,7 @@ typedef enum cgr_kind {
   CGR_REFUSED = 7,
   // The target could not be checked. Nothing was touched.
   CGR_IO = 8,
-  // No event loop could be made, or it failed: only from `cgr_reap`.
+  // No event loop could be made, or it failed, says `cgr_reap`; or a reactor on a 32-bit machine can take no more reaps.
   CGR_REACTOR = 9,
   // An error of a kind that this header does not know yet; the message says which.
   CGR_OTHER = 10,
@@ -190,7 +190,7 @@ typedef struct cgr_metrics {
   uint64_t calls_read;
   // Calls of write(2).
   uint64_t calls_write;
-  // Calls of statx(2) and fstatfs(2).
+  // Calls of statx(2), fstatfs(2), readlink(2) and fgetxattr(2).
   uint64_t calls_stat;
   // Listings of a directory, each with all its calls.
   uint64_t calls_list;
@@ -204,7 +204,7 @@ typedef struct cgr_metrics {
   uint64_t calls_pidfd_send_signal;
   // Calls of poll(2) on a pidfd.
   uint64_t calls_poll;
-  // Calls of kill(2).
+  // Calls of kill(2) and tgkill(2).
   uint64_t calls_kill;
   // Calls of process_mrelease(2).
   uint64_t calls_process_mrelease;
@@ -302,7 +302,8 @@ int cgr_reaper_min_wait(struct cgr_reaper *reaper,
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reaper_max_wait(struct cgr_reaper *reaper, uint64_t us);
 
-// Sets how long a freeze may take before it is undone and tried again, and how long a freeze from outside may hold the target
+// Sets how long a freeze may take before it is undone and tried again (50 ms at most while SIGKILL is sent and pidfds make that
+// safe), and how long a freeze from outside may hold the target
 // before the reap ends as CGR_FROZEN_BY_ANCESTOR. Default: 10 s. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
@@ -467,7 +468,7 @@ int cgr_reactor_drain(struct cgr_reactor *reactor,
                       size_t capacity);
 
 // Cancels all reaps, and works until none is left or `at_most_us` microseconds have passed. Returns how many are left: 0,
-// unless something stays frozen that cannot be thawed. For the end of a program, before `cgr_reactor_free`.
+// unless the time was too short, or something stays frozen that cannot be thawed. For the end of a program, before `cgr_reactor_free`.
 //
 // One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed; else the errno of epoll_wait(2).
 int cgr_reactor_shutdown(struct cgr_reactor *reactor,
@@ -500,8 +501,8 @@ int cgr_remote_spawn(const struct cgr_remote *remote,
 // Any thread. NULL, and a handle that was freed before, are ignored.
 void cgr_handle_free(struct cgr_handle *handle);
 
-// Asks the reactor to stop this reap: in its next turn it ends as CGR_CANCELLED, with nothing left frozen, unless it has
-// ended by then. Returns 0.
+// Asks the reactor to stop this reap: unless it has ended by the reactor's next turn, it ends as CGR_CANCELLED once its freeze
+// is undone, after 10 s at the latest. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_handle_cancel(struct cgr_handle *handle);

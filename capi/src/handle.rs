@@ -40,8 +40,8 @@ pub extern "C" fn cgr_handle_free(handle: *mut cgr_handle) {
     })
 }
 
-/// Asks the reactor to stop this reap: in its next turn it ends as CGR_CANCELLED, with nothing left frozen, unless it has
-/// ended by then. Returns 0.
+/// Asks the reactor to stop this reap: unless it has ended by the reactor's next turn, it ends as CGR_CANCELLED once its freeze
+/// is undone, after 10 s at the latest. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]

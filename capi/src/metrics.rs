@@ -55,7 +55,7 @@ pub struct cgr_metrics {
     pub calls_read: u64,
     /// Calls of write(2).
     pub calls_write: u64,
-    /// Calls of statx(2) and fstatfs(2).
+    /// Calls of statx(2), fstatfs(2), readlink(2) and fgetxattr(2).
     pub calls_stat: u64,
     /// Listings of a directory, each with all its calls.
     pub calls_list: u64,
@@ -69,7 +69,7 @@ pub struct cgr_metrics {
     pub calls_pidfd_send_signal: u64,
     /// Calls of poll(2) on a pidfd.
     pub calls_poll: u64,
-    /// Calls of kill(2).
+    /// Calls of kill(2) and tgkill(2).
     pub calls_kill: u64,
     /// Calls of process_mrelease(2).
     pub calls_process_mrelease: u64,

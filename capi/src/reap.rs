@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cgroup_reaper::{Completed, Reactor, ReapError};
 
@@ -41,6 +42,8 @@ pub unsafe extern "C" fn cgr_reap(reaper: *const cgr_reaper, result: *mut *mut c
 fn reap(plan: Plan) -> Result<cgr_result, ReapError> {
     let failed = |error| ReapError::Reactor(Arc::new(error));
     let mut reactor = Reactor::new().map_err(failed)?;
+    // Nothing else waits for this loop.
+    reactor.set_turn_budget(Duration::MAX);
     let handle = reactor.spawn_reaper(plan.reaper)?;
     let result = reactor.run_until(&handle).map_err(failed)?;
     Ok(cgr_result::new(Completed::new(plan.tag, handle.path(), result)))

@@ -132,7 +132,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         if populated {
-            // Where exiting tasks are not listed, every member has to be known before a kill.
+            // Where exiting tasks are not listed, every member has to be known before an attempt.
             let exiting_not_listed = self.context.facts.exiting_not_listed;
             let enough = whole && !(v2_not_listed && (exiting_not_listed || cgroup_kill.needs_members()));
             let identify = detail == Detail::Exits && exiting_not_listed && listed;

@@ -83,7 +83,7 @@ pub(crate) struct Context<'a, S: Sys> {
     /// Some descriptor, or a watch of one, could not be had.
     pub(crate) is_short: bool,
     /// No descriptor is to be held for the target of this step.
-    pub(super) sparing: bool,
+    pub(crate) sparing: bool,
 }
 
 /// What a descriptor notifies of, and how.

@@ -114,8 +114,7 @@ pub(crate) enum Failed {
 }
 
 impl From<io::Error> for Failed {
-    /// An ENOENT may mean the file or the directory. `Tree::note` finds out which.
-    /// ([`Tree::note`](super::tree::Tree::note)).
+    /// An ENOENT may mean the file or the directory: [`Tree::note`](super::tree::Tree::note) finds out which.
     fn from(error: io::Error) -> Failed {
         Failed::Because(Cause::Error(error))
     }

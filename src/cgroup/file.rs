@@ -37,7 +37,7 @@ pub(crate) fn below<S: Sys, T>(
     act(on_the_way.as_ref().unwrap_or(at), &c_path(Path::new(OsStr::from_bytes(rest)))?)
 }
 
-/// The other way round.
+/// The path that the kernel takes, as one of Rust.
 pub(crate) fn as_path(path: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(path.to_bytes()))
 }

@@ -27,7 +27,7 @@ impl<S: Sys> Step<'_, '_, S> {
             releases.reached_all = reached_all;
         }
         if reached_all {
-            // What stood in the way of it does so no more.
+            // Earlier failures to kill or to freeze are out of date.
             self.forget_obstacle(|past| matches!(past.act, Act::Kill | Act::Freeze));
         }
         attempt
@@ -146,7 +146,7 @@ impl<S: Sys> Step<'_, '_, S> {
         kill_by_helper::prepare(context, tree, &mut findings.directories, members)
     }
 
-    /// Writes to `cgroup.kill` of each v2 directory, and notes the results; `written`: that of the only one.
+    /// Writes to `cgroup.kill` of each v2 directory, and notes the results; `written_by_helper`: that of the only one.
     fn note_cgroup_kills(
         &mut self,
         by: KillBy,

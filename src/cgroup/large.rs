@@ -1,11 +1,11 @@
-//! Large v2 groups, which are killed in steps where the time of a call is limited.
+//! Large v2 targets, which are killed in steps where the time of a call is limited.
 //!
 //! One write to `cgroup.kill` takes 6 µs of CPU time for each member, cannot be cut, and the members that exit preempt
 //! the caller. So the members are signalled, some of them in each step. To verify them by a list would take each step as
-//! long as the group is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
+//! long as the target is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
 //! 6.18).
 //!
-//! So it is in every attempt on such a group, and with the signal of the grace period. The list is read a page at a time.
+//! So it is in every attempt on such a target, and with the signal of the grace period. The list is read a page at a time.
 //!
 //! In the end of the attempts that begin so, `cgroup.kill` is written all the same: the kernel skips members that were
 //! sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
@@ -43,7 +43,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// The members, if the target is a large v2 group, and the kernel tells of them where they are. Not where that cannot
+    /// The members, if the target is one large v2 cgroup, and the kernel tells of them where they are. Not where that cannot
     /// be found out: the write that follows then meets the error again.
     fn members_of_many(&mut self) -> Option<Rest<S>> {
         // A member outside of the caller's pid namespace cannot be signalled.

@@ -29,7 +29,7 @@
 //! side.
 //!
 //! The kernel notifies at most once in 12 ms of a file (`cgroup_file_notify`), so the notification of a group that
-//! changed just before its kill is late. The machine therefore checks such a target again after 1, 3 and 7 ms, a
+//! changed just before the attempt is late. The machine therefore checks such a target again after 1, 3 and 7 ms, a
 //! microsecond each. After several attempts its members are listed, and the pidfd of one is watched too.
 //!
 //! v1 has no notification. There one pidfd per reap is watched, of one of the last members listed. When that member

@@ -101,7 +101,7 @@ impl<S: Sys> Target<S> {
         let Some(call) = &mut removal.call else { return };
         if let Some(Ok(())) = answer {
             let removed = self.trees.iter_mut().filter(|tree| tree.identity.id == call.of && tree.is_left());
-            removed.for_each(|tree| tree.is_gone(Fate::Removed));
+            removed.for_each(|tree| tree.mark_gone(Fate::Removed));
             self.removal_by_helper = None;
         } else {
             call.note(answer);

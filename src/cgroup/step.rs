@@ -60,7 +60,7 @@ impl<S: Sys> Target<S> {
         context: &'a mut Context<'k, S>,
         findings: Findings<S>,
     ) -> Step<'a, 'k, S> {
-        context.sparing = self.sparing;
+        context.sparing |= self.sparing;
         Step { target: self, context, findings, job: None }
     }
 }
@@ -125,7 +125,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         self.context.facts.parents.let_go();
     }
 
-    /// Forgets an obstacle that stands in the way no more.
+    /// Forgets an obstacle that is out of date.
     pub(super) fn forget_obstacle(&mut self, is_past: impl FnOnce(&Obstacle) -> bool) {
         self.target.obstacle.take_if(|obstacle| is_past(obstacle));
     }

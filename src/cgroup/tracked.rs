@@ -248,7 +248,7 @@ impl<S: Sys> Tracked<S> {
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<Pidfds> {
         if context.facts.lacks_pidfd_signals() {
-            // What refused them may be no more.
+            // The filter that refused them may have been removed.
             context.facts.try_pidfd_signals(context.sys);
             if context.facts.lacks_pidfd_signals() {
                 return Ok(Pidfds::Unsupported);
@@ -417,7 +417,7 @@ impl<S: Sys> Tracked<S> {
         let Err(error) = sent else {
             context.metrics.signals += 1;
             tally.method = Some(method);
-            tally.signalled += u64::from(self.is_first(process));
+            tally.signalled += u64::from(self.track_signalled(process));
             return Ok(true);
         };
         match meaning(Call::Signal, &error) {
@@ -431,8 +431,8 @@ impl<S: Sys> Tracked<S> {
         Ok(false)
     }
 
-    /// Tracks a process that was signalled; whether for the first time.
-    fn is_first(&mut self, process: Process) -> bool {
+    /// Tracks a process that was signalled. Returns whether it is the first time.
+    fn track_signalled(&mut self, process: Process) -> bool {
         // Lists are sorted, so that most are added at the end.
         match self.find(process.pid) {
             Ok(at) => {

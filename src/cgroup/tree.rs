@@ -51,12 +51,12 @@ impl<S: Sys> Tree<S> {
             }
             Failed::Because(cause) => return Err(cause),
         };
-        self.is_gone(fate);
+        self.mark_gone(fate);
         Ok(())
     }
 
     /// Notes that the directory is gone.
-    pub(crate) fn is_gone(&mut self, fate: Fate) {
+    pub(crate) fn mark_gone(&mut self, fate: Fate) {
         self.fate = Some(fate);
         self.frozen_by = None;
         self.let_go();

@@ -32,6 +32,7 @@ impl<S: Sys> Entries<S> {
         findings: Findings<S>,
         host: &impl Host<S>,
     ) {
+        let others_lack = self.is_any_short();
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, .. } = entry;
         // There may be a descriptor again.
@@ -40,6 +41,7 @@ impl<S: Sys> Entries<S> {
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, Some(&watch), self.limit);
         context.helper_from = self.helper_from;
+        context.sparing = self.starved.is_some_and(|starved| starved != *id);
         let mut step = target.step(&mut context, findings);
         let mut attempted = false;
         let end = loop {
@@ -95,7 +97,7 @@ impl<S: Sys> Entries<S> {
                 Action::Wait(until) => {
                     self.wheel.schedule(key, until.millis_rounded_up());
                     let wanted = machine.is_stubborn() && (attempted || step.target.has_more_to_release());
-                    if let Some(job) = if wanted && self.short.is_empty() { step.release() } else { None } {
+                    if let Some(job) = if wanted && !others_lack { step.release() } else { None } {
                         if host.help(*id, job).is_err() {
                             step.target.release_refused();
                         }
@@ -126,7 +128,7 @@ impl<S: Sys> Entries<S> {
         // A logger is foreign code: should it panic, the entry is still there.
         log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
         self.wheel.cancel(key);
-        let Entry { mut target, completer, tag, .. } = self.slab.remove(key);
+        let Entry { mut target, completer, tag, id, .. } = self.slab.remove(key);
         self.metrics.completed += 1;
         let result = match end {
             End::Done(outcome) => {
@@ -142,6 +144,7 @@ impl<S: Sys> Entries<S> {
         let tagged = tag.map(|tag| (tag, target.path().to_path_buf()));
         // Descriptors first: a caller that hears of the completion may count on their being closed.
         drop(target);
+        self.starved.take_if(|starved| *starved == id);
         self.resume_short();
         self.tell(tagged, completer, result);
     }

@@ -86,6 +86,9 @@ pub(crate) struct Entries<S: Sys> {
     /// Entries that could not get a descriptor or a watch, in order. When one returns descriptors, or gets what it waited
     /// for, the next is deferred to try. Their timers run on.
     short: VecDeque<EntryId>,
+    /// The one that failed first for want of them. It tries before them, and they take none for watches until it has what it
+    /// wants.
+    starved: Option<EntryId>,
     /// The reaps with tags that have ended, and that the caller has not taken.
     completed: VecDeque<Completed>,
     /// The tick at which the first of them tries, for the caller may have returned descriptors. Set as long as any waits.
@@ -112,6 +115,7 @@ impl<S: Sys> Entries<S> {
             generation: Generation::default(),
             deferred: VecDeque::new(),
             short: VecDeque::new(),
+            starved: None,
             completed: VecDeque::new(),
             probe: None,
             commands_left: false,

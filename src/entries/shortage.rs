@@ -26,37 +26,46 @@ impl<S: Sys> Entries<S> {
     /// Notes whether an entry that waits has the descriptors that it wants.
     pub(super) fn note_shortage(&mut self, key: usize, is_short: bool) {
         let Some(entry) = self.slab.get_mut(key) else { return };
-        let Entry { machine, descriptors, id, .. } = entry;
+        let id = entry.id;
         let now = if is_short { Descriptors::Waiting } else { Descriptors::Enough };
-        let fails = is_short && machine.is_failing();
-        match (std::mem::replace(descriptors, now), now) {
-            (Descriptors::Enough | Descriptors::Next | Descriptors::Trying, Descriptors::Waiting) => {
-                self.short.push_back(*id);
-                self.set_probe();
-            }
+        let before = std::mem::replace(&mut entry.descriptors, now);
+        let fails = is_short && entry.target.sparing && entry.machine.is_failing();
+        let was_starved = self.starved == Some(id);
+        if fails {
+            self.starved.get_or_insert(id);
+            self.unwatch(key);
+        } else if was_starved {
+            self.starved = None;
+        }
+        match now {
+            Descriptors::Waiting if self.starved == Some(id) => {}
+            Descriptors::Waiting if was_starved || before != Descriptors::Waiting => self.short.push_back(id),
             // There may be more.
-            (Descriptors::Waiting | Descriptors::Next | Descriptors::Trying, Descriptors::Enough) => {
-                self.resume_short()
-            }
+            Descriptors::Enough if before != Descriptors::Enough => self.resume_short(),
             _ => {}
         }
-        if fails {
-            self.unwatch(key);
-        }
+        self.set_probe();
     }
 
-    /// Defers the next of the entries that wait for a descriptor.
+    /// Whether any waits for a descriptor.
+    pub(super) fn is_any_short(&self) -> bool {
+        self.starved.is_some() || !self.short.is_empty()
+    }
+
+    /// Defers the starved of the entries that wait for a descriptor, or where there is none, the next.
     pub(super) fn resume_short(&mut self) {
-        while let Some(id) = self.short.pop_front() {
-            let Some(entry) = self.get_mut(id) else { continue };
-            if entry.descriptors != Descriptors::Waiting {
-                continue;
+        while let Some(id) = self.starved.or_else(|| self.short.pop_front()) {
+            let waits = |entry: &&mut Entry<S>| entry.descriptors == Descriptors::Waiting;
+            if let Some(entry) = self.get_mut(id).filter(waits) {
+                entry.descriptors = Descriptors::Next;
+                if !std::mem::replace(&mut entry.deferred, true) {
+                    self.deferred.push_back(id);
+                }
+                break;
             }
-            entry.descriptors = Descriptors::Next;
-            if !std::mem::replace(&mut entry.deferred, true) {
-                self.deferred.push_back(id);
+            if self.starved.is_some() {
+                break;
             }
-            break;
         }
         self.set_probe();
     }
@@ -67,7 +76,6 @@ impl<S: Sys> Entries<S> {
         if !self.take_watches(but, Machine::is_patient) {
             self.take_watches(but, |machine| !machine.is_failing());
         }
-        self.set_probe();
     }
 
     /// Takes the watches of some of these entries; whether there were any. They get them back in their turn, and are checked by
@@ -87,7 +95,7 @@ impl<S: Sys> Entries<S> {
 
     /// Sees to it that an entry tries again, if any waits.
     fn set_probe(&mut self) {
-        if !self.short.is_empty() {
+        if self.is_any_short() {
             let next = tick(&self.resolver.sys).saturating_add(PROBE);
             self.probe.get_or_insert(next);
         }

@@ -62,7 +62,7 @@ impl Machine {
             if self.phase == Phase::Killing {
                 self.pending = Pending::Kill;
             }
-            self.pace.is_under_way(now);
+            self.pace.helper_begins(now);
             // In case the notification is lost.
             self.pace.back_off(now);
             return self.wait(now);

@@ -400,7 +400,7 @@ impl Machine {
         if self.is_due(now) {
             return self.attempt(change);
         }
-        if change.has_joined() && self.pace.may_be_prompted() {
+        if change.has_joined() && self.pace.take_prompt() {
             self.ladder.count_storm();
             return self.attempt(change);
         }
@@ -419,7 +419,7 @@ impl Machine {
         match self.phase {
             Phase::Expired { until } if now < until => {
                 let is_early = self.retries.is_early(now);
-                let prompted = self.sigkill == Sigkill::Due && !is_early && self.pace.may_be_prompted();
+                let prompted = self.sigkill == Sigkill::Due && !is_early && self.pace.take_prompt();
                 if prompted || self.is_due(now) {
                     self.pace.lengthen();
                     return Action::Kill(self.kill_by());

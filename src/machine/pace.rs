@@ -85,7 +85,7 @@ impl Pace {
         }
     }
 
-    /// The grace period is over: the first attempt to kill is due.
+    /// The linger or the grace period is over: the next signal is due at once.
     pub(super) fn start(&mut self) {
         self.wait = self.min_wait;
         self.next = Next::Immediately;
@@ -101,14 +101,14 @@ impl Pace {
     }
 
     /// Whether a notification may prompt one more attempt before a timer fires. Counts it.
-    pub(super) fn may_be_prompted(&mut self) -> bool {
+    pub(super) fn take_prompt(&mut self) -> bool {
         let may = self.prompted < PROMPTED;
         self.prompted += u8::from(may);
         may
     }
 
     /// A helper thread makes the write of the attempt.
-    pub(super) fn is_under_way(&mut self, now: Instant) {
+    pub(super) fn helper_begins(&mut self, now: Instant) {
         self.begun.get_or_insert(now);
     }
 
@@ -202,8 +202,8 @@ mod tests {
     fn the_members_have_four_times_as_long_to_exit_as_a_helper_took_to_kill_them() {
         for (ended, next) in [(11, 21), (20, 60), (400, 1400)] {
             let mut pace = attempted();
-            pace.is_under_way(at(10));
-            pace.is_under_way(at(10 + 1));
+            pace.helper_begins(at(10));
+            pace.helper_begins(at(10 + 1));
             pace.attempted(at(ended));
             assert_eq!(pace.next(at(ended), None), at(next));
             assert!(!pace.is_slowest());
@@ -269,7 +269,7 @@ mod tests {
     fn a_few_attempts_are_prompted_until_a_timer_fires() {
         let mut pace = attempted();
         for _ in 0..2 {
-            let prompted = (0..20).filter(|_| pace.may_be_prompted()).count();
+            let prompted = (0..20).filter(|_| pace.take_prompt()).count();
             assert_eq!(prompted, usize::from(PROMPTED));
             pace.timer_fired(at(10), millis(0), true);
         }

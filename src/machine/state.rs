@@ -26,7 +26,7 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    /// What follows when no more is waited for the target to become empty by itself.
+    /// The phase after the wait for the target to become empty by itself.
     pub(super) fn first_signal(grace: Option<(Signal, Span)>, now: Instant) -> Phase {
         match grace {
             Some((signal, period)) => {
@@ -56,11 +56,11 @@ pub(super) enum GraceSignal {
 /// What an attempt begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ladder {
-    /// With the kill. `storm`: attempts in a row that found new members.
+    /// With `cgroup.kill` or signals. `storm`: attempts in a row that found new members.
     Direct { storm: u8 },
     /// With a freeze.
     FreezeFirst,
-    /// With the kill, for the target cannot be frozen, or must not.
+    /// With these, for the target cannot be frozen, or must not.
     DirectOnly,
 }
 

@@ -13,8 +13,8 @@ use crate::reaper::{KillMethod, Reaper};
 
 /// Why a reap ended before the target was empty and removed.
 ///
-/// In none of these cases does the library leave anything frozen, with two exceptions: the library lost the right to
-/// thaw, or each thaw failed for ten seconds.
+/// In none of these cases does the library leave anything frozen, with the exceptions that
+/// [limitations](crate::limitations#freezing) names.
 ///
 /// # Printing
 ///
@@ -135,8 +135,8 @@ pub enum ReapError {
         /// Why.
         refusal: Refusal,
     },
-    /// The event loop itself failed; only [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so
-    /// here.
+    /// The event loop itself failed, say [`reap`](crate::reap) and [`reap_all`](crate::reap_all); or a reactor on a 32-bit
+    /// machine has as many reaps as it can take.
     Reactor(Arc<io::Error>),
 }
 

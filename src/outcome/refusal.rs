@@ -127,7 +127,7 @@ pub enum Refusal {
         /// As given.
         max_wait: Duration,
     },
-    /// The reactor was dropped. Only [`Remote::spawn_reaper`](crate::Remote::spawn_reaper) says so.
+    /// The reactor was dropped, says a [`Remote`](crate::Remote) or a `TokioReactor`.
     Disconnected,
     /// A check could not be made.
     #[non_exhaustive]

@@ -483,7 +483,7 @@ impl AsRawFd for Reactor {
 
 impl Drop for Reactor {
     /// Completes the reaps that are left as [`ReapError::Disconnected`]: those in the
-    /// queue here, those under way when the entries are dropped. Nothing is left frozen.
+    /// queue here, those under way when the entries are dropped, which thaws them.
     fn drop(&mut self) {
         drop(self.queue.close());
     }

@@ -59,7 +59,7 @@ impl Reactor {
     ///
     /// For the end of a program, before the reactor is dropped: the reaps end as
     /// [`ReapError::Cancelled`], with nothing left frozen, or with their results if they end
-    /// first. Dropping the reactor does the same, but makes three attempts to thaw at once, and does not wait.
+    /// first. A drop of the reactor does not wait: they end as [`ReapError::Disconnected`], after three attempts to thaw at most.
     ///
     /// # Errors
     ///

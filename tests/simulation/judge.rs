@@ -138,7 +138,7 @@ impl History {
         self.sim.0.borrow_mut().targets[of].live = false;
         if self.calm {
             // What others have frozen in it is no longer the library's to thaw.
-            self.calm_down();
+            self.sim.0.borrow_mut().thaw();
         }
         let reap = &self.reaps[of];
         if reap.reaper.when_empty && reap.told_to_kill.is_none() {

@@ -367,7 +367,7 @@ impl History {
     }
 
     /// Ends all hostilities, but for the limit of descriptors.
-    pub(super) fn calm_down(&mut self) {
+    fn calm_down(&mut self) {
         let mut world = self.sim.0.borrow_mut();
         world.calm();
         world.descriptor_limit = self.tight.unwrap_or(usize::MAX);
@@ -457,7 +457,8 @@ impl History {
     fn turn(&mut self) {
         for number in 0..self.reactors.len() {
             self.limit(number);
-            let Reactor { entries: Some(entries), event_loop, queue, stale, .. } = &mut self.reactors[number]
+            let Reactor { entries: Some(entries), event_loop, queue, stale, stale_at, .. } =
+                &mut self.reactors[number]
             else {
                 continue;
             };
@@ -472,7 +473,8 @@ impl History {
                 let mut world = self.sim.0.borrow_mut();
                 let mut tokens = world.take_notified(number);
                 stale.extend(&tokens);
-                if world.faults > 0 && world.rng.u8(..16) == 0 {
+                let again = world.faults > 0 && world.rng.u8(..16) == 0;
+                if again && stale_at.replace(world.now) != Some(world.now) {
                     tokens.extend(world.rng.choice(&*stale));
                     tokens.push(world.rng.usize(..));
                 }

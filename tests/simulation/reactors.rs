@@ -113,6 +113,8 @@ pub(super) struct Reactor {
     pub(super) queue: Arc<Queue>,
     /// Every token that was ever notified, to be given again.
     pub(super) stale: Vec<usize>,
+    /// When one of them came again last: at most one does at a time, for the work that each prompts takes some.
+    pub(super) stale_at: Option<Duration>,
 }
 
 impl Reactor {
@@ -123,6 +125,7 @@ impl Reactor {
             budget,
             queue: Arc::clone(queue),
             stale: Vec::new(),
+            stale_at: None,
         }
     }
 

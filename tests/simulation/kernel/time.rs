@@ -96,16 +96,8 @@ impl World {
         (self.faults, self.churn, self.descriptor_limit) = (0, 0, usize::MAX);
         self.acts = 0;
         let own = [FREEZER, CPU, V2].map(|root| self.child(root, "own").expect("it is never removed"));
-        for group in &mut self.groups {
-            (group.busy, group.denied) = (false, false);
-            // Inside of a target it is for the library to undo, while its reap is under way and it can see which members are held.
-            let reaped = group.target.is_some_and(|target| self.targets[target].live);
-            let theirs = !reaped || self.has_unmapped;
-            // A reap that lost the right to thaw has left it frozen, and other reaps may wait for the processes that it holds.
-            if theirs && (group.frozen == Some(FrozenBy::Others) || !reaped) {
-                group.frozen = None;
-            }
-        }
+        self.groups.iter_mut().for_each(|group| (group.busy, group.denied) = (false, false));
+        self.thaw();
         for at in 0..self.processes.len() {
             // Without a /proc that says so, a process that has left a target may be one that exits.
             let process = &self.processes[at];
@@ -126,6 +118,20 @@ impl World {
             if std::mem::take(&mut process.nature.hangs) && process.life == Life::Exiting {
                 let ino = process.ino;
                 self.plan(Duration::ZERO, Event::Exited(ino));
+            }
+        }
+        self.changed();
+    }
+
+    /// Others thaw what the library is not to.
+    pub(crate) fn thaw(&mut self) {
+        for group in &mut self.groups {
+            // Inside of a target it is for the library to undo, while its reap is under way and it can see which members are held.
+            let reaped = group.target.is_some_and(|target| self.targets[target].live);
+            let theirs = !reaped || self.has_unmapped;
+            // A reap that lost the right to thaw has left it frozen, and other reaps may wait for the processes that it holds.
+            if theirs && (group.frozen == Some(FrozenBy::Others) || !reaped) {
+                group.frozen = None;
             }
         }
         self.changed();
