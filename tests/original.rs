@@ -1,5 +1,5 @@
-//! What the original (an asynchronous reaper of v1 groups on folly's event base) gets wrong, as far as it can
-//! be seen from outside: a test for each point, which the original's behaviour would turn red.
+//! What the timer-paced algorithm (of a folly-based scheduler's asyncCGroupReaper) gets wrong, as far as it can be
+//! seen from outside: a test for each point, which the behaviour of that algorithm would turn red.
 //!
 //! Tests whose failure could kill or freeze more than their own groups run in a PID namespace of their own.
 

@@ -1,4 +1,5 @@
-//! Reaps side by side: this crate, bare loops on system calls, and a model of the original's algorithm.
+//! Reaps side by side: this crate, bare loops on system calls, and a model of the timer-paced algorithm (of a
+//! folly-based scheduler's asyncCGroupReaper).
 //!
 //! `cargo bench --bench reap -- [options]`; [`program`] says which. With crates and programs that do the same
 //! job, and plots: `benches/run`.

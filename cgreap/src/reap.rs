@@ -7,8 +7,8 @@ use crate::args::ReapArgs;
 use crate::console::{complain, complain_at_once};
 use crate::duration::human;
 use crate::report::{Report, Summary};
-use crate::status::{NOT_REAPED, REFUSED};
-use crate::{driver, interrupt, list, status};
+use crate::status::{NOT_REAPED, REFUSED, of_signal};
+use crate::{driver, interrupt, list};
 
 /// Reaps all targets. Returns the exit status.
 pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
@@ -47,7 +47,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
     let summary = format!("{reaped} of {total} reaped in {}", human(since.elapsed()));
     if let Some(signal) = interrupt.signal() {
         complain_at_once(&format!("{}: {summary}", interrupt::describe(signal)));
-        return status::interrupted_by(signal);
+        return of_signal(signal as i32);
     }
     if counts {
         complain(&summary);

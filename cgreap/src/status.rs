@@ -1,7 +1,5 @@
 //! The exit statuses.
 
-use nix::sys::signal::Signal;
-
 /// Every target was reaped, or was gone already.
 pub const ALL_REAPED: u8 = 0;
 /// At least one target was not reaped.
@@ -9,7 +7,8 @@ pub const NOT_REAPED: u8 = 1;
 /// Wrong usage, or a target that the library refuses to reap.
 pub const REFUSED: u8 = 2;
 
-/// A signal ended the program: the status that shells give for it.
-pub fn interrupted_by(signal: Signal) -> u8 {
-    128 + signal as u8
+/// The status that shells give for what a signal has ended.
+pub fn of_signal(signal: i32) -> u8 {
+    // Signals are below 65.
+    128_u8.saturating_add(signal as u8)
 }

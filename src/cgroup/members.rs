@@ -139,13 +139,13 @@ pub(crate) struct Pages<S: Sys> {
 
 impl<S: Sys> Pages<S> {
     /// Those of `dir` in `root`.
-    pub(super) fn open(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Pages<S>> {
+    pub(crate) fn open(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Pages<S>> {
         let file = file::open(sys, root, dir, c"cgroup.procs", Open::Read)?;
         Ok(Pages { file, offset: 0, partial: Vec::new() })
     }
 
     /// The next members; none after the last.
-    pub(super) fn next(&mut self, sys: &S) -> io::Result<MemberList> {
+    pub(crate) fn next(&mut self, sys: &S) -> io::Result<MemberList> {
         let mut members = MemberList::default();
         while members.is_empty() {
             let mut page = [0; PAGE];

@@ -59,6 +59,10 @@ impl Machine {
             return Action::Yield;
         }
         if attempt.reach == Reach::UnderWay && !matches!(self.phase, Phase::Ending(_)) {
+            if std::mem::take(&mut self.unheeded) {
+                // Its end may have been notified amid the steps of this attempt.
+                return Action::Kill(self.kill_by());
+            }
             if self.phase == Phase::Killing {
                 self.pending = Pending::Kill;
             }

@@ -1389,6 +1389,17 @@ fn a_deadline_begins_with_a_check() {
     assert_eq!(rig.machine.step(deadline, TICK), members);
 }
 
+/// The end of what is under way may be notified amid the steps of the attempt that began it.
+#[test]
+fn an_answer_amid_an_attempt_is_not_waited_for() {
+    let mut rig = Rig::new(&reaper().min_wait(3600 * 1000 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Unfinished, ..KILLED };
+    assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+    rig.kill.reach = Reach::UnderWay;
+    assert!(rig.wake(Input::Notified).is_ok());
+    assert_eq!(rig.kills(), [0, 0, 0], "begun, finished, and asked once more");
+}
+
 /// A freeze whose time ends amid an attempt of several steps is undone at once, however long the pace is.
 #[test]
 fn a_freeze_that_is_overdue_after_an_attempt_is_undone() {

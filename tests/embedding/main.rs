@@ -667,7 +667,7 @@ fn run_until_is_for_handles_of_this_reactor() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     let reaped = other.run_until(&handle).expect("no error").expect("reaped");
     assert_eq!(reaped.outcome, Outcome::AlreadyGone);
-    // It is taken by none of those who ask.
+    // The handle keeps the result: each caller gets it.
     assert_eq!(other.run_until(&handle).expect("no error").expect("reaped"), reaped);
     assert_eq!(handle.wait().expect("reaped"), reaped);
     // What is in the queue is not idle.

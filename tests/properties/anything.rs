@@ -74,15 +74,24 @@ pub(super) struct Anything {
 }
 
 /// The same text in every file.
+#[derive(Default)]
 pub(super) struct Script {
     pub(super) text: Vec<u8>,
-    /// The most that one read gives.
-    pub(super) chunk: usize,
-    /// `cgroup.procs` can't be read, for the group is threaded, and `cgroup.threads` has one thread.
-    pub(super) threaded: bool,
+    /// The most that one read gives; `None`: all.
+    pub(super) chunk: Option<usize>,
+    /// `cgroup.procs` cannot be read, for the cgroup is threaded.
+    pub(super) threads: Option<Threads>,
 }
 
-const THREAD: &[u8] = b"8\n";
+/// A threaded cgroup.
+pub(super) struct Threads {
+    /// What `cgroup.threads` says.
+    pub(super) text: &'static [u8],
+    /// The error of a pidfd of a process, for the ids are those of threads, and of a thread.
+    pub(super) pidfd: [i32; 2],
+    /// /proc is that of another pid namespace.
+    pub(super) foreign_proc: bool,
+}
 
 /// An open file of it.
 #[derive(Debug)]
@@ -139,7 +148,7 @@ impl Anything {
 
     /// A kernel whose every file says the same.
     pub(super) fn saying(text: &[u8]) -> Rc<Anything> {
-        Anything::scripted(Script { text: text.to_vec(), chunk: usize::MAX, threaded: false })
+        Anything::scripted(Script { text: text.to_vec(), ..Script::default() })
     }
 
     pub(super) fn scripted(script: Script) -> Rc<Anything> {
@@ -174,12 +183,13 @@ impl Anything {
         }
     }
 
-    /// The ids in a threaded script are those of threads, and the kernel is older than their pidfds.
-    fn not_threaded(&self) -> io::Result<()> {
-        match &self.script {
-            Some(Script { threaded: true, .. }) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
-            _ => Ok(()),
-        }
+    fn threads(&self) -> Option<&Threads> {
+        self.script.as_ref()?.threads.as_ref()
+    }
+
+    /// The error of one of the two kinds of pidfds in a threaded script.
+    fn not_threaded(&self, kind: usize) -> io::Result<()> {
+        self.threads().map_or(Ok(()), |threads| Err(io::Error::from_raw_os_error(threads.pidfd[kind])))
     }
 
     fn file(&self, what: What) -> File {
@@ -224,11 +234,11 @@ impl Anything {
     fn text(&self, path: &Path) -> Vec<u8> {
         let name = path.file_name().unwrap_or_default().to_str().unwrap_or_default();
         if let Some(script) = &self.script {
-            let is_thread = script.threaded && name == "cgroup.threads";
-            return match name {
-                _ if is_thread => THREAD.to_vec(),
-                "status" if path == Path::new("/proc/self/status") => {
-                    format!("NSpid:\t{CALLER}\n").into_bytes()
+            return match (name, &script.threads) {
+                ("cgroup.threads", Some(threads)) => threads.text.to_vec(),
+                ("status", threads) if path == Path::new("/proc/self/status") => {
+                    let outer = if threads.as_ref().is_some_and(|t| t.foreign_proc) { "\t70" } else { "" };
+                    format!("NSpid:{outer}\t{CALLER}\n").into_bytes()
                 }
                 _ => script.text.clone(),
             };
@@ -343,10 +353,10 @@ impl Sys for Rc<Anything> {
         let rest = text.get(offset as usize..).unwrap_or_default();
         let mut n = rest.len().min(buffer.len());
         if let Some(script) = &self.script {
-            if script.threaded && path.ends_with("cgroup.procs") {
+            if script.threads.is_some() && path.ends_with("cgroup.procs") {
                 return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
             }
-            n = n.min(script.chunk);
+            n = n.min(script.chunk.unwrap_or(n));
         }
         buffer[..n].copy_from_slice(&rest[..n]);
         // Lists are read to their end, states in one go.
@@ -447,7 +457,7 @@ impl Sys for Rc<Anything> {
         let named = pid.get() == CALLER || self.named.borrow().contains_key(&pid);
         assert!(named, "{pid} opened, which no file named");
         Facility::Pidfds.check(&self.absent)?;
-        self.not_threaded()?;
+        self.not_threaded(0)?;
         self.answer(libc::ESRCH)?;
         Ok(self.file(What::Pidfd { pid, at: self.clock.get() }))
     }
@@ -458,7 +468,7 @@ impl Sys for Rc<Anything> {
             "{tid} opened, which no file named"
         );
         Facility::Pidfds.check(&self.absent)?;
-        self.not_threaded()?;
+        self.not_threaded(1)?;
         self.answer(libc::ENOENT)?;
         Ok(self.file(What::Pidfd { pid: tid, at: self.clock.get() }))
     }

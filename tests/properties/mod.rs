@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use self::anything::{Anything, Script};
+use self::anything::{Anything, Script, Threads};
 pub use self::anything::{accepted, reap};
 
-use crate::cgroup::members::MemberList;
+use crate::cgroup::members::{MemberList, Pages};
 use crate::cgroup::mounts::{Mount, membership};
 use crate::cgroup::proc::ProcStat;
 use crate::cgroup::{v1, v2};
@@ -45,7 +45,7 @@ fn positive(text: &[u8]) -> Option<Pid> {
 /// `cgroup.procs`: a pid is what stands alone in a line and is positive; every other line is an unmapped member.
 pub fn members(text: &[u8], chunk: u16) {
     let chunk = usize::from(chunk).max(1);
-    let sys = Anything::scripted(Script { text: text.to_vec(), chunk, threaded: false });
+    let sys = Anything::scripted(Script { text: text.to_vec(), chunk: Some(chunk), threads: None });
     let mut listing = MemberList::default();
     listing.add(&sys, &sys.dir(V2), here()).unwrap();
     listing.finish();
@@ -57,12 +57,28 @@ pub fn members(text: &[u8], chunk: u16) {
     assert_eq!(listing.pids, pids);
     assert_eq!(listing.is_empty(), lines.is_empty());
     assert!(pids.iter().all(|&pid| listing.contains(pid)));
+    let is_garbled = lines.iter().any(|&line| line != b"0" && positive(line).is_none());
+    assert_eq!(listing.garbled, is_garbled);
+    // Page by page it is the same list.
+    let mut pages = Pages::open(&sys, &sys.dir(V2), here()).unwrap();
+    let mut paged = MemberList::default();
+    loop {
+        let page = pages.next(&sys).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        paged.extend(page);
+    }
+    paged.finish();
+    assert_eq!((paged.pids, paged.unmapped, paged.garbled), (pids, listing.unmapped, is_garbled));
 }
 
 /// `/proc/TID/status`, where a threaded group names threads: the process is what a line `Tgid:` says, or there
 /// is an error.
 pub fn threads(status: &[u8]) {
-    let sys = Anything::scripted(Script { text: status.to_vec(), chunk: usize::MAX, threaded: true });
+    let threads = Threads { text: b"8\n", pidfd: [libc::EINVAL; 2], foreign_proc: false };
+    let sys =
+        Anything::scripted(Script { text: status.to_vec(), threads: Some(threads), ..Script::default() });
     let mut listing = MemberList::default();
     let added = listing.add(&sys, &sys.dir(V2), here());
     let said = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
@@ -279,6 +295,32 @@ mod tests {
 
     fn name() -> impl Strategy<Value = Vec<u8>> {
         text(&["a", "link", "file", "dir", "/", ".", "..", "//", " "])
+    }
+
+    /// A thread that has exited is no member, one of which nothing is known is a member, and without descriptors there is
+    /// no list.
+    #[test]
+    fn of_threads_that_tell_nothing() {
+        let list = |text, pidfd, foreign_proc| {
+            let threads = Some(Threads { text, pidfd, foreign_proc });
+            let sys =
+                Anything::scripted(Script { text: b"Tgid:\t9\n".to_vec(), threads, ..Script::default() });
+            let mut members = MemberList::default();
+            let pids =
+                |members: MemberList| members.pids.into_iter().map(|pid| pid.get()).collect::<Vec<_>>();
+            let added = members.add(&sys, &sys.dir(V2), here());
+            let (unmapped, garbled) = (members.unmapped, members.garbled);
+            added.map(|()| (pids(members), unmapped, garbled)).map_err(|error| error.raw_os_error())
+        };
+        let old = [libc::EINVAL; 2];
+        assert_eq!(list(b"8\n", old, false), Ok((vec![9], 0, false)));
+        assert_eq!(list(b"8\n0\n", old, false), Ok((vec![9], 1, false)));
+        assert_eq!(list(b"8\n0\nx\n", old, false), Ok((vec![9], 2, true)));
+        assert_eq!(list(b"8\n10\n0\n", old, true), Ok((vec![], 3, false)));
+        assert_eq!(list(b"8\n0\n", [libc::EINVAL, libc::ESRCH], false), Ok((vec![], 1, false)));
+        for pidfd in [[libc::EMFILE, libc::EINVAL], [libc::EINVAL, libc::EMFILE]] {
+            assert_eq!(list(b"8\n", pidfd, false), Err(Some(libc::EMFILE)));
+        }
     }
 
     proptest! {

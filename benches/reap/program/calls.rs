@@ -56,13 +56,13 @@ const NO_BUDGET: &str = ", no budget";
 
 /// What the default budget, or a helper thread, may cost: the total, to that without a budget.
 const PRICES: [(&str, &str, &str, f64); 7] = [
-    (THOUSAND, "ours v2", "ours v2, no budget", 1.1),
-    (THOUSAND, "ours v1 pidfd (cpu)", "ours v1 pidfd (cpu), no budget", 1.1),
-    (THOUSAND, "ours v1 freezer", "ours v1 freezer, no budget", 1.1),
-    (LARGE, "ours v2", "ours v2, no budget", 2.5),
-    (LARGE, "ours v2, helper thread", "ours v2, no budget", 1.05),
-    (LARGE, "ours v1 pidfd (cpu)", "ours v1 pidfd (cpu), no budget", 1.2),
-    (LARGE, "ours v1 freezer", "ours v1 freezer, no budget", 1.2),
+    (THOUSAND, "this library, v2", "this library, v2, no budget", 1.1),
+    (THOUSAND, "this library, v1 by pidfd (cpu)", "this library, v1 by pidfd (cpu), no budget", 1.1),
+    (THOUSAND, "this library, v1 freezer", "this library, v1 freezer, no budget", 1.1),
+    (LARGE, "this library, v2", "this library, v2, no budget", 2.5),
+    (LARGE, "this library, v2, helper thread", "this library, v2, no budget", 1.05),
+    (LARGE, "this library, v1 by pidfd (cpu)", "this library, v1 by pidfd (cpu), no budget", 1.2),
+    (LARGE, "this library, v1 freezer", "this library, v1 freezer, no budget", 1.2),
 ];
 
 impl Work {
@@ -140,14 +140,14 @@ impl Bench<'_> {
         let largest = [40, 1000, 10_000][self.options.depth as usize];
         println!("\n### The longest call, ms: thread CPU (time on the clock)\n");
         println!(
-            "A turn of ours is a `turn`. That of a bare loop handles what one epoll_wait(2) returned, at most 256"
+            "A turn of this library is a `turn`. That of a bare loop handles what one epoll_wait(2) returned, at most"
         );
-        println!("events, and that of a peer without notifications tries each group that is left.\n");
+        println!("256 events, and that of a peer without notifications tries each group that is left.\n");
         println!(
-            "| {:<15} | {:<41} | {:<48} | {:<48} | total, CPU of the loop |",
+            "| {:<15} | {:<42} | {:<48} | {:<48} | total on the clock, CPU of the loop |",
             "work", "", "spawn: median, p99, longest", "turn: median, p99, longest"
         );
-        println!("|{:-<17}|{:-<43}|{:-<50}|{:-<50}|-----------------------:|", "", "", "", "");
+        println!("|{:-<17}|{:-<44}|{:-<50}|{:-<50}|-----------------------------------:|", "", "", "", "");
         for work in WORKS.iter().filter(|work| work.groups * work.each <= largest && work.children <= largest)
         {
             let mut contenders = self.entrants(self.callable()?, work.groups);
@@ -160,7 +160,7 @@ impl Bench<'_> {
         for mut contender in self.callable()? {
             let name = contender.card().name;
             if contender.driven().is_none() {
-                println!("| {:<15} | {name:<41} | no step is smaller than the reap of a group | | |", "");
+                println!("| {:<15} | {name:<42} | no step is smaller than the reap of a group | | |", "");
             }
         }
         Ok(())
@@ -220,7 +220,7 @@ impl Bench<'_> {
     fn tell(&mut self, work: &Work, rows: &[(Card, Seen)]) {
         for (card, seen) in rows {
             println!(
-                "| {:<15} | {:<41} | {:<48} | {:<48} | {:>22} |",
+                "| {:<15} | {:<42} | {:<48} | {:<48} | {:>34} |",
                 work.name,
                 card.name,
                 seen.calls.spawns.cell(),

@@ -26,7 +26,8 @@ pub enum Kind {
     /// This crate in another event loop.
     Embedded,
     Bare,
-    Original,
+    /// The model of `timer_paced`.
+    TimerPaced,
     /// Another crate or program that does this job.
     Peer,
 }

@@ -20,10 +20,10 @@ mod contenders;
 mod counts;
 pub mod groups;
 mod memory;
-mod original;
 pub mod report;
 pub mod stats;
 mod sys;
+mod timer_paced;
 mod waiting;
 
 use std::error::Error;

@@ -131,7 +131,7 @@ pub fn print_many(title: &str, rows: &[Row<'_>]) {
     footnotes(rows);
 }
 
-/// This crate's counts, and how much slower the original is.
+/// This crate's counts, and how much slower the timer-paced algorithm is.
 fn footnotes(rows: &[Row<'_>]) {
     println!();
     for (card, samples) in rows {
@@ -153,11 +153,11 @@ fn footnotes(rows: &[Row<'_>]) {
             each(|metrics| metrics.escalations),
         );
     }
-    for (other, slow) in rows.iter().filter(|(card, _)| matches!(card.kind, Kind::Original | Kind::Peer)) {
+    for (other, slow) in rows.iter().filter(|(card, _)| matches!(card.kind, Kind::TimerPaced | Kind::Peer)) {
         let against: Vec<String> = rows
             .iter()
             .filter(|(card, _)| {
-                card.kind == Kind::Ours && (other.kind == Kind::Original || level(card, other))
+                card.kind == Kind::Ours && (other.kind == Kind::TimerPaced || level(card, other))
             })
             .map(|(card, fast)| {
                 format!("{}x {}", figure(median(&slow.total) / median(&fast.total)), card.name)
@@ -206,17 +206,17 @@ pub fn add_requirements(report: &mut Report, case: Case, rows: &[Row<'_>]) {
             }
             _ => {}
         }
-        let default = |(card, _): &&Row<'_>| card.kind == Kind::Original && card.name.ends_with("10 000 ms");
+        let default = |(card, _): &&Row<'_>| card.kind == Kind::TimerPaced && card.name.ends_with("10 s");
         if let (Some((_, slow)), false) = (rows.iter().find(default), card.family == Family::V2) {
             let times = median(&slow.total) / median(&samples.total);
             if groups == 1 && each == 1 {
                 let limit = if card.family == Family::Freezer { 70.0 } else { 140.0 };
-                report.at_least(format!("{name}: times faster than the original"), times, limit, "");
+                report.at_least(format!("{name}: times faster than timer-paced"), times, limit, "");
             }
             if groups == 1000 && each == 1 {
-                report.at_least(format!("{name}: times faster than the original"), times, 3.0, "");
+                report.at_least(format!("{name}: times faster than timer-paced"), times, 3.0, "");
                 let cpu = median(&samples.cpu) / median(&slow.cpu);
-                report.at_most(format!("{name}: CPU to the original's"), cpu, 1.0, "");
+                report.at_most(format!("{name}: CPU to timer-paced"), cpu, 1.0, "");
             }
         }
         for (peer, slow) in rows.iter().filter(|(other, _)| other.kind == Kind::Peer && level(card, other)) {

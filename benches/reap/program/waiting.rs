@@ -11,15 +11,17 @@ impl Bench<'_> {
     /// A process traces the groups' members (PTRACE_O_TRACEEXIT) and never continues them. So a killed member does not exit
     /// and stays listed until that process ends.
     pub(super) fn waiting(&mut self) -> io::Result<()> {
-        // The waits of ours and of the original have grown to their 10 s by 13.4 s. Ours does more in every fourth
-        // round than in the others, hence four of them.
+        // The waits of this library and of the timer-paced algorithm have grown to their 10 s by 13.4 s. The library
+        // does more in every fourth round than in the others, hence four of them.
         let (count, settle, window) = match self.options.depth {
             Depth::Smoke => (10, 0.05, 0.05),
             Depth::Quick => (200, 2.0, 2.0),
             Depth::Full => (10_000, 15.0, 40.0),
         };
         let mut contenders: Contenders = self.entrants(contenders::for_waiting()?, 1);
-        println!("\n### Reaps that can't end, from {settle} s after their start on, ours for {window} s\n");
+        println!(
+            "\n### Reaps that can't end, from {settle} s after their start on, this library for {window} s\n"
+        );
         println!(
             "| {:<40} | reaps | wake-ups/s | CPU of a core | allocations/s | held up until removed, ms |",
             ""
@@ -37,8 +39,8 @@ impl Bench<'_> {
             let holder = self.member_maker.hold_up(&pids)?;
             contender.prepare(&groups);
             let until = Some(Instant::now() + Duration::from_secs_f64(settle));
-            // A quarter is one round of the original's.
-            let window = if card.kind == Kind::Original { window / 4.0 } else { window };
+            // A quarter is one round of the timer-paced algorithm.
+            let window = if card.kind == Kind::TimerPaced { window / 4.0 } else { window };
             let window = Duration::from_secs_f64(window);
             let mut watch = Watch { until, window, holder, begun: None, seen: None, released: None };
             contender.wait(&groups, &mut watch)?;

@@ -56,7 +56,7 @@ Exit status:
   129, 130, 143
        ended by SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed.
        A first Ctrl-C lets targets go on that are in the time of --linger or --grace; a second one kills
-       what is in them now
+       what is in them now; a third one cancels them too
 
 Output:
   One line for each target: on stdout if it was reaped, on stderr if not.";

@@ -20,7 +20,7 @@ use crate::driver::{self, Listener};
 use crate::duration::human;
 use crate::end::End;
 use crate::interrupt::Interrupt;
-use crate::status::{self, ALL_REAPED, NOT_REAPED};
+use crate::status::{ALL_REAPED, NOT_REAPED, of_signal};
 use directories::Directories;
 use setup::{DemoTarget, Setup};
 use table::{COLUMNS, table};
@@ -47,7 +47,7 @@ pub fn run() -> u8 {
             NOT_REAPED
         }
     };
-    interrupt.signal().map_or(status, status::interrupted_by)
+    interrupt.signal().map_or(status, |signal| of_signal(signal as i32))
 }
 
 /// Whether all were reaped and nothing is left.

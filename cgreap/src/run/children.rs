@@ -4,7 +4,7 @@
 use nix::unistd::{getpgid, getpgrp, getsid};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
-use super::status::of_signal;
+use crate::status::of_signal;
 
 /// How the main process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

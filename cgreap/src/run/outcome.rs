@@ -3,7 +3,8 @@
 use nix::sys::signal::Signal;
 
 use super::children::Ended;
-use super::status::{self, FAILED, TIMED_OUT};
+use super::status::{FAILED, TIMED_OUT};
+use crate::status::of_signal;
 
 /// Why cgreap has ended the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,7 @@ impl Outcome {
         match self {
             Outcome::Command(ended) => ended.status(),
             Outcome::Ended(Cause::Timeout) => TIMED_OUT,
-            Outcome::Ended(Cause::Told(signal)) => status::of_signal(signal as i32),
+            Outcome::Ended(Cause::Told(signal)) => of_signal(signal as i32),
             Outcome::Failed => FAILED,
         }
     }

@@ -8,9 +8,3 @@ pub const FAILED: u8 = 125;
 pub const CANNOT_EXECUTE: u8 = 126;
 /// The command was not found.
 pub const NOT_FOUND: u8 = 127;
-
-/// For a signal that ended something.
-pub fn of_signal(signal: i32) -> u8 {
-    // Signals are below 65.
-    128_u8.saturating_add(signal as u8)
-}

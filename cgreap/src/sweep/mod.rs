@@ -16,7 +16,7 @@ use crate::driver::{self, Listener};
 use crate::duration::human;
 use crate::end::{End, Failure};
 use crate::interrupt;
-use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED, interrupted_by};
+use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED, of_signal};
 use found::{Found, find};
 
 /// How long a cgroup that was empty a moment ago may take to be removed.
@@ -135,7 +135,7 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> u8 {
     match interrupt.signal() {
         Some(signal) => {
             complain(&interrupt::describe(signal));
-            interrupted_by(signal)
+            of_signal(signal as i32)
         }
         None => swept.status,
     }
