@@ -121,7 +121,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if unknown.is_none() {
             self.forget_obstacle(|past| past.act == Act::Check || populated && past.act == Act::Remove);
         }
-        let is_partial = unknown.is_some();
+        let is_partial = unknown.is_some() || continued;
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());

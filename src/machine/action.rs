@@ -137,7 +137,7 @@ pub(crate) enum Checked {
 pub(crate) struct Population {
     /// Since the last attempt and the last check.
     pub(crate) change: Change,
-    /// Not all could be listed, because of an error.
+    /// Not all may be known: an error kept some from being listed, or the list took several steps.
     pub(crate) is_partial: bool,
     /// How the loop learns that they exit.
     pub(crate) notice: ExitNotice,
