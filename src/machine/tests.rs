@@ -782,6 +782,12 @@ fn event_loop_lag_is_not_taken_for_members_that_do_not_exit() {
         rig.run(490 * MS);
         assert_eq!(rig.kills(), kills, "{method:?}");
     }
+    // What has outlived three attempts does not exit, whatever the lag.
+    let mut rig = Rig::new(&reaper());
+    assert_eq!(rig.run(50 * MS), None);
+    rig.now = 600 * MS;
+    rig.wake(lag(390)).unwrap();
+    assert_eq!(rig.kills(), [0, 10, 50, 600]);
     // Nor are the probes as close.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
