@@ -71,7 +71,9 @@ impl Machine {
             self.pace.back_off(now);
             return self.wait(now);
         }
-        let goes_on = self.phase == Phase::Killing && self.freezer.freezing_since().is_some();
+        let goes_on = self.phase == Phase::Killing
+            && self.freezer.freezing_since().is_some()
+            && !self.freezer.is_overdue(now, self.freeze_timeout);
         if attempt.reach == Reach::Unsafe && goes_on {
             // The freeze goes on until it is complete, or overdue.
             return self.wait(now);

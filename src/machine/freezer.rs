@@ -86,13 +86,14 @@ impl Freezer {
         Some(since)
     }
 
-    /// When the freeze under way is to be checked: no later than `timeout` after it began, or at once if that is past.
+    /// When the freeze under way is to be checked: no later than `timeout` after it began. One that has lasted longer is
+    /// given up by the next attempt, check or answer.
     pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
         match self {
             Freezer::Freezing { since, probes } => {
                 let end = since.saturating_add(timeout);
                 let probe = Span::from_millis((1 << probes.min(7)).min(LONGEST_PROBE));
-                Some(now.saturating_add(probe).min(end))
+                (now < end).then(|| now.saturating_add(probe).min(end))
             }
             _ => None,
         }
