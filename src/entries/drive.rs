@@ -34,7 +34,7 @@ impl<S: Sys> Entries<S> {
     ) {
         let others_lack = self.is_any_short();
         let Some(entry) = self.slab.get_mut(key) else { return };
-        let Entry { machine, target, id, deferred, .. } = entry;
+        let Entry { machine, target, id, deferred, lacked, .. } = entry;
         // There may be a descriptor again.
         target.sparing &= input != Input::DescriptorsReturned || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
@@ -88,6 +88,7 @@ impl<S: Sys> Entries<S> {
                     Input::Removed(removed)
                 }
                 Action::Yield => {
+                    *lacked |= step.context.is_short;
                     self.wheel.cancel(key);
                     if !std::mem::replace(deferred, true) {
                         self.deferred.push_back(*id);
@@ -102,7 +103,7 @@ impl<S: Sys> Entries<S> {
                             step.target.release_refused();
                         }
                     }
-                    let is_short = step.context.is_short;
+                    let is_short = std::mem::take(lacked) || step.context.is_short;
                     return self.note_shortage(key, is_short);
                 }
                 Action::Finish(end) => break end,

@@ -71,6 +71,8 @@ struct Entry<S: Sys> {
     /// It is in the queue of deferred entries.
     deferred: bool,
     descriptors: Descriptors,
+    /// A step before the last yield lacked a descriptor.
+    lacked: bool,
     tag: Option<u64>,
 }
 
@@ -224,6 +226,7 @@ impl<S: Sys> Entries<S> {
             spawned: now,
             deferred: false,
             descriptors: Descriptors::Enough,
+            lacked: false,
             tag,
         });
         self.metrics.spawned += 1;

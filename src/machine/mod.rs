@@ -324,7 +324,11 @@ impl Machine {
                             // Members that have joined are still to be found.
                             self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
                         }
-                        _ => return self.on_expired(now),
+                        _ => {
+                            // What prompted the check is still to be found out.
+                            self.unheeded = true;
+                            return self.on_expired(now);
+                        }
                     }
                 }
                 self.pending = Pending::Check;

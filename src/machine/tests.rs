@@ -1395,6 +1395,19 @@ fn a_deadline_begins_with_a_check() {
     assert_eq!(rig.machine.step(deadline, TICK), members);
 }
 
+/// A check that the last attempt comes before is made after it: the target may have been empty.
+#[test]
+fn a_check_that_the_deadline_cuts_off_is_made_after_the_attempt() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).deadline(50 * MS));
+    rig.wake(Input::Spawned).unwrap();
+    let now = at(50 * MS);
+    assert_eq!(rig.machine.step(now, Input::Notified), Action::Check(Detail::Members));
+    assert!(matches!(rig.machine.step(now, Input::Checked(Checked::Unfinished)), Action::Kill(_)));
+    assert!(matches!(rig.machine.step(now, Input::Killed(KILLED)), Action::Thaw(_)));
+    let thawed = Input::Thawed { thawed: Thawed::All, ours_left: false };
+    assert_eq!(rig.machine.step(now, thawed), Action::Check(Detail::Members));
+}
+
 /// The end of what is under way may be notified amid the steps of the attempt that began it.
 #[test]
 fn an_answer_amid_an_attempt_is_not_waited_for() {
