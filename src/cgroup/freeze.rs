@@ -93,30 +93,32 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// The members that tell whether the caller is inside. Those of a large target are listed in steps, between which the caller
-    /// may move in; such a list counts only if /proc says the same of the caller's cgroups in the end as at the beginning.
+    /// may move; such a list counts only if /proc says the same of the caller's cgroups before and after each step.
     fn list_for_caller(&mut self, search: Option<Search<S>>) -> Result<Option<MemberList>, Refused> {
         let (sys, limit) = (self.context.sys, self.context.limit);
-        let own = || own_cgroups(sys).ok();
-        let begin = || Some(Search { listing: Listing::default(), own: own()? });
         let is_large = self.target.is_large_tree || self.findings.continued || search.is_some();
         if !limit.is_set() || !is_large {
             return self.list_all().map(Some);
         }
-        let Some(mut search) = search.or_else(begin) else { return self.list_all().map(Some) };
-        let refused = self.each(|context, tree, directories| {
-            search.listing.add(context.resolver, limit, tree, directories)
-        });
-        if search.listing.is_unfinished() {
-            let listing = search.listing.rest(refused);
-            self.target.progress = Progress::Freeze(Box::new(Search { listing, ..search }));
+        let Ok(own) = own_cgroups(sys) else { return self.list_all().map(Some) };
+        let mut listing = match search {
+            None => Listing::default(),
+            Some(search) if search.own == own => search.listing,
+            Some(_) => return self.list_all().map(Some),
+        };
+        let refused =
+            self.each(|context, tree, directories| listing.add(context.resolver, limit, tree, directories));
+        let is_unfinished = listing.is_unfinished();
+        if (is_unfinished || listing.continued) && own_cgroups(sys).ok().as_ref() != Some(&own) {
+            return self.list_all().map(Some);
+        }
+        if is_unfinished {
+            let listing = listing.rest(refused);
+            self.target.progress = Progress::Freeze(Box::new(Search { listing, own }));
             return Ok(None);
         }
-        let Search { listing, own: before } = search;
         if let Some(refused) = refused.or(listing.traversal.why) {
             return Err(refused);
-        }
-        if listing.continued && own() != Some(before) {
-            return self.list_all().map(Some);
         }
         let mut members = listing.members;
         members.finish();
