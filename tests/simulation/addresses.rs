@@ -128,8 +128,10 @@ fn rename(world: &mut World) {
     world.groups[a].name = "renamed".into();
 }
 
+type Act = fn(&mut World);
+
 /// What others do to it, and what is seen then.
-const BY_PATH: [(&str, fn(&mut World), Seen); 8] = [
+const BY_PATH: [(&str, Act, Seen); 8] = [
     ("nothing", |_| (), Seen::There),
     ("removed", remove, Seen::Removed),
     (
