@@ -12,6 +12,9 @@ use crate::time::{Instant, Span};
 /// they are verified again.
 pub(crate) const VERIFIED: Span = Span::from_millis(10);
 
+/// The members of one directory are followed page by page for so long. One write to `cgroup.kill`, or one list, has the rest.
+const STEPS: Span = Span::from_millis(100);
+
 /// What an attempt came to so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
@@ -47,6 +50,8 @@ pub(crate) struct Rest<S: Sys> {
     pub(crate) batch: Batch<S>,
     /// Of some member the kernel did not tell that it is one: they are verified by lists.
     pub(crate) not_told: bool,
+    /// When its first step was made.
+    pub(crate) began: Option<Instant>,
     /// What it came to so far.
     pub(crate) reach: Reach,
 }
@@ -65,7 +70,20 @@ pub(crate) enum Source<S: Sys> {
 impl<S: Sys> Rest<S> {
     pub(crate) fn new(members: MemberList) -> Rest<S> {
         let batch = Batch::default();
-        Rest { members, next: 0, source: Source::None, batch, not_told: false, reach: Reach::All }
+        Rest {
+            members,
+            next: 0,
+            source: Source::None,
+            batch,
+            not_told: false,
+            began: None,
+            reach: Reach::All,
+        }
+    }
+
+    /// Whether it has taken long enough: a process that forks faster than it is signalled would be followed for ever.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.began.is_some_and(|began| now >= began.saturating_add(STEPS))
     }
 
     /// Whether some of the members were not opened.

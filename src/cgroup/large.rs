@@ -7,8 +7,8 @@
 //!
 //! So it is in every attempt on such a target, and with the signal of the grace period. The list is read a page at a time.
 //!
-//! In the end of the attempts that begin so, `cgroup.kill` is written all the same: the kernel skips members that were
-//! sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
+//! In the end of the attempts that begin so, after 100 ms at the latest, `cgroup.kill` is written all the same: the kernel skips
+//! members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
 
 use std::path::Path;
 
@@ -20,6 +20,7 @@ use super::target::{CgroupKill, Progress};
 use super::tree::is_leaf;
 use crate::machine::KillBy;
 use crate::sys::{Pid, Sys};
+use crate::time::Instant;
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Whether this attempt signals the members in steps before it writes to `cgroup.kill`.
@@ -41,6 +42,16 @@ impl<S: Sys> Step<'_, '_, S> {
             },
             _ => false,
         }
+    }
+
+    /// Leaves the members that are left to `cgroup.kill`, once the steps have taken long enough.
+    pub(super) fn gives_steps_up(&mut self) -> bool {
+        let now = Instant::after_start(self.context.sys.now());
+        let is_late = matches!(&self.target.progress, Progress::Attempt(rest) if rest.is_late(now));
+        if let Some(rest) = if is_late { self.target.progress.take_attempt() } else { None } {
+            self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
+        }
+        is_late
     }
 
     /// The members, if the target is one large v2 cgroup, and the kernel tells of them where they are. Not where that cannot

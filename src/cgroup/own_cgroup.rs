@@ -4,7 +4,7 @@
 //! spared where it is known which cgroups the caller is in. That is found out by /proc and the mounts, and believed only
 //! if the kernel confirms it: in a namespace they can lead to another cgroup, or to none.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
@@ -99,9 +99,7 @@ impl<S: Sys> OwnCgroup<S> {
 struct Task<S: Sys> {
     /// `/proc/.../cgroup`
     file: S::Fd,
-    /// Its content when the ancestry was found out, and now.
-    text: Vec<u8>,
-    now: Vec<u8>,
+    /// As it was found out last.
     ancestry: Option<Ancestry>,
     /// The task, where the kernel can tell its v2 cgroup by pidfd. Reading the file takes a lock that it shares with
     /// exits, and waits when the members of a thousand cgroups exit at once.
@@ -110,6 +108,8 @@ struct Task<S: Sys> {
 
 /// A cgroup and its ancestors, as far up as a mount shows them.
 struct Ancestry {
+    /// The path of the task's own.
+    dir: CString,
     dev: u64,
     /// The task's own first.
     inodes: Vec<u64>,
@@ -129,8 +129,6 @@ impl<S: Sys> Task<S> {
     fn open(sys: &S, tid: Pid, path: &CStr) -> io::Result<Task<S>> {
         Ok(Task {
             file: sys.open(None, path, Open::Read)?,
-            text: Vec::new(),
-            now: Vec::new(),
             ancestry: None,
             pidfd: sys.pidfd_of_thread(tid).ok().filter(|pidfd| sys.cgroup_of(pidfd).is_ok()),
         })
@@ -143,32 +141,28 @@ impl<S: Sys> Task<S> {
     }
 
     fn is_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
-        if let (Some(pidfd), Some(ancestry)) = (&self.pidfd, &self.ancestry) {
-            // A v2 cgroup can't be moved: while the task is in the same one, its ancestors are the same.
-            if sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first() {
-                return ancestry.has(id);
-            }
-        }
-        read_whole(sys, &self.file, &mut self.now).ok()?;
-        if self.ancestry.is_none() || self.now != self.text {
-            // Cleared first, so that an error below leaves nothing that is outdated.
-            self.ancestry = None;
-            self.ancestry = self.find(sys, mounts).ok()?;
-            std::mem::swap(&mut self.text, &mut self.now);
-        }
+        // A v2 cgroup cannot be moved: while the task is in the same one, its ancestors are the same. That /proc says the same is not
+        // enough, for another cgroup may have the name by now, or the task another namespace.
+        let ancestry = self.ancestry.take().filter(|ancestry| self.confirms(sys, ancestry));
+        self.ancestry = match ancestry {
+            Some(ancestry) => Some(ancestry),
+            None => self.find(sys, mounts).ok()?,
+        };
         self.ancestry.as_ref()?.has(id)
     }
 
     /// Finds the cgroup by the mounts. `None` if none of them shows it.
     fn find(&self, sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Option<Ancestry>> {
+        let mut text = Vec::new();
+        read_whole(sys, &self.file, &mut text)?;
         let mut highest: Option<Ancestry> = None;
         for mount in mounts::recent(sys, mounts)?.iter().filter(|mount| mount.unified) {
-            let Some(dir) = membership(&self.now, mount).and_then(|own| mount.path_of(own)) else { continue };
+            let Some(dir) = membership(&text, mount).and_then(|own| mount.path_of(own)) else { continue };
             // Where another mount hides it, or the caller may not search, another mount may show it.
             let Ok(ancestry) = ancestry(sys, &dir, mount.levels_above(&dir)) else { continue };
             let is_highest =
                 highest.as_ref().is_none_or(|highest| highest.inodes.len() < ancestry.inodes.len());
-            if is_highest && self.confirms(sys, &dir, &ancestry) {
+            if is_highest && self.confirms(sys, &ancestry) {
                 highest = Some(ancestry);
             }
         }
@@ -176,22 +170,26 @@ impl<S: Sys> Task<S> {
     }
 
     /// Whether the kernel says that the task is in this cgroup.
-    fn confirms(&self, sys: &S, dir: &Path, ancestry: &Ancestry) -> bool {
+    fn confirms(&self, sys: &S, ancestry: &Ancestry) -> bool {
         if let Some(pidfd) = &self.pidfd {
             return sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first();
         }
-        let mut members = MemberList::default();
-        let listed = c_path(dir)
-            .and_then(|dir| sys.open(None, &dir, Open::Place))
-            .and_then(|dir| members.add(sys, &dir, Path::new("")));
-        members.finish();
-        listed.is_ok() && members.contains(sys.caller().0)
+        let is_member = || {
+            let dir = sys.open(None, &ancestry.dir, Open::Place)?;
+            let mut members = MemberList::default();
+            members.add(sys, &dir, Path::new(""))?;
+            members.finish();
+            let is_same = ancestry.inodes.first() == Some(&sys.stat(Some(&dir), c"")?.ino);
+            io::Result::Ok(is_same && members.contains(sys.caller().0))
+        };
+        is_member().unwrap_or(false)
     }
 }
 
 /// A cgroup that is mounted so many levels below a mount point, and those above it up to there.
 fn ancestry<S: Sys>(sys: &S, dir: &Path, levels: usize) -> io::Result<Ancestry> {
-    let mut fd = sys.open(None, &c_path(dir)?, Open::Place)?;
+    let dir = c_path(dir)?;
+    let mut fd = sys.open(None, &dir, Open::Place)?;
     let Id { dev, ino } = Id::of(&sys.stat(Some(&fd), c"")?);
     let mut inodes = vec![ino];
     for _ in 0..levels {
@@ -203,5 +201,5 @@ fn ancestry<S: Sys>(sys: &S, dir: &Path, levels: usize) -> io::Result<Ancestry> 
         }
         inodes.push(id.ino);
     }
-    Ok(Ancestry { dev, inodes })
+    Ok(Ancestry { dir, dev, inodes })
 }

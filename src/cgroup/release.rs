@@ -27,6 +27,8 @@ const LEFT: usize = 3;
 pub(super) struct Releases {
     /// Members whose memory is released. Sorted by pid.
     done: Vec<Id>,
+    /// Those that it failed for since the last attempt.
+    failed: Vec<Id>,
     /// A job is under way.
     under_way: bool,
     /// The last job had no room for all.
@@ -61,6 +63,8 @@ pub(crate) struct Release<S: Sys> {
 pub(crate) struct Released {
     /// Those that have no memory any more.
     done: Vec<Id>,
+    /// Those that it failed for.
+    failed: Vec<Id>,
     /// How many of them had some before.
     pub(crate) processes: u64,
     /// The anonymous memory that these had, in bytes, as far as /proc told.
@@ -87,7 +91,10 @@ impl<S: Sys> Release<S> {
                 Err(error) if meaning(Call::Release, &error) == Meaning::Gone => {}
                 // EAGAIN: some of it is in use. EINVAL: it is not being killed, or shares its memory with a process that
                 // is not.
-                Err(_) => continue,
+                Err(_) => {
+                    released.failed.push(held.id);
+                    continue;
+                }
             }
             released.done.push(held.id);
         }
@@ -122,6 +129,7 @@ impl<S: Sys> super::Target<S> {
         let Some(releases) = &mut self.releases else { return };
         releases.under_way = false;
         releases.released += released.processes;
+        releases.failed.extend(released.failed);
         releases.done.extend(released.done);
         // Of two with the same pid the later one is a member now.
         releases.done.reverse();
@@ -141,7 +149,9 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Makes the job that releases the memory of members, if the caller wants that, and there is something to do.
     pub(crate) fn release(&mut self) -> Option<Job<S>> {
         let releases = self.target.releases.as_mut().filter(|releases| !releases.under_way)?;
-        releases.more = false;
+        if !std::mem::take(&mut releases.more) {
+            releases.failed.clear();
+        }
         let Step { context, .. } = self;
         if context.is_short || self.target.sparing || !context.facts.releases_memory(context.sys) {
             return None;
@@ -201,7 +211,7 @@ impl<S: Sys> Step<'_, '_, S> {
             // Of several processes that had the pid, the one that was sent SIGKILL.
             let is_other = known.is_some() && number != known;
             let id = Id { pid, number };
-            if !is_other && !releases.is_done(id) {
+            if !is_other && !releases.is_done(id) && !releases.failed.contains(&id) {
                 found.push(Held { id, pidfd, _permit: permit });
             }
         }

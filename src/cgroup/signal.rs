@@ -89,6 +89,8 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             None => self.members_to_signal(signal, members)?,
         };
+        let now = Instant::after_start(self.context.sys.now());
+        rest.began.get_or_insert(now);
         let in_parts = self.takes_parts(&rest);
         if in_parts && begins && self.context.limit.is_over(self.context.sys) {
             return Ok(Some(rest));
@@ -105,7 +107,6 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         let is_told = in_parts && !rest.not_told && self.is_told_members();
         let most = if in_parts { FEW_SIGNALS } else { SIGNALS };
-        let now = Instant::after_start(self.context.sys.now());
         if rest.batch.verified.is_none() {
             let is_held = rest.batch.is_held() || in_parts && !is_told;
             let part = Part { most, is_held };
@@ -171,10 +172,14 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Reads the next part of the members, unless the time of the call is up before there are any.
     fn find_more(&mut self, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
         let sys = self.context.sys;
+        let is_late = rest.is_late(Instant::after_start(sys.now()));
         let mut read = 0;
         while !rest.has_unopened() {
             match &mut rest.source {
                 Source::None => return Ok(()),
+                Source::Pages { .. } if is_late => {
+                    (rest.members, rest.next, rest.source) = (self.list_all()?, 0, Source::None);
+                }
                 Source::Pages { pages, .. } => {
                     let page = pages.next(sys);
                     let page = page.map_err(|error| (self.path().to_path_buf(), error.into()))?;

@@ -68,7 +68,10 @@ impl<S: Sys> Entries<S> {
                     Input::Killed(attempt)
                 }
                 Action::Signal(signal, members) => Input::Signalled(step.signal(signal, members)),
-                Action::Freeze => Input::Froze(step.freeze()),
+                Action::Freeze => {
+                    let froze = step.freeze();
+                    Input::Froze { froze, ours_left: step.target.is_frozen_by_us() }
+                }
                 Action::Thaw(_) | Action::ContinueThaw => {
                     let thawed = match action {
                         Action::Thaw(scope) => step.thaw(scope),

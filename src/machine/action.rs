@@ -30,8 +30,8 @@ pub(crate) enum Input {
     Killed(Attempt),
     /// Answer to [`Action::Signal`].
     Signalled(Attempt),
-    /// Answer to [`Action::Freeze`].
-    Froze(Froze),
+    /// Answer to [`Action::Freeze`]. `ours_left`: some directory is frozen by us.
+    Froze { froze: Froze, ours_left: bool },
     /// Answer to [`Action::ThawExternal`].
     ThawedExternal(Thawed),
     /// Answer to [`Action::Thaw`]. `ours_left`: what we froze is frozen still.

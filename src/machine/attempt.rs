@@ -224,6 +224,8 @@ impl Machine {
                         Action::Kill(self.kill_by())
                     }
                     _ if is_final => self.end(End::Denied),
+                    // Some directories are frozen.
+                    _ if self.freezer.is_ours() => Action::Thaw(ThawScope::All),
                     _ => self.wait(now),
                 }
             }

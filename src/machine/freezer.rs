@@ -53,6 +53,13 @@ impl Freezer {
         self.freezing_since().is_some_and(|since| now.saturating_since(since) >= timeout)
     }
 
+    /// Notes whether some directory is frozen by us, where not all could be.
+    pub(super) fn note_left(&mut self, ours_left: bool) {
+        if ours_left && *self == Freezer::Thawed {
+            *self = Freezer::ThawDue { failing_since: None };
+        }
+    }
+
     /// The freeze is not complete yet.
     pub(super) fn freezing(&mut self, now: Instant) {
         *self = match *self {

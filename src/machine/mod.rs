@@ -225,7 +225,10 @@ impl Machine {
             Input::Checked(checked) => self.on_checked(now, checked),
             Input::Killed(attempt) => self.on_killed(now, attempt),
             Input::Signalled(attempt) => self.on_signalled(now, attempt),
-            Input::Froze(froze) => self.on_froze(now, froze),
+            Input::Froze { froze, ours_left } => {
+                self.freezer.note_left(ours_left);
+                self.on_froze(now, froze)
+            }
             Input::ThawedExternal(thawed) => self.on_thawed_external(thawed),
             Input::Thawed { thawed, ours_left } => self.on_thawed(now, thawed, ours_left),
             Input::Removed(removed) => self.on_removed(now, removed),
@@ -265,10 +268,11 @@ impl Machine {
                 _ => Action::Thaw(ThawScope::All),
             };
         }
-        let is_last = matches!(self.phase, Phase::Expired { .. });
+        let is_last = matches!(self.phase, Phase::Expired { until } if now < until);
+        let is_grace = matches!(self.phase, Phase::Grace { until, .. } if now < until);
         match pending {
             Pending::Kill if !self.is_expired(now) || is_last => Action::Kill(self.kill_by()),
-            Pending::Signal(signal) if !self.is_expired(now) => {
+            Pending::Signal(signal) if is_grace && !self.is_expired(now) => {
                 Action::Signal(signal, self.freezer.members())
             }
             Pending::Freeze if !self.is_expired(now) => Action::Freeze,

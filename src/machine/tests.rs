@@ -35,6 +35,7 @@ struct Rig {
     check: Checked,
     kill: Attempt,
     freeze: Froze,
+    frozen_in_part: bool,
     thaw: Thawed,
     rest_of_thaw: Thawed,
     external: Thawed,
@@ -52,6 +53,7 @@ impl Rig {
             check: POPULATED,
             kill: KILLED,
             freeze: Froze::Frozen,
+            frozen_in_part: false,
             thaw: Thawed::All,
             rest_of_thaw: Thawed::All,
             external: Thawed::All,
@@ -73,7 +75,7 @@ impl Rig {
                 Action::Check(_) => Input::Checked(self.check),
                 Action::Kill(_) => Input::Killed(self.kill),
                 Action::Signal(..) => Input::Signalled(self.kill),
-                Action::Freeze => Input::Froze(self.freeze),
+                Action::Freeze => Input::Froze { froze: self.freeze, ours_left: self.frozen_in_part },
                 Action::Thaw(_) => {
                     let fails = matches!(self.thaw, Thawed::Denied | Thawed::Failed);
                     Input::Thawed { thawed: self.thaw, ours_left: fails && self.machine.has_frozen() }
@@ -1393,6 +1395,45 @@ fn a_deadline_begins_with_a_check() {
     rig.kill = Attempt { method: Some(UsedMethod::CgroupKill), ..KILLED };
     rig.wake(Input::Spawned).unwrap();
     assert_eq!(rig.machine.step(deadline, TICK), members);
+}
+
+/// What was frozen before another directory refused is thawed, whatever follows.
+#[test]
+fn a_freeze_that_is_refused_in_part_is_undone() {
+    for method in [KillMethod::Auto, KillMethod::Freezer] {
+        for froze in [Froze::Denied, Froze::Unavailable] {
+            let mut rig = Rig::new(&reaper().method(method));
+            rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+            (rig.freeze, rig.frozen_in_part) = (froze, true);
+            rig.wake(Input::Spawned).unwrap();
+            assert!(!rig.machine.has_frozen(), "{method}: {froze:?}");
+            assert!(rig.done.contains(&(0, Action::Thaw(ThawScope::All))), "{method}: {froze:?}");
+        }
+    }
+}
+
+/// A grace signal that takes many steps is broken off at the end of the grace period, and an attempt at the end of the last wait.
+#[test]
+fn steps_do_not_outlast_the_time_that_they_have() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 50 * MS));
+    rig.kill.reach = Reach::Unfinished;
+    for now in [0, 49] {
+        rig.now = now * MS;
+        assert_eq!(rig.wake(if now == 0 { Input::Spawned } else { Input::Resumed }), Ok(now * MS));
+    }
+    assert!(rig.kills().is_empty());
+    rig.now = 50 * MS;
+    assert_eq!(rig.wake(Input::Resumed), Ok(50 * MS));
+    assert_eq!(rig.kills(), [50]);
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    (rig.kill.reach, rig.now) = (Reach::Unfinished, 50 * MS);
+    assert_eq!(rig.wake(Input::Spawned), Ok(50 * MS));
+    let checks = rig.checks.len();
+    rig.now = 145 * MS;
+    assert!(rig.wake(Input::Resumed).is_ok());
+    assert!(rig.checks.len() > checks);
+    rig.kill.reach = Reach::All;
+    assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
 }
 
 /// A check that the last attempt comes before is made after it: the target may have been empty.
