@@ -781,6 +781,49 @@ fn in_a_domain(test: &str, body: impl FnOnce(&Path)) {
     canary.assert_alive();
 }
 
+/// Another cgroup may have the name of one that the caller was in, as may its own when it is back.
+#[test]
+fn own_group_made_again() {
+    require!(v2(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let root = v2_root().expect("v2");
+        for absent in [&[Facility::Pidfds][..], &[]] {
+            for made_again in [false, true] {
+                let (own, other) = (sandbox.v2("own"), sandbox.v2("other"));
+                let child = fork();
+                if child == 0 {
+                    let join = |dir: &Path| fs::write(dir.join("cgroup.procs"), "0").expect("a move");
+                    join(&own);
+                    let mut reactor = Reactor::without(absent).expect("reactor");
+                    // Which cgroup is the caller's own is found out.
+                    let handle = reactor.spawn_reaper(Reaper::at(&other)).expect("a spawn");
+                    reactor.run_until(&handle).expect("run").expect("reaped");
+                    join(&root);
+                    if made_again {
+                        fs::remove_dir(&own).expect("rmdir");
+                        fs::create_dir(&own).expect("mkdir");
+                    }
+                    join(&own);
+                    let spawned = reactor.spawn_reaper(Reaper::at(&own).method(KillMethod::CgroupKill));
+                    let refused = match &spawned {
+                        Ok(handle) => {
+                            let _ = reactor.run_until(handle);
+                            false
+                        }
+                        Err(error) => matches!(error.refusal(), Refusal::OwnCgroup { .. }),
+                    };
+                    join(&root);
+                    exit(i32::from(!refused));
+                }
+                let (_, status) = wait(child, 0).expect("a child");
+                assert_eq!(status, 0, "without {absent:?}, made again: {made_again}");
+                fs::remove_dir(&own).expect("rmdir");
+            }
+        }
+    });
+}
+
 /// v2 lets single threads into a threaded group, and `/proc/self/cgroup` does not tell of them.
 #[test]
 fn own_thread_in_a_threaded_group() {

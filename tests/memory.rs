@@ -145,6 +145,43 @@ fn many_members(world: &World) {
 }
 each!(many_members needs release(), on v2, cpu);
 
+extern "C" fn rest(_: *mut std::ffi::c_void) -> i32 {
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+/// Members whose memory cannot be released, for it is the caller's too, are tried once an attempt, and do not keep others from
+/// their turn.
+fn members_that_share_memory_with_others(world: &World) {
+    let (dirs, reaper) = world.target();
+    let pids: Vec<i32> = (0..20).map(|_| clone(libc::CLONE_VM | libc::SIGCHLD, rest, &0)).collect();
+    for pid in &pids {
+        dirs.iter().for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()).expect("a move"));
+        assert!(trace_exit(*pid));
+    }
+    let last = world.sandbox.hold_exit(world.sandbox.big_memory(SMALL, &refs(&dirs)));
+    let mut reactor = Reactor::new().unwrap();
+    let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(500)).release_memory());
+    until_released(&mut reactor, 1);
+    let (jobs, attempts) = (reactor.metrics().helper_jobs, attempts_of(&reactor));
+    turn_for(&mut reactor, Duration::from_millis(1500));
+    let (jobs, attempts) = (reactor.metrics().helper_jobs - jobs, attempts_of(&reactor) - attempts);
+    assert!(jobs <= 2 * u64::from(attempts) + 2, "{jobs} jobs in {attempts} attempts");
+    for pid in &pids {
+        let _ = wait(*pid, libc::__WALL);
+        trace_continue(*pid);
+        let _ = wait(*pid, libc::__WALL);
+    }
+    last.release();
+    assert_eq!(finish(&mut reactor, &handle).map(|reaped| reaped.released).unwrap_or_default(), 1);
+}
+each!(members_that_share_memory_with_others needs release(), on v2, cpu);
+
+fn attempts_of(reactor: &Reactor) -> u32 {
+    reactor.pending().map(|reap| reap.attempts).sum()
+}
+
 /// In uninterruptible sleep.
 fn a_member_that_writes_to_a_frozen_filesystem(world: &World) {
     let (dirs, reaper) = world.target();

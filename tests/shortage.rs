@@ -18,8 +18,8 @@ use std::thread;
 use std::time::Duration;
 
 use cgroup_reaper::{
-    Act, Effort, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal,
-    Signal, Survivor, UsedMethod,
+    Act, CgroupOptions, Effort, KillMethod, Metrics, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper,
+    Refusal, Signal, Survivor, UsedMethod,
 };
 use common::*;
 
@@ -285,6 +285,32 @@ fn an_external_freeze_that_the_caller_may_not_thaw() {
         thaw_v1(refused);
         assert!(held.ended(TIMEOUT));
         world.canary.assert_alive();
+    });
+}
+
+/// Of several freezers one may not be written to: the others are thawed again.
+#[test]
+fn a_freeze_that_is_refused_in_one_of_several_directories() {
+    require!(v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let groups = ["first", "second"].map(|name| sandbox.v1("freezer", name).join("target"));
+        groups.iter().for_each(|group| fs::create_dir(group).expect("mkdir"));
+        let members = [0, 1].map(|at| sandbox.sleeper(&[&groups[at]]));
+        chown(groups[0].join("freezer.state"), Some(USER), Some(USER)).expect("chown");
+        let mount = Path::new("/sys/fs/cgroup");
+        let above = groups.each_ref().map(|group| {
+            let above = group.parent().expect("it has one");
+            above.strip_prefix(mount).expect("a cgroup").to_path_buf()
+        });
+        let options = CgroupOptions::new(mount).subsystems(above);
+        let reaper = Reaper::new(options, "target").method(KillMethod::Freezer);
+        match as_user(|| reap(reaper)) {
+            Err(ReapError::Denied { act: Act::Freeze, path, .. }) => assert!(path.starts_with(&groups[1])),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(groups.each_ref().map(|group| freezer_state(group)), ["THAWED"; 2]);
+        assert!(members.iter().all(|member| member.alive()));
     });
 }
 

@@ -1,5 +1,6 @@
 //! Large groups and trees in a loop that limits the time of a call: each call is bounded, and nothing is lost between two.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -250,6 +251,31 @@ fn a_large_group_that_forks_is_not_outrun() {
             driver.step(&mut reactor);
         }
         assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+        assert_eq!(storm.tasks(), 0);
+    }
+}
+
+/// Nor does one that takes all of the CPUs keep the steps from coming to an end.
+#[test]
+fn a_large_group_that_takes_all_cpus_is_not_followed_for_ever() {
+    require!(v2(), steps(), v1("pids"));
+    for method in [KillMethod::Auto, KillMethod::Pidfd] {
+        let sandbox = Sandbox::new(test_name!());
+        let (dir, bound) = (sandbox.v2("storm"), sandbox.v1("pids", "storm"));
+        let storm = sandbox.fork_storm(1500, &[&dir, &bound]);
+        eventually("a large group", || storm.tasks() > 1000);
+        let mut reactor = Reactor::new().expect("a reactor");
+        let handle = reactor.spawn_reaper(Reaper::at(&dir).method(method)).expect("a spawn");
+        while reactor.pending().any(|reap| reap.attempts == 0) {
+            reactor.turn(Some(20 * MS)).expect("a turn");
+        }
+        let signals = reactor.metrics().signals;
+        assert!(signals < 1500, "{signals} signals in the first attempt, by {method}");
+        if method == KillMethod::Pidfd {
+            // By signals alone this takes its time.
+            fs::write(dir.join("cgroup.kill"), "1").expect("cgroup.kill");
+        }
+        reactor.run_until(&handle).expect("run").expect("reaped");
         assert_eq!(storm.tasks(), 0);
     }
 }
