@@ -66,7 +66,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         let refused = refused.or(listing.traversal.why.take());
         let mut unknown = None;
-        if v1_members.is_none() {
+        if v1_members.is_none() && !v2_not_listed {
             self.target.is_large_tree = listing.large;
         }
         // What took several steps is no proof that the caller is outside now.

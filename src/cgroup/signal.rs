@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::attempt::{Part, Pidfds, Rest, Source, Tally};
 use super::errors::{Cause, Obstacle, Refused, is_gone};
+use super::listing::LARGE_TREE;
 use super::members::MemberList;
 use super::step::Step;
 use super::target::Progress;
@@ -165,8 +166,21 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// Whether the members are signalled one directory after the other.
-    fn goes_by_directories(&self) -> bool {
-        self.context.limit.is_set() && self.target.is_large_tree
+    fn goes_by_directories(&mut self) -> bool {
+        if !self.context.limit.is_set() {
+            return false;
+        }
+        if !self.target.is_large_tree && self.findings.v2_not_listed {
+            // No check has walked it.
+            let mut children = 0;
+            self.each(|context, tree, directories| {
+                let root = directories.get(context.sys, &tree.identity)?;
+                children = children.max(context.sys.stat(Some(root), c"")?.links.saturating_sub(2));
+                Ok(())
+            });
+            self.target.is_large_tree = children as usize >= LARGE_TREE;
+        }
+        self.target.is_large_tree
     }
 
     /// Reads the next part of the members, unless the time of the call is up before there are any.

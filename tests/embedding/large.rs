@@ -234,6 +234,34 @@ fn a_large_group_that_is_frozen_from_outside_is_thawed() {
     }
 }
 
+/// A v2 tree is not walked by checks before the first signal: that walks it in parts, be it the one of the grace period or at a
+/// deadline.
+#[test]
+fn a_large_tree_is_signalled_in_parts_by_the_first_attempt() {
+    require!(v2());
+    const CHILDREN: usize = 200;
+    let at_the_deadline = |reaper: Reaper| reaper.linger(TIMEOUT).deadline(50 * MS);
+    let by_the_grace = |reaper: Reaper| reaper.grace(Signal::TERM, TIMEOUT);
+    for change in [at_the_deadline as fn(Reaper) -> Reaper, by_the_grace] {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v2("tree");
+        (0..CHILDREN).for_each(|child| fs::create_dir(dir.join(child.to_string())).expect("mkdir"));
+        let member = sandbox.sleeper(&[&dir]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        reactor.set_turn_budget(Duration::ZERO);
+        let mut driver = Driver::new(epoll_edge, &reactor);
+        let handle = reactor.spawn_reaper(change(Reaper::at(&dir))).expect("a spawn");
+        let mut longest = work(&reactor.metrics().calls);
+        while member.alive() {
+            let before = work(&reactor.metrics().calls);
+            driver.step(&mut reactor);
+            longest = longest.max(work(&reactor.metrics().calls) - before);
+        }
+        assert!(longest < 60, "{longest} system calls in one turn");
+        let _ = reactor.run_until(&handle).expect("run");
+    }
+}
+
 /// What forks while it is killed in steps is killed by one write after that.
 #[test]
 fn a_large_group_that_forks_is_not_outrun() {
