@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Pending, Phase, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal};
+use cgroup_reaper::{
+    Outcome, Pending, Phase, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal, SpawnError,
+};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -38,6 +40,19 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// What is to be reaped.
+pub trait Target {
+    /// Makes the reaper, just before it is spawned; `None` if the target is gone. Where descriptors are lacking the reaper is
+    /// dropped, and made again later.
+    fn reaper(&self) -> Result<Option<Reaper>, SpawnError>;
+}
+
+impl Target for Reaper {
+    fn reaper(&self) -> Result<Option<Reaper>, SpawnError> {
+        Ok(Some(self.clone()))
+    }
+}
+
 /// Is told how each target ended.
 pub trait Listener {
     /// The target of this index has ended.
@@ -55,16 +70,16 @@ struct Running {
     since: Instant,
 }
 
-/// Reaps all of `reapers` at once. The listener is told of each, by its index, exactly once, whatever fails.
-pub fn drive(
+/// Reaps all of `targets` at once. The listener is told of each, by its index, exactly once, whatever fails.
+pub fn drive<T: Target>(
     mut reactor: Reactor,
-    reapers: Vec<Reaper>,
+    targets: Vec<T>,
     interrupt: &Interrupt,
     listener: &mut dyn Listener,
 ) -> io::Result<()> {
     let mut driver = Driver {
-        running: reapers.iter().map(|_| None).collect(),
-        waiting: reapers.into_iter().enumerate().collect(),
+        running: targets.iter().map(|_| None).collect(),
+        waiting: targets.into_iter().enumerate().collect(),
         running_count: 0,
         out_of_descriptors: false,
         obeyed: Urgency::None,
@@ -80,9 +95,9 @@ pub fn drive(
     driven
 }
 
-struct Driver<'a> {
+struct Driver<'a, T> {
     /// Not spawned yet.
-    waiting: VecDeque<(usize, Reaper)>,
+    waiting: VecDeque<(usize, T)>,
     /// By index; `None` before the spawn and after the end.
     running: Vec<Option<Running>>,
     running_count: usize,
@@ -96,7 +111,7 @@ struct Driver<'a> {
     listener: &'a mut dyn Listener,
 }
 
-impl Driver<'_> {
+impl<T: Target> Driver<'_, T> {
     /// Returns when all have ended, or, after a signal, when the time for cancelling them is over.
     fn run(&mut self, reactor: &mut Reactor) -> io::Result<()> {
         let mut cancelled_at = None;
@@ -161,15 +176,22 @@ impl Driver<'_> {
             if self.out_of_descriptors || self.interrupt.signal().is_some() {
                 return;
             }
-            let Some((index, reaper)) = self.waiting.pop_front() else { return };
+            let Some((index, target)) = self.waiting.pop_front() else { return };
             let since = Instant::now();
-            match reactor.spawn_reaper(reaper.tag(index as u64)) {
-                Ok(handle) => {
+            let spawned = target
+                .reaper()
+                .and_then(|reaper| reaper.map(|it| reactor.spawn_reaper(it.tag(index as u64))).transpose());
+            match spawned {
+                Ok(Some(handle)) => {
                     self.running[index] = Some(Running { handle, since });
                     self.running_count += 1;
                 }
+                Ok(None) => {
+                    let result = Ok(Reaped::new(Outcome::AlreadyGone));
+                    self.listener.ended(index, End { result, elapsed: since.elapsed() });
+                }
                 Err(error) if self.running_count > 0 && is_out_of_descriptors(error.refusal()) => {
-                    self.waiting.push_front((index, error.into_reaper()));
+                    self.waiting.push_front((index, target));
                     self.out_of_descriptors = true;
                 }
                 Err(error) => {

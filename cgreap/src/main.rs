@@ -3,8 +3,8 @@
 //!
 //! Each module uses only modules to the left of it:
 //!
-//! - `status`, `console`, `duration`, `interrupt`, `end`, `mounts`, `this_program`: exit statuses, output, durations,
-//!   signals, how a target ended, where the hierarchies are mounted, and hidden commands
+//! - `status`, `console`, `duration`, `interrupt`, `end`, `mounts`, `directory`, `this_program`: exit statuses, output,
+//!   durations, signals, how a target ended, where the hierarchies are mounted, cgroup directories, and hidden commands
 //! - `target`, `args`, `list`: what the command line names, the command line, and targets from standard input
 //! - `generate`: completions for shells, and man pages
 //! - `driver`: reaps any number of targets at once
@@ -14,6 +14,7 @@
 mod args;
 mod console;
 mod demo;
+mod directory;
 mod driver;
 mod duration;
 mod end;

@@ -13,8 +13,10 @@ mod terminal;
 #[path = "run/usage.rs"]
 mod usage;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -485,6 +487,63 @@ fn without_a_guard_a_killed_cgreap_leaves_the_command() {
     assert_eq!(place.living().len(), 1);
 }
 
+/// A command that leaves a process, whose cgreap cannot reap: the guard does once cgreap has exited. `disable` is part of the
+/// command's script, in which `$PPID` is cgreap.
+#[track_caller]
+fn the_guard_reaps_after(place: &Place<'_>, disable: &str, refusal: &str) {
+    let script = format!("sleep 300 >/dev/null 2>&1 & {disable} && exit 3");
+    let run = place.sh(&["--name", "left"], &script);
+    assert_eq!(run.status, Some(125), "{run:?}");
+    assert!(run.err.contains("not all that sh started could be ended") && run.err.contains(refusal), "{run:?}");
+    assert!(run.err.contains("the guard (pid "), "{run:?}");
+    // The guard as well ends.
+    if !wait_until(TIMEOUT, || place.living().is_empty() && place.directories().is_empty()) {
+        place.assert_nothing_left(disable);
+    }
+}
+
+#[test]
+fn a_command_that_moves_cgreap_into_its_cgroup_is_reaped_by_the_guard() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let procs = place.parent.join("left/cgroup.procs");
+    the_guard_reaps_after(&place, &format!("echo $PPID > {}", procs.display()), "own cgroup");
+}
+
+#[test]
+fn without_descriptors_the_guard_reaps() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    // cgreap has more than three open, and gets no other.
+    let ready = sandbox.scratch().join("ready");
+    let disable = format!("echo $PPID > {0}.new && mv {0}.new {0} && while [ -e {0} ]; do sleep 0.05; done", ready.display());
+    let limiter = thread::spawn({
+        let ready = ready.clone();
+        move || {
+            let mut pid = None;
+            eventually("the command runs", || {
+                pid = fs::read_to_string(&ready).ok().and_then(|pid| pid.trim().parse().ok());
+                pid.is_some()
+            });
+            limit_descriptors_of(pid.expect("just read"), 3);
+            fs::remove_file(&ready).expect("remove");
+        }
+    });
+    the_guard_reaps_after(&place, &disable, "Too many open files");
+    limiter.join().expect("limiter");
+}
+
+/// Sets the limit of descriptors of another process.
+#[expect(unsafe_code, reason = "std has no limits")]
+fn limit_descriptors_of(pid: i32, limit: u64) {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: the structure outlives the call.
+    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "prlimit: {}", std::io::Error::last_os_error());
+}
+
 /// One process besides cgreap itself.
 #[expect(unsafe_code, reason = "std has no limits")]
 fn one_more_process() {
@@ -542,6 +601,32 @@ fn without_a_parent_it_is_in_the_own_cgroup() {
     assert_eq!((run.status, &*run.err), (Some(0), ""));
     assert!(run.out.trim_end().ends_with("/parent/own"), "{run:?}");
     place.assert_nothing_left("the own cgroup");
+}
+
+#[test]
+fn paths_need_not_be_utf8() {
+    require!(v2(), namespaces());
+    // The mounts are in the mount namespace of this test alone.
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let place = Place::new(&sandbox, Kind::V2);
+        // One that has nothing to do with cgroups.
+        let point = sandbox.scratch().join(OsStr::from_bytes(b"\xff"));
+        fs::create_dir(&point).expect("mkdir");
+        mount(Path::new("none"), &point, "tmpfs", 0, "");
+        let run = place.run(&NO_OPTIONS, &["true"]);
+        unmount(&point);
+        assert_eq!((run.status, &*run.err), (Some(0), ""), "a mount point: {run:?}");
+        // The own cgroup.
+        let own = place.parent.join(OsStr::from_bytes(b"own-\xff"));
+        fs::create_dir(&own).expect("mkdir");
+        let mut command = place.without_parent(&["--name", "below"], &["grep", "-qa", "^0:.*/below$", "/proc/self/cgroup"]);
+        become_user_in(&mut command, &own, 0);
+        let run = output(start(&mut command));
+        assert_eq!((run.status, &*run.err), (Some(0), ""), "the own cgroup: {run:?}");
+        fs::remove_dir(&own).expect("rmdir");
+        place.assert_nothing_left("bytes");
+    });
 }
 
 fn text(path: &Path) -> &'static str {

@@ -64,7 +64,7 @@ impl Directories {
     /// Makes them, or says why there can be none.
     pub fn make() -> Result<Directories, String> {
         let mounts = mounts().map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = fs::read("/proc/self/cgroup").unwrap_or_default();
         let mut refusals = Vec::new();
         let mut make = |version, controller: Option<&str>| {
             let mount = mounts.iter().find(|mount| mount.has(controller))?;

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +12,7 @@ use cgroup_reaper::{Reaper, reap_all};
 use super::guard::Guard;
 use super::place::{RIGHTS, Site, Sites};
 use crate::args::Setting;
+use crate::directory::open;
 
 /// How often another name is tried where one is taken.
 const NAMES: u32 = 16;
@@ -178,22 +179,17 @@ impl Groups {
         &self.all
     }
 
-    /// Reaps them without a word: something else has failed, and is reported.
-    pub fn abandon(&self, deadline: Duration) {
-        let reapers = self.all.iter().filter_map(|group| group.reaper().ok());
-        drop(reap_all(reapers.map(|reaper| reaper.deadline(deadline))));
+    /// Reaps them without a word: something else has failed, and is reported. Returns whether all of them are reaped.
+    pub fn abandon(&self, deadline: Duration) -> bool {
+        let reapers: Vec<_> = self.all.iter().filter_map(|group| group.reaper().ok()).collect();
+        let results = reap_all(reapers.into_iter().map(|reaper| reaper.deadline(deadline)));
+        results.iter().filter(|result| result.is_ok()).count() == self.all.len()
     }
 
     /// Removes them while they are empty.
     pub fn remove(&self) {
         self.all.iter().rev().for_each(Group::remove);
     }
-}
-
-/// The directory, as an identity.
-pub fn open(path: &Path) -> io::Result<File> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// A name that no other cgroup has.

@@ -1,14 +1,13 @@
-//! The guard: a process that reaps the cgroups of a run whose cgreap was killed.
+//! The guard: a process that reaps the cgroups of a run whose cgreap was killed, or could not reap them.
 //!
 //! It is started before the first cgroup is made, and told of each. It is in no cgroup of the run, in a session of its own,
 //! and has none of the command's descriptors: a reader of the command's output sees its end.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getppid, pidfd_open};
 
-use super::group::open;
+use crate::directory::{is_inode, open};
 use crate::this_program::{hidden, hidden_apart};
 
 /// The name of the hidden command.
@@ -30,7 +29,7 @@ const TELL: &str = "1";
 /// How long the guard may take to be ready, on slow machines too.
 const READY_TIME: Duration = Duration::from_secs(10);
 
-/// The guard, as cgreap sees it. Dropped without [`Guard::dismiss`] it goes on, and reaps once cgreap has ended.
+/// The guard, as cgreap sees it. Dropped without [`Guard::dismiss`] it reaps at once: the channel closes.
 #[derive(Debug)]
 pub struct Guard {
     pid: Pid,
@@ -88,6 +87,13 @@ impl Guard {
     pub fn end(&self) {
         // It is a child that was not waited for, so that this is its pid.
         let _ = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL);
+    }
+
+    /// Has it reap what is left, once cgreap has exited. cgreap does not wait for that.
+    pub fn leave(self) {
+        // The channel stays open until the exit. The guard reaps when it closes, and cgreap may be a member of the cgroup: it
+        // would be killed before it has reported the failure.
+        std::mem::forget(self.channel);
     }
 
     /// Ends it. Returns when it has exited, so that it is not seen as a process that is left.
@@ -190,10 +196,6 @@ fn reap(directories: &[(PathBuf, u64)], deadline: Duration) {
     }
     // There is nothing left that a failure could be reported to.
     drop(reap_all(reapers));
-}
-
-fn is_inode(dir: &File, inode: u64) -> bool {
-    dir.metadata().is_ok_and(|metadata| metadata.ino() == inode)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `cgreap run`: runs a command in a cgroup of its own, and leaves no process of it.
 //!
-//! Each module uses only modules to the left of it, except that a guard's directories are opened by `group`:
+//! Each module uses only modules to the left of it:
 //!
 //! - `status`, `signals`, `children`, `outcome`: exit statuses, signals, the main process, and how a run ended
 //! - `place`, `guard`, `group`: where the cgroups are made, the process that reaps them should cgreap be killed, and the
@@ -77,11 +77,13 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
     let (started, since) = (SystemTime::now(), Instant::now());
     let done = Supervisor::new(args, &signals, &groups, guard, reactor, starter).run();
     let done = done.map_err(|error| {
-        groups.abandon(args.deadline);
+        if !groups.abandon(args.deadline) {
+            leave_to_guard(guard);
+        }
         format!("event loop: {error}")
     });
     let Done { ended, cause, left, result } = done?;
-    if let Some(guard) = guard {
+    if let Some(guard) = guard.as_ref().filter(|_| result.error.is_none()) {
         guard.end();
     }
 
@@ -92,6 +94,7 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
     }
     if let Some(error) = &result.error {
         complain(&format!("run: not all that {name} started could be ended: {error}"));
+        leave_to_guard(guard);
     } else if outcome == Outcome::Failed {
         complain(&format!("run: {name} has left its cgroup, and does not exit"));
     }
@@ -146,6 +149,14 @@ fn await_guard(guard: &mut Option<Guard>) {
         if let Some(guard) = guard.take() {
             guard.dismiss();
         }
+    }
+}
+
+/// The guard, which is in no cgroup of the run, may be able to reap what cgreap could not.
+fn leave_to_guard(guard: &mut Option<Guard>) {
+    if let Some(guard) = guard.take() {
+        complain(&format!("run: the guard (pid {}) tries to end the rest when cgreap has exited", guard.pid()));
+        guard.leave();
     }
 }
 

@@ -40,15 +40,14 @@ pub fn choose(args: &RunArgs) -> Result<Vec<Sites>, String> {
 struct System {
     mounts: Vec<Mount>,
     /// /proc/self/cgroup
-    own: String,
+    own: Vec<u8>,
     is_root: bool,
 }
 
 impl System {
     fn read() -> Result<System, String> {
         let mounts = mounts().map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
-        let own =
-            fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("/proc/self/cgroup: {error}"))?;
+        let own = fs::read("/proc/self/cgroup").map_err(|error| format!("/proc/self/cgroup: {error}"))?;
         Ok(System { mounts, own, is_root: geteuid().is_root() })
     }
 
@@ -248,7 +247,7 @@ mod tests {
                 mount("/c/pids", "/", Some("pids")),
                 mount("/c/unified", "/", None),
             ],
-            own: "3:cpu,cpuacct:/a\n2:freezer:/\n1:pids:/b/c\n0::/d\n".to_owned(),
+            own: b"3:cpu,cpuacct:/a\n2:freezer:/\n1:pids:/b/c\n0::/d\n".to_vec(),
             is_root: true,
         }
     }
@@ -303,9 +302,9 @@ mod tests {
     #[test]
     fn a_cgroup_outside_of_the_namespace_is_no_parent() {
         let mut system = hybrid();
-        system.own = "0::/../x\n".to_owned();
+        system.own = b"0::/../x\n".to_vec();
         assert_eq!(paths(&system.choose(&[]).unwrap()[0][0]), ["/c/unified"]);
-        system.own = "0::/box/x\n".to_owned();
+        system.own = b"0::/box/x\n".to_vec();
         system.mounts = vec![mount("/c", "/box", None)];
         assert_eq!(paths(&system.choose(&[]).unwrap()[0][0]), ["/c/x", "/c"]);
     }

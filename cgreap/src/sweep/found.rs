@@ -6,16 +6,33 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cgroup_reaper::{Reaper, Refusal, SpawnError};
+
+use crate::directory::{is_inode, open};
+
 /// A cgroup in the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub path: PathBuf,
+    /// Tells it from a later cgroup of the same name.
+    pub inode: u64,
     /// The number of processes in it and below it; `None` if they cannot be listed.
     pub members: Option<usize>,
     /// The number of cgroups, itself included.
     pub cgroups: usize,
     /// A lower bound.
     pub age: Duration,
+}
+
+impl Found {
+    /// Reaps this very cgroup; `None` if it is gone, even if another one has its name.
+    pub fn reaper(&self) -> Result<Option<Reaper>, SpawnError> {
+        match open(&self.path) {
+            Ok(dir) => Ok(is_inode(&dir, self.inode).then(|| Reaper::at_fd(dir.into()))),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
+            Err(error) => Err(SpawnError::new(Reaper::at(&self.path), Refusal::io(&self.path, error))),
+        }
+    }
 }
 
 /// The cgroups in this directory, by name.
@@ -39,9 +56,9 @@ pub fn find(dir: &Path) -> io::Result<Vec<Found>> {
     let mut found: Vec<_> = found
         .into_iter()
         .zip(ages)
-        .map(|((_, _, path), age)| {
+        .map(|((inode, _, path), age)| {
             let (members, cgroups) = count(&path);
-            Found { path, members, cgroups, age }
+            Found { path, inode, members, cgroups, age }
         })
         .collect();
     found.sort_by(|a, b| a.path.cmp(&b.path));

@@ -4,15 +4,15 @@ mod found;
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{ReapError, Reaper};
+use cgroup_reaper::{ReapError, Reaper, SpawnError};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::args::SweepArgs;
 use crate::console::{complain, print, printable};
-use crate::driver::{self, Listener};
+use crate::driver::{self, Listener, Target};
 use crate::duration::human;
 use crate::end::{End, Failure};
 use crate::interrupt;
@@ -80,9 +80,29 @@ fn age(age: Duration) -> String {
     }
 }
 
+/// A cgroup that is to be removed.
+#[derive(Debug)]
+struct Due<'a> {
+    found: &'a Found,
+    args: &'a SweepArgs,
+}
+
+impl Target for Due<'_> {
+    fn reaper(&self) -> Result<Option<Reaper>, SpawnError> {
+        let configure = |reaper: Reaper| match self.args.kill {
+            true => reaper.deadline(self.args.deadline),
+            // Sends no signal, and removes the cgroups below first.
+            false => reaper.when_empty().deadline(EMPTY_TIME),
+        };
+        Ok(self.found.reaper()?.map(configure))
+    }
+}
+
 /// What became of the cgroups.
 #[derive(Debug, Default)]
 struct Swept {
+    /// Their paths, by index.
+    paths: Vec<PathBuf>,
     removed: usize,
     in_use: usize,
     status: u8,
@@ -92,15 +112,28 @@ struct Swept {
 }
 
 impl Listener for Swept {
-    fn ended(&mut self, _index: usize, end: End) {
+    fn ended(&mut self, index: usize, end: End) {
         match &end.result {
             Ok(_) => self.removed += 1,
             Err(Failure::Reap(ReapError::TimedOut { .. })) if self.only_empty => self.in_use += 1,
             Err(failure) => {
                 self.status = self.status.max(end.status());
-                self.failures.push(failure.to_string());
+                self.failures.push(describe(failure, &self.paths[index]));
             }
         }
+    }
+}
+
+/// The message of a failure, which names the cgroup as it was found: a reaper of a descriptor knows the path without
+/// symbolic links, and `DIR` may have some.
+fn describe(failure: &Failure, found: &Path) -> String {
+    let text = failure.to_string();
+    let Failure::Reap(error) = failure else { return text };
+    match (error.path(), std::path::absolute(found)) {
+        (Some(path), Ok(found)) if path != found => {
+            text.replace(&*path.to_string_lossy(), &found.to_string_lossy())
+        }
+        _ => text,
     }
 }
 
@@ -114,14 +147,11 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> u8 {
     };
     let since = Instant::now();
     let is_due = |found: &&Found| args.kill || found.members == Some(0);
-    let due: Vec<_> = found.iter().filter(is_due).collect();
-    let reaper = |found: &&Found| match args.kill {
-        true => Reaper::at(&found.path).deadline(args.deadline),
-        // Sends no signal, and removes the cgroups below first.
-        false => Reaper::at(&found.path).when_empty().deadline(EMPTY_TIME),
-    };
-    let mut swept = Swept { in_use: found.len() - due.len(), only_empty: args.empty, ..Swept::default() };
-    let driven = driver::drive(reactor, due.iter().map(reaper).collect(), &interrupt, &mut swept);
+    let due: Vec<_> = found.iter().filter(is_due).map(|found| Due { found, args }).collect();
+    let paths = due.iter().map(|due| due.found.path.clone()).collect();
+    let in_use = found.len() - due.len();
+    let mut swept = Swept { paths, in_use, only_empty: args.empty, ..Swept::default() };
+    let driven = driver::drive(reactor, due, &interrupt, &mut swept);
     for failure in &swept.failures {
         complain(failure);
     }
