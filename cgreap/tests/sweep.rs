@@ -4,16 +4,27 @@
 mod common;
 
 use std::ffi::OsStr;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use common::*;
 
+/// `cgreap sweep`.
+fn command() -> Command {
+    let program = std::env::var_os("CGREAP_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_cgreap").into());
+    let mut command = Command::new(program);
+    command.arg("sweep").env_remove("RUST_LOG");
+    command
+}
+
 #[track_caller]
 fn sweep<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> (Option<i32>, String, String) {
-    let program = std::env::var_os("CGREAP_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_cgreap").into());
-    let Output { status, stdout, stderr } =
-        Command::new(program).arg("sweep").args(args).env_remove("RUST_LOG").output().expect("cgreap");
+    let Output { status, stdout, stderr } = command().args(args).output().expect("cgreap");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code(), text(stdout), text(stderr))
 }
@@ -100,6 +111,99 @@ fn kill_reaps_all_below_and_not_the_directory() {
         assert!(!a.exists() && !b.exists() && top.exists() && inside.ended(TIMEOUT));
         canary.assert_alive();
         direct.assert_alive();
+    });
+}
+
+/// A cgreap that has listed the cgroups and touched none: it writes its log to a stream that is full.
+struct Held {
+    child: Child,
+    log: UnixStream,
+}
+
+impl Held {
+    #[track_caller]
+    fn start(option: &str, dir: &Path) -> Held {
+        let (log, mut full) = UnixStream::pair().expect("socketpair");
+        full.set_nonblocking(true).expect("fcntl");
+        let end = loop {
+            if let Err(error) = full.write_all(b"x") {
+                break error;
+            }
+        };
+        assert_eq!(end.kind(), ErrorKind::WouldBlock);
+        full.set_nonblocking(false).expect("fcntl");
+        let mut command = command();
+        command.args([option.as_ref(), dir.as_os_str()]).env("RUST_LOG", "trace");
+        let child = command.stdout(Stdio::piped()).stderr(OwnedFd::from(full)).spawn().expect("cgreap");
+        // The command has a copy of the descriptor.
+        drop(command);
+        let file = format!("/proc/{}/syscall", child.id());
+        let write = format!("{} 0x2 ", libc::SYS_write);
+        eventually("it writes to its log", || {
+            fs::read_to_string(&file).is_ok_and(|call| call.starts_with(&write))
+        });
+        Held { child, log }
+    }
+
+    /// Lets it go on. Returns its exit status and its output.
+    #[track_caller]
+    fn finish(mut self) -> (Option<i32>, String) {
+        self.log.read_to_end(&mut Vec::new()).expect("log");
+        let output = self.child.wait_with_output().expect("wait");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    }
+}
+
+#[test]
+fn a_later_cgroup_of_the_same_name_is_left_alone() {
+    require!(any_hierarchy());
+    let sandbox = Sandbox::new(test_name!());
+    in_each(|is_v2| {
+        for option in ["--kill", "--empty"] {
+            let make = |name: &str| {
+                let name = format!("later{option}{name}");
+                if is_v2 { sandbox.v2(&name) } else { sandbox.v1("freezer", &name) }
+            };
+            let (top, same, other) = (make(""), make("/same"), make("/other"));
+            let held = Held::start(option, &top);
+            fs::remove_dir(&other).expect("rmdir");
+            fs::create_dir(&other).expect("mkdir");
+            let canary = (option == "--kill").then(|| sandbox.canary(&[&other]));
+            let (status, out) = held.finish();
+            assert_eq!(status, Some(0), "{option}: {out}");
+            // As one that was removed by another party.
+            assert!(out.starts_with("2 of 2 cgroups removed in "), "{option}: {out}");
+            assert!(other.exists() && !same.exists(), "{option}");
+            if let Some(canary) = canary {
+                canary.assert_alive();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_failure_names_the_cgroup_as_the_directory_was_named() {
+    require!(any_hierarchy());
+    let sandbox = Sandbox::new(test_name!());
+    in_each(|is_v2| {
+        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+        let (top, own) = (make("named"), make("named/own"));
+        let link = sandbox.scratch().join(format!("link-{is_v2}"));
+        symlink(&top, &link).expect("symlink");
+        let relative = top.file_name().expect("a name").as_ref();
+        for (dir, named) in [(&*top, &own), (&link, &link.join("own")), (relative, &own)] {
+            let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", own.display());
+            let sweep = command();
+            let mut command = Command::new("sh");
+            command.args(["-c", &join, "sh"]).arg(sweep.get_program()).args(["sweep", "--kill"]).arg(dir);
+            command.current_dir(top.parent().expect("a parent")).env_remove("RUST_LOG");
+            let Output { status, stderr, .. } = command.output().expect("sh");
+            assert_eq!(status.code(), Some(2));
+            let text = String::from_utf8(stderr).expect("UTF-8");
+            let expected =
+                format!("cgreap: {}: refused: is or contains the caller's own cgroup\n", named.display());
+            assert_eq!(text, expected, "{}", dir.display());
+        }
     });
 }
 

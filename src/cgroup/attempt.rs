@@ -13,7 +13,7 @@ use crate::time::{Instant, Span};
 pub(crate) const VERIFIED: Span = Span::from_millis(10);
 
 /// The members of one directory are followed page by page for so long. One write to `cgroup.kill`, or one list, has the rest.
-const STEPS: Span = Span::from_millis(100);
+const STEPS: Span = Span::from_millis(500);
 
 /// What an attempt came to so far.
 #[derive(Debug, Clone, Copy)]

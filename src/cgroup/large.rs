@@ -7,7 +7,7 @@
 //!
 //! So it is in every attempt on such a target, and with the signal of the grace period. The list is read a page at a time.
 //!
-//! In the end of the attempts that begin so, after 100 ms at the latest, `cgroup.kill` is written all the same: the kernel skips
+//! In the end of the attempts that begin so, after half a second at the latest, `cgroup.kill` is written all the same: the kernel skips
 //! members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
 
 use std::path::Path;

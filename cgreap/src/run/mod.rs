@@ -155,7 +155,10 @@ fn await_guard(guard: &mut Option<Guard>) {
 /// The guard, which is in no cgroup of the run, may be able to reap what cgreap could not.
 fn leave_to_guard(guard: &mut Option<Guard>) {
     if let Some(guard) = guard.take() {
-        complain(&format!("run: the guard (pid {}) tries to end the rest when cgreap has exited", guard.pid()));
+        complain(&format!(
+            "run: the guard (pid {}) tries to end the rest when cgreap has exited",
+            guard.pid()
+        ));
         guard.leave();
     }
 }
