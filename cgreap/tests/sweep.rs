@@ -208,6 +208,28 @@ fn a_failure_names_the_cgroup_as_the_directory_was_named() {
 }
 
 #[test]
+fn with_few_descriptors_all_are_reaped() {
+    require!(any_hierarchy());
+    let sandbox = Sandbox::new(test_name!());
+    in_each(|is_v2| {
+        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+        let top = make("few");
+        let groups: Vec<_> = (0..50).map(|index| make(&format!("few/{index}"))).collect();
+        let sleepers = sandbox.one_each(&groups);
+        let mut command = Command::new("sh");
+        // Two more than one reap at a time takes.
+        command.args(["-c", "ulimit -n 16 && exec \"$@\"", "sh"]).arg(self::command().get_program());
+        let Output { status, stdout, stderr } =
+            command.args(["sweep", "--kill"]).arg(&top).env_remove("RUST_LOG").output().expect("sh");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        let (out, err) = (text(stdout), text(stderr));
+        assert_eq!((status.code(), &*err), (Some(0), ""));
+        assert!(out.starts_with("50 of 50 cgroups removed in "), "{out}");
+        assert!(sleepers.ended(TIMEOUT));
+    });
+}
+
+#[test]
 fn what_is_no_cgroup_and_a_root_are_refused() {
     require!(namespaces(), any_hierarchy());
     // If the refusal is broken, only the processes of this test die.

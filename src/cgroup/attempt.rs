@@ -12,7 +12,7 @@ use crate::time::{Instant, Span};
 /// they are verified again.
 pub(crate) const VERIFIED: Span = Span::from_millis(10);
 
-/// The members of one directory are followed page by page for so long. One write to `cgroup.kill`, or one list, has the rest.
+/// Members are followed page by page for so long. One write to `cgroup.kill`, or the next attempt, has the rest.
 const STEPS: Span = Span::from_millis(500);
 
 /// What an attempt came to so far.

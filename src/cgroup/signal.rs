@@ -97,7 +97,7 @@ impl<S: Sys> Step<'_, '_, S> {
             return Ok(Some(rest));
         }
         if !rest.has_unopened() && rest.batch.pidfds.is_empty() {
-            self.find_more(&mut rest, tally)?;
+            self.find_more(signal, &mut rest, tally)?;
         }
         if rest.members.garbled {
             // A member may stand in a line that makes no sense.
@@ -184,15 +184,17 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// Reads the next part of the members, unless the time of the call is up before there are any.
-    fn find_more(&mut self, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
+    fn find_more(&mut self, signal: Signal, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
         let sys = self.context.sys;
-        let is_late = rest.is_late(Instant::after_start(sys.now()));
+        // Another signal is sent until the grace period is over.
+        let is_late = signal == Signal::KILL && rest.is_late(Instant::after_start(sys.now()));
         let mut read = 0;
         while !rest.has_unopened() {
             match &mut rest.source {
                 Source::None => return Ok(()),
                 Source::Pages { .. } if is_late => {
-                    (rest.members, rest.next, rest.source) = (self.list_all()?, 0, Source::None);
+                    tally.missed(Reach::Failed);
+                    rest.source = Source::None;
                 }
                 Source::Pages { pages, .. } => {
                     let page = pages.next(sys);
