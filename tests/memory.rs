@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -151,15 +152,36 @@ extern "C" fn rest(_: *mut std::ffi::c_void) -> i32 {
     }
 }
 
+/// Processes that share the memory of the test's, and do not finish their exit until this is dropped.
+struct Sharers(Vec<i32>);
+
+impl Sharers {
+    fn new(count: usize, dirs: &[PathBuf]) -> Sharers {
+        let sharers = Sharers((0..count).map(|_| clone(libc::CLONE_VM | libc::SIGCHLD, rest, &0)).collect());
+        for pid in &sharers.0 {
+            dirs.iter().for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()).expect("a move"));
+            assert!(trace_exit(*pid));
+        }
+        sharers
+    }
+}
+
+impl Drop for Sharers {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            let _ = kill(*pid, libc::SIGKILL);
+            let _ = wait(*pid, libc::__WALL);
+            trace_continue(*pid);
+            let _ = wait(*pid, libc::__WALL);
+        }
+    }
+}
+
 /// Members whose memory cannot be released, for it is the caller's too, are tried once an attempt, and do not keep others from
 /// their turn.
 fn members_that_share_memory_with_others(world: &World) {
     let (dirs, reaper) = world.target();
-    let pids: Vec<i32> = (0..20).map(|_| clone(libc::CLONE_VM | libc::SIGCHLD, rest, &0)).collect();
-    for pid in &pids {
-        dirs.iter().for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()).expect("a move"));
-        assert!(trace_exit(*pid));
-    }
+    let sharers = Sharers::new(20, &dirs);
     let last = world.sandbox.hold_exit(world.sandbox.big_memory(SMALL, &refs(&dirs)));
     let mut reactor = Reactor::new().unwrap();
     let handle = spawn(&mut reactor, reaper.max_wait(Duration::from_millis(500)).release_memory());
@@ -168,11 +190,7 @@ fn members_that_share_memory_with_others(world: &World) {
     turn_for(&mut reactor, Duration::from_millis(1500));
     let (jobs, attempts) = (reactor.metrics().helper_jobs - jobs, attempts_of(&reactor) - attempts);
     assert!(jobs <= 2 * u64::from(attempts) + 2, "{jobs} jobs in {attempts} attempts");
-    for pid in &pids {
-        let _ = wait(*pid, libc::__WALL);
-        trace_continue(*pid);
-        let _ = wait(*pid, libc::__WALL);
-    }
+    drop(sharers);
     last.release();
     assert_eq!(finish(&mut reactor, &handle).map(|reaped| reaped.released).unwrap_or_default(), 1);
 }

@@ -298,7 +298,7 @@ fn a_large_group_that_takes_all_cpus_is_not_followed_for_ever() {
             reactor.turn(Some(20 * MS)).expect("a turn");
         }
         let signals = reactor.metrics().signals;
-        assert!(signals < 1500, "{signals} signals in the first attempt, by {method}");
+        assert!(signals <= 3000, "{signals} signals in the first attempt, by {method}");
         if method == KillMethod::Pidfd {
             // By signals alone this takes its time.
             fs::write(dir.join("cgroup.kill"), "1").expect("cgroup.kill");
