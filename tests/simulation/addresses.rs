@@ -282,3 +282,57 @@ fn a_failed_look_at_the_name_is_an_error() {
         }
     }
 }
+
+fn is_left(sim: &Sim) -> bool {
+    let world = sim.0.borrow();
+    let slice = world.child(ROOTS[FREEZER], "slice").expect("it stays");
+    world.child(slice, "a").is_some()
+}
+
+/// Removed is what the name leads to below the parent that is open, or beside a directory that is held; by path nothing is.
+#[test]
+fn a_directory_is_removed_by_its_name_below_its_parent() {
+    let sim = sim();
+    let (by_handle, by_path) =
+        (by_handle(&sim, FREEZER, "slice/a"), identity(&sim, FREEZER, "slice/a", Address::Path));
+    let mut parents = Parents::new();
+    assert!(by_handle.rmdir(&sim, &mut parents).is_none(), "no parent is open");
+    let other = self::by_handle(&sim, FREEZER, "other/c");
+    assert!(other.find(&sim, &mut parents).is_ok());
+    assert!(by_handle.rmdir(&sim, &mut parents).is_none(), "that of another is");
+    assert!(by_path.rmdir(&sim, &mut parents).is_none() && is_left(&sim));
+    assert!(by_handle.find(&sim, &mut parents).is_ok());
+    assert!(matches!(by_handle.rmdir(&sim, &mut parents), Some(Ok(()))) && !is_left(&sim));
+    let sim = self::sim();
+    let directory = open(&sim, &format!("{}/slice/a", MOUNTS[FREEZER]));
+    let permit = Budget::new(100).take_needed();
+    let held = identity(&sim, FREEZER, "slice/a", Address::Held { directory, _permit: permit });
+    assert!(matches!(held.rmdir(&sim, &mut Parents::new()), Some(Ok(()))) && !is_left(&sim));
+}
+
+/// Messages have the name that it has now, as far as that is known.
+#[test]
+fn the_current_path_follows_a_rename() {
+    let sim = sim();
+    let identity = by_handle(&sim, FREEZER, "slice/a");
+    let current = || identity.current_path(&sim, &mut Parents::new());
+    assert_eq!(current(), identity.path());
+    rename(&mut sim.0.borrow_mut());
+    assert_eq!(current(), identity.path().with_file_name("renamed"));
+    sim.0.borrow_mut().handles = false;
+    assert_eq!(current(), identity.path());
+}
+
+/// What is mounted on it covers it.
+#[test]
+fn a_directory_can_be_covered() {
+    let sim = sim();
+    let identity = by_handle(&sim, FREEZER, "slice/a");
+    assert!(!identity.is_covered(&sim));
+    let mut world = sim.0.borrow_mut();
+    let slice = world.child(ROOTS[CPU], "slice").expect("it is there");
+    world.mkdir(slice, "a");
+    world.vantage.mounted.0[FREEZER] = ROOTS[CPU];
+    drop(world);
+    assert!(identity.is_covered(&sim));
+}
