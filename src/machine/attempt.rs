@@ -267,12 +267,12 @@ impl Machine {
             }
         };
         let refused = match thawed {
-            Thawed::All | Thawed::HeldFromOutside => {
+            Thawed::Denied if ours_left => self.retries.failed(Act::Thaw, now, true),
+            // What other parties froze may stay so for `freeze_timeout`.
+            Thawed::All | Thawed::HeldFromOutside | Thawed::Denied => {
                 self.retries.succeeded(Act::Thaw);
                 false
             }
-            // What other parties froze may stay so for `freeze_timeout`.
-            Thawed::Denied => ours_left && self.retries.failed(Act::Thaw, now, true),
             Thawed::Failed | Thawed::Unfinished => self.retries.failed(Act::Thaw, now, false),
         };
         if let Phase::Ending(end) = self.phase {

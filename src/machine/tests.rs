@@ -1397,6 +1397,17 @@ fn a_deadline_begins_with_a_check() {
     assert_eq!(rig.machine.step(deadline, TICK), members);
 }
 
+/// A thaw that failed, and then is denied of what others froze, is not tried again and again in the grace period.
+#[test]
+fn a_thaw_that_is_denied_after_a_failure_does_not_spin() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 5000 * MS));
+    rig.thaw = Thawed::Failed;
+    assert_eq!(rig.wake(Input::Spawned), Ok(10 * MS));
+    rig.thaw = Thawed::Denied;
+    assert_eq!(rig.run(4000 * MS), None);
+    assert!(rig.checks.len() < 20, "{:?}", rig.checks);
+}
+
 /// What was frozen before another directory refused is thawed, whatever follows.
 #[test]
 fn a_freeze_that_is_refused_in_part_is_undone() {
