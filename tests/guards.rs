@@ -805,7 +805,7 @@ fn own_group_made_again() {
                         fs::create_dir(&own).expect("mkdir");
                     }
                     join(&own);
-                    let spawned = reactor.spawn_reaper(Reaper::at(&own).method(KillMethod::CgroupKill));
+                    let spawned = reactor.spawn_reaper(Reaper::at(&own));
                     let refused = match &spawned {
                         Ok(handle) => {
                             let _ = reactor.run_until(handle);
