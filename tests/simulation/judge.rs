@@ -241,11 +241,11 @@ impl History {
     /// which lives; or is described by the /proc of another pid namespace. Where other parties act between the calls of a
     /// step, one may have died after it was named; where calls fail, one may have that the reap has signalled, and cannot ask.
     fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
-        // One that was signalled, and cannot be asked whether it is dead.
-        let is_unsure = |signalled: kernel::Reaps| signalled.has(Some(of)) && world.failed_at == world.now;
+        // One that was listed or signalled, and cannot be asked whether it is dead.
+        let is_unsure = |known: kernel::Reaps| known.has(Some(of)) && world.failed_at == world.now;
         let survives = |p: &kernel::Process| {
             let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
-            is_own && (p.life != Life::Dead || is_unsure(p.signalled))
+            is_own && (p.life != Life::Dead || is_unsure(p.signalled) || is_unsure(p.listed))
         };
         let is_named = |pid: i32| {
             world.processes.iter().any(|p| p.pid == pid && survives(p))

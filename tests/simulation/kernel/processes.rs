@@ -114,13 +114,15 @@ impl World {
         }
     }
 
-    /// The reap that signals a process: one of its targets' that has listed it, the acting one first. One that signals in parts may
-    /// have opened it before another has read anything, and may not have come to the end of its list.
+    /// The reap that signals a process: one of its targets' that has listed it, the acting one first if it is one of these.
+    /// One that signals in parts may have opened it before another has read anything, and may not have come to the end of its
+    /// list.
     fn signalling(&mut self, ino: u64) -> Option<usize> {
         let acting = self.acting?;
         let process = self.processes.iter().find(|process| process.ino == ino)?;
         let members_of = || process.member.iter().map(|&(target, _)| target);
-        let targets = || std::iter::once(acting).chain(members_of()).filter(|&target| !self.is_alone(target));
+        let first = Some(acting).filter(|&target| process.was_ever_in(target));
+        let targets = || first.into_iter().chain(members_of()).filter(|&target| !self.is_alone(target));
         let has_listed = targets().find(|&target| process.listed.has(Some(target)));
         has_listed.or_else(|| targets().next()).or(Some(acting))
     }
