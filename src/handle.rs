@@ -218,7 +218,7 @@ impl ReapHandle {
     }
 
     /// Asks the reactor to stop this reap, from any thread. Unless it is complete by the reactor's next turn, it completes with
-    /// [`ReapError::Cancelled`] once its freeze is undone, after 10 s at the latest. Processes that were killed stay killed.
+    /// [`ReapError::Cancelled`] once its freeze is undone, or each thaw has failed for 10 s. Processes that were killed stay killed.
     /// Further calls are no-ops.
     pub fn cancel(&self) {
         self.ask(Asked::Cancel);

@@ -853,6 +853,50 @@ fn own_thread_in_a_threaded_group() {
     });
 }
 
+/// Nor is a threaded group the calling thread's any more because another of the caller's threads has stayed there.
+#[test]
+fn own_thread_that_has_left_another_behind() {
+    require!(v2(), namespaces());
+    isolated(test_name!(), || {
+        in_a_domain(test_name!(), |threaded| {
+            let (domain, deep) = (threaded.parent().expect("the domain"), threaded.join("deep"));
+            let other = threaded.join("other");
+            for dir in [&deep, &other] {
+                fs::create_dir(dir).expect("mkdir");
+                fs::write(dir.join("cgroup.type"), "threaded").expect("cgroup.type");
+            }
+            for absent in [&[Facility::Pidfds][..], &[]] {
+                thread::scope(|scope| {
+                    let (ready, is_ready) = mpsc::channel();
+                    let (over, is_over) = mpsc::channel::<()>();
+                    scope.spawn({
+                        let deep = deep.clone();
+                        move || {
+                            let _inside = Inside::below(&deep, domain);
+                            ready.send(()).expect("the test waits");
+                            let _ = is_over.recv();
+                        }
+                    });
+                    is_ready.recv().expect("the other thread");
+                    let refused = || {
+                        let _inside = Inside::below(&deep, domain);
+                        let mut reactor = Reactor::without(absent).expect("reactor");
+                        let mut refused = |path: &Path| {
+                            let error = reactor.spawn_reaper(Reaper::at(path)).err().expect("a refusal");
+                            matches!(error.refusal(), Refusal::OwnCgroup { .. })
+                        };
+                        assert!(refused(&deep));
+                        let _inside = Inside::below(&other, domain);
+                        assert!(refused(&other));
+                    };
+                    scope.spawn(refused).join().expect("thread");
+                    drop(over);
+                });
+            }
+        });
+    });
+}
+
 /// Another thread of the caller's, whose group the library does not ask for, keeps the caller from being killed, too.
 #[test]
 fn another_thread_in_a_threaded_group() {

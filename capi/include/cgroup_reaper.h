@@ -302,9 +302,9 @@ int cgr_reaper_min_wait(struct cgr_reaper *reaper,
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reaper_max_wait(struct cgr_reaper *reaper, uint64_t us);
 
-// Sets how long a freeze may take before it is undone and tried again (50 ms at most while SIGKILL is sent and pidfds make that
-// safe), and how long a freeze from outside may hold the target
-// before the reap ends as CGR_FROZEN_BY_ANCESTOR. Default: 10 s. Returns 0.
+// Sets how long a freeze may take before it is undone and tried again (50 ms at most while SIGKILL is sent and pidfds make
+// that safe), and how long a freeze from outside may hold the target before the reap ends as CGR_FROZEN_BY_ANCESTOR. Default:
+// 10 s. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reaper_freeze_timeout(struct cgr_reaper *reaper,
@@ -468,7 +468,8 @@ int cgr_reactor_drain(struct cgr_reactor *reactor,
                       size_t capacity);
 
 // Cancels all reaps, and works until none is left or `at_most_us` microseconds have passed. Returns how many are left: 0,
-// unless the time was too short, or something stays frozen that cannot be thawed. For the end of a program, before `cgr_reactor_free`.
+// unless the time was too short, or something stays frozen that cannot be thawed. For the end of a program, before
+// `cgr_reactor_free`.
 //
 // One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed; else the errno of epoll_wait(2).
 int cgr_reactor_shutdown(struct cgr_reactor *reactor,
@@ -502,7 +503,7 @@ int cgr_remote_spawn(const struct cgr_remote *remote,
 void cgr_handle_free(struct cgr_handle *handle);
 
 // Asks the reactor to stop this reap: unless it has ended by the reactor's next turn, it ends as CGR_CANCELLED once its freeze
-// is undone, after 10 s at the latest. Returns 0.
+// is undone, or each thaw has failed for 10 s. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_handle_cancel(struct cgr_handle *handle);

@@ -41,7 +41,7 @@ pub extern "C" fn cgr_handle_free(handle: *mut cgr_handle) {
 }
 
 /// Asks the reactor to stop this reap: unless it has ended by the reactor's next turn, it ends as CGR_CANCELLED once its freeze
-/// is undone, after 10 s at the latest. Returns 0.
+/// is undone, or each thaw has failed for 10 s. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]

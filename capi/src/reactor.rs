@@ -235,7 +235,8 @@ pub unsafe extern "C" fn cgr_reactor_drain(
 }
 
 /// Cancels all reaps, and works until none is left or `at_most_us` microseconds have passed. Returns how many are left: 0,
-/// unless the time was too short, or something stays frozen that cannot be thawed. For the end of a program, before `cgr_reactor_free`.
+/// unless the time was too short, or something stays frozen that cannot be thawed. For the end of a program, before
+/// `cgr_reactor_free`.
 ///
 /// One thread at a time: -EBUSY. -EINVAL for NULL, -EBADF after it was freed; else the errno of epoll_wait(2).
 #[unsafe(no_mangle)]

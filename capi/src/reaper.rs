@@ -173,9 +173,9 @@ pub extern "C" fn cgr_reaper_max_wait(reaper: *mut cgr_reaper, us: u64) -> c_int
     change(reaper, |reaper| reaper.max_wait(duration(us)))
 }
 
-/// Sets how long a freeze may take before it is undone and tried again (50 ms at most while SIGKILL is sent and pidfds make that
-/// safe), and how long a freeze from outside may hold the target
-/// before the reap ends as CGR_FROZEN_BY_ANCESTOR. Default: 10 s. Returns 0.
+/// Sets how long a freeze may take before it is undone and tried again (50 ms at most while SIGKILL is sent and pidfds make
+/// that safe), and how long a freeze from outside may hold the target before the reap ends as CGR_FROZEN_BY_ANCESTOR. Default:
+/// 10 s. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use common::*;
@@ -40,21 +40,21 @@ fn row<'a>(list: &'a str, group: &Path) -> Vec<&'a str> {
     line.split_whitespace().collect()
 }
 
-/// Once in v2, once in v1, as far as they are there.
+/// Once in v2, once in v1, as far as they are there. The test is given what makes a cgroup.
 #[track_caller]
-fn in_each(test: impl Fn(bool)) {
-    [(v2(), true), (v1("freezer"), false)]
-        .into_iter()
-        .filter(|(have, _)| have.is_ok())
-        .for_each(|(_, is_v2)| test(is_v2));
+fn in_each(sandbox: &Sandbox, test: impl Fn(&dyn Fn(&str) -> PathBuf)) {
+    [(v2(), true), (v1("freezer"), false)].into_iter().filter(|(have, _)| have.is_ok()).for_each(
+        |(_, is_v2)| {
+            test(&|name| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) });
+        },
+    );
 }
 
 #[test]
 fn it_lists_what_is_there_and_changes_nothing() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    in_each(|is_v2| {
-        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+    in_each(&sandbox, |make| {
         let (top, empty, full, deep) =
             (make("list"), make("list/empty"), make("list/full"), make("list/full/deep"));
         let sleepers = [sandbox.sleepers(2, &[&full]), sandbox.sleepers(3, &[&deep])];
@@ -75,8 +75,7 @@ fn it_lists_what_is_there_and_changes_nothing() {
 fn empty_removes_without_a_signal() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    in_each(|is_v2| {
-        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+    in_each(&sandbox, |make| {
         let (top, tree, full) = (make("empty"), make("empty/tree"), make("empty/full"));
         let (_, _, _) = (make("empty/tree/a"), make("empty/tree/a/b"), make("empty/full/bare"));
         let sleeper = sandbox.sleeper(&[&full]);
@@ -100,8 +99,7 @@ fn empty_removes_without_a_signal() {
 fn kill_reaps_all_below_and_not_the_directory() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    in_each(|is_v2| {
-        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+    in_each(&sandbox, |make| {
         let (top, a, b, beside) = (make("kill"), make("kill/a"), make("kill/b"), make("beside"));
         let (inside, canary) = (sandbox.sleepers(2, &[&a]), sandbox.canary(&[&beside]));
         let direct = sandbox.canary(&[&top]);
@@ -158,12 +156,9 @@ impl Held {
 fn a_later_cgroup_of_the_same_name_is_left_alone() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    in_each(|is_v2| {
+    in_each(&sandbox, |make| {
         for option in ["--kill", "--empty"] {
-            let make = |name: &str| {
-                let name = format!("later{option}{name}");
-                if is_v2 { sandbox.v2(&name) } else { sandbox.v1("freezer", &name) }
-            };
+            let make = |name: &str| make(&format!("later{option}{name}"));
             let (top, same, other) = (make(""), make("/same"), make("/other"));
             let held = Held::start(option, &top);
             fs::remove_dir(&other).expect("rmdir");
@@ -185,10 +180,10 @@ fn a_later_cgroup_of_the_same_name_is_left_alone() {
 fn a_failure_names_the_cgroup_as_the_directory_was_named() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    in_each(|is_v2| {
-        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+    in_each(&sandbox, |make| {
         let (top, own) = (make("named"), make("named/own"));
-        let link = sandbox.scratch().join(format!("link-{is_v2}"));
+        let link = sandbox.scratch().join("link");
+        let _ = fs::remove_file(&link);
         symlink(&top, &link).expect("symlink");
         let relative = top.file_name().expect("a name").as_ref();
         for (dir, named) in [(&*top, &own), (&link, &link.join("own")), (relative, &own)] {
@@ -211,8 +206,7 @@ fn a_failure_names_the_cgroup_as_the_directory_was_named() {
 fn with_few_descriptors_all_are_reaped() {
     require!(any_hierarchy());
     let sandbox = Sandbox::new(test_name!());
-    in_each(|is_v2| {
-        let make = |name: &str| if is_v2 { sandbox.v2(name) } else { sandbox.v1("freezer", name) };
+    in_each(&sandbox, |make| {
         let top = make("few");
         let groups: Vec<_> = (0..50).map(|index| make(&format!("few/{index}"))).collect();
         let sleepers = sandbox.one_each(&groups);

@@ -86,6 +86,11 @@ impl<S: Sys> Rest<S> {
         self.began.is_some_and(|began| now >= began.saturating_add(STEPS))
     }
 
+    /// The members that are opened, and not signalled: to be given up, they are as if untried.
+    pub(crate) fn untried(&self) -> Vec<Pid> {
+        self.batch.pidfds.iter().map(|&(pid, _)| pid).collect()
+    }
+
     /// Whether some of the members were not opened.
     pub(crate) fn has_unopened(&self) -> bool {
         self.next < self.members.pids.len()

@@ -22,7 +22,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut listing = match std::mem::replace(&mut self.target.progress, Progress::None) {
             Progress::Check(listing) => *listing,
             Progress::Attempt(rest) => {
-                self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
+                self.target.tracked.untry(rest.untried());
                 Listing::default()
             }
             Progress::None | Progress::Removal(_) | Progress::Freeze(_) | Progress::Thaw(_) => {

@@ -44,7 +44,6 @@ impl<S: Sys> Step<'_, '_, S> {
             killed.missed(Reach::Failed);
             return killed.attempt(ExitNotice::Delayed);
         }
-        let goes_on = matches!(self.target.progress, Progress::Attempt(_));
         if self.goes_in_steps(by) && !self.gives_steps_up() {
             let attempt = self.signal_members(Signal::KILL, members, killed);
             if attempt.reach == Reach::Unfinished {
@@ -52,7 +51,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             // The write reaches what these did not.
             (killed.signalled, killed.method) = (attempt.signalled, attempt.method);
-        } else if goes_on && matches!(self.target.progress, Progress::Attempt(_)) {
+        } else if matches!(self.target.progress, Progress::Attempt(_)) {
             return self.signal_members(Signal::KILL, members, killed);
         }
         let all_were_sent = and_signals

@@ -7,8 +7,8 @@
 //!
 //! So it is in every attempt on such a target, and with the signal of the grace period. The list is read a page at a time.
 //!
-//! In the end of the attempts that begin so, after half a second at the latest, `cgroup.kill` is written all the same: the kernel skips
-//! members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
+//! In the end of the attempts that begin so, after half a second at the latest, `cgroup.kill` is written all the same: the
+//! kernel skips members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let now = Instant::after_start(self.context.sys.now());
         let is_late = matches!(&self.target.progress, Progress::Attempt(rest) if rest.is_late(now));
         if let Some(rest) = if is_late { self.target.progress.take_attempt() } else { None } {
-            self.target.tracked.untry(rest.batch.pidfds.iter().map(|&(pid, _)| pid).collect());
+            self.target.tracked.untry(rest.untried());
         }
         is_late
     }

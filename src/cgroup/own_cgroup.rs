@@ -108,7 +108,8 @@ struct Task<S: Sys> {
 
 /// A cgroup and its ancestors, as far up as a mount shows them.
 struct Ancestry {
-    /// The path of the task's own.
+    /// What /proc said of the task, and the path that this led to.
+    text: Vec<u8>,
     dir: CString,
     dev: u64,
     /// The task's own first.
@@ -141,8 +142,7 @@ impl<S: Sys> Task<S> {
     }
 
     fn is_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
-        // A v2 cgroup cannot be moved: while the task is in the same one, its ancestors are the same. That /proc says the same is not
-        // enough, for another cgroup may have the name by now, or the task another namespace.
+        // A v2 cgroup cannot be moved: while the task is in the same one, its ancestors are the same.
         let ancestry = self.ancestry.take().filter(|ancestry| self.confirms(sys, ancestry));
         self.ancestry = match ancestry {
             Some(ancestry) => Some(ancestry),
@@ -153,13 +153,12 @@ impl<S: Sys> Task<S> {
 
     /// Finds the cgroup by the mounts. `None` if none of them shows it.
     fn find(&self, sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Option<Ancestry>> {
-        let mut text = Vec::new();
-        read_whole(sys, &self.file, &mut text)?;
+        let text = self.text(sys)?;
         let mut highest: Option<Ancestry> = None;
         for mount in mounts::recent(sys, mounts)?.iter().filter(|mount| mount.unified) {
             let Some(dir) = membership(&text, mount).and_then(|own| mount.path_of(own)) else { continue };
             // Where another mount hides it, or the caller may not search, another mount may show it.
-            let Ok(ancestry) = ancestry(sys, &dir, mount.levels_above(&dir)) else { continue };
+            let Ok(ancestry) = ancestry(sys, &text, &dir, mount.levels_above(&dir)) else { continue };
             let is_highest =
                 highest.as_ref().is_none_or(|highest| highest.inodes.len() < ancestry.inodes.len());
             if is_highest && self.confirms(sys, &ancestry) {
@@ -169,7 +168,16 @@ impl<S: Sys> Task<S> {
         Ok(highest)
     }
 
+    fn text(&self, sys: &S) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        read_whole(sys, &self.file, &mut text)?;
+        Ok(text)
+    }
+
     /// Whether the kernel says that the task is in this cgroup.
+    ///
+    /// Without its pidfd, that /proc says the same as before is not enough: another cgroup may have the name by now, or the task
+    /// another namespace. Nor is the list, which has the process as long as any of its threads is there.
     fn confirms(&self, sys: &S, ancestry: &Ancestry) -> bool {
         if let Some(pidfd) = &self.pidfd {
             return sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first();
@@ -180,14 +188,14 @@ impl<S: Sys> Task<S> {
             members.add(sys, &dir, Path::new(""))?;
             members.finish();
             let is_same = ancestry.inodes.first() == Some(&sys.stat(Some(&dir), c"")?.ino);
-            io::Result::Ok(is_same && members.contains(sys.caller().0))
+            io::Result::Ok(is_same && self.text(sys)? == ancestry.text && members.contains(sys.caller().0))
         };
         is_member().unwrap_or(false)
     }
 }
 
-/// A cgroup that is mounted so many levels below a mount point, and those above it up to there.
-fn ancestry<S: Sys>(sys: &S, dir: &Path, levels: usize) -> io::Result<Ancestry> {
+/// A cgroup that /proc tells of by this text, mounted so many levels below a mount point, and those above it up to there.
+fn ancestry<S: Sys>(sys: &S, text: &[u8], dir: &Path, levels: usize) -> io::Result<Ancestry> {
     let dir = c_path(dir)?;
     let mut fd = sys.open(None, &dir, Open::Place)?;
     let Id { dev, ino } = Id::of(&sys.stat(Some(&fd), c"")?);
@@ -201,5 +209,5 @@ fn ancestry<S: Sys>(sys: &S, dir: &Path, levels: usize) -> io::Result<Ancestry> 
         }
         inodes.push(id.ino);
     }
-    Ok(Ancestry { dir, dev, inodes })
+    Ok(Ancestry { text: text.to_vec(), dir, dev, inodes })
 }

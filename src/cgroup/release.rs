@@ -27,7 +27,7 @@ const LEFT: usize = 3;
 pub(super) struct Releases {
     /// Members whose memory is released. Sorted by pid.
     done: Vec<Id>,
-    /// Those that it failed for since the last attempt.
+    /// Those that it failed for in this round, which ends when all members have had their turn.
     failed: Vec<Id>,
     /// A job is under way.
     under_way: bool,

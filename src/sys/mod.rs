@@ -78,8 +78,7 @@ pub(crate) trait Sys {
     /// pidfd_open(2) of a thread, a main one included (PIDFD_THREAD, Linux 6.9).
     fn pidfd_of_thread(&self, tid: Pid) -> io::Result<Self::Fd>;
 
-    /// The inode number of the v2 cgroup that a pidfd's task is in: ioctl(2) PIDFD_GET_INFO, Linux 6.13; used
-    /// from Linux 6.18 on.
+    /// The inode number of the v2 cgroup that a pidfd's task is in: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
     fn cgroup_of(&self, pidfd: &Self::Fd) -> io::Result<u64>;
 
     /// The process that a pidfd's thread is of: ioctl(2) PIDFD_GET_INFO, Linux 6.13.

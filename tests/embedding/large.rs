@@ -52,12 +52,15 @@ fn steps() -> Result<(), String> {
     if linux() >= (6, 18) { Ok(()) } else { Err("before Linux 6.18 a large group is killed at once".into()) }
 }
 
+/// So long the steps of one attempt take at the most.
+const STEPS: Duration = Duration::from_millis(500);
+
 /// A large group is killed in steps, each of a bounded number of system calls; the same group without a budget by one write.
 #[test]
 fn a_large_group_is_killed_in_steps() {
     require!(v2(), steps());
     const MEMBERS: usize = 600;
-    for budget in [Duration::ZERO, MS, Duration::MAX] {
+    let kill = |budget: Duration| {
         let sandbox = Sandbox::new(test_name!());
         let dir = sandbox.v2("large");
         let members = sandbox.sleepers(MEMBERS, &[&dir]);
@@ -78,18 +81,21 @@ fn a_large_group_is_killed_in_steps() {
         }
         let reaped = handle.wait().expect("reaped");
         assert!(members.ended(TIMEOUT) && !dir.exists());
-        let metrics = reactor.metrics();
-        if budget == Duration::MAX {
-            assert!(metrics.cgroup_kills > 0 && reaped.signalled == 0, "{reaped:?}, {metrics:?}");
-        } else {
-            // `sleepers` has a process of its own in the group. What steps have not come to after half a second is left to
-            // `cgroup.kill`, on a machine that is so busy.
-            let all = MEMBERS as u64;
-            let least = if reaped.elapsed < Duration::from_millis(500) { all } else { all / 20 };
-            assert!(reaped.signalled >= least && metrics.calls.pidfd_info > 0, "{reaped:?}, {metrics:?}");
-            assert!(longest < 300, "{longest} system calls in one call");
-            assert!(driver.turns <= 4 * MEMBERS, "{} turns", driver.turns);
-        }
+        (reaped, reactor.metrics(), longest, driver.turns)
+    };
+    let (reaped, metrics, ..) = kill(Duration::MAX);
+    assert!(metrics.cgroup_kills > 0 && reaped.signalled == 0, "{reaped:?}, {metrics:?}");
+    for budget in [Duration::ZERO, MS] {
+        // What the steps have not come to in time is left to `cgroup.kill`, on a machine that is so busy: once more.
+        let in_time = (0..20).map(|_| kill(budget)).find(|(reaped, ..)| reaped.elapsed < STEPS);
+        let (reaped, metrics, longest, turns) = in_time.expect("in time");
+        // `sleepers` has a process of its own in the group.
+        assert!(
+            reaped.signalled >= MEMBERS as u64 && metrics.calls.pidfd_info > 0,
+            "{reaped:?}, {metrics:?}"
+        );
+        assert!(longest < 300, "{longest} system calls in one call");
+        assert!(turns <= 4 * MEMBERS, "{turns} turns");
     }
 }
 

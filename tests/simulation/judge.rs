@@ -239,7 +239,7 @@ impl History {
 
     /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,
     /// which lives; or is described by the /proc of another pid namespace. Where other parties act between the calls of a
-    /// step, one may have died after it was named; where calls fail, one may have that the reap has signalled, and cannot ask.
+    /// step, one may have died after it was named; where calls fail, one may have that the reap has listed or signalled, and cannot ask.
     fn misnamed(&self, world: &World, of: usize, survivors: &[Survivor]) -> Option<i32> {
         // One that was listed or signalled, and cannot be asked whether it is dead.
         let is_unsure = |known: kernel::Reaps| known.has(Some(of)) && world.failed_at == world.now;

@@ -522,7 +522,7 @@ impl History {
         }
         if self.calm {
             // What others have frozen of these is no longer the library's to thaw.
-            self.calm_down();
+            self.sim.0.borrow_mut().thaw();
         }
     }
 
