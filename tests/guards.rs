@@ -882,7 +882,7 @@ fn own_thread_that_has_left_another_behind() {
                         let _inside = Inside::below(&deep, domain);
                         let mut reactor = Reactor::without(absent).expect("reactor");
                         let mut refused = |path: &Path| {
-                            let error = reactor.spawn_reaper(Reaper::at(path)).err().expect("a refusal");
+                            let error = reactor.spawn_reaper(Reaper::at(path)).expect_err("a refusal");
                             matches!(error.refusal(), Refusal::OwnCgroup { .. })
                         };
                         assert!(refused(&deep));
