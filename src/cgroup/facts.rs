@@ -72,7 +72,7 @@ impl<S: Sys> Facts<S> {
         }
     }
 
-    /// Whether the kernel tells of a pidfd which v2 cgroup its process is in: Linux 6.18.
+    /// Whether the kernel tells of a pidfd which v2 cgroup its process is in: Linux 6.13.
     pub(crate) fn tells_cgroups(&mut self, sys: &S) -> bool {
         if self.tells_cgroups.is_none() {
             self.tells_cgroups = match sys.pidfd_open(sys.caller().0).and_then(|own| sys.cgroup_of(&own)) {

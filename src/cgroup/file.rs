@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::errors::is_gone;
 use crate::sys::{Open, Sys};
 
 /// Opens `name` in the descendant `dir` of `at` (empty for `at` itself).
@@ -45,6 +46,16 @@ pub(crate) fn as_path(path: &CStr) -> &Path {
 /// A path as the kernel takes it; EINVAL if it has a nul inside.
 pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Whether a cgroup has a file. Only ENOENT and ENODEV say that it has not.
+pub(crate) fn has<S: Sys>(sys: &S, cgroup: &S::Fd, name: &CStr) -> io::Result<bool> {
+    match sys.stat(Some(cgroup), name) {
+        Ok(_) => Ok(true),
+        // The file or the directory?
+        Err(error) if is_gone(&error) => sys.stat(Some(cgroup), c"cgroup.procs").map(|_| false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The whole of a file, opened for this read.

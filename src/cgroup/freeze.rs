@@ -3,6 +3,7 @@
 use std::io;
 
 use super::errors::{Cause, Failed, Refused, is_gone};
+use super::file;
 use super::hierarchy::{HasFreezer, Hierarchy};
 use super::listing::Listing;
 use super::members::MemberList;
@@ -162,10 +163,5 @@ pub(super) fn find_freezer<S: Sys>(
 
 /// Whether a v1 directory is in the freezer's hierarchy.
 pub(super) fn ask_freezer<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<HasFreezer> {
-    match sys.stat(Some(dir), v1::STATE) {
-        Ok(_) => Ok(HasFreezer::Present),
-        // The file or the directory?
-        Err(error) if is_gone(&error) => sys.stat(Some(dir), c"cgroup.procs").map(|_| HasFreezer::Absent),
-        Err(error) => Err(error),
-    }
+    Ok(if file::has(sys, dir, v1::STATE)? { HasFreezer::Present } else { HasFreezer::Absent })
 }

@@ -3,7 +3,7 @@
 //! One write to `cgroup.kill` takes 6 µs of CPU time for each member, cannot be cut, and the members that exit preempt
 //! the caller. So the members are signalled, some of them in each step. To verify them by a list would take each step as
 //! long as the target is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
-//! 6.18).
+//! 6.13).
 //!
 //! So it is in every attempt on such a target, and with the signal of the grace period. The list is read a page at a time.
 //!

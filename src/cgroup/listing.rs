@@ -9,11 +9,11 @@ use std::path::Path;
 
 use super::context::{Limit, Resolver};
 use super::descriptor_budget::Permit;
-use super::errors::{Call, Failed, Meaning, Refused, is_gone, meaning};
+use super::errors::{Call, Failed, Meaning, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::{LARGE, MemberList, Pages};
 use super::traversal::{FEW, Traversal};
-use super::tree::{Directories, Tree};
+use super::tree::{Directories, Tree, unless_removed};
 use crate::sys::Sys;
 
 /// A target of so many directories is large: its members are listed and signalled in steps where the time of a call is
@@ -96,11 +96,7 @@ impl<S: Sys> Listing<S> {
                 Hierarchy::V1(_) => members.add(sys, root, dir).map(|()| None),
                 Hierarchy::V2 { .. } => add_pages(members, resolver, limit, (root, dir), opened),
             };
-            match added {
-                // A descendant that was removed meanwhile has no members.
-                Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(None),
-                added => Ok(added?),
-            }
+            Ok(unless_removed(dir, added)?)
         })?;
         if let Some(found) = found {
             self.large |= found.len() >= LARGE_TREE;

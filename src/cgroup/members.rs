@@ -6,7 +6,7 @@ use std::path::Path;
 use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
 use super::proc::Proc;
-use super::tree::{Directories, Tree};
+use super::tree::{Directories, Tree, unless_removed};
 use crate::sys::{Open, Pid, Sys};
 
 /// A write to `cgroup.kill` of so many members does not fit into the default time of a call.
@@ -46,12 +46,7 @@ impl MemberList {
     ) -> Result<(), Failed> {
         let (root, subtree) = directories.subtree(sys, &tree.identity)?;
         for relative in subtree {
-            match self.add(sys, root, relative) {
-                Ok(()) => {}
-                // A descendant that was removed meanwhile has no members.
-                Err(error) if is_gone(&error) && !relative.as_os_str().is_empty() => {}
-                Err(error) => return Err(error.into()),
-            }
+            unless_removed(relative, self.add(sys, root, relative))?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::thread::{self, ThreadId};
 
 use super::errors::Failed;
-use super::file::{c_path, read_whole};
+use super::file::{c_path, read_path, read_whole};
 use super::identity::Id;
 use super::members::MemberList;
 use super::mounts::{self, Mounts, lock, membership};
@@ -41,10 +41,8 @@ pub(super) fn is_caller_in<S: Sys>(
 /// it, as long as this is the same they are in the same ones.
 pub(super) fn own_cgroups<S: Sys>(sys: &S) -> io::Result<Vec<u8>> {
     let mut cgroups = Vec::new();
-    for path in [c"/proc/self/cgroup", c"/proc/thread-self/cgroup"] {
-        let mut text = Vec::new();
-        read_whole(sys, &sys.open(None, path, Open::Read)?, &mut text)?;
-        cgroups.extend(text);
+    for path in ["/proc/self/cgroup", "/proc/thread-self/cgroup"] {
+        cgroups.extend(read_path(sys, Path::new(path))?);
     }
     Ok(cgroups)
 }

@@ -3,9 +3,10 @@
 //! In a container, /proc can be another pid namespace's. Its numbers are then those of other processes.
 
 use std::io;
+use std::path::Path;
 
 use super::errors::is_gone;
-use super::file::{c_path, read_whole};
+use super::file::{self, c_path};
 use crate::sys::{Open, Pid, Sys};
 
 /// `PF_EXITING` and `PF_KTHREAD` of `linux/sched.h`.
@@ -39,10 +40,7 @@ impl<'a, S: Sys> Proc<'a, S> {
     }
 
     fn read_path(&self, path: &str) -> io::Result<Vec<u8>> {
-        let file = self.sys.open(Some(&self.directory), &c_path(path.as_ref())?, Open::Read)?;
-        let mut text = Vec::new();
-        read_whole(self.sys, &file, &mut text)?;
-        Ok(text)
+        file::read(self.sys, &self.directory, Path::new(""), &c_path(path.as_ref())?)
     }
 
     /// The whole of a file of a process.

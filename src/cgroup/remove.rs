@@ -4,7 +4,7 @@ use std::io;
 
 use super::check::read_populated;
 use super::context::{Context, Limit};
-use super::errors::{Failed, Fate, Refused, is_gone};
+use super::errors::{Failed, Fate, Refused};
 use super::file::below;
 use super::helper_call::{HelperCall, Left};
 use super::identity::Id;
@@ -13,7 +13,7 @@ use super::remove_by_helper::{self, Removal, RemovalByHelper};
 use super::step::Step;
 use super::target::Progress;
 use super::traversal::FEW;
-use super::tree::{Directories, Tree, Walk, is_leaf};
+use super::tree::{Directories, Tree, Walk, is_leaf, unless_removed};
 use crate::machine::Removed;
 use crate::outcome::Act;
 use crate::sys::Sys;
@@ -166,12 +166,8 @@ impl<S: Sys> RemovalStep<S> {
             }
             self.removed += 1;
             let dir = directories.get(sys, &tree.identity)?;
-            match below(sys, dir, &child, |at, child| sys.rmdir(Some(at), child)) {
-                // The next attempt lists them anew.
-                Err(error) if !is_gone(&error) => return Err(error.into()),
-                // Whichever party removed it, it is gone.
-                _ => {}
-            }
+            // After an error the next attempt lists them anew.
+            unless_removed(&child, below(sys, dir, &child, |at, child| sys.rmdir(Some(at), child)))?;
         }
         if self.is_spent(sys, context.limit) {
             (self.left.tree, self.unfinished) = (Some((id, Walk::over(Vec::new()))), true);

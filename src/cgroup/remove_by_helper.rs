@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::descriptor_budget::Permit;
-use super::errors::{Fate, is_gone};
+use super::errors::Fate;
 use super::file::below;
 use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
 use super::remove::RemovalLeft;
 use super::target::Target;
-use super::tree::{Directories, Tree};
+use super::tree::{Directories, Tree, unless_removed};
 use crate::sys::{Open, Sys};
 
 /// Removes one directory of a target, and those below it.
@@ -37,10 +37,8 @@ impl<S: Sys> Removal<S> {
                 return None;
             }
             let removed = below(sys, self.directory.as_ref()?, child, |at, child| sys.rmdir(Some(at), child));
-            match removed {
-                Err(error) if !is_gone(&error) => return Some(Err(error)),
-                // Whichever party removed it, it is gone.
-                _ => {}
+            if let Err(error) = unless_removed(child, removed) {
+                return Some(Err(error));
             }
         }
         // rmdir(2) goes by name. The identity is compared directly before.

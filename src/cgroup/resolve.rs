@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::{Limit, Resolver};
-use super::errors::{Call, Cause, Failed, Meaning, is_gone, is_out_of_descriptors, meaning};
-use super::file::c_path;
+use super::errors::{Call, Cause, Failed, Meaning, is_out_of_descriptors, meaning};
+use super::file::{self, c_path};
 use super::freeze::{ask_freezer, find_freezer};
 use super::hierarchy::{HasFreezer, Hierarchy, Version};
 use super::identity::{Address, Id, Identity, Parents};
@@ -175,20 +175,14 @@ impl<S: Sys> Resolver<S> {
     }
 }
 
-/// Whether a directory has a file. Only ENOENT and ENODEV say that it has not.
+/// Whether the directory of a tree has a file.
 fn has_file<S: Sys>(
     sys: &S,
     tree: &Tree<S>,
     directories: &mut Directories<S>,
-    file: &CStr,
+    name: &CStr,
 ) -> Result<bool, Failed> {
-    let dir = directories.get(sys, &tree.identity)?;
-    match sys.stat(Some(dir), file) {
-        Ok(_) => Ok(true),
-        // The file or the directory?
-        Err(error) if is_gone(&error) => Ok(sys.stat(Some(dir), c"cgroup.procs").map(|_| false)?),
-        Err(error) => Err(error.into()),
-    }
+    Ok(file::has(sys, directories.get(sys, &tree.identity)?, name)?)
 }
 
 /// What a name leads to.

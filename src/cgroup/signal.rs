@@ -4,14 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::attempt::{Part, Pidfds, Rest, Source, Tally};
-use super::errors::{Cause, Obstacle, Refused, is_gone};
+use super::errors::{Cause, Obstacle, Refused};
 use super::listing::LARGE_TREE;
 use super::members::MemberList;
 use super::step::Step;
 use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
-use super::tree::{Tree, Walk};
+use super::tree::{Tree, Walk, unless_removed};
 use super::v1;
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
@@ -250,10 +250,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             let root = directories.get(context.sys, &tree.identity)?;
             match which(context.sys, root)? {
-                Some(dir) => match members.add(context.sys, root, &dir) {
-                    Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(()),
-                    added => Ok(added?),
-                },
+                Some(dir) => Ok(unless_removed(&dir, members.add(context.sys, root, &dir))?),
                 None => Ok(()),
             }
         });

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Failed, Refused, is_gone};
+use super::errors::{Failed, Refused};
 use super::external_freeze::{self, Undone};
 use super::hierarchy::{HasFreezer, Hierarchy};
 use super::mounts::{self, MOUNTINFO};
@@ -11,7 +11,7 @@ use super::proc::Proc;
 use super::step::Step;
 use super::target::Progress;
 use super::traversal::{FEW, Traversal};
-use super::tree::{Directories, Tree};
+use super::tree::{Directories, Tree, unless_removed};
 use super::{v1, v2};
 use crate::machine::{ThawScope, Thawed};
 use crate::outcome::Act;
@@ -173,10 +173,7 @@ fn thaw_descendant<S: Sys>(sys: &S, is_v1: bool, root: &S::Fd, dir: &Path) -> io
         return Ok(());
     }
     let thawed = if is_v1 { v1::thaw(sys, root, dir).map(|_| ()) } else { v2::thaw(sys, root, dir) };
-    match thawed {
-        Err(error) if is_gone(&error) => Ok(()),
-        thawed => thawed,
-    }
+    unless_removed(dir, thawed)
 }
 
 /// Whether a thaw is for this tree as well.

@@ -222,6 +222,14 @@ impl Walk {
     }
 }
 
+/// What came of a call on a directory, given by its path below a root: of a descendant that was removed meanwhile, nothing.
+pub(crate) fn unless_removed<T: Default>(dir: &Path, result: io::Result<T>) -> io::Result<T> {
+    match result {
+        Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(T::default()),
+        result => result,
+    }
+}
+
 /// All directories at and below `root`, as a [`Walk`] finds them.
 pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathBuf>> {
     let mut walk = Walk::new();

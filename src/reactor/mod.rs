@@ -156,7 +156,7 @@ impl Reactor {
     ///
     /// Such a write takes 6 µs of CPU for each member, and several times as long on the clock, because the
     /// kernel lets the members run as they are killed. By default a cgroup with so many members is signalled in steps where
-    /// the kernel allows that (Linux 6.18), and otherwise the spawn or the turn makes the write; see
+    /// the kernel allows that (Linux 6.13), and otherwise the spawn or the turn makes the write; see
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
     /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose
