@@ -128,7 +128,7 @@ pub extern "C" fn cgr_reactor_set_turn_budget(reactor: *mut cgr_reactor, us: u64
 
 /// Has a thread of the reactor's own make the calls that cannot be cut: the writes to cgroup.kill that reach many members, so
 /// that the spawn of such a target returns before they are killed, and rmdir(2), which waits while another process reads the
-/// parent directory. Default: false: the members are signalled in steps where the kernel allows that (Linux 6.18), else the
+/// parent directory. Default: false: the members are signalled in steps where the kernel allows that (Linux 6.13), else the
 /// spawn or the turn makes the write, and the turn removes the directory. The thread takes no signals of the process, and
 /// ends with the reactor. Returns 0.
 ///
