@@ -12,7 +12,7 @@ pub struct Mount {
     pub point: PathBuf,
     /// The cgroup that is mounted there: `/` unless in a container.
     pub root: PathBuf,
-    /// `None`: v2.
+    /// The controllers, or the name, of a v1 hierarchy, among the other options of its mount. `None`: v2.
     pub controllers: Option<Vec<String>>,
 }
 
@@ -24,6 +24,20 @@ impl Mount {
             (Some(controllers), Some(controller)) => controllers.iter().any(|other| other == controller),
             _ => false,
         }
+    }
+
+    /// The cgroup of a process in this hierarchy, from its /proc/PID/cgroup.
+    pub fn own_path<'a>(&self, file: &'a [u8]) -> Option<&'a Path> {
+        file.split(|&byte| byte == b'\n').find_map(|line| {
+            let mut fields = line.splitn(3, |&byte| byte == b':');
+            let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let mut controllers = controllers.split(|&byte| byte == b',');
+            let ours = match &self.controllers {
+                None => id == b"0",
+                Some(ours) => controllers.any(|other| ours.iter().any(|own| own.as_bytes() == other)),
+            };
+            ours.then_some(Path::new(OsStr::from_bytes(path)))
+        })
     }
 }
 
@@ -69,21 +83,6 @@ fn unescape(field: &[u8]) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The cgroup of a process in the hierarchy of this controller (`None`: in v2), from its /proc/PID/cgroup.
-pub fn own_path<'a>(file: &'a [u8], controller: Option<&str>) -> Option<&'a Path> {
-    file.split(|&byte| byte == b'\n').find_map(|line| {
-        let mut fields = line.splitn(3, |&byte| byte == b':');
-        let (id, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let ours = match controller {
-            None => id == b"0" && controllers.is_empty(),
-            Some(controller) => {
-                controllers.split(|&byte| byte == b',').any(|other| other == controller.as_bytes())
-            }
-        };
-        ours.then_some(Path::new(OsStr::from_bytes(path)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,15 +109,20 @@ mod tests {
         assert_eq!(mount.point.as_os_str().as_bytes(), b"/c/\xff");
         assert_eq!(mount.root.as_os_str().as_bytes(), b"/b\xfe");
         assert_eq!(parse_mount(b"31 23 0:28 / /\xff rw - tmpfs tmpfs rw"), None);
-        let own = own_path(b"2:pids:/p\xff\n0::/u\xff\n", None).unwrap();
+        let own = mount.own_path(b"2:pids:/p\xff\n0::/u\xff\n").unwrap();
         assert_eq!(own.as_os_str().as_bytes(), b"/u\xff");
     }
 
     #[test]
     fn the_own_cgroup_is_found() {
-        let file = b"4:name=a:b:/x\n3:cpu,freezer:/c:d\n1::/no\n0::/user.slice/me\n";
-        assert_eq!(own_path(file, None), Some(Path::new("/user.slice/me")));
-        assert_eq!(own_path(file, Some("freezer")), Some(Path::new("/c:d")));
-        assert_eq!(own_path(file, Some("pids")), None);
+        let file = b"4:name=a:/x\n3:cpu,freezer:/c:d\n1::/no\n0::/user.slice/me\n";
+        let own = |kind: &str| {
+            let line = format!("30 23 0:26 / /c rw - {kind}");
+            parse_mount(line.as_bytes()).unwrap().own_path(file).map(|path| path.to_str().unwrap())
+        };
+        assert_eq!(own("cgroup2 cgroup2 rw"), Some("/user.slice/me"));
+        assert_eq!(own("cgroup cgroup rw,cpu,freezer"), Some("/c:d"));
+        assert_eq!(own("cgroup cgroup rw,xattr,release_agent=/x,name=a"), Some("/x"));
+        assert_eq!(own("cgroup cgroup rw,pids"), None);
     }
 }

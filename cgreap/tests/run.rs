@@ -610,6 +610,22 @@ fn without_a_parent_it_is_in_the_own_cgroup() {
 }
 
 #[test]
+fn the_cgroup_of_a_v1_setting_is_in_the_own_cgroup_too() {
+    require!(v2(), v1("pids"));
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let own = sandbox.v1("pids", "own");
+    let options = ["--name", "below", "--set", "pids.max=10"];
+    let mut command = place.command(&options, &["grep", ":pids:", "/proc/self/cgroup"]);
+    become_user_in(&mut command, &own, 0);
+    let run = output(start(&mut command));
+    assert_eq!((run.status, &*run.err), (Some(0), ""));
+    assert!(run.out.trim_end().ends_with("/own/below"), "{run:?}");
+    assert!(!own.join("below").exists());
+    place.assert_nothing_left("the own v1 cgroup");
+}
+
+#[test]
 fn paths_need_not_be_utf8() {
     require!(v2(), namespaces());
     // The mounts are in the mount namespace of this test alone.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::mounts::{Mount, mounts, own_path};
+use crate::mounts::{Mount, mounts};
 
 const PREFIX: &str = "cgroup-reaper-demo-";
 
@@ -68,7 +68,7 @@ impl Directories {
         let mut refusals = Vec::new();
         let mut make = |version, controller: Option<&str>| {
             let mount = mounts.iter().find(|mount| mount.has(controller))?;
-            match Directory::make(mount, version, own_path(&own, controller)) {
+            match Directory::make(mount, version, mount.own_path(&own)) {
                 Ok(directory) => Some(directory),
                 Err(error) => {
                     refusals.push(format!("{}: {error}", mount.point.display()));

@@ -7,7 +7,7 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use rustix::process::geteuid;
 
 use crate::args::{RunArgs, Setting};
-use crate::mounts::{Mount, mounts, own_path};
+use crate::mounts::{Mount, mounts};
 
 /// How to get the right to make cgroups.
 pub const RIGHTS: &str = "run it as root, or in a delegated subtree: `systemd-run --user --scope -p Delegate=yes \
@@ -61,8 +61,7 @@ impl System {
 
     /// The own cgroup in a hierarchy, if the mount shows it.
     fn own_dir(&self, mount: &Mount) -> Option<PathBuf> {
-        let controller = mount.controllers.as_ref().and_then(|controllers| controllers.first());
-        let own = own_path(&self.own, controller.map(String::as_str))?;
+        let own = mount.own_path(&self.own)?;
         // In a cgroup namespace it can be outside of the namespace: `/../x`.
         let is_outside = own.components().any(|component| component == std::path::Component::ParentDir);
         let below = own.strip_prefix(&mount.root).ok().filter(|_| !is_outside)?;
@@ -230,7 +229,8 @@ mod tests {
         Mount {
             point: point.into(),
             root: root.into(),
-            controllers: controllers.map(|list| list.split(',').map(str::to_owned).collect()),
+            // After an option that every mount has.
+            controllers: controllers.map(|list| format!("rw,{list}").split(',').map(str::to_owned).collect()),
         }
     }
 

@@ -51,7 +51,12 @@ fn report(place: &Place<'_>, settings: &[&str], script: &str) -> (Option<i32>, V
     let file = place.sandbox.scratch().join("report");
     let mut options = vec!["--report", file.to_str().expect("UTF-8")];
     options.extend(settings.iter().flat_map(|setting| ["--set", setting]));
-    let run = place.sh(&options, script);
+    let mut command = place.command(&options, &["sh", "-c", script]);
+    if v1("memory").is_ok() {
+        // A cgroup for a setting of v1 is made below the own one, which may be of others.
+        become_user_in(&mut command, &place.sandbox.v1("memory", "own"), 0);
+    }
+    let run = output(start(&mut command));
     assert_eq!(run.err, "", "{script}");
     let text = fs::read_to_string(&file).expect("report");
     (run.status, serde_json::from_str(&text).expect("JSON"))
