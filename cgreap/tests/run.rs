@@ -6,6 +6,8 @@ mod common;
 mod hostile;
 #[path = "run/interactive.rs"]
 mod interactive;
+#[path = "run/own_group.rs"]
+mod own_group;
 #[path = "run/place.rs"]
 mod place;
 #[path = "run/terminal.rs"]

@@ -30,9 +30,11 @@ Exit status:
   128+n  COMMAND died of signal n, or cgreap was told to end by signal n
 
 Signals:
-  Ctrl-C and Ctrl-\\ of the terminal are for COMMAND, which gets them too; cgreap waits. Once COMMAND has
-  ended, or is being ended, Ctrl-C kills what is left at once. SIGTERM, SIGHUP, and SIGINT and SIGQUIT sent
-  by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops cgreap with COMMAND.
+  Ctrl-C and Ctrl-\\ of the terminal are for COMMAND, which gets them too; cgreap waits. If COMMAND has left
+  the process group of cgreap, as timeout(1) and setsid(1) do, it does not get them: they end it as --timeout
+  does. Once COMMAND has ended, or is being ended, Ctrl-C kills what is left at once. SIGTERM, SIGHUP, and
+  SIGINT and SIGQUIT sent by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops
+  cgreap with COMMAND.
 
 Limits:
   A process with the right to move into another cgroup (root) can leave. A second process guards against a

@@ -2,7 +2,7 @@
 //! or a subreaper, processes that have lost their parents.
 
 use nix::unistd::{getpgid, getpgrp, getsid};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 
 use crate::status::of_signal;
 
@@ -51,19 +51,46 @@ impl Main {
 
     /// Whether it is in this session, in a process group of its own, as a shell with job control is.
     pub fn has_own_job(&self) -> bool {
-        let pid = nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
-        let in_session = getsid(Some(pid)).is_ok_and(|session| getsid(None) == Ok(session));
-        // 0 if it is of another pid namespace, for which rustix has no value.
-        in_session && getpgid(Some(pid)).is_ok_and(|group| group != getpgrp())
+        let in_session = getsid(Some(self.nix_pid())).is_ok_and(|session| getsid(None) == Ok(session));
+        in_session && self.group().is_some_and(|group| group != getpgrp())
+    }
+
+    /// Whether it is in the process group of cgreap, so that it gets what the terminal sends to that.
+    pub fn shares_group(&self) -> bool {
+        self.group() == Some(getpgrp())
+    }
+
+    /// Stops it, with its process group if that is its own.
+    pub fn stop(&self) {
+        self.signal_job(Signal::STOP);
     }
 
     pub fn resume(&mut self) {
         self.is_stopped = false;
-        self.signal(Signal::CONT);
+        self.signal_job(Signal::CONT);
     }
 
     pub fn kill(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Its process group, 0 if that is of another pid namespace.
+    fn group(&self) -> Option<nix::unistd::Pid> {
+        getpgid(Some(self.nix_pid())).ok().filter(|_| self.ended.is_none())
+    }
+
+    /// For what rustix has no values.
+    fn nix_pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.pid.as_raw_nonzero().get())
+    }
+
+    /// Signals its process group if it leads one: that group keeps its id as long as the process keeps its pid.
+    fn signal_job(&self, signal: Signal) {
+        if self.group() == Some(self.nix_pid()) {
+            let _ = kill_process_group(self.pid, signal);
+        } else {
+            self.signal(signal);
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -16,7 +16,7 @@ use crate::interrupt::Ignored;
 pub enum Event {
     /// A child has ended, or was stopped.
     Child,
-    /// The terminal has sent this to all processes of the foreground, COMMAND among them: Ctrl-C, Ctrl-\.
+    /// The terminal has sent this to all processes of the foreground: Ctrl-C, Ctrl-\.
     Typed(Signal),
     /// cgreap is told to end.
     End(Signal),

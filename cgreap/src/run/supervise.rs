@@ -121,10 +121,14 @@ impl<'a> Supervisor<'a> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Child => self.collect(),
-            Event::Typed(_) if self.ending.is_none() && self.starter.is_none() => {}
+            Event::Typed(_) if self.command_runs() && self.main.shares_group() => {}
             Event::Typed(signal) | Event::End(signal) => self.end(Cause::Told(signal)),
             Event::Stop => {
                 self.stop_at = Some(Instant::now());
+                // The terminal has stopped it where it is in the process group of cgreap.
+                if self.command_runs() && !self.main.shares_group() {
+                    self.main.stop();
+                }
                 self.stop_with_command();
             }
             Event::Continue => {
@@ -134,6 +138,11 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the command was executed, and is not being ended.
+    fn command_runs(&self) -> bool {
+        self.starter.is_none() && self.ending.is_none()
     }
 
     /// Notes what the children did.

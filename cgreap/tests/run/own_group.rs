@@ -1,0 +1,52 @@
+//! Keys typed while the command is in another process group than cgreap, so that the terminal does not send it their signals.
+
+use crate::common::*;
+use crate::place::{Kind, Place};
+use crate::terminal::{Terminal, tmux};
+
+/// They make a process group of their own. The second one leaves the session too.
+const COMMANDS: [&str; 2] = ["timeout 300 sleep 299", "setsid sleep 299"];
+
+fn sleeper(place: &Place<'_>) -> Option<i32> {
+    place.living().into_iter().find_map(|line| line.strip_suffix(": sleep 299 ")?.parse().ok())
+}
+
+#[test]
+fn an_interrupt_ends_a_command_in_a_process_group_of_its_own() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    for command in COMMANDS {
+        for key in ["C-c", "C-\\"] {
+            terminal.line(&format!("clear; run -- {command}"));
+            eventually("it sleeps", || sleeper(&place).is_some());
+            terminal.key(key);
+            eventually("it ends", || sleeper(&place).is_none());
+            terminal.expect("ready>");
+        }
+    }
+    terminal.close(&place);
+}
+
+#[test]
+fn a_command_in_a_process_group_of_its_own_stops_and_goes_on() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    for command in COMMANDS {
+        terminal.line(&format!("clear; run -- {command}"));
+        eventually("it sleeps", || sleeper(&place).is_some());
+        let sleeper = sleeper(&place).expect("just found");
+        terminal.key("C-z");
+        terminal.expect("Stopped");
+        assert_eq!(state_of(sleeper), Some('T'), "{command}");
+        terminal.line("clear; fg");
+        eventually("it is continued", || state_of(sleeper) != Some('T'));
+        terminal.key("C-c");
+        eventually("it ends", || !place.living().iter().any(|line| line.contains("sleep 299")));
+        terminal.expect("ready>");
+    }
+    terminal.close(&place);
+}
