@@ -3,8 +3,9 @@
 //!
 //! Each module uses only modules to the left of it:
 //!
-//! - `status`, `console`, `duration`, `interrupt`, `end`, `mounts`, `directory`, `this_program`: exit statuses, output,
-//!   durations, signals, how a target ended, where the hierarchies are mounted, cgroup directories, and hidden commands
+//! - `status`, `exit`, `console`, `duration`, `interrupt`, `end`, `mounts`, `directory`, `this_program`: exit statuses, the
+//!   end of the program, output, durations, signals, how a target ended, where the hierarchies are mounted, cgroup
+//!   directories, and hidden commands
 //! - `target`, `args`, `list`: what the command line names, the command line, and targets from standard input
 //! - `generate`: completions for shells, and man pages
 //! - `driver`: reaps any number of targets at once
@@ -18,6 +19,7 @@ mod directory;
 mod driver;
 mod duration;
 mod end;
+mod exit;
 mod generate;
 mod interrupt;
 mod list;
@@ -35,6 +37,7 @@ use std::process::ExitCode;
 
 use crate::args::{Cli, Command};
 use crate::console::{complain, printable};
+use crate::exit::Exit;
 use crate::status::{ALL_REAPED, NOT_REAPED};
 
 fn main() -> ExitCode {
@@ -43,26 +46,26 @@ fn main() -> ExitCode {
     }
     let cli = Cli::from_command_line();
     start_log(&cli);
-    let status = match &cli.command {
+    let exit = match &cli.command {
         None => reap::run(&cli.reap, cli.verbose > 0),
         Some(Command::Run(args)) => run::run(args),
         Some(Command::Sweep(args)) => sweep::run(args),
         Some(Command::Demo) => demo::run(),
-        Some(Command::Generate(args)) => status_of(generate::files(&args.dir)),
-        Some(Command::Completions(args)) => status_of(generate::completions(args.shell)),
-        Some(Command::DemoProcess(args)) => status_of(demo::process::run(args)),
-        Some(Command::DemoCleaner(args)) => status_of(demo::cleaner::run(&args.dirs)),
+        Some(Command::Generate(args)) => exit_of(generate::files(&args.dir)),
+        Some(Command::Completions(args)) => exit_of(generate::completions(args.shell)),
+        Some(Command::DemoProcess(args)) => exit_of(demo::process::run(args)),
+        Some(Command::DemoCleaner(args)) => exit_of(demo::cleaner::run(&args.dirs)),
     };
-    ExitCode::from(status)
+    exit.take()
 }
 
-/// Reports an error of a hidden command, and returns its exit status.
-fn status_of(result: Result<(), String>) -> u8 {
+/// Reports an error of a hidden command.
+fn exit_of(result: Result<(), String>) -> Exit {
     match result {
-        Ok(()) => ALL_REAPED,
+        Ok(()) => Exit::Status(ALL_REAPED),
         Err(error) => {
             complain(&error);
-            NOT_REAPED
+            Exit::Status(NOT_REAPED)
         }
     }
 }

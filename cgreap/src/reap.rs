@@ -6,25 +6,26 @@ use std::time::Instant;
 use crate::args::ReapArgs;
 use crate::console::{complain, complain_at_once};
 use crate::duration::human;
+use crate::exit::Exit;
 use crate::report::{Report, Summary};
-use crate::status::{NOT_REAPED, REFUSED, of_signal};
+use crate::status::{NOT_REAPED, REFUSED};
 use crate::{driver, interrupt, list};
 
-/// Reaps all targets. Returns the exit status.
-pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
+/// Reaps all targets.
+pub fn run(args: &ReapArgs, verbose: bool) -> Exit {
     // Before signals are watched: Ctrl-C ends the wait for a list.
     let names = match list::expand(&args.names) {
         Ok(names) => names,
         Err(error) => {
             complain(&error);
-            return REFUSED;
+            return Exit::Status(REFUSED);
         }
     };
     let (reactor, interrupt) = match driver::start() {
         Ok(started) => started,
         Err(error) => {
             complain(&error);
-            return NOT_REAPED;
+            return Exit::Status(NOT_REAPED);
         }
     };
     let targets = args.targets(names);
@@ -47,10 +48,10 @@ pub fn run(args: &ReapArgs, verbose: bool) -> u8 {
     let summary = format!("{reaped} of {total} reaped in {}", human(since.elapsed()));
     if let Some(signal) = interrupt.signal() {
         complain_at_once(&format!("{}: {summary}", interrupt::describe(signal)));
-        return of_signal(signal as i32);
+        return Exit::Signal(signal as i32);
     }
     if counts {
         complain(&summary);
     }
-    status
+    Exit::Status(status)
 }

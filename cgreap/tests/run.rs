@@ -6,8 +6,8 @@ mod common;
 mod hostile;
 #[path = "run/interactive.rs"]
 mod interactive;
-#[path = "run/own_group.rs"]
-mod own_group;
+#[path = "run/keys.rs"]
+mod keys;
 #[path = "run/place.rs"]
 mod place;
 #[path = "run/terminal.rs"]
@@ -158,11 +158,17 @@ fn the_exit_status_is_the_commands() {
         ("exit 255", 255),
         ("kill -TERM $$", 143),
         ("kill -KILL $$", 137),
+        // The runtime of Rust ignores the first, and has a handler for the second.
+        ("kill -PIPE $$", 141),
+        ("ulimit -c 0; kill -SEGV $$", 139),
+        // A status like that of a signal.
+        ("exit 143", 143),
         // A real-time signal.
         ("kill -40 $$", 168),
     ] {
         let run = place.sh(&NO_OPTIONS, script);
         assert_eq!((run.status, &*run.out, &*run.err), (Some(status), "", ""), "{script}");
+        assert_eq!(run.signal, script.contains("kill").then_some(status - 128), "{script}");
     }
     let run = place.run(&NO_OPTIONS, &["/nonexistent/program", "x"]);
     assert_eq!(run.status, Some(127));
@@ -334,6 +340,7 @@ fn a_signal_ends_the_command_and_a_second_one_kills() {
         signal(&child, number);
         let run = output(child);
         assert_eq!((run.status, &*run.out, &*run.err), (Some(128 + number), "asked\n", ""), "{number}");
+        assert_eq!(run.signal, Some(number));
         place.assert_nothing_left("told to end");
     }
     let deaf = "trap '' TERM; echo ready; while :; do sleep 1; done";
@@ -822,6 +829,12 @@ fn as_an_init_it_collects_zombies() {
         .stderr(Stdio::piped());
     let run = output(start(&mut command));
     assert_eq!((run.status, &*run.out, &*run.err), (Some(3), "", ""));
+    // It dies of no signal of its own.
+    let mut command = Command::new("unshare");
+    command.args(["-pf", "--mount-proc"]).arg(place.program()).args(["run", "--parent"]).arg(&place.parent);
+    command.args(["--", "sh", "-c", "kill -TERM $$"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = output(start(&mut command));
+    assert_eq!((run.status, run.signal, &*run.err), (Some(143), None, ""));
     place.assert_nothing_left("an init");
 }
 

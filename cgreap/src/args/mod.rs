@@ -54,7 +54,7 @@ Exit status:
        above it, not a cgroup, `..` in its path, ... Refused targets are not changed; the others are
        reaped. Also a list on standard input that is not complete; then nothing is reaped
   129, 130, 143
-       ended by SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed.
+       died of SIGHUP, SIGINT, SIGTERM: unfinished reaps were cancelled, and what they froze is thawed.
        A first Ctrl-C lets targets go on that are in the time of --linger or --grace; a second one kills
        what is in them now; a third one cancels them too
 
@@ -112,7 +112,7 @@ Exit status:
   0    all were reaped, and nothing is left
   1    not all were, or it may not make cgroups
   129, 130, 143
-       ended by SIGHUP, SIGINT, SIGTERM";
+       died of SIGHUP, SIGINT, SIGTERM";
 
 /// Kill everything in cgroups, wait until they are empty, remove them.
 ///

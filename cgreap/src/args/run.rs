@@ -27,7 +27,8 @@ Exit status:
   125    cgreap failed, or a process that is left does not exit (--deadline)
   126    COMMAND cannot be executed
   127    COMMAND was not found
-  128+n  COMMAND died of signal n, or cgreap was told to end by signal n
+  128+n  COMMAND died of signal n, or cgreap was told to end by signal n. cgreap dies of this signal
+         itself, for which shells give 128+n
 
 Signals:
   Ctrl-C and Ctrl-\\ of the terminal are for COMMAND, which gets them too; cgreap waits. If COMMAND has left

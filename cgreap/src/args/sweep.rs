@@ -26,7 +26,7 @@ Exit status:
   1    at least one cgroup could not be removed
   2    wrong usage, or DIR is not a cgroup
   129, 130, 143
-       ended by SIGHUP, SIGINT, SIGTERM";
+       died of SIGHUP, SIGINT, SIGTERM";
 
 #[derive(Debug, Args)]
 pub struct SweepArgs {

@@ -19,8 +19,9 @@ use crate::console::{complain, print};
 use crate::driver::{self, Listener};
 use crate::duration::human;
 use crate::end::End;
+use crate::exit::Exit;
 use crate::interrupt::Interrupt;
-use crate::status::{ALL_REAPED, NOT_REAPED, of_signal};
+use crate::status::{ALL_REAPED, NOT_REAPED};
 use directories::Directories;
 use setup::{DemoTarget, Setup};
 use table::{COLUMNS, table};
@@ -30,13 +31,13 @@ pidfd: the processes are signalled one by one where there is no cgroup.kill: in 
        that are in v1 too, as fork storms are for its pids.max
 ";
 
-/// Runs the demo. Returns the exit status.
-pub fn run() -> u8 {
+/// Runs the demo.
+pub fn run() -> Exit {
     let (reactor, interrupt) = match driver::start() {
         Ok(started) => started,
         Err(error) => {
             complain(&format!("demo: {error}"));
-            return NOT_REAPED;
+            return Exit::Status(NOT_REAPED);
         }
     };
     let status = match demo(reactor, &interrupt) {
@@ -47,7 +48,7 @@ pub fn run() -> u8 {
             NOT_REAPED
         }
     };
-    interrupt.signal().map_or(status, |signal| of_signal(signal as i32))
+    interrupt.signal().map_or(Exit::Status(status), |signal| Exit::Signal(signal as i32))
 }
 
 /// Whether all were reaped and nothing is left.

@@ -32,6 +32,7 @@ use cgroup_reaper::Reactor;
 
 use crate::args::RunArgs;
 use crate::console::complain;
+use crate::exit::Exit;
 use group::Groups;
 use guard::Guard;
 use outcome::Outcome;
@@ -51,20 +52,20 @@ pub fn hidden(mut words: impl Iterator<Item = OsString>) -> Option<u8> {
     }
 }
 
-/// Runs the command. Returns the exit status.
-pub fn run(args: &RunArgs) -> u8 {
+/// Runs the command.
+pub fn run(args: &RunArgs) -> Exit {
     let mut guard = None;
-    let status = supervised(args, &mut guard).unwrap_or_else(|error| {
+    let exit = supervised(args, &mut guard).unwrap_or_else(|error| {
         complain(&format!("run: {error}"));
-        FAILED
+        Exit::Status(FAILED)
     });
     if let Some(guard) = guard {
         guard.dismiss();
     }
-    status
+    exit
 }
 
-fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
+fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<Exit, String> {
     let signals = Signals::watch().map_err(|error| format!("signals: {error}"))?;
     *guard = start_guard(args);
     let sink = args.report.as_deref().map(Sink::open).transpose();
@@ -112,7 +113,7 @@ fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<u8, String> {
     if let Some(sink) = &mut sink {
         sink.write(&report.object()).map_err(|error| format!("--report: {error}"))?;
     }
-    Ok(outcome.status())
+    Ok(outcome.exit())
 }
 
 /// Starts the guard, unless told not to. Without one the run goes on.

@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::children::Ended;
 use super::status::{FAILED, TIMED_OUT};
+use crate::exit::Exit;
 use crate::status::of_signal;
 
 /// Why cgreap has ended the command.
@@ -33,7 +34,16 @@ impl Outcome {
         }
     }
 
-    /// The exit status of cgreap.
+    /// How cgreap ends.
+    pub fn exit(self) -> Exit {
+        match self {
+            Outcome::Command(Ended::Signalled(signal)) => Exit::Signal(signal),
+            Outcome::Ended(Cause::Told(signal)) => Exit::Signal(signal as i32),
+            _ => Exit::Status(self.status()),
+        }
+    }
+
+    /// Its exit status, as shells tell it.
     pub fn status(self) -> u8 {
         match self {
             Outcome::Command(ended) => ended.status(),

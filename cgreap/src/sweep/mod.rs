@@ -15,24 +15,25 @@ use crate::console::{complain, print, printable};
 use crate::driver::{self, Listener, Target};
 use crate::duration::human;
 use crate::end::{End, Failure};
+use crate::exit::Exit;
 use crate::interrupt;
-use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED, of_signal};
+use crate::status::{ALL_REAPED, NOT_REAPED, REFUSED};
 use found::{Found, find};
 
 /// How long a cgroup that was empty a moment ago may take to be removed.
 const EMPTY_TIME: Duration = Duration::from_secs(1);
 
-/// Lists or sweeps. Returns the exit status.
-pub fn run(args: &SweepArgs) -> u8 {
+/// Lists or sweeps.
+pub fn run(args: &SweepArgs) -> Exit {
     if let Err(reason) = check(args) {
         complain(&format!("sweep: {}: {reason}", args.dir.display()));
-        return REFUSED;
+        return Exit::Status(REFUSED);
     }
     let mut found = match find(&args.dir) {
         Ok(found) => found,
         Err(error) => {
             complain(&format!("sweep: {}: {error}", args.dir.display()));
-            return NOT_REAPED;
+            return Exit::Status(NOT_REAPED);
         }
     };
     found.retain(|found| args.older_than.is_none_or(|age| found.age >= age));
@@ -40,7 +41,7 @@ pub fn run(args: &SweepArgs) -> u8 {
         sweep(args, &found)
     } else {
         list(&found);
-        ALL_REAPED
+        Exit::Status(ALL_REAPED)
     }
 }
 
@@ -137,12 +138,12 @@ fn describe(failure: &Failure, found: &Path) -> String {
     }
 }
 
-fn sweep(args: &SweepArgs, found: &[Found]) -> u8 {
+fn sweep(args: &SweepArgs, found: &[Found]) -> Exit {
     let (reactor, interrupt) = match driver::start() {
         Ok(started) => started,
         Err(error) => {
             complain(&format!("sweep: {error}"));
-            return NOT_REAPED;
+            return Exit::Status(NOT_REAPED);
         }
     };
     let since = Instant::now();
@@ -165,9 +166,9 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> u8 {
     match interrupt.signal() {
         Some(signal) => {
             complain(&interrupt::describe(signal));
-            of_signal(signal as i32)
+            Exit::Signal(signal as i32)
         }
-        None => swept.status,
+        None => Exit::Status(swept.status),
     }
 }
 

@@ -103,15 +103,17 @@ fn once_the_command_has_ended_an_interrupt_kills_what_is_left() {
     for option in ["--linger 10m", "--grace TERM=10m"] {
         // What a shell without job control starts in the background ignores SIGINT.
         let script = "trap \"\" TERM; sleep 300 & echo $((1200 + 34))";
-        terminal.line(&format!("clear; run {option} -- sh -c '{script}'; echo status $?"));
+        terminal.line(&format!("clear; run {option} -- sh -c '{script}'"));
         terminal.expect("1234");
         eventually("the command ends", || !place.living().iter().any(|line| line.contains(": sh -c ")));
         // It is the command's until cgreap has seen that it has ended.
         eventually("the interrupt is cgreap's", || {
             terminal.key("C-c");
             thread::sleep(Duration::from_millis(200));
-            terminal.screen().contains("status 130")
+            terminal.screen().contains("ready>")
         });
+        terminal.line("echo status $?");
+        terminal.expect("status 130");
         eventually("it is killed", || !place.living().iter().any(|line| line.ends_with(": sleep 300 ")));
     }
     terminal.close(&place);

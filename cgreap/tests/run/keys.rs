@@ -1,4 +1,4 @@
-//! Keys typed while the command is in another process group than cgreap, so that the terminal does not send it their signals.
+//! Ctrl-C, Ctrl-\\ and Ctrl-Z, also while the command is in another process group than cgreap, to which the terminal sends nothing.
 
 use crate::common::*;
 use crate::place::{Kind, Place};
@@ -25,6 +25,24 @@ fn an_interrupt_ends_a_command_in_a_process_group_of_its_own() {
             eventually("it ends", || sleeper(&place).is_none());
             terminal.expect("ready>");
         }
+    }
+    terminal.close(&place);
+}
+
+#[test]
+fn an_interrupt_ends_a_loop_of_the_shell() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    for command in ["sleep 299", COMMANDS[0]] {
+        terminal.line(&format!("clear; for i in 1 2 3; do echo round $i; run -- {command}; done"));
+        eventually("it sleeps", || sleeper(&place).is_some());
+        terminal.key("C-c");
+        // Not another round.
+        terminal.expect("ready>");
+        terminal.line("echo status $?");
+        terminal.expect("status 130");
     }
     terminal.close(&place);
 }
