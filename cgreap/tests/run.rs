@@ -10,6 +10,8 @@ mod interactive;
 mod keys;
 #[path = "run/place.rs"]
 mod place;
+#[path = "run/refused.rs"]
+mod refused;
 #[path = "run/terminal.rs"]
 mod terminal;
 #[path = "run/usage.rs"]

@@ -13,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::duration;
+use crate::status::RUN_FAILED;
 use crate::target::{Place, Target};
 
 pub use run::{RunArgs, Setting};
@@ -340,7 +341,7 @@ pub struct ReapArgs {
 impl Cli {
     /// Parses the arguments of the process. Does not return if they are wrong or ask for help.
     pub fn from_command_line() -> Cli {
-        let cli = Cli::parse();
+        let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
         if cli.command.is_none() {
             if let Err(error) = cli.reap.check() {
                 Cli::command().error(ErrorKind::ValueValidation, error).exit();
@@ -348,6 +349,18 @@ impl Cli {
         }
         cli
     }
+}
+
+/// Prints the error, or the help that was asked for, and exits.
+fn refuse(error: &clap::Error) -> ! {
+    // After an option it is the name of a target.
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    if error.use_stderr() && is_run {
+        // A failure has no place where it could be reported.
+        let _ = error.print();
+        std::process::exit(RUN_FAILED.into());
+    }
+    error.exit()
 }
 
 impl ReapArgs {

@@ -24,7 +24,7 @@ Examples:
 Exit status:
   that of COMMAND, or
   124    --timeout ended it
-  125    cgreap failed, or a process that is left does not exit (--deadline)
+  125    cgreap failed, wrong usage included, or a process that is left does not exit (--deadline)
   126    COMMAND cannot be executed
   127    COMMAND was not found
   128+n  COMMAND died of signal n, or cgreap was told to end by signal n. cgreap dies of this signal
@@ -175,6 +175,9 @@ fn parse_setting(text: &str) -> Result<Setting, String> {
     if !is_file || file.contains('/') {
         return Err(format!("`{file}` is no interface file such as pids.max"));
     }
+    if value.is_empty() {
+        return Err(format!("a value for {file} is missing"));
+    }
     if matches!(file, "cgroup.procs" | "cgroup.threads" | "cgroup.kill") {
         return Err(format!("{file} takes processes, not settings"));
     }
@@ -233,6 +236,7 @@ mod tests {
             "cgreap run --set ../pids.max=5 -- true",
             "cgreap run --set cgroup.procs=1 -- true",
             "cgreap run --set .max=5 -- true",
+            "cgreap run --set pids.max= -- true",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

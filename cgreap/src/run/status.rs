@@ -2,8 +2,7 @@
 
 /// `--timeout` has ended the command.
 pub const TIMED_OUT: u8 = 124;
-/// cgreap has failed, or a process is left.
-pub const FAILED: u8 = 125;
+pub use crate::status::RUN_FAILED as FAILED;
 /// The command was found and cannot be executed.
 pub const CANNOT_EXECUTE: u8 = 126;
 /// The command was not found.
