@@ -142,6 +142,27 @@ fn a_target_whose_parent_is_mounted_over_is_killed_and_removed_by_its_handle() {
     });
 }
 
+/// From a held directory, and by path, the name leads to another cgroup then.
+#[test]
+fn a_cgroup_of_that_name_which_is_mounted_over_the_parent_is_not_removed() {
+    require!(any_hierarchy(), namespaces());
+    with_each(&BY_ANY, test_name!(), |address, reactor, sandbox| {
+        for parent in groups(sandbox, "parent") {
+            let (dir, other) = (parent.join("target"), parent.with_file_name("other"));
+            fs::create_dir(&dir).expect("mkdir");
+            fs::create_dir_all(other.join("target")).expect("mkdir");
+            let (stuck, handle) = spawn_stuck(sandbox, reactor, &dir);
+            mount(&other, &parent, "none", libc::MS_BIND, "");
+            stuck.release();
+            let result = finish(reactor, &handle);
+            unmount(&parent);
+            assert!(other.join("target").exists(), "{address:?}: {result:?}");
+            assert_eq!(result.is_ok(), address == Address::Handle, "{address:?}: {result:?}");
+            assert_eq!(dir.exists(), address != Address::Handle, "{address:?}");
+        }
+    });
+}
+
 /// What is mounted over the target itself holds its directory, and nothing else.
 #[test]
 fn a_target_that_is_mounted_over_is_killed_and_removed_after_the_unmount() {

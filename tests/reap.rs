@@ -812,6 +812,25 @@ fn without_pidfd(world: &World) {
     assert_eq!((reaped.method, reaped.signalled), (Some(UsedMethod::Freezer), 3));
 }
 
+/// Attempts at the deadline do not begin with a freeze, but need one here.
+fn without_pidfd_at_the_deadline(world: &World) {
+    let hour = Duration::from_secs(3600);
+    let waits: [fn(Reaper, Duration) -> Reaper; 2] =
+        [|reaper, hour| reaper.grace(Signal::TERM, hour), |reaper, hour| reaper.linger(hour)];
+    for wait in waits {
+        for method in [KillMethod::Auto, KillMethod::Freezer] {
+            let (dirs, reaper) = world.target();
+            let member = world.sandbox.ignores_sigterm(&refs(&dirs));
+            let reaper = wait(reaper, hour).method(method).deadline(Duration::from_millis(300));
+            // It may not have exited yet.
+            let result = reap_without(&[Facility::Pidfds], reaper);
+            assert!(member.ended(TIMEOUT), "{method}: {result:?}");
+            reaped(world.reaper("target"));
+        }
+    }
+}
+each!(without_pidfd_at_the_deadline on freezer, several);
+
 /// A v2 freeze does not keep a process from being killed, and its pid from being given to another.
 #[test]
 fn without_cgroup_kill_and_pidfd_v2_is_not_signalled() {

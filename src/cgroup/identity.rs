@@ -318,8 +318,8 @@ impl<S: Sys> Identity<S> {
                 let (_, fd) = parents.open.iter().find(|(known, _)| *known == parent)?;
                 Some(sys.rmdir(Some(fd), self.name()))
             }
-            Address::Held { directory, .. } => Some(sys.rmdir(Some(directory), &above(self.name()))),
-            Address::Path => None,
+            // From a held directory `..` leads into what is mounted on the parent, and so may a path.
+            Address::Held { .. } | Address::Path => None,
         }
     }
 }

@@ -134,7 +134,7 @@ impl<S: Sys> RemovalStep<S> {
         let mut walk = left.or_else(|| directories.take_subtree(id).map(Walk::over));
         if std::mem::take(&mut self.compared) && walk.is_none() && !self.leaves {
             // Most cgroups have no children. For one that was just verified, rmdir(2) itself is tried first; it fails
-            // for a child, for lack of rights, or where a mount covers the parent.
+            // for a child, or for lack of rights.
             if let Some(Ok(())) = tree.identity.rmdir(sys, &mut context.facts.parents) {
                 return Err(Failed::Gone(Fate::Removed));
             }

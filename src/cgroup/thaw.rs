@@ -150,9 +150,7 @@ fn thaw_root<S: Sys>(
     let is_v1 = tree.hierarchy.is_freezer();
     let thawed = match tree.frozen_by.take() {
         Some(control) => {
-            let written =
-                if is_v1 { v1::thaw_open(sys, &control.file) } else { v2::thaw_open(sys, &control.file) };
-            if let Err(error) = written {
+            if let Err(error) = control.thaw(sys, is_v1) {
                 tree.frozen_by = Some(control);
                 return Err(error.into());
             }

@@ -264,7 +264,7 @@ impl<S: Sys> Tracked<S> {
             if full || rest.batch.pidfds.len() == held + most {
                 break;
             }
-            if signal == Signal::KILL && self.needs_no_more(pid) {
+            if self.needs_no_more(pid, signal) {
                 rest.next += 1;
                 continue;
             }
@@ -389,9 +389,12 @@ impl<S: Sys> Tracked<S> {
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<()> {
         let (own, _) = context.sys.caller();
+        // The signal of the grace is sent once.
+        let has_it = |pid: Pid| signal != Signal::KILL && self.needs_no_more(pid, signal);
+        let pids: Vec<Pid> = members.pids.iter().copied().filter(|&pid| pid != own && !has_it(pid)).collect();
         add(&mut self.tried, &members.pids);
         let mut failed = None;
-        for &pid in members.pids.iter().filter(|&&pid| pid != own) {
+        for pid in pids {
             let sent = context.sys.kill(pid, signal.number());
             if sent.is_ok() && signal != Signal::KILL {
                 let _ = context.sys.kill(pid, libc::SIGCONT);
@@ -446,18 +449,18 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
-    /// Whether this attempt skips the pid: SIGKILL was sent to it earlier, and this attempt does not resend.
-    fn needs_no_more(&self, pid: Pid) -> bool {
-        let killed = |at: usize| self.processes[at].signal == Some(Signal::KILL);
+    /// Whether this attempt skips the pid: the signal was sent to it earlier. In some attempts SIGKILL is sent again.
+    fn needs_no_more(&self, pid: Pid, signal: Signal) -> bool {
+        let resends = signal == Signal::KILL && self.attempts + 1 >= RESEND;
         // A process that is listed again after it was not is another.
-        self.attempts + 1 < RESEND && self.was_tried(pid) && self.find(pid).is_ok_and(killed)
+        !resends && self.was_tried(pid) && self.sent(pid, signal).is_some()
     }
 
     /// Whether this attempt skips every member. False for an empty list.
     pub(crate) fn need_no_more(&self, members: &MemberList) -> bool {
         !members.is_empty()
             && members.unmapped == 0
-            && members.pids.iter().all(|&pid| self.needs_no_more(pid))
+            && members.pids.iter().all(|&pid| self.needs_no_more(pid, Signal::KILL))
     }
 }
 

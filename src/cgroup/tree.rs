@@ -9,6 +9,7 @@ use super::errors::{Cause, Failed, Fate, is_gone};
 use super::file::below;
 use super::hierarchy::Hierarchy;
 use super::identity::{Id, Identity, Parents};
+use super::{v1, v2};
 use crate::sys::{Stat, Sys};
 
 /// One pinned directory of a target.
@@ -26,6 +27,13 @@ pub(crate) struct Tree<S: Sys> {
 pub(crate) struct Control<S: Sys> {
     pub(crate) file: S::Fd,
     pub(crate) _permit: Permit,
+}
+
+impl<S: Sys> Control<S> {
+    /// Undoes the freeze, without a read.
+    pub(crate) fn thaw(&self, sys: &S, is_v1: bool) -> io::Result<()> {
+        if is_v1 { v1::thaw_open(sys, &self.file) } else { v2::thaw_open(sys, &self.file) }
+    }
 }
 
 impl<S: Sys> Tree<S> {
@@ -51,6 +59,10 @@ impl<S: Sys> Tree<S> {
             }
             Failed::Because(cause) => return Err(cause),
         };
+        if let Some(control) = &self.frozen_by {
+            // Its name may be another's, and itself still there.
+            let _ = control.thaw(sys, self.hierarchy.is_v1());
+        }
         self.mark_gone(fate);
         Ok(())
     }

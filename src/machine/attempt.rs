@@ -79,9 +79,11 @@ impl Machine {
             return self.wait(now);
         }
         self.attempts = self.attempts.saturating_add(1);
-        if attempt.reach == Reach::Unsafe && matches!(self.ladder, Ladder::Direct { .. }) {
-            self.ladder = Ladder::FreezeFirst;
-            if !self.freezer.is_ours() {
+        if attempt.reach == Reach::Unsafe && self.ladder != Ladder::DirectOnly {
+            // Attempts at the deadline do not begin with a freeze.
+            let is_last = matches!(self.phase, Phase::Expired { .. }) && !self.retries.is_early(now);
+            let was_direct = std::mem::replace(&mut self.ladder, Ladder::FreezeFirst) != Ladder::FreezeFirst;
+            if (was_direct || is_last) && !self.freezer.is_ours() {
                 return Action::Freeze;
             }
         }

@@ -275,7 +275,7 @@ impl Machine {
             Pending::Signal(signal) if is_grace && !self.is_expired(now) => {
                 Action::Signal(signal, self.freezer.members())
             }
-            Pending::Freeze if !self.is_expired(now) => Action::Freeze,
+            Pending::Freeze if !self.is_expired(now) || is_last => Action::Freeze,
             Pending::Thaw(after) if !self.is_expired(now) || is_last => {
                 self.pending = Pending::Thawing(after);
                 Action::ContinueThaw

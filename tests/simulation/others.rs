@@ -46,7 +46,8 @@ const ACTS: [Act; 18] = [
         if let Some(groups) = some_groups(world) {
             let nature = some_nature(&mut world.rng);
             if world.processes.len() < 30 {
-                world.add_process(groups, nature, None);
+                let ino = world.add_process(groups, nature, None);
+                world.note(|| format!("({ino} in {groups:?}: {nature:?})"));
             }
         }
     }),

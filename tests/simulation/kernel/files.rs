@@ -133,6 +133,7 @@ impl World {
                 let line = text.iter().position(|&b| b == b'\n').map_or(0, |end| end + 1);
                 let replaced = if self.rng.bool() && !nonsense.is_empty() { line } else { 0 };
                 drop(text.splice(..replaced, nonsense.iter().copied()));
+                self.garbled = true;
             }
             "cgroup.events" | "freezer.state" => *text = nonsense.to_vec(),
             _ => return,

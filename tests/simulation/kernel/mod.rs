@@ -172,7 +172,8 @@ pub(super) struct Process {
     pub(super) life: Life,
     /// SIGKILL is pending, or was taken.
     pub(super) killed: bool,
-    pub(super) termed: bool,
+    /// The step in which it was sent SIGTERM last.
+    pub(super) termed: Option<u64>,
     /// The reaps that signalled it, by `cgroup.kill` too.
     pub(super) signalled: Reaps,
     /// The library may not signal it, and has tried.
@@ -323,6 +324,8 @@ pub(super) struct World {
     pub(super) failed_in: u64,
     /// And when that was.
     pub(super) failed_at: Duration,
+    /// Some list had nonsense in it.
+    pub(super) garbled: bool,
     /// The pids of those that were waited for, and the reaps that have signalled them.
     pub(super) waited_for: Vec<(i32, Reaps)>,
     /// Processes whose memory was released, in order.
@@ -380,6 +383,7 @@ impl World {
             refused_in: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
+            garbled: false,
             waited_for: Vec::new(),
             released: Vec::new(),
             asked_to_release: 0,
@@ -459,7 +463,7 @@ impl World {
                     None => process.member.push((target, step)),
                 }
             }
-            process.killed |= process.termed && process.nature.ends_on_sigterm && process.runs(now);
+            process.killed |= process.termed.is_some() && process.nature.ends_on_sigterm && process.runs(now);
             let (ino, nature) = (process.ino, process.nature);
             if process.life == Life::Alive && process.killed && !nature.stuck && !process.is_frozen(0, now) {
                 process.life = Life::Exiting;

@@ -20,7 +20,7 @@ impl World {
             nature,
             life: Life::Alive,
             killed: false,
-            termed: false,
+            termed: None,
             signalled: Reaps::default(),
             refused: false,
             listed: Reaps::default(),
@@ -129,7 +129,7 @@ impl World {
 
     pub(super) fn deliver(&mut self, ino: u64, signal: i32) {
         self.note(|| format!("signal {signal} to {ino}"));
-        let acting = self.signalling(ino);
+        let (acting, step) = (self.signalling(ino), self.step);
         // The caller may have moved in a moment ago. The history goes on all the same.
         let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
         // A process that was exiting before cannot have been listed: a stated limitation.
@@ -140,7 +140,7 @@ impl World {
             libc::SIGKILL => process.killed = true,
             libc::SIGSTOP => process.stopped = true,
             libc::SIGCONT => process.stopped = false,
-            libc::SIGTERM => process.termed = true,
+            libc::SIGTERM => process.termed = Some(step),
             _ => {}
         }
         self.changed();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{GroupId, Life, Process, Reaps, SELF, World, errno};
+use super::{GroupId, Life, Process, Reaps, SELF, V2, World, errno};
 use crate::cgroup::attempt::VERIFIED;
 
 impl World {
@@ -16,6 +16,16 @@ impl World {
     fn has_just_left(&self, process: &Process) -> bool {
         let just = self.now.saturating_sub(process.moved_at) <= VERIFIED.into();
         just && self.limited && process.member.iter().any(|&(target, _)| self.targets[target].live)
+    }
+
+    /// Whether it was sent SIGTERM by the one reap that may send it, and was listed ever since.
+    fn has_it(&self, process: &Process) -> bool {
+        let [(target, _)] = process.member[..] else { return false };
+        // With others of v1, a check does not list the members of v2 directories.
+        let is_v2 = |top: &GroupId| self.groups[*top].hierarchy == V2;
+        let tops = &self.targets[target].tops;
+        let is_listed = !self.garbled && (tops.iter().all(is_v2) || !tops.iter().any(is_v2));
+        is_listed && process.termed.is_some_and(|at| process.moved < at && at < self.step)
     }
 
     /// Notes which process is signalled; a violation if that must not be.
@@ -33,6 +43,8 @@ impl World {
             self.violation(format!("{how}: the caller itself"));
         } else if !unsafe_by_others && process.member.iter().all(|&(target, _)| self.is_alone(target)) {
             self.violation(format!("{how}: signal {signal} to {ino}, pid {pid}, which is to be left alone"));
+        } else if signal == libc::SIGTERM && self.has_it(process) {
+            self.violation(format!("{how}: SIGTERM to {ino}, pid {pid}, which has it"));
         } else if signal == libc::SIGKILL
             && !unsafe_by_others
             && process.member.iter().all(|&(target, _)| self.now < self.targets[target].not_before)
