@@ -18,8 +18,9 @@ use cgroup_reaper::{
     KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaped, Reaper, Signal, UsedMethod,
 };
 use common::*;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, mkdirat};
 
 /// Long enough for some attempts, short enough to be waited for.
 const SOON: Duration = Duration::from_millis(300);
@@ -907,6 +908,96 @@ fn fork_storm_frozen_beforehand(world: &World) {
         eventually("the end of the storm", || storm.tasks() == 0);
     }
 }
+
+// --- Directories that change while they are walked -------------------------------------------------------
+
+/// Does something over and over on a thread of its own, until it is dropped.
+struct Meanwhile(Arc<AtomicBool>, Option<thread::JoinHandle<()>>);
+
+impl Meanwhile {
+    fn new(mut act: impl FnMut() + Send + 'static) -> Meanwhile {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let acts = move || {
+            while !is_over.load(Ordering::Relaxed) {
+                act();
+            }
+        };
+        Meanwhile(over, Some(thread::spawn(acts)))
+    }
+}
+
+impl Drop for Meanwhile {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        let _ = self.1.take().map(thread::JoinHandle::join);
+    }
+}
+
+/// Only v1 directories can be renamed.
+fn renamed_while_it_is_listed(world: &World) {
+    let (dirs, _) = world.target();
+    let (names, renamed) = (world.group("target/a"), "b");
+    let member = world.sandbox.sleeper(&refs(&names));
+    let renames = Meanwhile::new(move || {
+        for name in &names {
+            let other = name.with_file_name(renamed);
+            fs::rename(name, &other).and_then(|()| fs::rename(&other, name)).expect("rename");
+        }
+    });
+    let mut reactor = Reactor::new().expect("reactor");
+    for _ in 0..100 {
+        let handle = spawn(&mut reactor, world.reaper("target").when_empty());
+        turn_for(&mut reactor, Duration::from_millis(1));
+        assert_eq!(handle.try_wait().map(|result| result.is_ok()), None, "the member lives");
+        handle.cancel();
+        assert!(finish(&mut reactor, &handle).is_err());
+    }
+    assert!(member.alive());
+    let handle = spawn(&mut reactor, world.reaper("target"));
+    eventually("it is dead", || {
+        turn_for(&mut reactor, Duration::from_millis(5));
+        !member.alive()
+    });
+    drop(renames);
+    assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+    assert_gone(&dirs);
+}
+each!(renamed_while_it_is_listed on freezer, cpu);
+
+/// A chain of directories grows faster than it is walked.
+fn a_chain_that_grows(world: &World) {
+    for method in methods(world) {
+        let (dirs, reaper) = world.target();
+        let member = world.sandbox.sleeper(&refs(&dirs));
+        let mut ends: Vec<File> = dirs.iter().map(|dir| File::open(dir).expect("open")).collect();
+        let mut left = 1000;
+        let mut grow = move || {
+            left -= ends.len().min(left);
+            // One that is removed ends with it.
+            ends.retain_mut(|end| {
+                let made = mkdirat(&*end, "n", Mode::S_IRWXU);
+                match made.and_then(|()| openat(&*end, "n", OFlag::O_DIRECTORY, Mode::empty())) {
+                    Ok(below) => *end = below.into(),
+                    Err(_) => return false,
+                }
+                left > 0
+            });
+            thread::sleep(Duration::from_micros(if ends.is_empty() { 10_000 } else { 100 }));
+        };
+        (0..300).for_each(|_| grow());
+        let grows = Meanwhile::new(grow);
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, reaper.method(method).deadline(SOON));
+        let result = finish(&mut reactor, &handle);
+        assert!(matches!(result, Ok(_) | Err(ReapError::TimedOut { .. })), "{method}: {result:?}");
+        assert!(member.ended(TIMEOUT), "{method}: was sent no SIGKILL: {result:?}");
+        drop(grows);
+        reaped(world.reaper("target"));
+        assert_gone(&dirs);
+    }
+}
+each!(a_chain_that_grows on v2, freezer, cpu, several);
 
 // --- What the kernel's own selftests try -----------------------------------------------------------------
 

@@ -718,6 +718,7 @@ fn own_group_in_a_large_v1_tree() {
         assert!(members.ended(TIMEOUT));
     });
 }
+
 /// Reached by another mount of the hierarchy.
 #[test]
 fn own_by_another_path() {

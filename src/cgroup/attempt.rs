@@ -2,7 +2,7 @@
 
 use super::descriptor_budget::Permit;
 use super::members::{MemberList, Pages};
-use super::tree::Walk;
+use super::tree::{LONG, Walk};
 use crate::machine::{Attempt, ExitNotice, Reach};
 use crate::outcome::UsedMethod;
 use crate::sys::{Pid, Sys};
@@ -12,8 +12,8 @@ use crate::time::{Instant, Span};
 /// they are verified again.
 pub(crate) const VERIFIED: Span = Span::from_millis(10);
 
-/// Members are followed page by page for so long. One write to `cgroup.kill`, or the next attempt, has the rest.
-const STEPS: Span = Span::from_millis(500);
+/// Directories are followed for so many times as long as pages: those of a large tree take their time.
+const LONGER: u64 = 10;
 
 /// What an attempt came to so far.
 #[derive(Debug, Clone, Copy)]
@@ -81,9 +81,14 @@ impl<S: Sys> Rest<S> {
         }
     }
 
-    /// Whether it has taken long enough: a process that forks faster than it is signalled would be followed for ever.
+    /// Whether it has taken long enough: a process that forks, or makes cgroups, faster than it is signalled would be followed
+    /// for ever. One write to `cgroup.kill`, or the next attempt, has the rest.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
-        self.began.is_some_and(|began| now >= began.saturating_add(STEPS))
+        let most = match self.source {
+            Source::Directories(..) => LONG.saturating_mul(LONGER),
+            Source::None | Source::Pages { .. } => LONG,
+        };
+        self.began.is_some_and(|began| now >= began.saturating_add(most))
     }
 
     /// The members that are opened, and not signalled: to be given up, they are as if untried.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
 use super::listing::Listing;
-use super::members::MemberList;
+use super::members::{MemberList, vanished};
 use super::step::Step;
 use super::target::{Progress, Target};
 use super::tree::{Directories, Tree};
@@ -60,17 +60,19 @@ impl<S: Sys> Step<'_, '_, S> {
                 Ok(())
             }
         });
-        if listing.is_unfinished() {
+        // Members that make cgroups faster than these are listed are known well enough to be dealt with.
+        let is_cut = listing.is_unfinished();
+        if is_cut && (listing.members.is_empty() || !listing.is_late(self.context.sys)) {
             self.target.progress = Progress::Check(Box::new(listing.rest(refused)));
             return Checked::Unfinished;
         }
         let refused = refused.or(listing.traversal.why.take());
         let mut unknown = None;
         if v1_members.is_none() && !v2_not_listed {
-            self.target.is_large_tree = listing.large;
+            self.target.is_large_tree = listing.large || is_cut;
         }
         // What took several steps is no proof that the caller is outside now.
-        let continued = listing.continued;
+        let continued = listing.continued || is_cut;
         let mut members = std::mem::take(&mut listing.members);
         if continued && !populated && self.target.is_v2() {
             // What was listed before has exited, says the kernel.
@@ -86,9 +88,12 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         // An incomplete list is not compared with the last one. It only shows that there are members.
-        let whole = listed && refused.is_none();
+        let whole = listed && refused.is_none() && !is_cut && !members.vanished;
         let (joined, fewer) = if whole { self.target.tracked.compare(&members) } else { (false, false) };
         unknown = refused.or(unknown);
+        if members.vanished && members.is_empty() && unknown.is_none() {
+            unknown = Some((self.path().to_path_buf(), vanished().into()));
+        }
         if !members.is_empty() {
             populated = true;
             // v1 has no notification. On v2 a second notification within 12 ms is delayed.
@@ -112,16 +117,20 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
             }
         }
-        if continued && !populated && unknown.is_none() && self.target.keep_dir {
-            // Nor is it proof that the target is empty: a process may have moved within it. A directory that has members cannot
-            // be removed, but one that is kept would be reported as empty.
+        if !populated && unknown.is_none() && self.target.keep_dir && (continued || self.may_be_renamed()) {
+            // Nor is it proof that the target is empty: a process may have moved within it, or its directory been renamed while
+            // the names were read. A directory that has members cannot be removed, but one that is kept would be reported as
+            // empty.
             (members, unknown) = self.list(|_| true);
             populated |= !members.is_empty();
+            if members.vanished && !populated && unknown.is_none() {
+                unknown = Some((self.path().to_path_buf(), vanished().into()));
+            }
         }
         if unknown.is_none() {
             self.forget_obstacle(|past| past.act == Act::Check || populated && past.act == Act::Remove);
         }
-        let is_partial = unknown.is_some() || continued;
+        let is_partial = unknown.is_some() || continued || members.vanished;
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());
@@ -162,6 +171,15 @@ impl<S: Sys> Step<'_, '_, S> {
                 Checked::Empty { replaced: self.target.is_replaced() }
             }
         }
+    }
+}
+
+impl<S: Sys> Step<'_, '_, S> {
+    /// Whether there are directories below the target that can be renamed: of v1.
+    fn may_be_renamed(&self) -> bool {
+        let has_children = |id| !self.findings.directories.is_leaf(id);
+        let mut trees = self.target.trees.iter().filter(|tree| tree.is_left() && tree.hierarchy.is_v1());
+        trees.any(|tree| has_children(tree.identity.id))
     }
 }
 

@@ -63,6 +63,11 @@ impl Limit {
         self.0.is_some()
     }
 
+    /// The same, or at `end` if that is earlier.
+    pub(crate) fn until(self, end: Instant) -> Limit {
+        Limit(Some(self.0.map_or(end, |own| own.min(end))))
+    }
+
     pub(crate) fn is_over<S: Sys>(self, sys: &S) -> bool {
         self.0.is_some_and(|end| Instant::after_start(sys.now()) >= end)
     }

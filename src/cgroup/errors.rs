@@ -146,6 +146,11 @@ impl Cause {
         matches!(self, Cause::Error(error) if meaning(Call::Cgroup, error) == Meaning::Busy)
     }
 
+    /// Whether a list would have taken too long.
+    pub(crate) fn is_too_long(&self) -> bool {
+        matches!(self, Cause::Error(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
+
     pub(crate) fn is_out_of_descriptors(&self) -> bool {
         matches!(self, Cause::Error(error) if is_out_of_descriptors(error))
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Cause, Refused, is_gone};
 use super::file::{self, c_path, read_path};
-use super::members::MemberList;
+use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
 use super::proc::Proc;
 use super::tree::descendants;
@@ -103,8 +103,12 @@ pub(crate) fn thaw<S: Sys>(sys: &S, dirs: &[PathBuf], members: &MemberList) -> U
 fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<bool> {
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();
-    for below in descendants(sys, &group)? {
-        held.add(sys, &group, &below)?;
+    let walk = descendants(sys, &group)?;
+    for below in &walk.found {
+        held.add(sys, &group, below)?;
+    }
+    if walk.uncertain {
+        return Err(vanished());
     }
     held.finish();
     if held.unmapped > 0 || held.pids.iter().any(|pid| !members.contains(*pid)) {

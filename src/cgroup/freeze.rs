@@ -7,7 +7,7 @@ use super::file;
 use super::hierarchy::{HasFreezer, Hierarchy};
 use super::listing::Listing;
 use super::members::MemberList;
-use super::own_cgroup::own_cgroups;
+use super::own_cgroup::{is_known_in, own_cgroups};
 use super::step::Step;
 use super::target::Progress;
 use super::tree::{Control, Directories, Tree};
@@ -77,30 +77,42 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Whether the caller's process is in the target: lists have it if any of its threads is. `None` if the time of the call was
     /// up before that is known.
     fn is_caller_inside(&mut self) -> Result<Option<bool>, Refused> {
+        let sys = self.context.sys;
         let search = self.target.progress.take_freeze();
-        let listed;
-        let members = match self.findings.all_members().filter(|_| !self.findings.continued) {
-            Some(members) => members,
+        let known = self.findings.all_members().filter(|_| !self.findings.continued);
+        if let Some(Ok(inside)) = known.map(|members| members.contains_caller(sys)) {
+            return Ok(Some(inside));
+        }
+        let is_large = self.target.is_large_tree || self.findings.continued || search.is_some();
+        let listed = if is_large { None } else { Some(self.list_all()?.contains_caller(sys)) };
+        if let Some(Ok(inside)) = listed {
+            return Ok(Some(inside));
+        }
+        if let Some(inside) = self.is_caller_known_inside() {
+            return Ok(Some(inside));
+        }
+        let inside = match listed {
+            Some(uncertain) => uncertain,
             None => match self.list_for_caller(search)? {
-                Some(members) => {
-                    listed = members;
-                    &listed
-                }
+                Some(members) => members.contains_caller(sys),
                 None => return Ok(None),
             },
         };
-        let inside = members.contains_caller(self.context.sys);
         inside.map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
+    }
+
+    /// The same by the caller's cgroups; `None` if these are not known.
+    fn is_caller_known_inside(&mut self) -> Option<bool> {
+        let resolver = self.context.resolver;
+        let trees = self.target.trees.iter().filter(|tree| tree.is_left());
+        let mut known = trees.map(|tree| is_known_in(&resolver.sys, &resolver.own, &resolver.mounts, tree));
+        known.try_fold(false, |inside, known| Some(inside | known?))
     }
 
     /// The members that tell whether the caller is inside. Those of a large target are listed in steps, between which the caller
     /// may move; such a list counts only if /proc says the same of the caller's cgroups before and after each step.
     fn list_for_caller(&mut self, search: Option<Search<S>>) -> Result<Option<MemberList>, Refused> {
         let (sys, limit) = (self.context.sys, self.context.limit);
-        let is_large = self.target.is_large_tree || self.findings.continued || search.is_some();
-        if !limit.is_set() || !is_large {
-            return self.list_all().map(Some);
-        }
         let Ok(own) = own_cgroups(sys) else { return self.list_all().map(Some) };
         let mut listing = match search {
             None => Listing::default(),

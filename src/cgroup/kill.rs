@@ -126,10 +126,14 @@ impl<S: Sys> Step<'_, '_, S> {
             return false;
         }
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
-            if let Err(refused) = self.identify_members() {
-                self.cgroup_kill_refused(refused, tally);
-                // `cgroup.kill` reaches also the members that the caller may not list.
-                return by == (KillBy::CgroupKillAndSignals { last: true });
+            match self.identify_members() {
+                Ok(()) => {}
+                Err((_, cause)) if cause.is_too_long() => {}
+                Err(refused) => {
+                    self.cgroup_kill_refused(refused, tally);
+                    // `cgroup.kill` reaches also the members that the caller may not list.
+                    return by == (KillBy::CgroupKillAndSignals { last: true });
+                }
             }
         }
         true
@@ -192,7 +196,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             if why == Meaning::Denied {
                 if let Ok((dir, below)) = directories.subtree(sys, &tree.identity) {
-                    for child in below.iter().filter(|child| child.components().count() == 1) {
+                    for child in below.found.iter().filter(|child| child.components().count() == 1) {
                         if v2::kill(sys, dir, child).is_ok() {
                             context.metrics.cgroup_kills += 1;
                             tally.method = Some(UsedMethod::CgroupKill);

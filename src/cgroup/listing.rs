@@ -13,8 +13,9 @@ use super::errors::{Call, Failed, Meaning, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::{LARGE, MemberList, Pages};
 use super::traversal::{FEW, Traversal};
-use super::tree::{Directories, Tree, unless_removed};
+use super::tree::{Directories, LONG, Tree, unless_gone};
 use crate::sys::Sys;
+use crate::time::Instant;
 
 /// A target of so many directories is large: its members are listed and signalled in steps where the time of a call is
 /// limited.
@@ -34,6 +35,8 @@ pub(crate) struct Listing<S: Sys> {
     pub(super) continued: bool,
     /// Some tree is large.
     pub(super) large: bool,
+    /// When it was begun.
+    began: Option<Instant>,
 }
 
 /// A list of one v2 directory that was begun.
@@ -51,6 +54,7 @@ impl<S: Sys> Default for Listing<S> {
             at_spawn: false,
             continued: false,
             large: false,
+            began: None,
         }
     }
 }
@@ -64,6 +68,12 @@ impl<S: Sys> Listing<S> {
     /// Whether the time of the call was up before all was listed.
     pub(super) fn is_unfinished(&self) -> bool {
         self.traversal.unfinished
+    }
+
+    /// Whether it has taken long enough for what it has found to be acted upon.
+    pub(super) fn is_late(&self, sys: &S) -> bool {
+        let now = Instant::after_start(sys.now());
+        self.began.is_some_and(|began| now >= began.saturating_add(LONG))
     }
 
     /// What is left for the next step.
@@ -80,15 +90,16 @@ impl<S: Sys> Listing<S> {
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
         let sys = &resolver.sys;
-        let Listing { members, traversal, .. } = self;
+        let Listing { members, traversal, began, .. } = self;
         let id = tree.identity.id;
         if !traversal.enter(id) {
             return Ok(());
         }
-        let is_one_list = directories.is_leaf(id) && tree.hierarchy.is_v1();
-        if !limit.is_set() && !traversal.is_under_way() || is_one_list {
+        if directories.is_leaf(id) && tree.hierarchy.is_v1() {
             return members.add_tree(sys, tree, directories);
         }
+        let began = *began.get_or_insert_with(|| Instant::after_start(sys.now()));
+        let limit = limit.until(began.saturating_add(LONG));
         // A small tree is searched by the spawn, however long that takes.
         let least = if self.at_spawn { LARGE_TREE } else { FEW };
         let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir, opened| {
@@ -96,12 +107,15 @@ impl<S: Sys> Listing<S> {
                 Hierarchy::V1(_) => members.add(sys, root, dir).map(|()| None),
                 Hierarchy::V2 { .. } => add_pages(members, resolver, limit, (root, dir), opened),
             };
-            Ok(unless_removed(dir, added)?)
+            let added = unless_gone(dir, added)?;
+            members.vanished |= added.is_none() && tree.hierarchy.is_v1();
+            Ok(added.flatten())
         })?;
-        if let Some(found) = found {
-            self.large |= found.len() >= LARGE_TREE;
+        if let Some(walk) = found {
+            self.large |= walk.found.len() >= LARGE_TREE;
+            self.members.vanished |= walk.uncertain && tree.hierarchy.is_v1();
             if !self.continued {
-                directories.insert_subtree(id, found);
+                directories.insert_subtree(id, walk);
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
 use super::proc::Proc;
-use super::tree::{Directories, Tree, unless_removed};
+use super::tree::{Directories, Tree, unless_gone};
 use crate::sys::{Open, Pid, Sys};
 
 /// A write to `cgroup.kill` of so many members does not fit into the default time of a call.
@@ -26,7 +26,12 @@ pub(crate) struct MemberList {
     pub(crate) unmapped: usize,
     /// Some of these lines make no sense. Any process may be meant.
     pub(crate) garbled: bool,
+    /// A v1 directory was gone when it was to be listed: removed, or renamed, and then its members are missing.
+    pub(crate) vanished: bool,
 }
+
+/// A tree in which a directory has vanished is listed again, so many times in all.
+const TRIES: u32 = 3;
 
 impl MemberList {
     pub(crate) fn is_empty(&self) -> bool {
@@ -44,10 +49,19 @@ impl MemberList {
         tree: &Tree<S>,
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
-        let (root, subtree) = directories.subtree(sys, &tree.identity)?;
-        for relative in subtree {
-            unless_removed(relative, self.add(sys, root, relative))?;
+        for _ in 0..TRIES {
+            let (root, subtree) = directories.subtree(sys, &tree.identity)?;
+            let mut all = !subtree.uncertain;
+            for relative in &subtree.found {
+                all &= unless_gone(relative, self.add(sys, root, relative))?.is_some();
+            }
+            // v2 directories cannot be renamed.
+            if all || !tree.hierarchy.is_v1() {
+                return Ok(());
+            }
+            directories.forget_subtree(tree.identity.id);
         }
+        self.vanished = true;
         Ok(())
     }
 
@@ -79,11 +93,25 @@ impl MemberList {
         Ok(())
     }
 
+    /// The threads in a v1 directory.
+    pub(crate) fn of_threads<S: Sys>(sys: &S, dir: &S::Fd) -> io::Result<MemberList> {
+        let mut threads = MemberList::default();
+        threads.parse(&file::read(sys, dir, Path::new(""), c"tasks")?);
+        threads.finish();
+        Ok(threads)
+    }
+
     /// Adds what another list has.
     pub(crate) fn extend(&mut self, other: MemberList) {
         self.pids.extend(other.pids);
         self.unmapped += other.unmapped;
         self.garbled |= other.garbled;
+        self.vanished |= other.vanished;
+    }
+
+    /// Whether there may be members that it does not have.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.garbled || self.vanished
     }
 
     /// To be called after the last `add`.
@@ -98,6 +126,7 @@ impl MemberList {
             false if self.garbled => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "cgroup.procs makes no sense"))
             }
+            false if self.vanished => Err(vanished()),
             inside => Ok(inside),
         }
     }
@@ -162,6 +191,11 @@ impl<S: Sys> Pages<S> {
         members.finish();
         Ok(members)
     }
+}
+
+/// Why a list in which a directory has vanished tells nothing.
+pub(super) fn vanished() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "a cgroup was renamed or removed while it was listed")
 }
 
 fn parse_pid(text: &[u8]) -> Option<Pid> {

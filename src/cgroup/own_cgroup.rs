@@ -1,8 +1,8 @@
-//! The caller's own v2 cgroup, which must not be killed.
+//! The caller's own cgroups, which must not be killed.
 //!
-//! On v1 a list of a directory's members has the caller's process if any of its threads is in it. On v2 such a list is
-//! spared where it is known which cgroups the caller is in. That is found out by /proc and the mounts, and believed only
-//! if the kernel confirms it: in a namespace they can lead to another cgroup, or to none.
+//! A list of a directory's members has the caller's process if any of its threads is in it. On v2 such a list is spared, and
+//! on v1 that of a large tree, where it is known which cgroups the caller is in. That is found out by /proc and the mounts, and
+//! believed only if the kernel confirms it: in a namespace they can lead to another cgroup, or to none.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -14,7 +14,8 @@ use super::errors::Failed;
 use super::file::{c_path, read_path, read_whole};
 use super::identity::Id;
 use super::members::MemberList;
-use super::mounts::{self, Mounts, lock, membership};
+use super::mounts::{self, Mount, Mounts, lock, membership};
+use super::proc::Proc;
 use super::tree::{Directories, Tree};
 use crate::sys::{Open, Pid, Sys};
 
@@ -27,7 +28,7 @@ pub(super) fn is_caller_in<S: Sys>(
     directories: &mut Directories<S>,
 ) -> Result<bool, Failed> {
     if !tree.hierarchy.is_v1() {
-        if let Some(inside) = lock(own).is_in(sys, mounts, tree.identity.id) {
+        if let Some(inside) = is_known_in(sys, own, mounts, tree) {
             return Ok(inside);
         }
     }
@@ -35,6 +36,51 @@ pub(super) fn is_caller_in<S: Sys>(
     members.add_tree(sys, tree, directories)?;
     members.finish();
     Ok(members.contains_caller(sys)?)
+}
+
+/// The same by the caller's cgroups, however many the tree has. `None` if /proc and the mounts do not tell these.
+pub(super) fn is_known_in<S: Sys>(
+    sys: &S,
+    own: &Mutex<OwnCgroup<S>>,
+    mounts: &Mutex<Mounts<S>>,
+    tree: &Tree<S>,
+) -> Option<bool> {
+    let id = tree.identity.id;
+    if tree.hierarchy.is_v1() { are_threads_in(sys, mounts, id) } else { lock(own).is_in(sys, mounts, id) }
+}
+
+/// Whether a thread of the caller's is in a v1 cgroup, or below it. Each may be in another one.
+fn are_threads_in<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
+    let proc = Proc::open(sys).ok()??;
+    let mounts = mounts::recent(sys, mounts).ok()?;
+    let mut found: Vec<(Ancestry, MemberList)> = Vec::new();
+    let mut inside = None;
+    for (tid, text) in proc.own_cgroups().ok()? {
+        let at = match found.iter().position(|(ancestry, _)| ancestry.text == text) {
+            Some(at) => at,
+            None => {
+                let ancestry = v1_ancestry(sys, &mounts, &text, id.dev)?;
+                let dir = ancestry.open(sys).ok()?;
+                found.push((ancestry, MemberList::of_threads(sys, &dir).ok()?));
+                found.len() - 1
+            }
+        };
+        let (ancestry, threads) = &found[at];
+        if !threads.contains(tid) && proc.has_own_thread(tid) {
+            return None;
+        }
+        inside = Some(ancestry.has(id)? || inside == Some(true));
+    }
+    inside
+}
+
+/// The cgroup that a text of /proc is about, in the v1 hierarchy of this device, by the mount that shows most of its ancestors.
+fn v1_ancestry<S: Sys>(sys: &S, mounts: &[Mount], text: &[u8], dev: u64) -> Option<Ancestry> {
+    let shown = mounts.iter().filter(|mount| !mount.unified).filter_map(|mount| {
+        let dir = mount.path_of(membership(text, mount)?)?;
+        ancestry(sys, text, &dir, mount.levels_above(&dir)).ok()
+    });
+    shown.filter(|ancestry| ancestry.dev == dev).max_by_key(|ancestry| ancestry.inodes.len())
 }
 
 /// What /proc says of the cgroups of the caller's process and of the calling thread, in all hierarchies. Whatever they are called in
@@ -115,6 +161,13 @@ struct Ancestry {
 }
 
 impl Ancestry {
+    /// The task's own, if it is the one still that has the path.
+    fn open<S: Sys>(&self, sys: &S) -> io::Result<S::Fd> {
+        let dir = sys.open(None, &self.dir, Open::Place)?;
+        let is_same = self.inodes.first() == Some(&sys.stat(Some(&dir), c"")?.ino);
+        if is_same { Ok(dir) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
     fn has(&self, id: Id) -> Option<bool> {
         if self.dev == id.dev && self.inodes.contains(&id.ino) {
             return Some(true);
@@ -181,12 +234,11 @@ impl<S: Sys> Task<S> {
             return sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first();
         }
         let is_member = || {
-            let dir = sys.open(None, &ancestry.dir, Open::Place)?;
+            let dir = ancestry.open(sys)?;
             let mut members = MemberList::default();
             members.add(sys, &dir, Path::new(""))?;
             members.finish();
-            let is_same = ancestry.inodes.first() == Some(&sys.stat(Some(&dir), c"")?.ino);
-            io::Result::Ok(is_same && self.text(sys)? == ancestry.text && members.contains(sys.caller().0))
+            io::Result::Ok(self.text(sys)? == ancestry.text && members.contains(sys.caller().0))
         };
         is_member().unwrap_or(false)
     }

@@ -48,6 +48,26 @@ impl<'a, S: Sys> Proc<'a, S> {
         self.read_path(&format!("{pid}/{file}"))
     }
 
+    /// The threads of the caller's process, with what each one's `cgroup` file says.
+    pub(crate) fn own_cgroups(&self) -> io::Result<Vec<(Pid, Vec<u8>)>> {
+        let mut found = Vec::new();
+        for name in self.sys.subdirectories(&self.directory, c"self/task")? {
+            let Some(tid) = name.to_str().and_then(|name| Pid::new(name.parse().ok()?)) else { continue };
+            match self.read_path(&format!("self/task/{tid}/cgroup")) {
+                Ok(text) => found.push((tid, text)),
+                // It has exited meanwhile.
+                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a thread of the caller's is there.
+    pub(crate) fn has_own_thread(&self, tid: Pid) -> bool {
+        self.read_path(&format!("self/task/{tid}/cgroup")).is_ok()
+    }
+
     /// The process that a thread is of.
     pub(crate) fn process_of(&self, tid: Pid) -> io::Result<Pid> {
         let status = self.read(tid, "status")?;

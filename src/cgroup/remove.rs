@@ -13,7 +13,7 @@ use super::remove_by_helper::{self, Removal, RemovalByHelper};
 use super::step::Step;
 use super::target::Progress;
 use super::traversal::FEW;
-use super::tree::{Directories, Tree, Walk, is_leaf, unless_removed};
+use super::tree::{Directories, Tree, Walk, is_leaf, unless_gone};
 use crate::machine::Removed;
 use crate::outcome::Act;
 use crate::sys::Sys;
@@ -131,7 +131,7 @@ impl<S: Sys> RemovalStep<S> {
     ) -> Result<(), Failed> {
         let (sys, id) = (context.sys, tree.identity.id);
         let left = self.left.tree.take_if(|(of, _)| *of == id).map(|(_, left)| left);
-        let mut walk = left.or_else(|| directories.take_subtree(id).map(Walk::over));
+        let mut walk = left.or_else(|| directories.take_subtree(id));
         if std::mem::take(&mut self.compared) && walk.is_none() && !self.leaves {
             // Most cgroups have no children. For one that was just verified, rmdir(2) itself is tried first; it fails
             // for a child, or for lack of rights.
@@ -167,7 +167,7 @@ impl<S: Sys> RemovalStep<S> {
             self.removed += 1;
             let dir = directories.get(sys, &tree.identity)?;
             // After an error the next attempt lists them anew.
-            unless_removed(&child, below(sys, dir, &child, |at, child| sys.rmdir(Some(at), child)))?;
+            unless_gone(&child, below(sys, dir, &child, |at, child| sys.rmdir(Some(at), child)))?;
         }
         if self.is_spent(sys, context.limit) {
             (self.left.tree, self.unfinished) = (Some((id, Walk::over(Vec::new()))), true);

@@ -14,7 +14,7 @@ use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
 use super::remove::RemovalLeft;
 use super::target::Target;
-use super::tree::{Directories, Tree, unless_removed};
+use super::tree::{Directories, Tree, unless_gone};
 use crate::sys::{Open, Sys};
 
 /// Removes one directory of a target, and those below it.
@@ -37,7 +37,7 @@ impl<S: Sys> Removal<S> {
                 return None;
             }
             let removed = below(sys, self.directory.as_ref()?, child, |at, child| sys.rmdir(Some(at), child));
-            if let Err(error) = unless_removed(child, removed) {
+            if let Err(error) = unless_gone(child, removed) {
                 return Some(Err(error));
             }
         }

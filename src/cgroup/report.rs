@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::errors::{Call, Fate, Meaning, Obstacle, Refused, meaning};
 use super::external_freeze;
 use super::file::below;
+use super::listing::Listing;
+use super::members::MemberList;
 use super::mounts;
 use super::proc::Proc;
 use super::step::Step;
@@ -55,7 +57,7 @@ impl<S: Sys> Step<'_, '_, S> {
             End::FrozenByAncestor => {
                 let frozen = self.target.trees.iter().find(|tree| tree.hierarchy.is_freezer());
                 let frozen = frozen.map_or_else(|| path.clone(), |tree| tree.path().to_path_buf());
-                let members = self.list(|_| true).0.pids;
+                let members = self.list_some().0.pids;
                 let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
                 let frozen_by = Proc::open(sys).ok().flatten().and_then(|proc| {
                     let mut members = members.iter().take(DESCRIBED);
@@ -90,7 +92,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             // Those of `subtree` were found at the last removal. What is mounted on a directory is not among them.
             let (root, subtree) = directories.subtree(sys, &tree.identity)?;
-            for dir in subtree {
+            for dir in &subtree.found {
                 for name in below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
                     let child = tree.path().join(dir).join(name);
                     // Those above it are in use because of it.
@@ -104,13 +106,30 @@ impl<S: Sys> Step<'_, '_, S> {
         found
     }
 
+    /// The members; of a tree that takes long, as many as are described.
+    fn list_some(&mut self) -> (MemberList, Option<Refused>) {
+        let mut listing = Listing::default();
+        loop {
+            let refused = self.each(|context, tree, directories| {
+                listing.add(context.resolver, context.limit, tree, directories)
+            });
+            let enough = listing.members.len() >= DESCRIBED || listing.is_late(self.context.sys);
+            if !listing.is_unfinished() || enough {
+                let refused = refused.or(listing.traversal.why.take());
+                listing.members.finish();
+                return (listing.members, refused);
+            }
+            listing = listing.rest(refused);
+        }
+    }
+
     /// The members that are alive, those that can be named first; and why some could not be listed.
     fn survivors(&mut self) -> (Vec<Survivor>, Option<Refused>) {
         let sys = self.context.sys;
-        let (members, refused) = match self.list(|_| true) {
+        let (members, refused) = match self.list_some() {
             (_, Some((_, cause))) if cause.is_out_of_descriptors() => {
                 self.target.tracked.let_go();
-                self.list(|_| true)
+                self.list_some()
             }
             listed => listed,
         };

@@ -16,7 +16,7 @@ use super::listing::Listing;
 use super::location::{Candidate, OpenDirectory, at, at_fd, check_kind, named_hierarchies, open_named};
 use super::members::MemberList;
 use super::mounts::{lock, open_root};
-use super::own_cgroup::is_caller_in;
+use super::own_cgroup::{is_caller_in, is_known_in};
 use super::step::Findings;
 use super::target::{CgroupKill, Progress, Target};
 use super::tracked::Tracked;
@@ -39,7 +39,8 @@ impl<S: Sys> Resolver<S> {
     /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
     /// same thread, directly after.
     ///
-    /// Once the time of the call is up, a large v1 tree is not searched for the caller. The first check does that.
+    /// Once the time of the call is up, a large v1 tree is not searched for the caller. The first check does that, where /proc and
+    /// the mounts do not tell where the caller is.
     pub(crate) fn resolve(&self, reaper: &Reaper, limit: Limit) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
@@ -84,11 +85,23 @@ impl<S: Sys> Resolver<S> {
         let sys = &self.sys;
         let mut listing = Listing::at_spawn();
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
+        let mut unknown = false;
         for tree in trees {
             let own = if tree.hierarchy.is_v1() {
                 let listed = listing.add(self, limit, tree, directories);
                 listing.members.finish();
-                listed.and_then(|()| Ok(listing.members.contains_caller(sys)?))
+                listed.and_then(|()| match listing.members.contains_caller(sys) {
+                    Ok(inside) if inside || !listing.is_unfinished() => Ok(inside),
+                    uncertain => match is_known_in(sys, &self.own, &self.mounts, tree) {
+                        Some(inside) => Ok(inside),
+                        None if listing.members.garbled => Ok(uncertain?),
+                        // The first check lists it anew.
+                        None => {
+                            unknown = true;
+                            Ok(false)
+                        }
+                    },
+                })
             } else {
                 is_caller_in(sys, &self.own, &self.mounts, tree, directories)
             };
@@ -100,14 +113,12 @@ impl<S: Sys> Resolver<S> {
             }
         }
         let is_large_tree = listing.large || listing.is_unfinished();
-        Ok(match listing {
-            listing if listing.is_unfinished() => {
-                OwnSearch { v1_members: None, left: Some(listing.rest(None)), is_large_tree }
-            }
-            Listing { members, .. } => {
-                OwnSearch { v1_members: whole.then_some(members), left: None, is_large_tree }
-            }
-        })
+        let is_whole = whole && !listing.is_unfinished() && !listing.members.is_uncertain();
+        let (v1_members, left) = match unknown {
+            true => (None, Some(listing.rest(None))),
+            false => (is_whole.then_some(listing.members), None),
+        };
+        Ok(OwnSearch { v1_members, left, is_large_tree })
     }
 
     /// Whether the cgroup of a unit of systemd is among the directories.

@@ -11,7 +11,7 @@ use super::step::Step;
 use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
-use super::tree::{Tree, Walk, unless_removed};
+use super::tree::{Tree, Walk, unless_gone};
 use super::v1;
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
@@ -83,12 +83,18 @@ impl<S: Sys> Step<'_, '_, S> {
         tally: &mut Tally,
     ) -> Result<Option<Rest<S>>, Refused> {
         let begins = left.is_none();
+        let by_directories =
+            || Rest { source: Source::Directories(0, Walk::new()), ..Rest::new(MemberList::default()) };
         let mut rest = match left {
             Some(rest) => rest,
-            None if self.goes_by_directories() => {
-                Rest { source: Source::Directories(0, Walk::new()), ..Rest::new(MemberList::default()) }
-            }
-            None => self.members_to_signal(signal, members)?,
+            None if self.goes_by_directories() => by_directories(),
+            None => match self.members_to_signal(signal, members) {
+                Err((_, cause)) if cause.is_too_long() => {
+                    self.target.is_large_tree = true;
+                    by_directories()
+                }
+                rest => rest?,
+            },
         };
         let now = Instant::after_start(self.context.sys.now());
         rest.began.get_or_insert(now);
@@ -99,8 +105,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if !rest.has_unopened() && rest.batch.pidfds.is_empty() {
             self.find_more(signal, &mut rest, tally)?;
         }
-        if rest.members.garbled {
-            // A member may stand in a line that makes no sense.
+        if rest.members.is_uncertain() {
             tally.missed(Reach::Failed);
         }
         if rest.is_over() && !begins {
@@ -167,10 +172,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Whether the members are signalled one directory after the other.
     fn goes_by_directories(&mut self) -> bool {
-        if !self.context.limit.is_set() {
-            return false;
-        }
-        if !self.target.is_large_tree && self.findings.v2_not_listed {
+        if !self.target.is_large_tree && self.context.limit.is_set() && self.findings.v2_not_listed {
             // No check has walked it.
             let mut children = 0;
             self.each(|context, tree, directories| {
@@ -192,7 +194,7 @@ impl<S: Sys> Step<'_, '_, S> {
         while !rest.has_unopened() {
             match &mut rest.source {
                 Source::None => return Ok(()),
-                Source::Pages { .. } if is_late => {
+                Source::Pages { .. } | Source::Directories(..) if is_late => {
                     tally.missed(Reach::Failed);
                     rest.source = Source::None;
                 }
@@ -224,6 +226,9 @@ impl<S: Sys> Step<'_, '_, S> {
                         Ok(walk.advance(sys, root)?.map(Path::to_path_buf))
                     });
                     rest.members = members;
+                    if walk.uncertain && self.target.is_v1() {
+                        tally.missed(Reach::Failed);
+                    }
                     if !is_there {
                         *walk = Walk::over(Vec::new());
                     }
@@ -250,7 +255,11 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             let root = directories.get(context.sys, &tree.identity)?;
             match which(context.sys, root)? {
-                Some(dir) => Ok(unless_removed(&dir, members.add(context.sys, root, &dir))?),
+                Some(dir) => {
+                    let added = unless_gone(&dir, members.add(context.sys, root, &dir))?;
+                    members.vanished |= added.is_none() && tree.hierarchy.is_v1();
+                    Ok(())
+                }
                 None => Ok(()),
             }
         });
@@ -293,7 +302,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 }
             }
         };
-        if after.garbled {
+        if after.is_uncertain() {
             tally.missed(Reach::Failed);
         }
         // If they come back, they are new members.

@@ -11,7 +11,7 @@ use super::proc::Proc;
 use super::step::Step;
 use super::target::Progress;
 use super::traversal::{FEW, Traversal};
-use super::tree::{Directories, Tree, unless_removed};
+use super::tree::{Directories, Tree, unless_gone};
 use super::{v1, v2};
 use crate::machine::{ThawScope, Thawed};
 use crate::outcome::Act;
@@ -171,7 +171,7 @@ fn thaw_descendant<S: Sys>(sys: &S, is_v1: bool, root: &S::Fd, dir: &Path) -> io
         return Ok(());
     }
     let thawed = if is_v1 { v1::thaw(sys, root, dir).map(|_| ()) } else { v2::thaw(sys, root, dir) };
-    unless_removed(dir, thawed)
+    unless_gone(dir, thawed).map(|_| ())
 }
 
 /// Whether a thaw is for this tree as well.

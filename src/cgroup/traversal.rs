@@ -47,12 +47,7 @@ impl<L> Traversal<L> {
         enters
     }
 
-    /// Whether a tree was begun by an earlier step.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.tree.is_some()
-    }
-
-    /// Visits the directories of a tree that was entered, `least` of them or as many as the time allows. Returns them if all were
+    /// Visits the directories of a tree that was entered, `least` of them or as many as the time allows. Returns the walk if all were
     /// visited by now. `visit` returns what is left for the next step where the time was up.
     pub(super) fn visit<S: Sys>(
         &mut self,
@@ -61,7 +56,7 @@ impl<L> Traversal<L> {
         least: usize,
         (tree, directories): (&Tree<S>, &mut Directories<S>),
         mut visit: impl FnMut(&S::Fd, &Path, Option<L>) -> Result<Option<L>, Failed>,
-    ) -> Result<Option<Vec<PathBuf>>, Failed> {
+    ) -> Result<Option<Walk>, Failed> {
         let id = tree.identity.id;
         let under_way = self.tree.take_if(|(of, ..)| *of == id);
         let (mut walk, mut left) =
@@ -84,6 +79,6 @@ impl<L> Traversal<L> {
                 is_cut = left.is_some();
             }
         }
-        Ok(Some(walk.found))
+        Ok(Some(walk))
     }
 }

@@ -11,6 +11,11 @@ use super::hierarchy::Hierarchy;
 use super::identity::{Id, Identity, Parents};
 use super::{v1, v2};
 use crate::sys::{Stat, Sys};
+use crate::time::{Instant, Span};
+
+/// A target is walked and listed for so long at most before something else is done about it: its members may make cgroups, and
+/// fork, faster than they are found.
+pub(super) const LONG: Span = Span::from_millis(500);
 
 /// One pinned directory of a target.
 pub(crate) struct Tree<S: Sys> {
@@ -84,7 +89,7 @@ impl<S: Sys> Tree<S> {
 /// What a step has open, and knows of the directories below.
 pub(crate) struct Directories<S: Sys> {
     open: Vec<(Id, S::Fd)>,
-    subtrees: Vec<(Id, Vec<PathBuf>)>,
+    subtrees: Vec<(Id, Walk)>,
 }
 
 impl<S: Sys> Default for Directories<S> {
@@ -106,18 +111,18 @@ impl<S: Sys> Directories<S> {
 
     /// Takes in that a directory has none below it.
     pub(crate) fn insert_leaf(&mut self, id: Id) {
-        self.insert_subtree(id, vec![PathBuf::new()]);
+        self.insert_subtree(id, Walk::over(vec![PathBuf::new()]));
     }
 
     /// Takes in the directories at and below one, as this step has found them.
-    pub(crate) fn insert_subtree(&mut self, id: Id, subtree: Vec<PathBuf>) {
-        self.subtrees.retain(|(known, _)| *known != id);
+    pub(crate) fn insert_subtree(&mut self, id: Id, subtree: Walk) {
+        self.forget_subtree(id);
         self.subtrees.push((id, subtree));
     }
 
     /// Whether the step has found that a directory has none below it.
     pub(crate) fn is_leaf(&self, id: Id) -> bool {
-        self.subtrees.iter().any(|(known, subtree)| *known == id && subtree.len() == 1)
+        self.subtrees.iter().any(|(known, subtree)| *known == id && subtree.found.len() == 1)
     }
 
     /// The directory.
@@ -131,7 +136,7 @@ impl<S: Sys> Directories<S> {
         &'a mut self,
         sys: &S,
         identity: &'a Identity<S>,
-    ) -> Result<(&'a S::Fd, &'a [PathBuf]), Failed> {
+    ) -> Result<(&'a S::Fd, &'a Walk), Failed> {
         let Directories { open, subtrees } = self;
         let fd = get(open, sys, identity)?;
         let at = match subtrees.iter().position(|(id, _)| *id == identity.id) {
@@ -145,9 +150,14 @@ impl<S: Sys> Directories<S> {
     }
 
     /// The directories at and below one, if the step has found them.
-    pub(crate) fn take_subtree(&mut self, id: Id) -> Option<Vec<PathBuf>> {
+    pub(crate) fn take_subtree(&mut self, id: Id) -> Option<Walk> {
         let at = self.subtrees.iter().position(|(known, _)| *known == id)?;
         Some(self.subtrees.swap_remove(at).1)
+    }
+
+    /// Forgets what is below one.
+    pub(crate) fn forget_subtree(&mut self, id: Id) {
+        self.subtrees.retain(|(known, _)| *known != id);
     }
 
     /// Forgets what is below.
@@ -184,22 +194,24 @@ pub(crate) fn is_leaf(stat: &Stat) -> bool {
 
 /// A walk through the directories at and below a root, one at a time, parents first.
 ///
-/// Their paths are relative to the root; the root itself is the empty path. Directories that vanish meanwhile are left
-/// out. What is mounted on a directory is not part of the target: it makes the removal EBUSY until it is unmounted.
+/// Their paths are relative to the root; the root itself is the empty path. What is mounted on a directory is not part of the target: it makes the removal EBUSY until it is unmounted.
 pub(crate) struct Walk {
     /// Those that are still to be visited.
     ahead: VecDeque<PathBuf>,
     pub(crate) found: Vec<PathBuf>,
+    /// Some directory may not have been found: not all that were counted in one were read. On v1 a rename at that moment can hide
+    /// one.
+    pub(crate) uncertain: bool,
 }
 
 impl Walk {
     pub(crate) fn new() -> Walk {
-        Walk { ahead: VecDeque::from([PathBuf::new()]), found: Vec::new() }
+        Walk { ahead: VecDeque::from([PathBuf::new()]), ..Walk::over(Vec::new()) }
     }
 
     /// A walk that is over.
     pub(crate) fn over(found: Vec<PathBuf>) -> Walk {
-        Walk { ahead: VecDeque::new(), found }
+        Walk { ahead: VecDeque::new(), found, uncertain: false }
     }
 
     /// Whether every directory was visited.
@@ -210,43 +222,44 @@ impl Walk {
     /// Visits the next directory. Returns it if it is found.
     pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<Option<&Path>> {
         let Some(dir) = self.ahead.pop_front() else { return Ok(None) };
-        let is_root = dir.as_os_str().is_empty();
-        let stat = match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
-            Ok(stat) => stat,
-            Err(error) if is_gone(&error) => {
-                self.found.extend(is_root.then_some(dir));
-                return Ok(self.found.last().filter(|_| is_root).map(PathBuf::as_path));
-            }
-            Err(error) => return Err(error),
-        };
-        if stat.mount_root == Some(true) && !is_root {
-            return Ok(None);
-        }
-        if !is_leaf(&stat) {
-            match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
-                Ok(names) => self.ahead.extend(names.into_iter().map(|name| dir.join(name))),
+        // One that is gone by now is found all the same: who lists it learns that, too.
+        match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
+            Ok(stat) if stat.mount_root == Some(true) && !dir.as_os_str().is_empty() => return Ok(None),
+            Ok(stat) if is_leaf(&stat) => {}
+            Ok(stat) => match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
+                Ok(names) => {
+                    self.uncertain |= names.len() + 2 != stat.links as usize;
+                    self.ahead.extend(names.into_iter().map(|name| dir.join(name)));
+                }
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
-            }
+            },
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
         }
         self.found.push(dir);
         Ok(self.found.last().map(PathBuf::as_path))
     }
 }
 
-/// What came of a call on a directory, given by its path below a root: of a descendant that was removed meanwhile, nothing.
-pub(crate) fn unless_removed<T: Default>(dir: &Path, result: io::Result<T>) -> io::Result<T> {
+/// What came of a call on a directory, given by its path below a root; `None` of a descendant that is gone.
+pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
-        Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(T::default()),
-        result => result,
+        Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(None),
+        result => result.map(Some),
     }
 }
 
-/// All directories at and below `root`, as a [`Walk`] finds them.
-pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Vec<PathBuf>> {
+/// All directories at and below `root`, as a [`Walk`] finds them. An error if there are so many that a member may make them
+/// faster than they are found.
+pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Walk> {
+    let end = Instant::after_start(sys.now()).saturating_add(LONG);
     let mut walk = Walk::new();
     while !walk.is_over() {
         walk.advance(sys, root)?;
+        if Instant::after_start(sys.now()) >= end {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "too many cgroups to be listed at once"));
+        }
     }
-    Ok(walk.found)
+    Ok(walk)
 }

@@ -120,7 +120,11 @@ const ACTS: [Act; 18] = [
         let Some(target) = some_target(world).filter(|&target| world.targets[target].may_be_renamed) else {
             return;
         };
-        let top = world.rng.choice(world.targets[target].tops.clone()).expect("there is one");
+        let mut groups = world.targets[target].tops.clone();
+        if world.rng.bool() {
+            groups = groups.into_iter().flat_map(|top| world.children(top).collect::<Vec<_>>()).collect();
+        }
+        let Some(top) = world.rng.choice(groups) else { return };
         let (name, parent) = (format!("renamed{top}"), world.groups[top].parent.expect("not a root"));
         let is_v1 = world.groups[top].hierarchy != V2;
         if is_v1 && !world.groups[top].removed && world.child(parent, &name).is_none() {

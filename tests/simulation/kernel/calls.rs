@@ -290,6 +290,9 @@ impl Sys for Sim {
             Object::Group(group) => {
                 Ok(world.children(group).map(|child| world.groups[child].name.clone().into()).collect())
             }
+            Object::Proc(path) if path.ends_with("/self/task") => {
+                Ok(world.threads().into_iter().map(OsString::from).collect())
+            }
             _ => Err(errno(libc::ENOTDIR)),
         }
     }

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{FREEZER, Group, GroupId, Life, MOUNTS, Object, THREAD, V2, World};
+use super::{FREEZER, Group, GroupId, Life, MOUNTS, Object, Process, THREAD, V2, World};
 
 /// The files of a group.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "tasks",
     "cgroup.procs",
     "cgroup.threads",
     "cgroup.events",
@@ -65,6 +66,7 @@ impl World {
         let Group { hierarchy, parent, .. } = self.groups[group];
         let has = match file {
             "cgroup.procs" => true,
+            "tasks" => hierarchy != V2,
             "cgroup.threads" => hierarchy == V2,
             "cgroup.kill" => hierarchy == V2 && parent.is_some() && self.features.cgroup_kill,
             "cgroup.events" | "cgroup.freeze" => hierarchy == V2 && parent.is_some(),
@@ -85,6 +87,12 @@ impl World {
         Ok(match name {
             "cgroup.procs" if is_threaded => return Err(libc::EOPNOTSUPP),
             "cgroup.threads" if is_threaded => format!("{THREAD}\n"),
+            "tasks" => {
+                let lists = |p: &&Process| p.life == Life::Alive && p.groups[hierarchy] == group;
+                let thread = self.thread.filter(|groups| groups[hierarchy] == group).map(|_| THREAD);
+                let pids = self.processes.iter().filter(lists).map(|process| process.pid);
+                pids.chain(thread).map(|tid| format!("{tid}\n")).collect()
+            }
             "cgroup.procs" => {
                 let mut text = String::new();
                 let exiting_unlisted = self.features.exiting_unlisted;

@@ -1,6 +1,6 @@
 //! What /proc tells, also a caller in namespaces.
 
-use super::{CPU, FREEZER, GroupId, Life, MOUNTS, ROOTS, SELF, V2, World};
+use super::{CPU, FREEZER, GroupId, Life, MOUNTS, ROOTS, SELF, THREAD, V2, World};
 
 /// What the caller sees of itself.
 #[derive(Debug, Clone, Default)]
@@ -74,6 +74,12 @@ impl World {
             + &line(V2, mounted.0[V2], "cgroup2", "")
     }
 
+    /// The names in `/proc/self/task`.
+    pub(super) fn threads(&self) -> Vec<String> {
+        let thread = self.thread.map(|_| THREAD);
+        [SELF].into_iter().chain(thread).map(|tid| tid.to_string()).collect()
+    }
+
     pub(super) fn proc_text(&self, path: &str) -> Result<String, i32> {
         let is_own = self.vantage.proc == Proc::Own;
         if self.vantage.proc == Proc::None {
@@ -100,7 +106,13 @@ impl World {
             // The number is another process's.
             false => &self.processes[pid as usize % self.processes.len()],
         };
-        match parts.next() {
+        let mut file = parts.next();
+        if file == Some("task") && is_self {
+            let is_thread = parts.next() == Some(&THREAD.to_string());
+            groups = self.thread.filter(|_| is_thread);
+            file = parts.next();
+        }
+        match file {
             Some("mountinfo") if is_self => Ok(self.mountinfo()),
             Some("cgroup") => {
                 let groups = groups.unwrap_or(process.groups);
