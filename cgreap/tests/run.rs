@@ -8,6 +8,8 @@ mod hostile;
 mod interactive;
 #[path = "run/keys.rs"]
 mod keys;
+#[path = "run/own_cgroup.rs"]
+mod own_cgroup;
 #[path = "run/place.rs"]
 mod place;
 #[path = "run/refused.rs"]

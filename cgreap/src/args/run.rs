@@ -66,7 +66,9 @@ Report:
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Make the cgroup of COMMAND in this directory [default: the own cgroup; as root also the hierarchy's root]
+    /// Make the cgroup of COMMAND in this directory [default: the own cgroup]
+    ///
+    /// Root makes it in the root of the hierarchy where the own cgroup is not to be seen.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Cgroup")]
     pub parent: Option<PathBuf>,
 

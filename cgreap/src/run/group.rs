@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use cgroup_reaper::{Reaper, reap_all};
 
 use super::guard::Guard;
-use super::place::{RIGHTS, Site, Sites};
+use super::place::{RIGHTS, Sites};
 use crate::args::Setting;
-use crate::directory::open;
+use crate::directory::{is_cgroup, open};
 
 /// How often another name is tried where one is taken.
 const NAMES: u32 = 16;
@@ -38,23 +38,15 @@ impl Group {
         Ok(Reaper::at_fd(OwnedFd::from(self.dir.try_clone()?)))
     }
 
-    /// Makes it in the first of the directories where that is possible.
-    fn make(site: &Site, name: &str, guard: &mut Option<Guard>) -> Result<Group, Failure> {
-        let mut refusal = Failure::Other("no cgroup of this process is to be seen".to_owned());
-        for (index, parent) in site.parents.iter().enumerate() {
-            let path = parent.join(name);
-            match Group::make_at(path, guard) {
-                Ok(group) => return Ok(group),
-                Err(failure @ Failure::Exists(_)) => return Err(failure),
-                // What the own cgroup says is more to the point than what the root says.
-                Err(failure) if index == 0 => refusal = failure,
-                Err(_) => {}
-            }
+    /// Makes it, and tells the guard.
+    fn make(parent: Option<&Path>, name: &str, guard: &mut Option<Guard>) -> Result<Group, Failure> {
+        let no_parent = || Failure::Other("no cgroup of this process is to be seen".to_owned());
+        let parent = parent.ok_or_else(no_parent)?;
+        // Another file system may be mounted over it.
+        if !is_cgroup(parent).map_err(|error| Failure::of(parent, &error))? {
+            return Err(Failure::Other(format!("{}: not a cgroup", parent.display())));
         }
-        Err(refusal)
-    }
-
-    fn make_at(path: PathBuf, guard: &mut Option<Guard>) -> Result<Group, Failure> {
+        let path = parent.join(name);
         if path.symlink_metadata().is_ok() {
             return Err(Failure::Exists(path));
         }
@@ -70,7 +62,10 @@ impl Group {
         let group = Group { path, dir };
         if !group.takes_processes() {
             group.remove();
-            return Err(Failure::Other(format!("{}: in a threaded cgroup", group.path.display())));
+            return Err(Failure::Other(format!(
+                "{}: in a threaded cgroup, whose cgroups take no processes; --parent names another place",
+                group.path.display()
+            )));
         }
         if let Some(guard) = guard {
             guard.made(&group.path, inode);
@@ -142,7 +137,7 @@ impl Groups {
     fn make_named(sites: &Sites, name: &str, guard: &mut Option<Guard>) -> Result<Groups, Failure> {
         let mut groups = Groups { all: Vec::new() };
         for site in sites {
-            match Group::make(site, name, guard) {
+            match Group::make(site.parent.as_deref(), name, guard) {
                 Ok(group) => groups.all.push(group),
                 Err(_) if site.optional => {}
                 Err(failure) => {

@@ -16,8 +16,8 @@ pub const RIGHTS: &str = "run it as root, or in a delegated subtree: `systemd-ru
 /// A cgroup to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Site {
-    /// Directories in which it can be made, the best first.
-    pub parents: Vec<PathBuf>,
+    /// The directory in which it is made; `None` if no cgroup of this process is to be seen.
+    pub parent: Option<PathBuf>,
     /// What is written to its files.
     pub settings: Vec<Setting>,
     /// Whether the run goes on without it.
@@ -68,12 +68,10 @@ impl System {
         Some(mount.point.join(below).components().collect())
     }
 
-    /// The own cgroup; for root also the root of the hierarchy.
-    fn parents(&self, mount: &Mount) -> Vec<PathBuf> {
-        let root = self.is_root.then(|| mount.point.clone());
-        let mut parents: Vec<_> = self.own_dir(mount).into_iter().chain(root).collect();
-        parents.dedup();
-        parents
+    /// The own cgroup, whose limits are to hold for the command too. Where it is not to be seen, for root the root of the
+    /// hierarchy.
+    fn parent(&self, mount: &Mount) -> Option<PathBuf> {
+        self.own_dir(mount).or_else(|| self.is_root.then(|| mount.point.clone()))
     }
 
     fn choose(&self, settings: &[Setting]) -> Result<Vec<Sites>, String> {
@@ -92,14 +90,14 @@ impl System {
     fn v2_sites(&self, mount: &Mount, settings: &[Setting]) -> Result<Sites, String> {
         let (in_v1, in_v2) = self.divide(settings);
         let needed: Vec<_> = in_v2.iter().filter_map(Setting::controller).collect();
-        let parents = match (needed.is_empty(), self.own_dir(mount)) {
-            (true, _) => self.parents(mount),
+        let parent = match (needed.is_empty(), self.own_dir(mount)) {
+            (true, _) => self.parent(mount),
             (false, own) => {
                 let own = own.unwrap_or_else(|| mount.point.clone());
-                vec![nearest_with(&needed, &own, &mount.point)?]
+                Some(nearest_with(&needed, &own, &mount.point)?)
             }
         };
-        let mut sites = vec![Site { parents, settings: in_v2, optional: false }];
+        let mut sites = vec![Site { parent, settings: in_v2, optional: false }];
         self.add_v1(&mut sites, None, in_v1);
         Ok(sites)
     }
@@ -113,12 +111,12 @@ impl System {
         }
         let mut own = of_all;
         own.extend(in_v1.extract_if_of(mount, self));
-        let mut sites = vec![Site { parents: self.parents(mount), settings: own, optional: false }];
+        let mut sites = vec![Site { parent: self.parent(mount), settings: own, optional: false }];
         let sets_pids = in_v1.iter().any(|setting| setting.controller() == Some("pids"));
         self.add_v1(&mut sites, Some(mount), in_v1);
         match self.mount(Some("pids")) {
             Some(pids) if pids != mount && !sets_pids => {
-                sites.push(Site { parents: self.parents(pids), settings: Vec::new(), optional: true });
+                sites.push(Site { parent: self.parent(pids), settings: Vec::new(), optional: true });
             }
             _ => {}
         }
@@ -138,7 +136,7 @@ impl System {
                     "it does not give the controller {missing} to its cgroups (cgroup.subtree_control)"
                 )));
             }
-            let mut sites = vec![Site { parents: vec![parent], settings: of_parent, optional: false }];
+            let mut sites = vec![Site { parent: Some(parent), settings: of_parent, optional: false }];
             self.add_v1(&mut sites, None, in_v1);
             return Ok(sites);
         }
@@ -160,7 +158,7 @@ impl System {
         if let Some(mount) = mount {
             own.extend(in_v1.extract_if_of(mount, self));
         }
-        let mut sites = vec![Site { parents: vec![parent], settings: own, optional: false }];
+        let mut sites = vec![Site { parent: Some(parent), settings: own, optional: false }];
         self.add_v1(&mut sites, mount, in_v1);
         Ok(sites)
     }
@@ -175,7 +173,7 @@ impl System {
         for mount in self.mounts.iter().filter(|mount| Some(*mount) != except) {
             let settings: Vec<_> = settings.extract_if_of(mount, self);
             if !settings.is_empty() {
-                sites.push(Site { parents: self.parents(mount), settings, optional: false });
+                sites.push(Site { parent: self.parent(mount), settings, optional: false });
             }
         }
     }
@@ -252,8 +250,8 @@ mod tests {
         }
     }
 
-    fn paths(site: &Site) -> Vec<&str> {
-        site.parents.iter().map(|path| path.to_str().unwrap()).collect()
+    fn path(site: &Site) -> Option<&str> {
+        site.parent.as_ref().map(|path| path.to_str().unwrap())
     }
 
     #[test]
@@ -261,14 +259,11 @@ mod tests {
         let mut system = hybrid();
         let possible = system.choose(&[]).unwrap();
         assert_eq!(possible.len(), 2);
-        assert_eq!(paths(&possible[0][0]), ["/c/unified/d", "/c/unified"]);
+        assert_eq!(path(&possible[0][0]), Some("/c/unified/d"));
         assert_eq!(possible[0].len(), 1);
-        assert_eq!(paths(&possible[1][0]), ["/c/freezer"]);
-        assert_eq!(paths(&possible[1][1]), ["/c/pids/b/c", "/c/pids"]);
+        assert_eq!(path(&possible[1][0]), Some("/c/freezer"));
+        assert_eq!(path(&possible[1][1]), Some("/c/pids/b/c"));
         assert!(possible[1][1].optional);
-        // The root of the hierarchy is for root.
-        system.is_root = false;
-        assert_eq!(paths(&system.choose(&[]).unwrap()[0][0]), ["/c/unified/d"]);
         system.mounts.clear();
         assert!(system.choose(&[]).unwrap_err().contains("neither"));
     }
@@ -281,7 +276,7 @@ mod tests {
             |site: &Site| site.settings.iter().map(|setting| setting.file.clone()).collect::<Vec<_>>();
         assert_eq!(files(&possible[0][0]), ["cgroup.max.depth"]);
         assert_eq!(files(&possible[0][1]), ["cpu.shares", "cpuacct.usage"]);
-        assert_eq!(paths(&possible[0][1]), ["/c/cpu,cpuacct/a", "/c/cpu,cpuacct"]);
+        assert_eq!(path(&possible[0][1]), Some("/c/cpu,cpuacct/a"));
         assert_eq!(files(&possible[0][2]), ["pids.max"]);
         assert_eq!(possible[0].len(), 3);
         // Without v2: one cgroup in pids, not two, and it is not optional.
@@ -303,9 +298,12 @@ mod tests {
     fn a_cgroup_outside_of_the_namespace_is_no_parent() {
         let mut system = hybrid();
         system.own = b"0::/../x\n".to_vec();
-        assert_eq!(paths(&system.choose(&[]).unwrap()[0][0]), ["/c/unified"]);
+        assert_eq!(path(&system.choose(&[]).unwrap()[0][0]), Some("/c/unified"));
+        // The root of the hierarchy is for root.
+        system.is_root = false;
+        assert_eq!(path(&system.choose(&[]).unwrap()[0][0]), None);
         system.own = b"0::/box/x\n".to_vec();
         system.mounts = vec![mount("/c", "/box", None)];
-        assert_eq!(paths(&system.choose(&[]).unwrap()[0][0]), ["/c/x", "/c"]);
+        assert_eq!(path(&system.choose(&[]).unwrap()[0][0]), Some("/c/x"));
     }
 }

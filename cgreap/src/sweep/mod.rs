@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{ReapError, Reaper, SpawnError};
-use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use crate::args::SweepArgs;
 use crate::console::{complain, print, printable};
+use crate::directory::is_cgroup;
 use crate::driver::{self, Listener, Target};
 use crate::duration::human;
 use crate::end::{End, Failure};
@@ -46,8 +46,7 @@ pub fn run(args: &SweepArgs) -> Exit {
 }
 
 fn check(args: &SweepArgs) -> Result<(), String> {
-    let kind = statfs(&args.dir).map_err(|errno| io::Error::from(errno).to_string())?.filesystem_type();
-    if kind != CGROUP_SUPER_MAGIC && kind != CGROUP2_SUPER_MAGIC {
+    if !is_cgroup(&args.dir).map_err(|error| error.to_string())? {
         return Err("not a cgroup".to_owned());
     }
     if args.kill && is_root(&args.dir).map_err(|error| error.to_string())? {
