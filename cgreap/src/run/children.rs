@@ -55,6 +55,11 @@ impl Main {
         in_session && self.group().is_some_and(|group| group != getpgrp())
     }
 
+    /// Whether it is the process with this pid, or was it until it ended.
+    pub fn is(&self, pid: u32) -> bool {
+        u32::try_from(self.pid.as_raw_nonzero().get()) == Ok(pid)
+    }
+
     /// Whether it is in the process group of cgreap, so that it gets what the terminal sends to that.
     pub fn shares_group(&self) -> bool {
         self.group() == Some(getpgrp())

@@ -18,8 +18,8 @@ pub enum Event {
     Child,
     /// The terminal has sent this to all processes of the foreground: Ctrl-C, Ctrl-\.
     Typed(Signal),
-    /// cgreap is told to end.
-    End(Signal),
+    /// cgreap is told to end, by the process with this pid, 0 if that is not to be seen.
+    End(Signal, u32),
     /// Ctrl-Z, or a read from the terminal in the background.
     Stop,
     /// cgreap was continued.
@@ -76,20 +76,20 @@ impl Signals {
         loop {
             let info = self.arrived.read_signal().ok()??;
             if let Ok(signal) = Signal::try_from(info.ssi_signo as i32) {
-                return Some(event(signal, info.ssi_code));
+                return Some(event(signal, info.ssi_code, info.ssi_pid));
             }
         }
     }
 }
 
-fn event(signal: Signal, code: i32) -> Event {
+fn event(signal: Signal, code: i32, sender: u32) -> Event {
     match signal {
         Signal::SIGCHLD => Event::Child,
         Signal::SIGCONT => Event::Continue,
         Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => Event::Stop,
         // The terminal's driver sends it as the kernel's own, `isig`; kill(2) as a user's.
         Signal::SIGINT | Signal::SIGQUIT if code == libc::SI_KERNEL => Event::Typed(signal),
-        _ => Event::End(signal),
+        _ => Event::End(signal, if code == libc::SI_USER { sender } else { 0 }),
     }
 }
 
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn only_what_the_terminal_sent_is_left_to_the_command() {
-        assert_eq!(event(Signal::SIGINT, libc::SI_KERNEL), Event::Typed(Signal::SIGINT));
-        assert_eq!(event(Signal::SIGQUIT, libc::SI_KERNEL), Event::Typed(Signal::SIGQUIT));
-        assert_eq!(event(Signal::SIGINT, libc::SI_USER), Event::End(Signal::SIGINT));
-        assert_eq!(event(Signal::SIGHUP, libc::SI_KERNEL), Event::End(Signal::SIGHUP));
-        assert_eq!(event(Signal::SIGTERM, libc::SI_USER), Event::End(Signal::SIGTERM));
+        assert_eq!(event(Signal::SIGINT, libc::SI_KERNEL, 0), Event::Typed(Signal::SIGINT));
+        assert_eq!(event(Signal::SIGQUIT, libc::SI_KERNEL, 0), Event::Typed(Signal::SIGQUIT));
+        assert_eq!(event(Signal::SIGINT, libc::SI_USER, 7), Event::End(Signal::SIGINT, 7));
+        assert_eq!(event(Signal::SIGHUP, libc::SI_KERNEL, 0), Event::End(Signal::SIGHUP, 0));
+        assert_eq!(event(Signal::SIGTERM, libc::SI_USER, 7), Event::End(Signal::SIGTERM, 7));
     }
 }

@@ -122,7 +122,8 @@ impl<'a> Supervisor<'a> {
         match event {
             Event::Child => self.collect(),
             Event::Typed(_) if self.command_runs() && self.main.shares_group() => {}
-            Event::Typed(signal) | Event::End(signal) => self.end(Cause::Told(signal)),
+            Event::End(_, sender) if self.is_of_command(sender) => {}
+            Event::Typed(signal) | Event::End(signal, _) => self.end(Cause::Told(signal)),
             Event::Stop => {
                 self.stop_at = Some(Instant::now());
                 // The terminal has stopped it where it is in the process group of cgreap.
@@ -138,6 +139,12 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
+    }
+
+    /// Whether a signal of this sender was for the process group of the main process, which is also that of cgreap: `kill 0` in a
+    /// shell.
+    fn is_of_command(&self, sender: u32) -> bool {
+        self.main.is(sender) && (self.main.ended().is_some() || self.main.shares_group())
     }
 
     /// Whether the command was executed, and is not being ended.
