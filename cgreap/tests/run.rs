@@ -466,9 +466,13 @@ fn the_guard_shares_nothing_with_the_command() {
     assert!(!groups.contains("cgreap-"), "{groups}");
     // Killed, it leaves the run as it is.
     kill(guard as i32, libc::SIGKILL).expect("kill");
+    eventually("its end was seen", || !Path::new(&format!("/proc/{guard}")).exists());
     thread::sleep(Duration::from_millis(100));
     signal(&child, libc::SIGTERM);
-    assert_eq!(output(child).status, Some(143));
+    let run = output(child);
+    assert_eq!(run.status, Some(143));
+    let warning = "cgreap: run: the guard has ended: a SIGKILL of cgreap would leave the command alive\n";
+    assert_eq!(run.err, warning);
     place.assert_nothing_left("without a guard");
 }
 

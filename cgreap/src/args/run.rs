@@ -35,7 +35,8 @@ Signals:
   the process group of cgreap, as timeout(1) and setsid(1) do, it does not get them: they end it as --timeout
   does. Once COMMAND has ended, or is being ended, Ctrl-C kills what is left at once. SIGTERM, SIGHUP, and
   SIGINT and SIGQUIT sent by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops
-  cgreap with COMMAND. What COMMAND itself sends, as with kill 0, is no order to cgreap.
+  cgreap with COMMAND. What COMMAND itself sends, as with kill 0, is no order to cgreap. SIGUSR1
+  and SIGUSR2 are passed on to COMMAND once it is executed.
 
 Limits:
   A process with the right to move into another cgroup (root) can leave. A second process guards against a

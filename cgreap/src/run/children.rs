@@ -75,10 +75,6 @@ impl Main {
         self.signal_job(Signal::CONT);
     }
 
-    pub fn kill(&self) {
-        self.signal(Signal::KILL);
-    }
-
     /// Its process group, 0 if that is of another pid namespace.
     fn group(&self) -> Option<nix::unistd::Pid> {
         getpgid(Some(self.nix_pid())).ok().filter(|_| self.ended.is_none())
@@ -98,7 +94,7 @@ impl Main {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         if self.ended.is_none() {
             // Denied to a process that has changed its user: only its cgroup can be killed then.
             let _ = kill_process(self.pid, signal);

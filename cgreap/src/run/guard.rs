@@ -103,6 +103,11 @@ impl Guard {
     }
 }
 
+/// The message that there is none, and what that means.
+pub fn unguarded(reason: &str) -> String {
+    format!("run: {reason}: a SIGKILL of cgreap would leave the command alive")
+}
+
 /// The hidden command: waits until cgreap has ended, and reaps what it has made.
 pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
     let mut numbers = words.filter_map(|word| word.to_str()?.parse::<u64>().ok());

@@ -34,7 +34,7 @@ use crate::args::RunArgs;
 use crate::console::complain;
 use crate::exit::Exit;
 use group::Groups;
-use guard::Guard;
+use guard::{Guard, unguarded};
 use outcome::Outcome;
 use report::{Report, Sink};
 use signals::Signals;
@@ -165,9 +165,7 @@ fn leave_to_guard(guard: &mut Option<Guard>) {
 }
 
 fn warn_unguarded(error: &io::Error) {
-    complain(&format!(
-        "run: no guard could be started ({error}): a SIGKILL of cgreap would leave the command alive"
-    ));
+    complain(&unguarded(&format!("no guard could be started ({error})")));
 }
 
 /// The name of the program that is run, for messages.

@@ -20,6 +20,8 @@ pub enum Event {
     Typed(Signal),
     /// cgreap is told to end, by the process with this pid, 0 if that is not to be seen.
     End(Signal, u32),
+    /// A signal that has no meaning for cgreap, and is passed on. It was sent by the process with this pid.
+    Pass(rustix::process::Signal, u32),
     /// Ctrl-Z, or a read from the terminal in the background.
     Stop,
     /// cgreap was continued.
@@ -29,7 +31,7 @@ pub enum Event {
 /// What is always watched.
 const OF_CHILDREN: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGCONT];
 /// What is watched unless it was ignored when cgreap was started: that is kept, as nohup(1) and shells expect.
-const UNLESS_IGNORED: [Signal; 7] = [
+const UNLESS_IGNORED: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGTERM,
@@ -37,6 +39,8 @@ const UNLESS_IGNORED: [Signal; 7] = [
     Signal::SIGTSTP,
     Signal::SIGTTIN,
     Signal::SIGTTOU,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
 ];
 
 /// The watched signals are blocked, so that they are read where the loop waits. It needs no thread and no handler.
@@ -87,6 +91,8 @@ fn event(signal: Signal, code: i32, sender: u32) -> Event {
         Signal::SIGCHLD => Event::Child,
         Signal::SIGCONT => Event::Continue,
         Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU => Event::Stop,
+        Signal::SIGUSR1 => Event::Pass(rustix::process::Signal::USR1, sender),
+        Signal::SIGUSR2 => Event::Pass(rustix::process::Signal::USR2, sender),
         // The terminal's driver sends it as the kernel's own, `isig`; kill(2) as a user's.
         Signal::SIGINT | Signal::SIGQUIT if code == libc::SI_KERNEL => Event::Typed(signal),
         _ => Event::End(signal, if code == libc::SI_USER { sender } else { 0 }),

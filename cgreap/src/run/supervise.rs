@@ -11,12 +11,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::children::{self, Ended, Main};
 use super::ending::{self, Ending};
 use super::group::Groups;
-use super::guard::Guard;
+use super::guard::{Guard, unguarded};
 use super::left::Left;
 use super::outcome::Cause;
 use super::signals::{Event, Signals, stop_self};
 use super::start::{Started, Starter};
 use crate::args::RunArgs;
+use crate::console::complain_at_once;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -124,6 +125,12 @@ impl<'a> Supervisor<'a> {
             Event::Typed(_) if self.command_runs() && self.main.shares_group() => {}
             Event::End(_, sender) if self.is_of_command(sender) => {}
             Event::Typed(signal) | Event::End(signal, _) => self.end(Cause::Told(signal)),
+            // Before it is executed it could not have set a handler.
+            Event::Pass(signal, sender) => {
+                if self.starter.is_none() && !self.is_of_command(sender) {
+                    self.main.signal(signal);
+                }
+            }
             Event::Stop => {
                 self.stop_at = Some(Instant::now());
                 // The terminal has stopped it where it is in the process group of cgreap.
@@ -156,6 +163,10 @@ impl<'a> Supervisor<'a> {
     fn collect(&mut self) {
         if children::collect(&mut self.main, self.guard.as_ref().map(Guard::pid)) {
             *self.guard = None;
+            if self.main.ended().is_none() {
+                // A reader of stderr that does not read holds up nothing.
+                complain_at_once(&unguarded("the guard has ended"));
+            }
         }
         if self.main.ended().is_some() {
             if self.ending.is_none() {
@@ -226,7 +237,7 @@ impl<'a> Supervisor<'a> {
         if ending.is_done() && self.main.ended().is_none() && self.give_up_at.is_none() {
             // Its cgroup is empty, so that it has just ended, or has moved into another one.
             self.collect();
-            self.main.kill();
+            self.main.signal(rustix::process::Signal::KILL);
             self.give_up_at = Some(Instant::now() + self.args.deadline);
         }
     }
