@@ -14,6 +14,8 @@ mod own_cgroup;
 mod place;
 #[path = "run/refused.rs"]
 mod refused;
+#[path = "run/reports.rs"]
+mod reports;
 #[path = "run/sent.rs"]
 mod sent;
 #[path = "run/terminal.rs"]

@@ -50,20 +50,22 @@ Report:
   command     COMMAND and its arguments
   status      exit status of cgreap
   outcome     \"exited\", \"signalled\" (COMMAND died of a signal), \"timed-out\", \"told-to-end\" (by a signal to
-              cgreap) or \"failed\" (125)
+              cgreap) or \"failed\" (125, or COMMAND was not executed)
   exit_code, signal
-              of COMMAND, the other one null; both null if it did not end
+              of COMMAND, the other one null; both null if it was not executed or did not end
   started     when COMMAND was started, UTC
   elapsed_us  microseconds from there to the end of the last process
   group       the cgroup of COMMAND
   left        what COMMAND left behind: objects with pid, command, state
   left_count  their number, and that of processes which have no pid here
   effort      what was done to end them: method, signalled, attempts, released, elapsed_us
-  error       null, or why something is left
+  error       null, or why something is left, or COMMAND was not executed
   cpu         the numbers of cpu.stat
   memory_peak, pids_peak, oom_kill
               from memory.peak, pids.peak and memory.events (v1: memory.max_usage_in_bytes,
-              memory.oom_control), null where the group has no such file";
+              memory.oom_control), null where the group has no such file
+
+  If cgreap fails before COMMAND is started, the object has command, status, outcome and error only.";
 
 #[derive(Debug, Args)]
 pub struct RunArgs {

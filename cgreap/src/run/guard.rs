@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getppid, pidfd_open};
 
+use crate::console::complain_at_once;
 use crate::directory::{is_inode, open};
 use crate::this_program::{hidden, hidden_apart};
 
@@ -103,9 +104,9 @@ impl Guard {
     }
 }
 
-/// The message that there is none, and what that means.
-pub fn unguarded(reason: &str) -> String {
-    format!("run: {reason}: a SIGKILL of cgreap would leave the command alive")
+/// Says that there is none, and what that means. A reader of stderr that does not read holds up nothing.
+pub fn warn_unguarded(reason: &str) {
+    complain_at_once(&format!("run: {reason}: a SIGKILL of cgreap would leave the command alive"));
 }
 
 /// The hidden command: waits until cgreap has ended, and reaps what it has made.

@@ -26,15 +26,16 @@ mod usage;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cgroup_reaper::Reactor;
+use serde_json::Value;
 
 use crate::args::RunArgs;
 use crate::console::complain;
 use crate::exit::Exit;
 use group::Groups;
-use guard::{Guard, unguarded};
+use guard::{Guard, warn_unguarded};
 use outcome::Outcome;
 use report::{Report, Sink};
 use signals::Signals;
@@ -55,7 +56,7 @@ pub fn hidden(mut words: impl Iterator<Item = OsString>) -> Option<u8> {
 /// Runs the command.
 pub fn run(args: &RunArgs) -> Exit {
     let mut guard = None;
-    let exit = supervised(args, &mut guard).unwrap_or_else(|error| {
+    let exit = reported(args, &mut guard).unwrap_or_else(|error| {
         complain(&format!("run: {error}"));
         Exit::Status(FAILED)
     });
@@ -65,55 +66,100 @@ pub fn run(args: &RunArgs) -> Exit {
     exit
 }
 
-fn supervised(args: &RunArgs, guard: &mut Option<Guard>) -> Result<Exit, String> {
+/// Runs the command, and says how that went.
+fn reported(args: &RunArgs, guard: &mut Option<Guard>) -> Result<Exit, String> {
+    // Before signals are watched: one ends the wait for the reader of a FIFO.
+    let sink = args.report.as_deref().map(Sink::open).transpose();
+    let sink = sink.map_err(|error| format!("--report: {error}"))?;
     let signals = Signals::watch().map_err(|error| format!("signals: {error}"))?;
     *guard = start_guard(args);
-    let sink = args.report.as_deref().map(Sink::open).transpose();
-    let mut sink = sink.map_err(|error| format!("--report: {error}"))?;
+    let ran = supervised(args, &signals, guard);
+    if let Some(guard) =
+        guard.as_ref().filter(|_| ran.as_ref().is_ok_and(|ran| ran.done.result.error.is_none()))
+    {
+        guard.end();
+    }
+    signals.restore();
+    let (exit, object) = match ran {
+        Ok(ran) => {
+            let outcome = ran.outcome();
+            ran.say(args, outcome, guard);
+            (outcome.exit(), ran.report(args, outcome))
+        }
+        Err(error) => {
+            complain(&format!("run: {error}"));
+            (Exit::Status(FAILED), report::not_started(&args.command, FAILED, &error))
+        }
+    };
+    if let Some(mut sink) = sink {
+        sink.write(&object).map_err(|error| format!("--report: {error}"))?;
+    }
+    Ok(exit)
+}
+
+/// A run that is over.
+struct Ran {
+    started: SystemTime,
+    elapsed: Duration,
+    groups: Groups,
+    done: Done,
+}
+
+fn supervised(args: &RunArgs, signals: &Signals, guard: &mut Option<Guard>) -> Result<Ran, String> {
     let reactor = Reactor::new().map_err(|error| format!("event loop: {error}"))?;
     let possible = place::choose(args)?;
     let groups = Groups::make(&possible, args.name.as_deref(), guard)?;
-    let starter = start(args, &groups, &signals, guard).inspect_err(|_| groups.remove())?;
+    let starter = start(args, &groups, signals, guard).inspect_err(|_| groups.remove())?;
     await_guard(guard);
     let (started, since) = (SystemTime::now(), Instant::now());
-    let done = Supervisor::new(args, &signals, &groups, guard, reactor, starter).run();
+    let done = Supervisor::new(args, signals, &groups, guard, reactor, starter).run();
     let done = done.map_err(|error| {
         if !groups.abandon(args.deadline) {
             leave_to_guard(guard);
         }
         format!("event loop: {error}")
     });
-    let Done { ended, cause, left, result } = done?;
-    if let Some(guard) = guard.as_ref().filter(|_| result.error.is_none()) {
-        guard.end();
+    Ok(Ran { started, elapsed: since.elapsed(), done: done?, groups })
+}
+
+impl Ran {
+    fn outcome(&self) -> Outcome {
+        let Done { ended, failure, cause, result, .. } = &self.done;
+        Outcome::of(result.error.is_some(), *cause, failure.is_none(), *ended)
     }
 
-    let outcome = Outcome::of(result.error.is_some(), cause, ended);
-    let name = command_name(args);
-    if left.count() > 0 && !args.quiet && result.error.is_none() {
-        complain(&left.line(&name));
+    fn say(&self, args: &RunArgs, outcome: Outcome, guard: &mut Option<Guard>) {
+        let Done { failure, left, result, .. } = &self.done;
+        let name = command_name(args);
+        if let Some(failure) = failure {
+            complain(&format!("run: {failure}"));
+        }
+        if left.count() > 0 && !args.quiet && result.error.is_none() {
+            complain(&left.line(&name));
+        }
+        if let Some(error) = &result.error {
+            complain(&format!("run: not all that {name} started could be ended: {error}"));
+            leave_to_guard(guard);
+        } else if outcome == Outcome::Failed {
+            complain(&format!("run: {name} has left its cgroup, and does not exit"));
+        }
     }
-    if let Some(error) = &result.error {
-        complain(&format!("run: not all that {name} started could be ended: {error}"));
-        leave_to_guard(guard);
-    } else if outcome == Outcome::Failed {
-        complain(&format!("run: {name} has left its cgroup, and does not exit"));
+
+    fn report(&self, args: &RunArgs, outcome: Outcome) -> Value {
+        let report = Report {
+            command: &args.command,
+            status: outcome.status(),
+            outcome,
+            ended: self.done.ended,
+            failure: self.done.failure.as_deref(),
+            started: self.started,
+            elapsed: self.elapsed,
+            group: self.groups.first().path(),
+            left: &self.done.left,
+            result: &self.done.result,
+        };
+        report.object()
     }
-    let report = Report {
-        command: &args.command,
-        status: outcome.status(),
-        outcome,
-        ended,
-        started,
-        elapsed: since.elapsed(),
-        group: groups.first().path(),
-        left: &left,
-        result: &result,
-    };
-    if let Some(sink) = &mut sink {
-        sink.write(&report.object()).map_err(|error| format!("--report: {error}"))?;
-    }
-    Ok(outcome.exit())
 }
 
 /// Starts the guard, unless told not to. Without one the run goes on.
@@ -121,7 +167,7 @@ fn start_guard(args: &RunArgs) -> Option<Guard> {
     if args.no_guard {
         return None;
     }
-    Guard::start(args.deadline).map_err(|error| warn_unguarded(&error)).ok()
+    Guard::start(args.deadline).map_err(|error| warn_no_guard(&error)).ok()
 }
 
 /// Starts the process that becomes the command. Where there is one process to be had and not two, it is not the guard.
@@ -137,7 +183,7 @@ fn start(
     if let Some(error) = starter.as_ref().err().filter(|error| is_short(error)) {
         if let Some(guard) = guard.take() {
             guard.dismiss();
-            warn_unguarded(error);
+            warn_no_guard(error);
             starter = spawn();
         }
     }
@@ -146,7 +192,7 @@ fn start(
 
 fn await_guard(guard: &mut Option<Guard>) {
     if let Some(Err(error)) = guard.as_mut().map(Guard::await_ready) {
-        warn_unguarded(&error);
+        warn_no_guard(&error);
         if let Some(guard) = guard.take() {
             guard.dismiss();
         }
@@ -164,8 +210,8 @@ fn leave_to_guard(guard: &mut Option<Guard>) {
     }
 }
 
-fn warn_unguarded(error: &io::Error) {
-    complain(&unguarded(&format!("no guard could be started ({error})")));
+fn warn_no_guard(error: &io::Error) {
+    warn_unguarded(&format!("no guard could be started ({error})"));
 }
 
 /// The name of the program that is run, for messages.

@@ -20,16 +20,20 @@ pub enum Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Command(Ended),
+    /// The command was not executed. Its process has ended with this status.
+    NotExecuted(u8),
     Ended(Cause),
     /// cgreap has failed, or something is left.
     Failed,
 }
 
 impl Outcome {
-    pub fn of(failed: bool, cause: Option<Cause>, ended: Option<Ended>) -> Outcome {
+    /// `executed` is about the command, `ended` about its process.
+    pub fn of(failed: bool, cause: Option<Cause>, executed: bool, ended: Option<Ended>) -> Outcome {
         match (failed, cause, ended) {
             (false, Some(cause), _) => Outcome::Ended(cause),
-            (false, None, Some(ended)) => Outcome::Command(ended),
+            (false, None, Some(ended)) if executed => Outcome::Command(ended),
+            (false, None, Some(ended)) => Outcome::NotExecuted(ended.status()),
             _ => Outcome::Failed,
         }
     }
@@ -47,6 +51,7 @@ impl Outcome {
     pub fn status(self) -> u8 {
         match self {
             Outcome::Command(ended) => ended.status(),
+            Outcome::NotExecuted(status) => status,
             Outcome::Ended(Cause::Timeout) => TIMED_OUT,
             Outcome::Ended(Cause::Told(signal)) => of_signal(signal as i32),
             Outcome::Failed => FAILED,
@@ -60,7 +65,7 @@ impl Outcome {
             Outcome::Command(Ended::Signalled(_)) => "signalled",
             Outcome::Ended(Cause::Timeout) => "timed-out",
             Outcome::Ended(Cause::Told(_)) => "told-to-end",
-            Outcome::Failed => "failed",
+            Outcome::NotExecuted(_) | Outcome::Failed => "failed",
         }
     }
 }
@@ -72,10 +77,12 @@ mod tests {
     #[test]
     fn a_failure_comes_before_the_cause_and_that_before_the_command() {
         let (exited, told) = (Some(Ended::Exited(3)), Some(Cause::Told(Signal::SIGTERM)));
-        assert_eq!(Outcome::of(true, told, exited).status(), 125);
-        assert_eq!(Outcome::of(false, told, exited).status(), 143);
-        assert_eq!(Outcome::of(false, Some(Cause::Timeout), exited).status(), 124);
-        assert_eq!(Outcome::of(false, None, exited).status(), 3);
-        assert_eq!(Outcome::of(false, None, None).status(), 125);
+        assert_eq!(Outcome::of(true, told, true, exited).status(), 125);
+        assert_eq!(Outcome::of(false, told, true, exited).status(), 143);
+        assert_eq!(Outcome::of(false, Some(Cause::Timeout), true, exited).status(), 124);
+        assert_eq!(Outcome::of(false, None, true, exited).status(), 3);
+        assert_eq!(Outcome::of(false, None, true, None).status(), 125);
+        let not_found = Outcome::of(false, None, false, Some(Ended::Exited(127)));
+        assert_eq!((not_found.status(), not_found.word()), (127, "failed"));
     }
 }

@@ -1,5 +1,6 @@
 //! The JSON object about a run, for `--report`. `cgreap run --help` describes it.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -43,6 +44,8 @@ pub struct Report<'a> {
     pub status: u8,
     pub outcome: Outcome,
     pub ended: Option<Ended>,
+    /// Why the command was not executed.
+    pub failure: Option<&'a str>,
     pub started: SystemTime,
     pub elapsed: Duration,
     pub group: &'a Path,
@@ -52,8 +55,7 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     pub fn object(&self) -> Value {
-        let words: Vec<_> = self.command.iter().map(|word| word.to_string_lossy()).collect();
-        let (exit_code, signal) = match self.ended {
+        let (exit_code, signal) = match self.ended.filter(|_| self.failure.is_none()) {
             Some(Ended::Exited(code)) => (Some(code), None),
             Some(Ended::Signalled(signal)) => (None, Some(signal)),
             None => (None, None),
@@ -72,7 +74,7 @@ impl Report<'_> {
             .collect();
         let ending::Result { effort, usage, error } = self.result;
         json!({
-            "command": words,
+            "command": words(self.command),
             "status": self.status,
             "outcome": self.outcome.word(),
             "exit_code": exit_code,
@@ -83,13 +85,22 @@ impl Report<'_> {
             "left": left,
             "left_count": self.left.count(),
             "effort": effort,
-            "error": error,
+            "error": error.as_deref().or(self.failure),
             "cpu": usage.cpu,
             "memory_peak": usage.memory_peak,
             "pids_peak": usage.pids_peak,
             "oom_kill": usage.oom_kill,
         })
     }
+}
+
+/// The object about a run that did not get as far as the command.
+pub fn not_started(command: &[OsString], status: u8, error: &str) -> Value {
+    json!({ "command": words(command), "status": status, "outcome": Outcome::Failed.word(), "error": error })
+}
+
+fn words(command: &[OsString]) -> Vec<Cow<'_, str>> {
+    command.iter().map(|word| word.to_string_lossy()).collect()
 }
 
 /// RFC 3339, to the millisecond. A clock before 1970 is told as the first moment of it, one after 9999 not at all.

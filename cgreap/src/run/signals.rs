@@ -71,6 +71,14 @@ impl Signals {
         self.original
     }
 
+    /// From here on a signal does what it did before: one that ends programs ends the wait for a reader. Those that have
+    /// arrived are dropped, and so is what would be passed on, to a process that is no more.
+    pub fn restore(self) {
+        while self.next().is_some() {}
+        // If it fails they stay blocked.
+        let _ = (self.original | Signal::SIGUSR1 | Signal::SIGUSR2).thread_set_mask();
+    }
+
     pub fn awaited(&self) -> PollFd<'_> {
         PollFd::new(self.arrived.as_fd(), PollFlags::POLLIN)
     }

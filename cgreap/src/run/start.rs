@@ -21,7 +21,6 @@ use rustix::process::Pid;
 use super::group::Groups;
 use super::place::RIGHTS;
 use super::status::{CANNOT_EXECUTE, FAILED, NOT_FOUND};
-use crate::console::complain;
 use crate::this_program::hidden;
 
 /// The name of the hidden command.
@@ -38,13 +37,17 @@ pub struct Starter {
 enum Process {
     /// Made in the v2 cgroup. It joins others, which are these.
     Inside { held: Held, others: Vec<PathBuf> },
-    /// The hidden command, which waits for a byte.
-    Hidden(File),
+    /// The hidden command, which joins these cgroups, waits for a byte, and tells a failure.
+    Hidden { go: File, failure: OwnedFd, groups: Vec<PathBuf> },
 }
 
 /// The command was executed, or could not be.
 #[derive(Debug)]
-pub struct Started(Option<(OwnedFd, Vec<PathBuf>)>);
+pub struct Started {
+    failure: OwnedFd,
+    /// Those that its process had to join.
+    groups: Vec<PathBuf>,
+}
 
 impl Starter {
     /// Starts it. The command will have these signals blocked.
@@ -64,18 +67,20 @@ impl Starter {
     }
 
     fn hidden(command: &[OsString], groups: &Groups, blocked: SigSet) -> io::Result<Starter> {
-        let (wait, go) = pipe2(OFlag::O_CLOEXEC)?;
-        // No other process is started while it can be inherited.
+        let ((wait, go), (failure, report)) = (pipe2(OFlag::O_CLOEXEC)?, pipe2(OFlag::O_CLOEXEC)?);
+        // No other process is started while they can be inherited.
         fcntl(&wait, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        fcntl(&report, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let mask = blocked.iter().fold(0_u64, |mask, signal| mask | 1 << (signal as i32 - 1));
-        let groups: Vec<_> = groups.all().iter().map(|group| group.path()).collect();
-        let numbers = [wait.as_raw_fd() as u64, mask, groups.len() as u64];
+        let groups: Vec<_> = groups.all().iter().map(|group| group.path().to_path_buf()).collect();
+        let numbers = [wait.as_raw_fd() as u64, report.as_raw_fd() as u64, mask, groups.len() as u64];
         let child = hidden(SUBCOMMAND)
             .args(numbers.map(|number| number.to_string()))
-            .args(groups)
+            .args(&groups)
             .args(command)
             .spawn()?;
-        Ok(Starter { pid: Pid::from_child(&child), process: Process::Hidden(go.into()) })
+        let process = Process::Hidden { go: go.into(), failure, groups };
+        Ok(Starter { pid: Pid::from_child(&child), process })
     }
 
     /// Its pid, which is then the command's.
@@ -86,26 +91,31 @@ impl Starter {
     /// Lets it execute the command.
     pub fn execute(self) -> Started {
         match self.process {
-            Process::Inside { held, others } => Started(Some((held.execute(), others))),
-            Process::Hidden(mut go) => {
-                // It fails where the process has ended already. Its exit status tells why.
+            Process::Inside { held, others } => Started { failure: held.execute(), groups: others },
+            Process::Hidden { mut go, failure, groups } => {
+                // It fails where the process has ended already, and has told why.
                 let _ = go.write_all(b"+");
-                Started(None)
+                Started { failure, groups }
             }
         }
     }
 }
 
 impl Started {
-    /// Reports why the command was not executed, unless the hidden command has done that. To be called when its process has
-    /// ended.
-    pub fn report_failure(self, command: &[OsString]) {
-        let Some((from, others)) = self.0 else { return };
-        match failure(from) {
-            Some(Failure::Execute(error)) => complain_of_execution(command, &error),
-            Some(Failure::Join(index, error)) => complain_of_join(&others[index], &error),
-            None => {}
-        }
+    /// Why the command was not executed, if so. To be called when its process has ended.
+    pub fn failure(self, command: &[OsString]) -> Option<String> {
+        Some(match failure(self.failure)? {
+            Failure::Execute(error) => {
+                let program = command.first().map(PathBuf::from).unwrap_or_default();
+                format!("cannot execute {}: {error}", program.display())
+            }
+            Failure::Join(index, error) => {
+                let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let hint = if is_denied { format!("; {RIGHTS}") } else { String::new() };
+                let group = self.groups.get(index).map(|group| group.display().to_string());
+                format!("cannot move a process into {}: {error}{hint}", group.unwrap_or_default())
+            }
+        })
     }
 }
 
@@ -114,38 +124,44 @@ fn terminated(command: &[OsString]) -> Vec<CString> {
     command.iter().filter_map(|word| CString::new(word.clone().into_vec()).ok()).collect()
 }
 
-fn complain_of_execution(command: &[OsString], error: &io::Error) {
-    let program = command.first().map(PathBuf::from).unwrap_or_default();
-    complain(&format!("run: cannot execute {}: {error}", program.display()));
-}
-
-fn complain_of_join(group: &Path, error: &io::Error) {
-    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-    let hint = if is_denied { format!("; {RIGHTS}") } else { String::new() };
-    complain(&format!("run: cannot move a process into {}: {error}{hint}", group.display()));
-}
-
 /// The hidden command. Returns if the command could not be executed, with the exit status.
 pub fn run(mut words: impl Iterator<Item = OsString>) -> u8 {
     let numbers =
-        [(); 3].map(|()| words.next().and_then(|word| word.to_str()?.parse::<u64>().ok()).unwrap_or(0));
-    let [wait, mask, group_count] = numbers;
-    for _ in 0..group_count {
+        [(); 4].map(|()| words.next().and_then(|word| word.to_str()?.parse::<u64>().ok()).unwrap_or(0));
+    let [wait, report, mask, group_count] = numbers;
+    let mut report = reopen(report as i32, OpenOptions::new().write(true));
+    let mut tell = |index: i32, error: &io::Error| {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        // As `failure` reads it.
+        let told = [index.to_ne_bytes(), errno.to_ne_bytes()].concat();
+        // cgreap was killed if it fails.
+        let _ = report.as_mut().map(|report| report.write_all(&told));
+        errno
+    };
+    for index in 0..group_count as i32 {
         let group = words.next().map(PathBuf::from).unwrap_or_default();
         if let Err(error) = join(&group) {
-            complain_of_join(&group, &error);
+            tell(index, &error);
             return FAILED;
         }
     }
     if let Err(error) = restore_signals(mask) {
-        complain(&format!("run: signals: {error}"));
+        tell(-1, &error);
         return FAILED;
     }
     // An end without a word: cgreap was killed, or has reported why it goes no further.
     if await_go(wait as i32).is_err() {
         return FAILED;
     }
-    execute(&words.collect::<Vec<_>>())
+    let error = execute(&words.collect::<Vec<_>>());
+    if tell(-1, &error) == libc::ENOENT { NOT_FOUND } else { CANNOT_EXECUTE }
+}
+
+/// Opens a pipe that was inherited anew, so that the command does not inherit it.
+fn reopen(pipe: i32, options: &OpenOptions) -> io::Result<File> {
+    let opened = options.open(format!("/proc/self/fd/{pipe}"));
+    close(pipe)?;
+    opened
 }
 
 fn join(group: &Path) -> io::Result<()> {
@@ -168,19 +184,17 @@ fn restore_signals(mask: u64) -> io::Result<()> {
     Ok(blocked.thread_set_mask()?)
 }
 
-/// Waits for the word of cgreap, and closes the pipe, which the command does not get.
+/// Waits for the word of cgreap.
 fn await_go(pipe: i32) -> io::Result<()> {
-    let opened = File::open(format!("/proc/self/fd/{pipe}"));
-    close(pipe)?;
-    opened?.read_exact(&mut [0])
+    reopen(pipe, OpenOptions::new().read(true))?.read_exact(&mut [0])
 }
 
-fn execute(command: &[OsString]) -> u8 {
+/// Returns if it fails.
+fn execute(command: &[OsString]) -> io::Error {
     let words = terminated(command);
     let Err(errno) = match words.first() {
         Some(program) => execvp(program, &words),
         None => Err(Errno::ENOENT),
     };
-    complain_of_execution(command, &errno.into());
-    if errno == Errno::ENOENT { NOT_FOUND } else { CANNOT_EXECUTE }
+    errno.into()
 }

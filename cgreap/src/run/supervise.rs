@@ -11,13 +11,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::children::{self, Ended, Main};
 use super::ending::{self, Ending};
 use super::group::Groups;
-use super::guard::{Guard, unguarded};
+use super::guard::{Guard, warn_unguarded};
 use super::left::Left;
 use super::outcome::Cause;
 use super::signals::{Event, Signals, stop_self};
 use super::start::{Started, Starter};
 use crate::args::RunArgs;
-use crate::console::complain_at_once;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -49,6 +48,8 @@ pub struct Supervisor<'a> {
 #[derive(Debug)]
 pub struct Done {
     pub ended: Option<Ended>,
+    /// Why the command was not executed.
+    pub failure: Option<String>,
     pub cause: Option<Cause>,
     pub left: Left,
     pub result: ending::Result,
@@ -104,13 +105,13 @@ impl<'a> Supervisor<'a> {
         }
         // Those that were left have become children of an init or a subreaper.
         self.collect();
-        if let Some(started) = self.started.filter(|_| self.main.ended().is_some()) {
-            started.report_failure(&self.args.command);
-        }
+        let started = self.started.filter(|_| self.main.ended().is_some());
+        let failure = started.and_then(|started| started.failure(&self.args.command));
         let result = self
             .ending
             .map_or_else(|| Ending::new(self.args, self.groups).into_result(), Ending::into_result);
-        Ok(Done { ended: self.main.ended(), cause: self.cause, left: self.left.unwrap_or_default(), result })
+        let (ended, left) = (self.main.ended(), self.left.unwrap_or_default());
+        Ok(Done { ended, failure, cause: self.cause, left, result })
     }
 
     fn handle_signals(&mut self) {
@@ -164,8 +165,7 @@ impl<'a> Supervisor<'a> {
         if children::collect(&mut self.main, self.guard.as_ref().map(Guard::pid)) {
             *self.guard = None;
             if self.main.ended().is_none() {
-                // A reader of stderr that does not read holds up nothing.
-                complain_at_once(&unguarded("the guard has ended"));
+                warn_unguarded("the guard has ended");
             }
         }
         if self.main.ended().is_some() {
