@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -93,6 +94,39 @@ fn empty_removes_without_a_signal() {
         assert!(full.join("bare").exists(), "a part of one that is in use");
         assert!(sleeper.alive());
     });
+}
+
+#[test]
+fn empty_removes_what_is_threaded_too() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (top, empty, full) = (sandbox.v2("top"), sandbox.v2("top/empty"), sandbox.v2("top/full"));
+    // A process of its threads is a member of the nearest domain, and has to be there first.
+    let sleeper = sandbox.sleeper(&[&top]);
+    for group in [&empty, &full] {
+        fs::write(group.join("cgroup.type"), "threaded").expect("cgroup.type");
+    }
+    let member = fs::read_to_string(top.join("cgroup.procs")).expect("cgroup.procs");
+    fs::write(full.join("cgroup.threads"), member.trim()).expect("cgroup.threads");
+    let (status, out, err) = sweep(args(&["--empty"], &top));
+    assert_eq!((status, &*err), (Some(0), ""));
+    assert!(out.starts_with("1 of 2 cgroups removed in ") && out.ends_with("; 1 have processes\n"), "{out}");
+    assert!(!empty.exists() && full.exists() && sleeper.alive());
+}
+
+#[test]
+fn a_signal_ends_it_as_one_that_it_dies_of() {
+    require!(v1("freezer"));
+    let sandbox = Sandbox::new(test_name!());
+    let group = sandbox.v1("freezer", "top/stuck");
+    let stuck = sandbox.trace_exit(&[&group]);
+    let mut command = command();
+    command.arg("--kill").arg(group.parent().expect("top")).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("cgreap");
+    eventually("it kills", || stuck.parked());
+    kill(child.id() as i32, libc::SIGTERM).expect("kill");
+    assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGTERM));
+    stuck.release();
 }
 
 #[test]
@@ -193,7 +227,7 @@ fn a_failure_names_the_cgroup_as_the_directory_was_named() {
             command.args(["-c", &join, "sh"]).arg(sweep.get_program()).args(["sweep", "--kill"]).arg(dir);
             command.current_dir(top.parent().expect("a parent")).env_remove("RUST_LOG");
             let Output { status, stderr, .. } = command.output().expect("sh");
-            assert_eq!(status.code(), Some(2));
+            assert_eq!(status.code(), Some(1));
             let text = String::from_utf8(stderr).expect("UTF-8");
             let expected =
                 format!("cgreap: {}: refused: is or contains the caller's own cgroup\n", named.display());

@@ -23,7 +23,7 @@ Age:
 
 Exit status:
   0    done
-  1    at least one cgroup could not be removed
+  1    at least one cgroup could not be removed, or is refused, as the caller's own
   2    wrong usage, or DIR is not a cgroup
   129, 130, 143
        died of SIGHUP, SIGINT, SIGTERM";

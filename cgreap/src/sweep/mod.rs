@@ -117,7 +117,8 @@ impl Listener for Swept {
             Ok(_) => self.removed += 1,
             Err(Failure::Reap(ReapError::TimedOut { .. })) if self.only_empty => self.in_use += 1,
             Err(failure) => {
-                self.status = self.status.max(end.status());
+                // Also where it is refused: the command line, which names the directory, was right.
+                self.status = NOT_REAPED;
                 self.failures.push(describe(failure, &self.paths[index]));
             }
         }
@@ -146,7 +147,8 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> Exit {
         }
     };
     let since = Instant::now();
-    let is_due = |found: &&Found| args.kill || found.members == Some(0);
+    // Where the processes cannot be listed, as in a threaded cgroup, the kernel tells whether there are any.
+    let is_due = |found: &&Found| args.kill || found.members.is_none_or(|members| members == 0);
     let due: Vec<_> = found.iter().filter(is_due).map(|found| Due { found, args }).collect();
     let paths = due.iter().map(|due| due.found.path.clone()).collect();
     let in_use = found.len() - due.len();
