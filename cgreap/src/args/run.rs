@@ -40,8 +40,13 @@ Signals:
 
 Limits:
   A process with the right to move into another cgroup (root) can leave. A second process guards against a
-  SIGKILL of cgreap; if both are killed, COMMAND lives on. If cgreap is the init of a pid namespace, a
-  SIGKILL ends the namespace with COMMAND, and leaves the empty directory.";
+  SIGKILL of cgreap; if both are killed, COMMAND lives on, and its cgroup is left, also when it is empty. If
+  cgreap is the init of a pid namespace, a SIGKILL ends the namespace with COMMAND, and leaves the empty
+  cgroup. cgreap sweep --empty removes such cgroups.
+
+  On v2, a run within a run that has --set for a controller makes its cgroup below an ancestor that gives the
+  controller, outside of the cgroup of the outer run. If the end of the outer run kills the inner cgreap, it
+  kills the inner guard too, and the inner COMMAND lives on.";
 
 pub const LONG_HELP: &str = "\
 Report:
