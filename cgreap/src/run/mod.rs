@@ -2,7 +2,8 @@
 //!
 //! Each module uses only modules to the left of it:
 //!
-//! - `status`, `signals`, `children`, `outcome`: exit statuses, signals, the main process, and how a run ended
+//! - `status`, `terminal`, `signals`, `children`, `outcome`: exit statuses, the terminal, signals, the main process, and how a
+//!   run ended
 //! - `place`, `guard`, `group`: where the cgroups are made, the process that reaps them should cgreap be killed, and the
 //!   cgroups themselves
 //! - `start`: the start of the command in them
@@ -21,6 +22,7 @@ mod signals;
 mod start;
 mod status;
 mod supervise;
+mod terminal;
 mod usage;
 
 use std::ffi::OsString;
@@ -73,11 +75,15 @@ fn reported(args: &RunArgs, guard: &mut Option<Guard>) -> Result<Exit, String> {
     let sink = sink.map_err(|error| format!("--report: {error}"))?;
     let signals = Signals::watch().map_err(|error| format!("signals: {error}"))?;
     *guard = start_guard(args);
+    let terminal = terminal::own_modes();
     let ran = supervised(args, &signals, guard);
     if let Some(guard) =
         guard.as_ref().filter(|_| ran.as_ref().is_ok_and(|ran| ran.done.result.error.is_none()))
     {
         guard.end();
+    }
+    if let Some(modes) = terminal {
+        terminal::take_back(&modes);
     }
     signals.restore();
     let (exit, object) = match ran {

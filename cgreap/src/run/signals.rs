@@ -1,6 +1,5 @@
 //! The signals that `cgreap run` gets: of the terminal, of others, and of its children.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::terminal;
 use crate::interrupt::Ignored;
 
 /// A signal that arrived.
@@ -111,7 +111,7 @@ fn event(signal: Signal, code: i32, sender: u32) -> Event {
 /// continue it: the kernel discards the signal in an orphaned process group.
 pub fn stop_self() {
     // The terminal of this session. Without one Ctrl-Z was not typed.
-    if File::open("/dev/tty").is_err() {
+    if terminal::open().is_err() {
         return;
     }
     let signal = SigSet::from(Signal::SIGTSTP);

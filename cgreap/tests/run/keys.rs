@@ -68,3 +68,19 @@ fn a_command_in_a_process_group_of_its_own_stops_and_goes_on() {
     }
     terminal.close(&place);
 }
+
+#[test]
+fn the_terminal_of_a_shell_that_was_killed_is_given_back() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    // A shell without job control does not take the terminal back itself.
+    let script = "run --timeout 1s --grace TERM=100ms -- env PS1=inner bash --norc --noprofile -i; read x; echo got $x";
+    terminal.line(&format!("export -f run; clear; echo; bash -c '{script}'"));
+    terminal.expect("\ninner");
+    eventually("cgreap ends", || !place.living().iter().any(|line| line.contains(" run --parent ")));
+    terminal.line("text");
+    terminal.expect("got text");
+    terminal.close(&place);
+}
