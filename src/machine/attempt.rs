@@ -6,7 +6,7 @@ use super::action::{
     Action, Attempt, Change, Detail, End, ExitNotice, Froze, KillBy, Members, Reach, ThawScope, Thawed,
 };
 use super::freezer::Freezer;
-use super::state::{AfterThaw, GraceSignal, Ladder, Pending, Phase, Sigkill};
+use super::state::{AfterThaw, GraceSignal, Ladder, Pending, Phase, Sigkill, Unheeded};
 use crate::outcome::{Act, UsedMethod};
 use crate::reaper::KillMethod;
 use crate::time::{Instant, Span};
@@ -59,8 +59,9 @@ impl Machine {
             return Action::Yield;
         }
         if attempt.reach == Reach::UnderWay && !matches!(self.phase, Phase::Ending(_)) {
-            if std::mem::take(&mut self.unheeded) {
-                // Its end may have been notified amid the steps of this attempt.
+            if self.unheeded == Unheeded::Notification {
+                // It may have told of the end of the call, amid the steps of this attempt. Or of an exit.
+                self.unheeded = Unheeded::Repeated;
                 return Action::Kill(self.kill_by());
             }
             if self.phase == Phase::Killing {

@@ -74,7 +74,7 @@ use self::pace::Pace;
 use self::retry::Retries;
 #[allow(unused_imports, reason = "for links")]
 use self::state::STORM;
-use self::state::{AfterThaw, GraceSignal, Ladder, Pending, Phase, Sigkill};
+use self::state::{AfterThaw, GraceSignal, Ladder, Pending, Phase, Sigkill, Unheeded};
 use crate::outcome::{self, Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
@@ -99,8 +99,7 @@ pub(crate) struct Machine {
 
     phase: Phase,
     pending: Pending,
-    /// A notification came amid an action that takes several steps, and prompted no check.
-    unheeded: bool,
+    unheeded: Unheeded,
     ladder: Ladder,
     freezer: Freezer,
     pace: Pace,
@@ -132,7 +131,7 @@ impl Machine {
                 (false, None) => Phase::first_signal(grace, now),
             },
             pending: Pending::Nothing,
-            unheeded: false,
+            unheeded: Unheeded::Nothing,
             ladder: match reaper.method {
                 KillMethod::Auto => Ladder::Direct { storm: 0 },
                 KillMethod::Freezer => Ladder::FreezeFirst,
@@ -252,7 +251,9 @@ impl Machine {
             }
         }
         let mut pending = self.take_pending();
-        self.unheeded |= notified && pending != Pending::Nothing;
+        if notified && pending != Pending::Nothing {
+            self.unheeded = Unheeded::Notification;
+        }
         if pending == Pending::Check {
             // It goes on in the same way as one begins.
             (self.pending, pending) = (Pending::Check, Pending::Nothing);
@@ -300,7 +301,9 @@ impl Machine {
 
     fn on_checked(&mut self, now: Instant, mut checked: Checked) -> Action {
         // An earlier step of a check that goes on may have read what has changed since.
-        self.unheeded &= self.take_pending() == Pending::Check;
+        if self.take_pending() != Pending::Check {
+            self.unheeded = Unheeded::Nothing;
+        }
         if !matches!(checked, Checked::Unknown(_) | Checked::Unfinished) {
             self.retries.succeeded(Act::Check);
         }
@@ -330,7 +333,7 @@ impl Machine {
                         }
                         _ => {
                             // What prompted the check is still to be found out.
-                            self.unheeded = true;
+                            self.unheeded = Unheeded::Notification;
                             return self.on_expired(now);
                         }
                     }
@@ -454,7 +457,10 @@ impl Machine {
     /// deadline.
     fn wait(&mut self, now: Instant) -> Action {
         let is_over = matches!(self.phase, Phase::Ending(_));
-        if std::mem::take(&mut self.unheeded) && self.pending == Pending::Nothing && !is_over {
+        if self.pending == Pending::Nothing
+            && !is_over
+            && std::mem::take(&mut self.unheeded) != Unheeded::Nothing
+        {
             return Action::Check(if self.phase.sends_nothing() { Detail::Exits } else { Detail::Members });
         }
         // The next check after these changes the state, so that they bound no wait any more.
@@ -477,8 +483,13 @@ impl Machine {
 
     /// Ends the reap. If it is ending already, the first reason is kept.
     fn end(&mut self, end: End) -> Action {
-        self.pending = Pending::Nothing;
+        let pending = self.take_pending();
         let end = match self.phase {
+            // SIGKILL was not sent to all of them yet, as it is at the deadline.
+            Phase::Ending(End::TimedOut) if end == End::Cancelled && pending == Pending::Kill => {
+                self.phase = Phase::Ending(end);
+                end
+            }
             Phase::Ending(first) => first,
             before => {
                 self.phase = Phase::Ending(end);

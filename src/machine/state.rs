@@ -94,6 +94,16 @@ pub(super) enum AfterThaw {
     WaitAfterExternal(Thawed),
 }
 
+/// A notification that came amid an action of several steps, and prompted no check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Unheeded {
+    #[default]
+    Nothing,
+    Notification,
+    /// The attempt was made again because of it. If it told of an exit, a check is still to find that out.
+    Repeated,
+}
+
 /// Whether SIGKILL was sent to every member that was there at the last attempt, or at the last check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sigkill {

@@ -1471,6 +1471,38 @@ fn an_answer_amid_an_attempt_is_not_waited_for() {
     assert_eq!(rig.kills(), [0, 0, 0], "begun, finished, and asked once more");
 }
 
+/// What was notified then may as well have been an exit: a check finds that out.
+#[test]
+fn an_exit_amid_an_attempt_that_is_made_again_prompts_a_check() {
+    let mut rig = Rig::new(&reaper().min_wait(3600 * 1000 * MS));
+    let begun = Attempt { method: None, reach: Reach::Unfinished, ..KILLED };
+    rig.kill = begun;
+    assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+    let now = at(MS);
+    let mut answer = |input| rig.machine.step(now, input);
+    assert!(matches!(answer(Input::Notified), Action::Kill(_)));
+    let under_way = Attempt { method: None, reach: Reach::UnderWay, ..KILLED };
+    assert!(matches!(answer(Input::Killed(under_way)), Action::Kill(_)));
+    assert_eq!(answer(Input::Killed(begun)), Action::Yield);
+    assert!(matches!(answer(Input::Resumed), Action::Kill(_)));
+    assert!(matches!(answer(Input::Killed(KILLED)), Action::Thaw(_)));
+    let thawed = Input::Thawed { thawed: Thawed::All, ours_left: false };
+    assert_eq!(answer(thawed), Action::Check(Detail::Members));
+}
+
+/// `TimedOut` says that SIGKILL was sent to all.
+#[test]
+fn a_cancel_amid_the_last_attempt_is_no_deadline() {
+    let mut rig = Rig::new(&reaper().deadline(50 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Unfinished, ..KILLED };
+    assert!(rig.wake(Input::Spawned).is_ok());
+    while !matches!(rig.machine.phase, Phase::Ending(_)) {
+        rig.now += 20 * MS;
+        assert!(rig.wake(Input::Resumed).is_ok());
+    }
+    assert_eq!(rig.wake(Input::Cancelled), Err(End::Cancelled));
+}
+
 /// A freeze whose time ends amid an attempt of several steps is undone at once, however long the pace is.
 #[test]
 fn a_freeze_that_is_overdue_after_an_attempt_is_undone() {

@@ -92,7 +92,13 @@ impl Host<Sim> for EventLoop {
                 (500, true)
             }
             // One that hangs is no kill in time.
-            Job::CgroupKill(_) => (20, false),
+            Job::CgroupKill(_) => {
+                let is_first = !self.jobs.borrow().iter().any(|(.., job)| matches!(job, Job::CgroupKill(_)));
+                if is_first {
+                    world.kill_left_in = world.step;
+                }
+                (20, false)
+            }
             Job::Remove(_) => (REMOVAL.as_millis() as u64, true),
             Job::Test { .. } => panic!("no target makes that"),
         };

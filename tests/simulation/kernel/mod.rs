@@ -342,6 +342,8 @@ pub(super) struct World {
     pub(crate) limited: bool,
     /// The calls are those of a helper thread.
     pub(crate) on_helper_thread: bool,
+    /// The first step in which a write to `cgroup.kill` was left to a helper thread that has not made it yet.
+    pub(crate) kill_left_in: u64,
     /// Whose target's files were opened or read last: the reap that acts now.
     acting: Option<usize>,
     /// A v1 freezer group outside of a target was frozen.
@@ -392,6 +394,7 @@ impl World {
             thawed_in: 0,
             limited: false,
             on_helper_thread: false,
+            kill_left_in: 0,
             acting: None,
             frozen_outside: false,
             step: 1,

@@ -128,8 +128,14 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, ino: u64, signal: i32) {
+        let by = self.signalling(ino);
+        self.deliver_by(by, ino, signal);
+    }
+
+    /// The same, by the reap of this target.
+    fn deliver_by(&mut self, acting: Option<usize>, ino: u64, signal: i32) {
         self.note(|| format!("signal {signal} to {ino}"));
-        let (acting, step) = (self.signalling(ino), self.step);
+        let step = self.step;
         // The caller may have moved in a moment ago. The history goes on all the same.
         let Some(process) = self.process(ino).filter(|process| process.pid != SELF) else { return };
         // A process that was exiting before cannot have been listed: a stated limitation.
@@ -150,18 +156,19 @@ impl World {
     pub(super) fn cgroup_kill(&mut self, group: GroupId) {
         // A helper thread's write is for the reap of this group, whichever acted last.
         self.acting = self.groups[group].target.or(self.acting);
+        let since = if self.on_helper_thread { self.kill_left_in } else { self.step };
         let members: Vec<(u64, bool)> =
             self.members_below(group).map(|p| (p.ino, p.nature.leaderless)).collect();
         for (ino, leaderless) in members {
             self.check_signal(ino, libc::SIGKILL, "cgroup.kill");
             // A member that joined after the list before this call may exit, and not be listed, before the next.
-            let (step, acting) = (self.step, self.acting);
-            if let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.moved == step) {
+            let acting = self.acting;
+            if let Some(process) = self.processes.iter_mut().find(|p| p.ino == ino && p.moved >= since) {
                 process.omitted.add(acting);
             }
             // It goes to the leader, which wakes no other thread.
             if !leaderless {
-                self.deliver(ino, libc::SIGKILL);
+                self.deliver_by(self.acting, ino, libc::SIGKILL);
             }
         }
     }
