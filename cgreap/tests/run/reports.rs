@@ -133,5 +133,7 @@ fn the_wait_for_a_reader_of_the_messages_can_be_interrupted() {
     // All is reaped by then.
     assert_eq!(place.directories(), Vec::<std::path::PathBuf>::new());
     assert_interruptible(child);
+    // It was sent SIGKILL before, and was not waited for.
+    eventually("the guard has exited", || place.living().is_empty());
     place.assert_nothing_left("a full pipe");
 }
