@@ -82,7 +82,6 @@ inline int check(const char *call, int answer) {
 }
 
 struct Free {
-    void operator()(cgr_reactor *reactor) const { cgr_reactor_free(reactor); }
     void operator()(cgr_remote *remote) const { cgr_remote_free(remote); }
     void operator()(cgr_reaper *reaper) const { cgr_reaper_free(reaper); }
     void operator()(cgr_result *result) const { cgr_result_free(result); }
@@ -135,10 +134,28 @@ public:
         return callback;
     }
 
+    // Destroys all of them. Not under the lock: their destructors are the caller's code.
+    void clear() {
+        std::unordered_map<std::uint64_t, Callback> left;
+        std::lock_guard<std::mutex> lock(mutex_);
+        left.swap(callbacks_);
+    }
+
 private:
     std::mutex mutex_;
     std::unordered_map<std::uint64_t, Callback> callbacks_;
     std::uint64_t last_ = 0;
+};
+
+// Ends a reactor: from then on it refuses spawns, and no callback that was added before is called.
+struct End {
+    std::shared_ptr<Callbacks> callbacks;
+
+    void operator()(cgr_reactor *reactor) const {
+        cgr_reactor_free(reactor);
+        // After that: until then a remote may add one and hand its reap over.
+        callbacks->clear();
+    }
 };
 
 // A callback that gives its result to a future. std::function wants it to be copyable.
@@ -264,10 +281,11 @@ private:
     std::shared_ptr<detail::Callbacks> callbacks_;
 };
 
-// An event loop that reaps cgroups, as one descriptor. One thread at a time may use it.
+// An event loop that reaps cgroups, as one descriptor. One thread at a time may use it. Callbacks that were not called when
+// it ends are destroyed, also those of remotes.
 class Reactor {
 public:
-    Reactor() : callbacks_(std::make_shared<detail::Callbacks>()) {
+    Reactor() : callbacks_(std::make_shared<detail::Callbacks>()), reactor_(nullptr, detail::End{callbacks_}) {
         cgr_reactor *made;
         detail::check("cgr_reactor_new", cgr_reactor_new(&made));
         reactor_.reset(made);
@@ -346,7 +364,7 @@ private:
     }
 
     std::shared_ptr<detail::Callbacks> callbacks_;
-    detail::Owned<cgr_reactor> reactor_;
+    std::unique_ptr<cgr_reactor, detail::End> reactor_;
 };
 
 // Reaps the cgroups of a name. The shape of the function that this library goes back to, with the reactor for its event base

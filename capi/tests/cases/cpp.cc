@@ -1,10 +1,15 @@
 // What cgroup_reaper.hpp promises beyond the ABI. Arguments: the path of a cgroup with a process in it, and of
 // three empty ones.
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <future>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include <poll.h>
 
@@ -80,23 +85,87 @@ static void callbacks(const std::string &one, const std::string &two, const std:
     EXPECT(thrown == 1);
 }
 
-// Reaps that do not end by themselves: named at the deadline, cancelled at the end, broken without a reactor.
-static void ends(const std::string &busy) {
-    Reaper waiting(busy);
-    waiting.when_empty();
-    std::future<Result> broken;
-    Result cancelled{};
-    {
-        Reactor reactor;
-        broken = reactor.remote().spawn(waiting);
-        turn(reactor);
-    }
+static void breaks(std::future<Result> future) {
+    EXPECT(future.wait_for(std::chrono::seconds(30)) == std::future_status::ready);
     try {
-        broken.get();
+        future.get();
         EXPECT(false);
     } catch (const std::future_error &error) {
         EXPECT(error.code() == std::future_errc::broken_promise);
     }
+}
+
+// The end of a reactor breaks the futures of reaps that are left, also while a remote lives.
+static void broken(const Reaper &waiting) {
+    {
+        std::future<Result> future;
+        {
+            Reactor reactor;
+            future = reactor.remote().spawn(waiting);
+            turn(reactor);
+        }
+        breaks(std::move(future));
+    }
+    std::unique_ptr<Reactor> reactor(new Reactor);
+    Remote remote = reactor->remote();
+    std::future<Result> started = remote.spawn(waiting);
+    turn(*reactor);
+    std::future<Result> queued = remote.spawn(waiting);
+    std::future<Result> own = reactor->spawn(waiting);
+    reactor.reset();
+    breaks(std::move(started));
+    breaks(std::move(queued));
+    breaks(std::move(own));
+
+    // A reactor that moves does not end, one that is assigned to does.
+    Reactor moved;
+    remote = moved.remote();
+    started = remote.spawn(waiting);
+    Reactor other(std::move(moved));
+    turn(other);
+    EXPECT(started.wait_for(std::chrono::seconds(0)) == std::future_status::timeout);
+    other = Reactor();
+    breaks(std::move(started));
+    started = other.remote().spawn(waiting);
+    EXPECT(other.shutdown(std::chrono::seconds(30)) == 0);
+    EXPECT(started.get().kind == CGR_CANCELLED);
+}
+
+// A thread spawns while the reactor ends: each spawn is refused, or its future is broken.
+static void races(const std::string &busy) {
+    for (int round = 0; round < 10; round++) {
+        std::unique_ptr<Reactor> reactor(new Reactor);
+        Remote remote = reactor->remote();
+        std::vector<std::future<Result>> futures;
+        std::promise<void> spawned;
+        std::thread thread([&] {
+            Reaper waiting(busy);
+            waiting.when_empty();
+            try {
+                futures.push_back(remote.spawn(waiting));
+                spawned.set_value();
+                // Each holds descriptors.
+                while (futures.size() < 100)
+                    futures.push_back(remote.spawn(waiting));
+            } catch (const Refused &error) {
+                EXPECT(error.result().kind == CGR_DISCONNECTED);
+            }
+        });
+        spawned.get_future().wait();
+        reactor.reset();
+        thread.join();
+        for (std::future<Result> &future : futures)
+            breaks(std::move(future));
+    }
+}
+
+// Reaps that do not end by themselves: named at the deadline, cancelled at the end, broken without a reactor.
+static void ends(const std::string &busy) {
+    Reaper waiting(busy);
+    waiting.when_empty();
+    broken(waiting);
+    races(busy);
+    Result cancelled{};
     {
         Reactor reactor;
         Remote remote = reactor.remote();
