@@ -271,6 +271,16 @@ def _path(path):
     return path
 
 
+def _shown(target):
+    """The path of a target, for an error."""
+    if isinstance(target, int):
+        return f"/proc/self/fd/{target}"
+    if isinstance(target, Named):
+        parts = (target.root, *list(target.subsystems or ())[:1], target.slice, target.name)
+        return os.path.join(*map(os.fsdecode, parts))
+    return os.fsdecode(target)
+
+
 class Reactor:
     """Reaps in one event loop. `reap` makes one for each loop; to make one is for those that close it themselves.
 
@@ -278,10 +288,12 @@ class Reactor:
     """
 
     def __init__(self, loop: Optional[asyncio.AbstractEventLoop] = None):
-        loop = loop or asyncio.get_running_loop()
+        # Before anything can fail: __del__ reads it.
         self._reactor = None
         self._remote = None
+        loop = loop or asyncio.get_running_loop()
         self._lock = threading.Lock()
+        # The future and the target of each reap under way, by tag.
         self._waiting = {}
         self._last_tag = 0
         # The loop has this, not this the loop: it is freed with the loop.
@@ -320,7 +332,7 @@ class Reactor:
 
     def close(self, at_most: float = 10) -> int:
         """Cancels all reaps, works until none is left or this time is over, and frees the reactor. Returns how many are
-        left."""
+        left: those end as "disconnected", with nothing left frozen."""
         if self._reactor is None:
             return 0
         left = _check(_lib.cgr_reactor_shutdown(self._reactor, _us(at_most)))
@@ -338,7 +350,7 @@ class Reactor:
         try:
             with self._lock:
                 self._last_tag = tag = self._last_tag + 1
-                self._waiting[tag] = future
+                self._waiting[tag] = future, target
             _check(_lib.cgr_reaper_tag(reaper, tag))
             handle, refused = ctypes.c_void_p(), ctypes.c_void_p()
             answer = spawn(spawner, reaper, ctypes.byref(handle), ctypes.byref(refused))
@@ -366,21 +378,35 @@ class Reactor:
                 tag = _lib.cgr_result_tag(result)
                 reaped, error = _outcome(result)
                 with self._lock:
-                    future = self._waiting.pop(tag, None)
-                # One that an await was cancelled on is done.
-                if future is None or future.done():
-                    continue
-                if error is not None:
-                    future.set_exception(error)
-                else:
-                    future.set_result(reaped)
+                    future, _ = self._waiting.pop(tag, (None, None))
+                if future is not None:
+                    self._complete(future, reaped, error)
             if count < len(results):
                 return
+
+    def _complete(self, future, reaped, error):
+        # One that an await was cancelled on is done.
+        if future.done():
+            return
+        loop = self._loop()
+        if isinstance(future, asyncio.Future) and (loop is None or loop.is_closed()):
+            # No task awaits it any more, and to complete it would raise.
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(reaped)
 
     def _free(self):
         _lib.cgr_remote_free(self._remote)
         _lib.cgr_reactor_free(self._reactor)
         self._remote = self._reactor = None
+        # After that: until then another thread may hand a reap over.
+        with self._lock:
+            left, self._waiting = self._waiting, {}
+        for future, target in left.values():
+            path = _shown(target)
+            self._complete(future, None, ReapError(f"{path}: the reactor was dropped", "disconnected", 0, path, []))
 
     def __del__(self):
         if self._reactor is not None:

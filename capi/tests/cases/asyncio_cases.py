@@ -74,12 +74,65 @@ async def ends():
     assert killed.outcome == "removed" and killed.attempts >= 1
 
 
+async def left_at_the_close():
+    """Each reap that a close leaves ends as "disconnected"."""
+    reactor = Reactor()
+    tasks = [asyncio.ensure_future(reactor.reap(busy, when_empty=True)) for _ in range(400)]
+    top, name = os.path.split(busy)
+    tasks.append(asyncio.ensure_future(reactor.reap(Named(name, root=top), when_empty=True)))
+    await asyncio.sleep(0)
+    left = reactor.close(0)
+    assert not (await asyncio.wait(tasks, timeout=30))[1]
+    errors = [task.exception() for task in tasks]
+    assert {error.kind for error in errors} <= {"cancelled", "disconnected"}
+    assert {error.path for error in errors} == {busy}
+    assert [error.kind for error in errors].count("disconnected") == left
+
+    # A thread hands reaps over after the last report.
+    class Late(Reactor):
+        def _report(self):
+            super()._report()
+            fd = os.open(busy, os.O_PATH)
+            submitted = [self.submit(target, when_empty=True) for target in (busy, fd)]
+            late.extend(asyncio.wrap_future(future) for future in submitted)
+            os.close(fd)
+
+    late = []
+    Late().close()
+    assert len(late) == 2 and not (await asyncio.wait(late, timeout=30))[1]
+    kinds = {future.exception().kind for future in late}
+    assert kinds == {"disconnected"} and busy in str(late[0].exception()), kinds
+
+
+async def left_at_the_end_of_the_loop():
+    """Returns what a thread may wait for when the loop is gone."""
+    reactor = Reactor()
+    return reactor.submit(busy, when_empty=True)
+
+
+def outside_of_a_loop():
+    try:
+        Reactor()
+    except RuntimeError:
+        return
+    raise AssertionError("no loop is needed")
+
+
 async def main():
     await refusals()
     await targets()
+    await left_at_the_close()
     await ends()
 
 
+# What fails in a finalizer.
+unraisable = []
+sys.unraisablehook = unraisable.append
+
+future = asyncio.run(left_at_the_end_of_the_loop())
+gc.collect()
+assert future.exception(30).kind == "disconnected"
+outside_of_a_loop()
 asyncio.run(main())
 # The reactor ends with its loop, and its descriptors with it.
 gc.collect()
@@ -87,3 +140,4 @@ assert len(cgroup_reaper_asyncio._reactors) == 0
 left = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
 assert not any("eventpoll" in name or "timerfd" in name for name in left), left
 assert threading.active_count() <= 2
+assert not unraisable, unraisable
