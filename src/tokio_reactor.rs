@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
@@ -35,13 +36,15 @@ use crate::sys;
 ///
 /// - A turn of the reactor takes about 1 ms at most ([`Reactor::set_turn_budget`]), so that other tasks of the thread go on.
 /// - When it is dropped, the task stops, and reaps under way complete as
-///   [`Disconnected`](crate::ReapError::Disconnected). [`shutdown`](TokioReactor::shutdown) cancels them instead, and waits for
-///   that. When the runtime is dropped first, the same happens as in a drop.
+///   [`Disconnected`](crate::ReapError::Disconnected), also where the runtime does not run: before the drop returns or, if the
+///   task is in a turn, at the end of that. [`shutdown`](TokioReactor::shutdown) cancels them instead, and waits for that. When
+///   the runtime is dropped first, the same happens as in a drop.
 /// - [`Reaper::tag`] is of use only on a reactor of the caller's own: here each reap has a handle, and nothing is kept for
 ///   [`Reactor::drain_completed`].
 pub struct TokioReactor {
     remote: Remote,
     task: JoinHandle<io::Result<()>>,
+    _shared: Shared,
 }
 
 impl TokioReactor {
@@ -72,7 +75,9 @@ impl TokioReactor {
         let runtime = Handle::try_current().map_err(io::Error::other)?;
         let remote = reactor.remote();
         let readiness = sys::readable_in_tokio(reactor.as_fd().try_clone_to_owned()?)?;
-        Ok(TokioReactor { remote, task: runtime.spawn(turn_until_stopped(reactor, readiness)) })
+        let slot = Arc::new(Mutex::new(Slot { reactor: Some(reactor), dropped: false }));
+        let task = runtime.spawn(turn_until_stopped(Shared(Arc::clone(&slot)), readiness));
+        Ok(TokioReactor { remote, task, _shared: Shared(slot) })
     }
 
     /// Hands a reap to the reactor. The checks are made before this returns, see [`Remote::spawn_reaper`].
@@ -113,22 +118,67 @@ impl TokioReactor {
     }
 }
 
-/// The task. It ends when the reactor was stopped, and no reap is left.
-async fn turn_until_stopped(mut reactor: Reactor, readiness: AsyncFd<OwnedFd>) -> io::Result<()> {
+/// What the handle and the task share. The first of the two that is dropped drops the reactor: a runtime that does not run keeps
+/// a task that was aborted.
+struct Shared(Arc<Mutex<Slot>>);
+
+struct Slot {
+    /// `None` while the task has it, for one turn.
+    reactor: Option<Reactor>,
+    dropped: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        // No code of a reactor runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the reactor for a turn. `None` if it was dropped.
+    fn take(&self) -> Option<Reactor> {
+        self.lock().reactor.take()
+    }
+
+    /// Gives it back after the turn, or drops it if the handle was dropped meanwhile.
+    fn give_back(&self, reactor: Reactor) {
+        let mut slot = self.lock();
+        if !slot.dropped {
+            slot.reactor = Some(reactor);
+        }
+        // The lock, a local, ends before the reactor, a parameter.
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let mut slot = self.lock();
+        slot.dropped = true;
+        let reactor = slot.reactor.take();
+        // Not under the lock: it wakes tasks.
+        drop(slot);
+        drop(reactor);
+    }
+}
+
+/// The task. It ends when the reactor was stopped, and no reap is left, or was dropped.
+async fn turn_until_stopped(shared: Shared, readiness: AsyncFd<OwnedFd>) -> io::Result<()> {
     loop {
         let mut ready = readiness.readable().await?;
+        let Some(mut reactor) = shared.take() else {
+            return Ok(());
+        };
         reactor.turn(Some(Duration::ZERO))?;
         reactor.drain_completed().for_each(drop);
         if reactor.is_stopped() && reactor.cancel_all() == 0 {
             return Ok(());
         }
+        shared.give_back(reactor);
         // tokio clears what this has seen. What has come since the turn stays.
         ready.clear_ready();
     }
 }
 
 impl Drop for TokioReactor {
-    /// The task drops the reactor.
     fn drop(&mut self) {
         self.task.abort();
     }

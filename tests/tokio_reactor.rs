@@ -4,6 +4,9 @@ mod common;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use cgroup_reaper::{
@@ -185,6 +188,64 @@ fn dropped_in_every_order_nothing_is_left_frozen() {
             assert!(remote.spawn_reaper(Reaper::at("/sys")).is_err());
             drop(runtime);
         }
+    }
+}
+
+/// What is dropped while the runtime does not run ends at once.
+#[test]
+fn a_drop_does_not_need_the_runtime() {
+    require!(cgroups());
+    for in_the_runtime in [false, true] {
+        let [runtime, _] = runtimes();
+        let sandbox = Sandbox::new(test_name!());
+        let reactor = runtime.block_on(async { TokioReactor::new() }).expect("a reactor");
+        let remote = reactor.remote();
+        let reaps = stuck(&sandbox, &reactor);
+        let kept = in_time(&runtime, async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The last that the runtime does.
+            (!in_the_runtime).then_some(reactor)
+        });
+        drop(kept);
+        let refused = remote.spawn_reaper(Reaper::at(group(&sandbox, "late"))).expect_err("refused");
+        assert!(matches!(refused.refusal(), Refusal::Disconnected));
+        check(reaps, is_disconnected);
+    }
+}
+
+/// Drops a reactor when it is woken.
+struct Dropper(Mutex<Option<TokioReactor>>);
+
+impl Wake for Dropper {
+    fn wake(self: Arc<Self>) {
+        let reactor = self.0.lock().expect("no panic").take();
+        drop(reactor);
+    }
+}
+
+#[test]
+fn a_waker_drops_the_reactor_in_a_turn() {
+    require!(cgroups());
+    for runtime in runtimes() {
+        let sandbox = Sandbox::new(test_name!());
+        let reactor = runtime.block_on(async { TokioReactor::new() }).expect("a reactor");
+        let remote = reactor.remote();
+        let reaps = stuck(&sandbox, &reactor);
+        let dropper = Arc::new(Dropper(Mutex::new(Some(reactor))));
+        let dir = group(&sandbox, "waited-for");
+        let member = sandbox.sleeper(&[&dir]);
+        let mut awaited = remote.spawn_reaper(Reaper::at(&dir).when_empty()).expect("a spawn");
+        let waker = Waker::from(Arc::clone(&dropper));
+        assert!(Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker)).is_pending());
+        member.signal(libc::SIGKILL);
+        in_time(&runtime, async {
+            while dropper.0.lock().expect("no panic").is_some() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let awaited = awaited.wait_timeout(TIMEOUT).expect("complete");
+        assert_eq!(awaited.expect("reaped").outcome, Outcome::Removed);
+        check(reaps, is_disconnected);
     }
 }
 
