@@ -5,9 +5,11 @@ mod common;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cgroup_reaper::{
     KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Signal, TokioReactor,
@@ -201,9 +203,13 @@ fn a_drop_does_not_need_the_runtime() {
         let reactor = runtime.block_on(async { TokioReactor::new() }).expect("a reactor");
         let remote = reactor.remote();
         let reaps = stuck(&sandbox, &reactor);
+        let dirs: Vec<PathBuf> = reaps.iter().map(|(dir, _, _)| dir.clone()).collect();
         let kept = in_time(&runtime, async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            // The last that the runtime does.
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(50) && !dirs.iter().any(|dir| is_frozen(dir)) {
+                tokio::task::yield_now().await;
+            }
+            // The last that the runtime does. Some target is frozen now, unless its freeze was too short to be seen.
             (!in_the_runtime).then_some(reactor)
         });
         drop(kept);
@@ -238,14 +244,21 @@ fn a_waker_drops_the_reactor_in_a_turn() {
         let waker = Waker::from(Arc::clone(&dropper));
         assert!(Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker)).is_pending());
         member.signal(libc::SIGKILL);
-        in_time(&runtime, async {
-            while dropper.0.lock().expect("no panic").is_some() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        // On a thread of its own: a turn that never returns fails the test.
+        let (end, ended) = mpsc::channel::<()>();
+        let runs = thread::spawn(move || {
+            runtime.block_on(async {
+                while ended.try_recv() == Err(TryRecvError::Empty) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            });
         });
         let awaited = awaited.wait_timeout(TIMEOUT).expect("complete");
         assert_eq!(awaited.expect("reaped").outcome, Outcome::Removed);
         check(reaps, is_disconnected);
+        assert!(dropper.0.lock().expect("no panic").is_none());
+        drop(end);
+        runs.join().expect("no panic");
     }
 }
 
