@@ -35,7 +35,9 @@ Signals:
   the process group of cgreap, as timeout(1) and setsid(1) do, it does not get them: they end it as --timeout
   does. Once COMMAND has ended, or is being ended, Ctrl-C kills what is left at once. SIGTERM, SIGHUP, and
   SIGINT and SIGQUIT sent by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops
-  cgreap with COMMAND. What COMMAND itself sends, as with kill 0, is no order to cgreap. SIGUSR1
+  cgreap with COMMAND.
+
+  What the main process of COMMAND sends to its process group, as with kill 0, is no order to cgreap. SIGUSR1
   and SIGUSR2 are passed on to COMMAND once it is executed.
 
 Limits:
@@ -44,9 +46,10 @@ Limits:
   cgreap is the init of a pid namespace, a SIGKILL ends the namespace with COMMAND, and leaves the empty
   cgroup. cgreap sweep --empty removes such cgroups.
 
-  On v2, a run within a run that has --set for a controller makes its cgroup below an ancestor that gives the
-  controller, outside of the cgroup of the outer run. If the end of the outer run kills the inner cgreap, it
-  kills the inner guard too, and the inner COMMAND lives on.";
+  On v2 since Linux 5.7, a run within a run is refused with --set for a controller that the cgroup of the outer
+  run does not give to those below it. Give the limit to the outer run, or name another place with --parent:
+  what runs there lives on if the end of the outer run kills the inner cgreap, since that kills its second
+  process too.";
 
 pub const LONG_HELP: &str = "\
 Report:
@@ -87,7 +90,8 @@ pub struct RunArgs {
     /// Write VALUE to the interface file FILE of the cgroup before the start, such as pids.max=500; repeatable
     ///
     /// If a v1 hierarchy has the controller, a cgroup is made there as well. On v2 the cgroup is made below the
-    /// nearest ancestor whose cgroup.subtree_control has the controller. cgreap does not change that file.
+    /// nearest ancestor whose cgroup.subtree_control has the controller, but not outside of another cgreap run.
+    /// cgreap does not change that file.
     #[arg(
         long,
         value_name = "FILE=VALUE",

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use cgroup_reaper::{Reaper, reap_all};
 
 use super::guard::Guard;
+use super::mark;
 use super::place::{RIGHTS, Sites};
 use crate::args::Setting;
 use crate::directory::{is_cgroup, open};
@@ -67,6 +68,7 @@ impl Group {
                 group.path.display()
             )));
         }
+        mark::set(&group.path);
         if let Some(guard) = guard {
             guard.made(&group.path, inode);
         }

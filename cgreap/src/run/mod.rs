@@ -4,8 +4,8 @@
 //!
 //! - `status`, `terminal`, `signals`, `children`, `outcome`: exit statuses, the terminal, signals, the main process, and how a
 //!   run ended
-//! - `place`, `guard`, `group`: where the cgroups are made, the process that reaps them should cgreap be killed, and the
-//!   cgroups themselves
+//! - `mark`, `place`, `guard`, `group`: what tells the cgroups of a run from others, where they are made, the process that reaps
+//!   them should cgreap be killed, and the cgroups themselves
 //! - `start`: the start of the command in them
 //! - `left`, `usage`, `ending`: what the command left behind and has used, and the reaping
 //! - `supervise`, `report`: the loop, and the JSON object about the run
@@ -15,6 +15,7 @@ mod ending;
 mod group;
 mod guard;
 mod left;
+mod mark;
 mod outcome;
 mod place;
 mod report;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use rustix::process::geteuid;
 
+use super::mark;
 use crate::args::{RunArgs, Setting};
 use crate::mounts::{Mount, mounts};
 
@@ -94,7 +95,7 @@ impl System {
             (true, _) => self.parent(mount),
             (false, own) => {
                 let own = own.unwrap_or_else(|| mount.point.clone());
-                Some(nearest_with(&needed, &own, &mount.point)?)
+                Some(nearest_with(&needed, &own, &mount.point, mark::is_set)?)
             }
         };
         let mut sites = vec![Site { parent, settings: in_v2, optional: false }];
@@ -193,14 +194,29 @@ impl ExtractIfOf for Vec<Setting> {
     }
 }
 
-/// The nearest cgroup, from `own` up to the root of the hierarchy, that gives all of these controllers to those below it.
-fn nearest_with(controllers: &[&str], own: &Path, root: &Path) -> Result<PathBuf, String> {
-    let ancestors = || own.ancestors().take_while(|dir| dir.starts_with(root));
-    let gives_all = |dir: &&Path| controllers.iter().all(|controller| gives(dir, controller));
-    if let Some(dir) = ancestors().find(gives_all) {
+/// The nearest cgroup, from `own` up to the root of the hierarchy, that gives all of these controllers to those below it. The
+/// search ends at the cgroup of another run: what is made outside of it would outlive that run, which kills only what is inside.
+fn nearest_with(
+    controllers: &[&str],
+    own: &Path,
+    root: &Path,
+    is_of_run: impl Fn(&Path) -> bool,
+) -> Result<PathBuf, String> {
+    let mut ancestors: Vec<_> = own.ancestors().take_while(|dir| dir.starts_with(root)).collect();
+    let run = ancestors.iter().position(|dir| is_of_run(dir));
+    ancestors.truncate(run.map_or(ancestors.len(), |run| run + 1));
+    let gives_all = |dir: &&&Path| controllers.iter().all(|controller| gives(dir, controller));
+    if let Some(dir) = ancestors.iter().find(gives_all) {
         return Ok(dir.to_path_buf());
     }
-    let nowhere = controllers.iter().find(|controller| !ancestors().any(|dir| gives(dir, controller)));
+    if run.is_some() {
+        return Err(format!(
+            "this is inside of another `cgreap run`, whose cgroups do not give {} to others (cgroup.subtree_control): give \
+             the limit to that run, or name another place with --parent",
+            controllers.join(", ")
+        ));
+    }
+    let nowhere = controllers.iter().find(|controller| !ancestors.iter().any(|dir| gives(dir, controller)));
     Err(match nowhere {
         Some(controller) => format!(
             "the controller {controller} is missing: no v1 hierarchy that is mounted has it, and neither {} nor a \
@@ -305,5 +321,31 @@ mod tests {
         system.own = b"0::/box/x\n".to_vec();
         system.mounts = vec![mount("/c", "/box", None)];
         assert_eq!(path(&system.choose(&[]).unwrap()[0][0]), Some("/c/x"));
+    }
+
+    #[test]
+    fn the_search_for_a_controller_ends_at_another_run() {
+        let root = std::env::temp_dir().join(format!("cgroup-reaper-nearest-{}", std::process::id()));
+        let (run, own) = (root.join("a/run"), root.join("a/run/own"));
+        fs::create_dir_all(&own).unwrap();
+        let give = |dir: &Path, controllers: &str| {
+            fs::write(dir.join("cgroup.subtree_control"), controllers).unwrap()
+        };
+        let nearest = |controllers: &[&str], is_of_run: bool| {
+            nearest_with(controllers, &own, &root, |dir| is_of_run && dir == run)
+        };
+        give(&root, "memory pids io");
+        give(&run, "pids");
+        let found = [
+            nearest(&["pids"], true),
+            nearest(&["memory"], false),
+            nearest(&["memory"], true),
+            nearest(&["pids", "memory"], true),
+        ];
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found[..2], [Ok(run), Ok(root)]);
+        for refused in &found[2..] {
+            assert!(refused.as_ref().unwrap_err().contains("inside of another `cgreap run`"), "{refused:?}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use rustix::fs::{XattrFlags, setxattr};
+
 use crate::common::*;
 use crate::place::{Kind, Place, Run, become_user_in, output, start};
 
@@ -63,4 +65,29 @@ fn what_is_mounted_over_a_hierarchy_gets_no_directory() {
         assert!(run.out.contains("/own/cgreap-"), "{run:?}");
         place.assert_nothing_left("a tmpfs");
     });
+}
+
+/// Need: cgroups of v2 with extended attributes of users, since Linux 5.7.
+fn attributes(sandbox: &Sandbox) -> Result<(), String> {
+    setxattr(sandbox.v2("own"), "user.test", b"1", XattrFlags::empty())
+        .map_err(|error| format!("no extended attributes in v2: {error}"))
+}
+
+#[test]
+fn a_setting_does_not_leave_a_run_around_it() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    require!(attributes(&sandbox));
+    let own = sandbox.v2("own");
+    let inner = format!("{} run --set nothing.max=5 -- echo started", place.program().display());
+    let run = run_in(&place, Some(&own), &inner);
+    assert_eq!((run.status, &*run.out), (Some(125), ""), "{run:?}");
+    assert!(run.err.contains("inside of another `cgreap run`"), "{run:?}");
+    // Not in one.
+    let mut command = place.without_parent(&["--set", "nothing.max=5"], &["true"]);
+    become_user_in(&mut command, &own, 0);
+    let run = output(start(&mut command));
+    assert_eq!(run.status, Some(125), "{run:?}");
+    assert!(run.err.contains("the controller nothing is missing"), "{run:?}");
 }
