@@ -8,7 +8,7 @@ use super::listing::Listing;
 use super::members::{MemberList, vanished};
 use super::step::Step;
 use super::target::{Progress, Target};
-use super::tree::{Directories, Tree};
+use super::tree::{Directories, LONGEST, Tree};
 use super::{Context, Notice, file, v2};
 use crate::machine::{Change, Checked, Detail, ExitNotice, Failure, Population};
 use crate::outcome::Act;
@@ -121,7 +121,7 @@ impl<S: Sys> Step<'_, '_, S> {
             // Nor is it proof that the target is empty: a process may have moved within it, or its directory been renamed while
             // the names were read. A directory that has members cannot be removed, but one that is kept would be reported as
             // empty.
-            (members, unknown) = self.list(|_| true);
+            (members, unknown) = self.list(|_| true, LONGEST);
             populated |= !members.is_empty();
             if members.vanished && !populated && unknown.is_none() {
                 unknown = Some((self.path().to_path_buf(), vanished().into()));

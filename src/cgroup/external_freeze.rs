@@ -9,7 +9,7 @@ use super::file::{self, c_path, read_path};
 use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
 use super::proc::Proc;
-use super::tree::descendants;
+use super::tree::{LONGEST, descendants};
 use super::v1;
 use crate::sys::{Open, Pid, Sys};
 
@@ -103,7 +103,7 @@ pub(crate) fn thaw<S: Sys>(sys: &S, dirs: &[PathBuf], members: &MemberList) -> U
 fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<bool> {
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();
-    let walk = descendants(sys, &group)?;
+    let walk = descendants(sys, &group, LONGEST)?;
     for below in &walk.found {
         held.add(sys, &group, below)?;
     }

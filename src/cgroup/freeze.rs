@@ -10,7 +10,7 @@ use super::members::MemberList;
 use super::own_cgroup::{is_known_in, own_cgroups};
 use super::step::Step;
 use super::target::Progress;
-use super::tree::{Control, Directories, Tree};
+use super::tree::{Control, Directories, LONG, LONGEST, Tree};
 use super::{v1, v2};
 use crate::machine::Froze;
 use crate::outcome::Act;
@@ -84,7 +84,14 @@ impl<S: Sys> Step<'_, '_, S> {
             return Ok(Some(inside));
         }
         let is_large = self.target.is_large_tree || self.findings.continued || search.is_some();
-        let listed = if is_large { None } else { Some(self.list_all()?.contains_caller(sys)) };
+        let mut listed = None;
+        if !is_large {
+            match self.list_all(LONG) {
+                Ok(members) => listed = Some(members.contains_caller(sys)),
+                Err((_, cause)) if cause.is_too_long() => {}
+                Err(refused) => return Err(refused),
+            }
+        }
         if let Some(Ok(inside)) = listed {
             return Ok(Some(inside));
         }
@@ -113,17 +120,17 @@ impl<S: Sys> Step<'_, '_, S> {
     /// may move; such a list counts only if /proc says the same of the caller's cgroups before and after each step.
     fn list_for_caller(&mut self, search: Option<Search<S>>) -> Result<Option<MemberList>, Refused> {
         let (sys, limit) = (self.context.sys, self.context.limit);
-        let Ok(own) = own_cgroups(sys) else { return self.list_all().map(Some) };
+        let Ok(own) = own_cgroups(sys) else { return self.list_all(LONGEST).map(Some) };
         let mut listing = match search {
             None => Listing::default(),
             Some(search) if search.own == own => search.listing,
-            Some(_) => return self.list_all().map(Some),
+            Some(_) => return self.list_all(LONGEST).map(Some),
         };
         let refused =
             self.each(|context, tree, directories| listing.add(context.resolver, limit, tree, directories));
         let is_unfinished = listing.is_unfinished();
         if (is_unfinished || listing.continued) && own_cgroups(sys).ok().as_ref() != Some(&own) {
-            return self.list_all().map(Some);
+            return self.list_all(LONGEST).map(Some);
         }
         if is_unfinished {
             let listing = listing.rest(refused);

@@ -11,7 +11,7 @@ use super::job::Job;
 use super::kill_by_helper::{self, Prepared};
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
-use super::tree::Tree;
+use super::tree::{LONG, Tree};
 use super::v2;
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
 use crate::outcome::{Act, UsedMethod};
@@ -128,6 +128,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
             match self.identify_members() {
                 Ok(()) => {}
+                // Members that make cgroups all the time are killed, if not known.
                 Err((_, cause)) if cause.is_too_long() => {}
                 Err(refused) => {
                     self.cgroup_kill_refused(refused, tally);
@@ -195,7 +196,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 log::info!("cannot write to cgroup.kill of {path}, signalling its members instead: {error}");
             }
             if why == Meaning::Denied {
-                if let Ok((dir, below)) = directories.subtree(sys, &tree.identity) {
+                if let Ok((dir, below)) = directories.subtree(sys, &tree.identity, LONG) {
                     for child in below.found.iter().filter(|child| child.components().count() == 1) {
                         if v2::kill(sys, dir, child).is_ok() {
                             context.metrics.cgroup_kills += 1;
@@ -238,12 +239,12 @@ impl<S: Sys> Step<'_, '_, S> {
         let was_known = known.is_some();
         let before = match known {
             Some(members) => members,
-            None => self.list_all()?,
+            None => self.list_all(LONG)?,
         };
         let found = self.target.tracked.identify(self.context, &before);
         let found = found.map_err(|error| (self.path().to_path_buf(), Cause::Error(error)))?;
         if !found.is_empty() {
-            let after = self.list_all()?;
+            let after = self.list_all(LONG)?;
             self.target.tracked.track(found, &after);
         }
         self.findings.members = was_known.then_some(before);

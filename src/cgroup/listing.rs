@@ -35,8 +35,8 @@ pub(crate) struct Listing<S: Sys> {
     pub(super) continued: bool,
     /// Some tree is large.
     pub(super) large: bool,
-    /// When it was begun.
-    began: Option<Instant>,
+    /// When it has taken long enough for what it has found to be acted upon.
+    late_at: Option<Instant>,
 }
 
 /// A list of one v2 directory that was begun.
@@ -54,7 +54,7 @@ impl<S: Sys> Default for Listing<S> {
             at_spawn: false,
             continued: false,
             large: false,
-            began: None,
+            late_at: None,
         }
     }
 }
@@ -72,8 +72,7 @@ impl<S: Sys> Listing<S> {
 
     /// Whether it has taken long enough for what it has found to be acted upon.
     pub(super) fn is_late(&self, sys: &S) -> bool {
-        let now = Instant::after_start(sys.now());
-        self.began.is_some_and(|began| now >= began.saturating_add(LONG))
+        self.late_at.is_some_and(|at| Instant::after_start(sys.now()) >= at)
     }
 
     /// What is left for the next step.
@@ -90,16 +89,16 @@ impl<S: Sys> Listing<S> {
         directories: &mut Directories<S>,
     ) -> Result<(), Failed> {
         let sys = &resolver.sys;
-        let Listing { members, traversal, began, .. } = self;
+        let Listing { members, traversal, late_at, .. } = self;
         let id = tree.identity.id;
         if !traversal.enter(id) {
             return Ok(());
         }
         if directories.is_leaf(id) && tree.hierarchy.is_v1() {
-            return members.add_tree(sys, tree, directories);
+            return members.add_tree(sys, tree, directories, LONG);
         }
-        let began = *began.get_or_insert_with(|| Instant::after_start(sys.now()));
-        let limit = limit.until(began.saturating_add(LONG));
+        let late_at = *late_at.get_or_insert_with(|| Instant::after_start(sys.now()).saturating_add(LONG));
+        let limit = limit.until(late_at);
         // A small tree is searched by the spawn, however long that takes.
         let least = if self.at_spawn { LARGE_TREE } else { FEW };
         let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir, opened| {

@@ -8,6 +8,7 @@ use super::file;
 use super::proc::Proc;
 use super::tree::{Directories, Tree, unless_gone};
 use crate::sys::{Open, Pid, Sys};
+use crate::time::Span;
 
 /// A write to `cgroup.kill` of so many members does not fit into the default time of a call.
 pub(crate) const MANY: usize = 200;
@@ -30,9 +31,6 @@ pub(crate) struct MemberList {
     pub(crate) vanished: bool,
 }
 
-/// A tree in which a directory has vanished is listed again, so many times in all.
-const TRIES: u32 = 3;
-
 impl MemberList {
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
@@ -42,26 +40,21 @@ impl MemberList {
         self.pids.len() + self.unmapped
     }
 
-    /// Adds the members of a tree.
+    /// Adds the members of a tree. A walk through its directories lasts for `most`.
     pub(crate) fn add_tree<S: Sys>(
         &mut self,
         sys: &S,
         tree: &Tree<S>,
         directories: &mut Directories<S>,
+        most: Span,
     ) -> Result<(), Failed> {
-        for _ in 0..TRIES {
-            let (root, subtree) = directories.subtree(sys, &tree.identity)?;
-            let mut all = !subtree.uncertain;
-            for relative in &subtree.found {
-                all &= unless_gone(relative, self.add(sys, root, relative))?.is_some();
-            }
-            // v2 directories cannot be renamed.
-            if all || !tree.hierarchy.is_v1() {
-                return Ok(());
-            }
-            directories.forget_subtree(tree.identity.id);
+        let (root, subtree) = directories.subtree(sys, &tree.identity, most)?;
+        let mut all = !subtree.uncertain;
+        for relative in &subtree.found {
+            all &= unless_gone(relative, self.add(sys, root, relative))?.is_some();
         }
-        self.vanished = true;
+        // v2 directories cannot be renamed.
+        self.vanished |= !all && tree.hierarchy.is_v1();
         Ok(())
     }
 

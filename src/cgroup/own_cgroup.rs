@@ -16,7 +16,7 @@ use super::identity::Id;
 use super::members::MemberList;
 use super::mounts::{self, Mount, Mounts, lock, membership};
 use super::proc::Proc;
-use super::tree::{Directories, Tree};
+use super::tree::{Directories, LONGEST, Tree};
 use crate::sys::{Open, Pid, Sys};
 
 /// Whether the caller is in a tree. An error if that cannot be known.
@@ -33,7 +33,7 @@ pub(super) fn is_caller_in<S: Sys>(
         }
     }
     let mut members = MemberList::default();
-    members.add_tree(sys, tree, directories)?;
+    members.add_tree(sys, tree, directories, LONGEST)?;
     members.finish();
     Ok(members.contains_caller(sys)?)
 }
@@ -55,7 +55,7 @@ fn are_threads_in<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<
     let mounts = mounts::recent(sys, mounts).ok()?;
     let mut found: Vec<(Ancestry, MemberList)> = Vec::new();
     let mut inside = None;
-    for (tid, text) in proc.own_cgroups().ok()? {
+    for (tid, text) in proc.own_threads().ok()? {
         let at = match found.iter().position(|(ancestry, _)| ancestry.text == text) {
             Some(at) => at,
             None => {

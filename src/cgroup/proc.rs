@@ -49,7 +49,7 @@ impl<'a, S: Sys> Proc<'a, S> {
     }
 
     /// The threads of the caller's process, with what each one's `cgroup` file says.
-    pub(crate) fn own_cgroups(&self) -> io::Result<Vec<(Pid, Vec<u8>)>> {
+    pub(crate) fn own_threads(&self) -> io::Result<Vec<(Pid, Vec<u8>)>> {
         let mut found = Vec::new();
         for name in self.sys.subdirectories(&self.directory, c"self/task")? {
             let Some(tid) = name.to_str().and_then(|name| Pid::new(name.parse().ok()?)) else { continue };

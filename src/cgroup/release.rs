@@ -13,6 +13,7 @@ use super::members::MemberList;
 use super::proc::Proc;
 use super::step::Step;
 use super::target::CgroupKill;
+use super::tree::LONGEST;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
@@ -159,13 +160,13 @@ impl<S: Sys> Step<'_, '_, S> {
         let is_all = !self.findings.v2_not_listed;
         let before = match self.findings.members.take().filter(|_| is_all) {
             Some(members) => members,
-            None => self.list_all().ok()?,
+            None => self.list_all(LONGEST).ok()?,
         };
         let mut processes = self.open_killed(&before);
         if processes.is_empty() {
             return None;
         }
-        let after = self.list_all().ok()?;
+        let after = self.list_all(LONGEST).ok()?;
         processes.retain(|held| after.contains(held.id.pid));
         let releases = self.target.releases.as_mut()?;
         releases.under_way = !processes.is_empty();

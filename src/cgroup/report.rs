@@ -13,6 +13,7 @@ use super::mounts;
 use super::proc::Proc;
 use super::step::Step;
 use super::survivors;
+use super::tree::LONG;
 use crate::machine::End;
 use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor};
 use crate::sys::Sys;
@@ -91,7 +92,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 found = Some(tree.path().to_path_buf());
             }
             // Those of `subtree` were found at the last removal. What is mounted on a directory is not among them.
-            let (root, subtree) = directories.subtree(sys, &tree.identity)?;
+            let (root, subtree) = directories.subtree(sys, &tree.identity, LONG)?;
             for dir in &subtree.found {
                 for name in below(sys, root, dir, |at, dir| sys.subdirectories(at, dir))? {
                     let child = tree.path().join(dir).join(name);

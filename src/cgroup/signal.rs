@@ -11,7 +11,7 @@ use super::step::Step;
 use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
-use super::tree::{Tree, Walk, unless_gone};
+use super::tree::{LONG, LONGEST, Tree, Walk, unless_gone};
 use super::v1;
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
@@ -89,10 +89,7 @@ impl<S: Sys> Step<'_, '_, S> {
             Some(rest) => rest,
             None if self.goes_by_directories() => by_directories(),
             None => match self.members_to_signal(signal, members) {
-                Err((_, cause)) if cause.is_too_long() => {
-                    self.target.is_large_tree = true;
-                    by_directories()
-                }
+                Err((_, cause)) if cause.is_too_long() => by_directories(),
                 rest => rest?,
             },
         };
@@ -164,7 +161,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 let first = if self.context.limit.is_set() { self.first_page() } else { None };
                 match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
-                    None => self.list_all().map(Rest::new),
+                    None => self.list_all(LONG).map(Rest::new),
                 }
             }
         }
@@ -276,7 +273,7 @@ impl<S: Sys> Step<'_, '_, S> {
                     (_, Some(refused)) => Err(refused),
                 }
             }
-            _ => self.list_all(),
+            _ => self.list_all(LONG),
         }
     }
 
@@ -329,10 +326,10 @@ impl<S: Sys> Step<'_, '_, S> {
         let wanted = match unverified {
             Unverified::None => MemberList::default(),
             Unverified::Frozen => self.list_frozen()?,
-            Unverified::All => self.list_all()?,
+            Unverified::All => self.list_all(LONGEST)?,
         };
         if unverified != Unverified::All {
-            let left = self.list_all()?.pids.into_iter().find(|&pid| !wanted.contains(pid));
+            let left = self.list_all(LONGEST)?.pids.into_iter().find(|&pid| !wanted.contains(pid));
             if let Some(pid) = left {
                 // A member that is not safe to signal even in a freeze cannot be signalled at all.
                 tally.missed(if frozen { Reach::Denied } else { Reach::Unsafe });
@@ -353,7 +350,7 @@ impl<S: Sys> Step<'_, '_, S> {
     ///
     /// Listed twice: a process of the first list may have exited before it was frozen.
     fn list_frozen(&mut self) -> Result<MemberList, Refused> {
-        let (mut members, refused) = self.list(|tree| tree.hierarchy.is_freezer());
+        let (mut members, refused) = self.list(|tree| tree.hierarchy.is_freezer(), LONGEST);
         let freezers = |trees: &[Tree<S>]| trees.iter().filter(|tree| tree.hierarchy.is_freezer()).count();
         let left = |trees: &[Tree<S>]| {
             trees.iter().filter(|tree| tree.hierarchy.is_freezer() && tree.is_left()).count()
@@ -379,7 +376,7 @@ impl<S: Sys> Step<'_, '_, S> {
             );
             return Err((self.path().to_path_buf(), error.into()));
         }
-        match self.list(|tree| tree.hierarchy.is_freezer()) {
+        match self.list(|tree| tree.hierarchy.is_freezer(), LONGEST) {
             (_, Some(refused)) => Err(refused),
             (after, None) => {
                 members.pids.retain(|&pid| after.contains(pid));

@@ -11,6 +11,7 @@ use super::target::Target;
 use super::tree::{Directories, Tree};
 use crate::outcome::Act;
 use crate::sys::Sys;
+use crate::time::Span;
 
 /// Actions on a target that follow one another at once.
 pub(crate) struct Step<'a, 'k, S: Sys> {
@@ -99,21 +100,25 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         last
     }
 
-    /// Lists the members of the directories that are left and wanted, as far as that can be done.
-    pub(super) fn list(&mut self, wanted: fn(&Tree<S>) -> bool) -> (MemberList, Option<Refused>) {
+    /// Lists the members of the directories that are left and wanted, as far as that can be done. A walk through a tree lasts for
+    /// `most`.
+    pub(super) fn list(&mut self, wanted: fn(&Tree<S>) -> bool, most: Span) -> (MemberList, Option<Refused>) {
         let mut members = MemberList::default();
         let refused = self.each(|context, tree, directories| match wanted(tree) {
-            true => members.add_tree(context.sys, tree, directories),
+            true => members.add_tree(context.sys, tree, directories, most),
             false => Ok(()),
         });
         members.finish();
         (members, refused)
     }
 
-    /// Lists all members.
-    pub(super) fn list_all(&mut self) -> Result<MemberList, Refused> {
-        match self.list(|_| true) {
-            (_, Some(refused)) => Err(refused),
+    /// Lists all members. A walk through a tree lasts for `most`.
+    pub(super) fn list_all(&mut self, most: Span) -> Result<MemberList, Refused> {
+        match self.list(|_| true, most) {
+            (_, Some(refused)) => {
+                self.target.is_large_tree |= refused.1.is_too_long();
+                Err(refused)
+            }
             (members, None) => Ok(members),
         }
     }

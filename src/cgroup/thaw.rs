@@ -11,7 +11,7 @@ use super::proc::Proc;
 use super::step::Step;
 use super::target::Progress;
 use super::traversal::{FEW, Traversal};
-use super::tree::{Directories, Tree, unless_gone};
+use super::tree::{Directories, LONGEST, Tree, unless_gone};
 use super::{v1, v2};
 use crate::machine::{ThawScope, Thawed};
 use crate::outcome::Act;
@@ -116,7 +116,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut undone = Undone { held: false, refused: None };
         if !dirs.is_empty() {
             // Of a list that is not whole, other members would count as other processes.
-            undone = match self.list_all() {
+            undone = match self.list_all(LONGEST) {
                 Ok(members) => external_freeze::thaw(sys, &dirs, &members),
                 Err(refused) => return self.thaw_refused(refused),
             };

@@ -13,9 +13,12 @@ use super::{v1, v2};
 use crate::sys::{Stat, Sys};
 use crate::time::{Instant, Span};
 
-/// A target is walked and listed for so long at most before something else is done about it: its members may make cgroups, and
+/// A walk, a list, or an attempt in steps lasts so long at most where something else can be done: members may make cgroups, and
 /// fork, faster than they are found.
 pub(super) const LONG: Span = Span::from_millis(500);
+
+/// A walk lasts so long at most where nothing else can be done. Through a chain of 5 000 cgroups it takes about as long.
+pub(super) const LONGEST: Span = Span::from_millis(10_000);
 
 /// One pinned directory of a target.
 pub(crate) struct Tree<S: Sys> {
@@ -116,7 +119,7 @@ impl<S: Sys> Directories<S> {
 
     /// Takes in the directories at and below one, as this step has found them.
     pub(crate) fn insert_subtree(&mut self, id: Id, subtree: Walk) {
-        self.forget_subtree(id);
+        self.subtrees.retain(|(known, _)| *known != id);
         self.subtrees.push((id, subtree));
     }
 
@@ -131,18 +134,19 @@ impl<S: Sys> Directories<S> {
     }
 
     /// The directory, and those at and below it as the step has found them, parents first, relative to it; itself is
-    /// the empty path.
+    /// the empty path. A walk to find them lasts for `most`.
     pub(crate) fn subtree<'a>(
         &'a mut self,
         sys: &S,
         identity: &'a Identity<S>,
+        most: Span,
     ) -> Result<(&'a S::Fd, &'a Walk), Failed> {
         let Directories { open, subtrees } = self;
         let fd = get(open, sys, identity)?;
         let at = match subtrees.iter().position(|(id, _)| *id == identity.id) {
             Some(at) => at,
             None => {
-                subtrees.push((identity.id, descendants(sys, fd)?));
+                subtrees.push((identity.id, descendants(sys, fd, most)?));
                 subtrees.len() - 1
             }
         };
@@ -153,11 +157,6 @@ impl<S: Sys> Directories<S> {
     pub(crate) fn take_subtree(&mut self, id: Id) -> Option<Walk> {
         let at = self.subtrees.iter().position(|(known, _)| *known == id)?;
         Some(self.subtrees.swap_remove(at).1)
-    }
-
-    /// Forgets what is below one.
-    pub(crate) fn forget_subtree(&mut self, id: Id) {
-        self.subtrees.retain(|(known, _)| *known != id);
     }
 
     /// Forgets what is below.
@@ -194,7 +193,8 @@ pub(crate) fn is_leaf(stat: &Stat) -> bool {
 
 /// A walk through the directories at and below a root, one at a time, parents first.
 ///
-/// Their paths are relative to the root; the root itself is the empty path. What is mounted on a directory is not part of the target: it makes the removal EBUSY until it is unmounted.
+/// Their paths are relative to the root; the root itself is the empty path. What is mounted on a directory is not part of the
+/// target: it makes the removal EBUSY until it is unmounted.
 pub(crate) struct Walk {
     /// Those that are still to be visited.
     ahead: VecDeque<PathBuf>,
@@ -250,14 +250,13 @@ pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Op
     }
 }
 
-/// All directories at and below `root`, as a [`Walk`] finds them. An error if there are so many that a member may make them
-/// faster than they are found.
-pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<Walk> {
-    let end = Instant::after_start(sys.now()).saturating_add(LONG);
+/// All directories at and below `root`, as a [`Walk`] finds them. An error if that takes longer than `most`.
+pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd, most: Span) -> io::Result<Walk> {
+    let end = Instant::after_start(sys.now()).saturating_add(most);
     let mut walk = Walk::new();
     while !walk.is_over() {
         walk.advance(sys, root)?;
-        if Instant::after_start(sys.now()) >= end {
+        if !walk.is_over() && Instant::after_start(sys.now()) >= end {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "too many cgroups to be listed at once"));
         }
     }
