@@ -72,7 +72,7 @@ impl Machine {
             self.pace.back_off(now);
             return self.wait(now);
         }
-        let goes_on = self.phase == Phase::Killing
+        let goes_on = matches!(self.phase, Phase::Killing | Phase::Expired { .. })
             && self.freezer.freezing_since().is_some()
             && !self.freezer.is_overdue(now, self.freeze_timeout);
         if attempt.reach == Reach::Unsafe && goes_on {

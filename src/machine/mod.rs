@@ -428,6 +428,8 @@ impl Machine {
             return Action::Kill(self.kill_by());
         }
         match self.phase {
+            // No other way is safe, or it would not be under way any more.
+            Phase::Expired { until } if now < until && self.freezer.is_in_use() => Action::Freeze,
             Phase::Expired { until } if now < until => {
                 let is_early = self.retries.is_early(now);
                 let prompted = self.sigkill == Sigkill::Due && !is_early && self.pace.take_prompt();

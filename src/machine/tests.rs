@@ -1490,6 +1490,29 @@ fn an_exit_amid_an_attempt_that_is_made_again_prompts_a_check() {
     assert_eq!(answer(thawed), Action::Check(Detail::Members));
 }
 
+/// Where nothing but a freeze makes SIGKILL safe, one that is not complete at once is waited for at the deadline too, be it
+/// begun before or after that.
+#[test]
+fn a_freeze_at_the_deadline_is_waited_for() {
+    for begun_before in [false, true] {
+        let reaper = reaper().method(KillMethod::Freezer).deadline(100 * MS);
+        let mut rig = Rig::new(&if begun_before { reaper } else { reaper.linger(200 * MS) });
+        rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+        rig.freeze = Froze::Freezing;
+        assert_eq!(rig.run(100 * MS), None);
+        assert!(rig.machine.freezer.is_in_use(), "{begun_before}");
+        let kills = rig.kills().len();
+        assert_eq!(rig.run(110 * MS), None);
+        assert_eq!(rig.kills().len(), kills, "{begun_before}: while it goes on");
+        assert!(rig.machine.freezer.is_in_use(), "{begun_before}");
+        (rig.kill, rig.freeze) = (KILLED, Froze::Frozen);
+        assert_eq!(rig.run(190 * MS), None);
+        let frozen = Action::Kill(KillBy::Signals(Members::Frozen));
+        assert_eq!(rig.done.iter().filter(|(_, action)| *action == frozen).count(), 1, "{:?}", rig.done);
+        assert_eq!(rig.machine.sigkill, Sigkill::Sent);
+    }
+}
+
 /// `TimedOut` says that SIGKILL was sent to all.
 #[test]
 fn a_cancel_amid_the_last_attempt_is_no_deadline() {
