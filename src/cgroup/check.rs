@@ -35,8 +35,10 @@ impl<S: Sys> Step<'_, '_, S> {
             self.findings.directories.forget_subtrees();
         }
         // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed.
+        // Where those of v1 are listed, and have been dealt with, a list without them would not compare with the last one.
         let cgroup_kill = self.target.cgroup_kill;
-        let list_v2 = detail != Detail::Exits && cgroup_kill.needs_members()
+        let is_compared = !self.target.is_v2() && self.target.tracked.any_tried();
+        let list_v2 = detail != Detail::Exits && (cgroup_kill.needs_members() || is_compared)
             || detail == Detail::Members
                 && (cgroup_kill.was_written() || self.context.facts.exiting_not_listed);
         let (mut populated, mut listed, mut v2_not_listed) = (false, false, false);

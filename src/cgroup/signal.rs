@@ -126,10 +126,14 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(Some(rest));
             }
         }
+        let mut most = if rest.batch.is_held() { FEW_SIGNALS } else { rest.batch.pidfds.len() };
         if !rest.batch.is_verified(now) {
+            if rest.batch.verified.is_some() {
+                // The loop has other work for that long: as many as take about as long as the list, which is made for them.
+                most = (rest.members.len() / 8).clamp(FEW_SIGNALS, SIGNALS);
+            }
             self.verify(&mut rest, is_told, tally)?;
         }
-        let most = if rest.batch.is_held() { FEW_SIGNALS } else { rest.batch.pidfds.len() };
         let verified = rest.batch.take(most);
         let (is_over, is_last) = (rest.is_over(), !rest.has_unopened() && rest.batch.pidfds.is_empty());
         let Step { target, context, .. } = self;

@@ -169,6 +169,30 @@ fn a_large_v1_group_is_killed_in_parts() {
     }
 }
 
+/// A loop that has other work for longer than members count as verified makes a list for hundreds of them, not for each few.
+#[test]
+fn a_large_v1_group_in_a_slow_loop_takes_few_lists() {
+    require!(v1("cpu"));
+    const MEMBERS: usize = 600;
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v1("cpu", "large");
+    let members = sandbox.sleepers(MEMBERS, &[&dir]);
+    let mut reactor = Reactor::new().expect("a reactor");
+    reactor.set_turn_budget(Duration::ZERO);
+    let mut driver = Driver::new(epoll_edge, &reactor);
+    let handle = reactor.spawn_reaper(patient(&dir)).expect("a spawn");
+    let mut turns = 0;
+    while !handle.is_complete() {
+        let before = reactor.metrics().calls.pidfd_send_signal;
+        driver.step(&mut reactor);
+        turns += u64::from(reactor.metrics().calls.pidfd_send_signal > before);
+        std::thread::sleep(20 * MS);
+    }
+    assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Removed);
+    assert!(members.ended(TIMEOUT) && !dir.exists());
+    assert!(turns < 14, "signals in {turns} turns");
+}
+
 #[test]
 fn a_large_v1_tree_is_reaped_in_parts() {
     require!(v1("cpu"));

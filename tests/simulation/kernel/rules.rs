@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{GroupId, Life, Process, Reaps, SELF, V2, World, errno};
+use super::{GroupId, Life, Process, Reaps, SELF, World, errno};
 use crate::cgroup::attempt::VERIFIED;
 
 impl World {
@@ -20,12 +20,8 @@ impl World {
 
     /// Whether it was sent SIGTERM by the one reap that may send it, and was listed ever since.
     fn has_it(&self, process: &Process) -> bool {
-        let [(target, _)] = process.member[..] else { return false };
-        // With others of v1, a check does not list the members of v2 directories.
-        let is_v2 = |top: &GroupId| self.groups[*top].hierarchy == V2;
-        let tops = &self.targets[target].tops;
-        let is_listed = !self.garbled && (tops.iter().all(is_v2) || !tops.iter().any(is_v2));
-        is_listed && process.termed.is_some_and(|at| process.moved < at && at < self.step)
+        let is_one = matches!(process.member[..], [_]);
+        is_one && !self.garbled && process.termed.is_some_and(|at| process.moved < at && at < self.step)
     }
 
     /// Notes which process is signalled; a violation if that must not be.
