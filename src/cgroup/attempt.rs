@@ -2,7 +2,7 @@
 
 use super::descriptor_budget::Permit;
 use super::members::{MemberList, Pages};
-use super::tree::{LONG, Walk};
+use super::walk::{LONG, Walk};
 use crate::machine::{Attempt, ExitNotice, Reach};
 use crate::outcome::UsedMethod;
 use crate::sys::{Pid, Sys};

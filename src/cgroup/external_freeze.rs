@@ -9,8 +9,8 @@ use super::file::{self, c_path, read_path};
 use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
 use super::proc::Proc;
-use super::tree::{LONGEST, descendants};
 use super::v1;
+use super::walk::{LONGEST, descendants};
 use crate::sys::{Open, Pid, Sys};
 
 /// The most members whose freezer cgroup is looked up in one step.
@@ -104,8 +104,8 @@ fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<b
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();
     let walk = descendants(sys, &group, LONGEST)?;
-    for below in &walk.found {
-        held.add(sys, &group, below)?;
+    for below in walk.paths() {
+        held.add(sys, &group, &below)?;
     }
     if walk.uncertain {
         return Err(vanished());

@@ -11,8 +11,9 @@ use super::job::Job;
 use super::kill_by_helper::{self, Prepared};
 use super::step::{Step, check_caller};
 use super::target::{CgroupKill, Progress};
-use super::tree::{LONG, Tree};
+use super::tree::Tree;
 use super::v2;
+use super::walk::LONG;
 use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
 use crate::outcome::{Act, UsedMethod};
 use crate::reaper::Signal;
@@ -197,7 +198,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             if why == Meaning::Denied {
                 if let Ok((dir, below)) = directories.subtree(sys, &tree.identity, LONG) {
-                    for child in below.found.iter().filter(|child| child.components().count() == 1) {
+                    for child in below.children() {
                         if v2::kill(sys, dir, child).is_ok() {
                             context.metrics.cgroup_kills += 1;
                             tally.method = Some(UsedMethod::CgroupKill);

@@ -17,7 +17,7 @@ use super::errors::{Call, Meaning, meaning};
 use super::members::{LARGE, MemberList, Pages};
 use super::step::{Findings, Step};
 use super::target::{CgroupKill, Progress};
-use super::tree::is_leaf;
+use super::walk::is_leaf;
 use crate::machine::KillBy;
 use crate::sys::{Pid, Sys};
 use crate::time::Instant;

@@ -13,7 +13,8 @@ use super::errors::{Call, Failed, Meaning, Refused, meaning};
 use super::hierarchy::Hierarchy;
 use super::members::{LARGE, MemberList, Pages};
 use super::traversal::{FEW, Traversal};
-use super::tree::{Directories, LONG, Tree, unless_gone};
+use super::tree::{Directories, Tree};
+use super::walk::{LONG, unless_gone};
 use crate::sys::Sys;
 use crate::time::Instant;
 
@@ -111,7 +112,7 @@ impl<S: Sys> Listing<S> {
             Ok(added.flatten())
         })?;
         if let Some(walk) = found {
-            self.large |= walk.found.len() >= LARGE_TREE;
+            self.large |= walk.len() >= LARGE_TREE;
             self.members.vanished |= walk.uncertain && tree.hierarchy.is_v1();
             if !self.continued {
                 directories.insert_subtree(id, walk);

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
 use super::proc::Proc;
-use super::tree::{Directories, Tree, unless_gone};
+use super::tree::{Directories, Tree};
+use super::walk::unless_gone;
 use crate::sys::{Open, Pid, Sys};
 use crate::time::Span;
 
@@ -50,8 +51,8 @@ impl MemberList {
     ) -> Result<(), Failed> {
         let (root, subtree) = directories.subtree(sys, &tree.identity, most)?;
         let mut all = !subtree.uncertain;
-        for relative in &subtree.found {
-            all &= unless_gone(relative, self.add(sys, root, relative))?.is_some();
+        for relative in subtree.paths() {
+            all &= unless_gone(&relative, self.add(sys, root, &relative))?.is_some();
         }
         // v2 directories cannot be renamed.
         self.vanished |= !all && tree.hierarchy.is_v1();

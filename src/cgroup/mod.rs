@@ -13,7 +13,7 @@
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
 //! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
 //! - `listing`, `members`: lists of the members; `traversal`: a walk through all directories in several steps;
-//! - `tree`: a directory of a target, and those below it;
+//! - `tree`: a directory of a target; `walk`: finding those below it;
 //! - `mounts`, `facts`: what is remembered for all targets;
 //! - `location`: opening what the caller named;
 //! - `identity`: the inode number of a target's directory, and how it is addressed;
@@ -74,6 +74,7 @@ mod traversal;
 mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;
+mod walk;
 mod watched;
 
 pub(crate) use self::context::{Context, Limit, Notice, Resolver};

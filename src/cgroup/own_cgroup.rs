@@ -16,7 +16,8 @@ use super::identity::Id;
 use super::members::MemberList;
 use super::mounts::{self, Mount, Mounts, lock, membership};
 use super::proc::Proc;
-use super::tree::{Directories, LONGEST, Tree};
+use super::tree::{Directories, Tree};
+use super::walk::LONGEST;
 use crate::sys::{Open, Pid, Sys};
 
 /// Whether the caller is in a tree. An error if that cannot be known.

@@ -13,7 +13,7 @@ use super::members::MemberList;
 use super::proc::Proc;
 use super::step::Step;
 use super::target::CgroupKill;
-use super::tree::LONGEST;
+use super::walk::LONGEST;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 

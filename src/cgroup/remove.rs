@@ -13,7 +13,8 @@ use super::remove_by_helper::{self, Removal, RemovalByHelper};
 use super::step::Step;
 use super::target::Progress;
 use super::traversal::FEW;
-use super::tree::{Directories, Tree, Walk, is_leaf, unless_gone};
+use super::tree::{Directories, Tree};
+use super::walk::{Walk, is_leaf, unless_gone};
 use crate::machine::Removed;
 use crate::outcome::Act;
 use crate::sys::Sys;
@@ -142,7 +143,7 @@ impl<S: Sys> RemovalStep<S> {
         if walk.is_none() && !is_leaf(tree.identity.find(sys, &mut context.facts.parents)?.stat()) {
             walk = Some(Walk::new());
         }
-        let mut walk = walk.unwrap_or_else(|| Walk::over(Vec::new()));
+        let mut walk = walk.unwrap_or_else(Walk::of_leaf);
         while !walk.is_over() {
             walk.advance(sys, directories.get(sys, &tree.identity)?)?;
             self.visited += 1;
@@ -152,25 +153,21 @@ impl<S: Sys> RemovalStep<S> {
             }
         }
         if self.leaves {
-            self.job = remove_by_helper::prepare(context, tree, directories, walk.found.clone());
+            self.job = remove_by_helper::prepare(context, tree, directories, &walk);
             if self.job.is_some() {
                 return Ok(());
             }
         }
-        // The root comes first, and is removed by its identity.
-        while let Some(child) = walk.found.pop().filter(|child| !child.as_os_str().is_empty()) {
-            if self.is_spent(sys, context.limit) {
-                walk.found.push(child);
-                (self.left.tree, self.unfinished) = (Some((id, walk)), true);
-                return Ok(());
-            }
+        // The root is removed by its identity.
+        while walk.len() > 1 && !self.is_spent(sys, context.limit) {
+            let Some(child) = walk.pop() else { break };
             self.removed += 1;
             let dir = directories.get(sys, &tree.identity)?;
             // After an error the next attempt lists them anew.
             unless_gone(&child, below(sys, dir, &child, |at, child| sys.rmdir(Some(at), child)))?;
         }
         if self.is_spent(sys, context.limit) {
-            (self.left.tree, self.unfinished) = (Some((id, Walk::over(Vec::new()))), true);
+            (self.left.tree, self.unfinished) = (Some((id, walk)), true);
             return Ok(());
         }
         self.removed += 1;

@@ -3,7 +3,6 @@
 
 use std::ffi::CString;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -14,13 +13,14 @@ use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
 use super::remove::RemovalLeft;
 use super::target::Target;
-use super::tree::{Directories, Tree, unless_gone};
+use super::tree::{Directories, Tree};
+use super::walk::{Walk, unless_gone};
 use crate::sys::{Open, Sys};
 
 /// Removes one directory of a target, and those below it.
 pub(crate) struct Removal<S: Sys> {
-    /// Those below, parents first, relative to it; and itself, if there are any.
-    below: Vec<PathBuf>,
+    /// Those below, and itself, if there are any.
+    below: Walk,
     directory: Option<S::Fd>,
     id: Id,
     /// Its name, as seen from here.
@@ -31,13 +31,14 @@ pub(crate) struct Removal<S: Sys> {
 }
 
 impl<S: Sys> Removal<S> {
-    pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
-        for child in self.below.iter().rev() {
+    pub(super) fn run(mut self, sys: &S) -> Option<io::Result<()>> {
+        while let Some(child) = self.below.pop() {
             if !self.shared.is_wanted() {
                 return None;
             }
-            let removed = below(sys, self.directory.as_ref()?, child, |at, child| sys.rmdir(Some(at), child));
-            if let Err(error) = unless_gone(child, removed) {
+            let removed =
+                below(sys, self.directory.as_ref()?, &child, |at, child| sys.rmdir(Some(at), child));
+            if let Err(error) = unless_gone(&child, removed) {
                 return Some(Err(error));
             }
         }
@@ -64,10 +65,9 @@ pub(super) fn prepare<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &Tree<S>,
     directories: &mut Directories<S>,
-    mut below: Vec<PathBuf>,
+    below: &Walk,
 ) -> Option<(Removal<S>, Box<HelperCall>)> {
     let (sys, budget, id) = (context.sys, &context.resolver.budget, tree.identity.id);
-    below.retain(|child| !child.as_os_str().is_empty());
     let open = |at: &S::Fd| Some((budget.take_spare()?, sys.open(Some(at), c".", Open::Place).ok()?));
     let found = tree.identity.find(sys, &mut context.facts.parents).ok()?;
     let (parent, name) = found.place();
@@ -76,7 +76,7 @@ pub(super) fn prepare<S: Sys>(
         None => None,
     };
     let name = name.to_owned();
-    let directory = match below.is_empty() {
+    let directory = match below.len() == 1 {
         true => None,
         false => Some(open(directories.get(sys, &tree.identity).ok()?)?),
     };
@@ -88,7 +88,7 @@ pub(super) fn prepare<S: Sys>(
     };
     let (parent, directory) = (parent.map(&mut hold), directory.map(&mut hold));
     let shared = call.shared();
-    let removal = Removal { below, directory, id, name, parent, _permits: permits, shared };
+    let removal = Removal { below: below.clone(), directory, id, name, parent, _permits: permits, shared };
     Some((removal, Box::new(call)))
 }
 

@@ -1,7 +1,7 @@
 //! Signals to the members of a target.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::attempt::{Part, Pidfds, Rest, Source, Tally};
 use super::errors::{Cause, Obstacle, Refused};
@@ -11,8 +11,9 @@ use super::step::Step;
 use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
-use super::tree::{LONG, LONGEST, Tree, Walk, unless_gone};
+use super::tree::Tree;
 use super::v1;
+use super::walk::{LONG, LONGEST, Walk, unless_gone};
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
 use crate::reaper::Signal;
@@ -224,14 +225,14 @@ impl<S: Sys> Step<'_, '_, S> {
                     let mut is_there = false;
                     let (members, refused) = self.list_directory(*number, |sys, root| {
                         is_there = true;
-                        Ok(walk.advance(sys, root)?.map(Path::to_path_buf))
+                        walk.advance(sys, root)
                     });
                     rest.members = members;
                     if walk.uncertain && self.target.is_v1() {
                         tally.missed(Reach::Failed);
                     }
                     if !is_there {
-                        *walk = Walk::over(Vec::new());
+                        *walk = Walk::of_leaf();
                     }
                     if let Some(refused) = refused {
                         self.not_all(refused, tally);
@@ -271,12 +272,10 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The members that verify those of `rest`: of the same directory, or all.
     fn list_again(&mut self, rest: &Rest<S>) -> Result<MemberList, Refused> {
         match &rest.source {
-            Source::Directories(number, walk) => {
-                match self.list_directory(*number, |_, _| Ok(walk.found.last().cloned())) {
-                    (members, None) => Ok(members),
-                    (_, Some(refused)) => Err(refused),
-                }
-            }
+            Source::Directories(number, walk) => match self.list_directory(*number, |_, _| Ok(walk.last())) {
+                (members, None) => Ok(members),
+                (_, Some(refused)) => Err(refused),
+            },
             _ => self.list_all(LONG),
         }
     }

@@ -1,11 +1,12 @@
 //! [`Traversal`]: a walk through the directories of a target, in steps where the time of a call is limited.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::context::Limit;
 use super::errors::{Failed, Refused};
 use super::identity::Id;
-use super::tree::{Directories, Tree, Walk};
+use super::tree::{Directories, Tree};
+use super::walk::Walk;
 use crate::sys::Sys;
 
 /// Directories that a step visits in any case, unless the visit to one of them is cut. The simulation, whose targets are all
@@ -71,11 +72,11 @@ impl<L> Traversal<L> {
             self.visited += 1;
             let root = directories.get(sys, &tree.identity)?;
             let dir = match left {
-                Some(_) => walk.found.last().map(PathBuf::as_path),
+                Some(_) => walk.last(),
                 None => walk.advance(sys, root)?,
             };
             if let Some(dir) = dir {
-                left = visit(root, dir, left)?;
+                left = visit(root, &dir, left)?;
                 is_cut = left.is_some();
             }
         }

@@ -1,24 +1,16 @@
 //! One directory of a target and everything below it.
 
-use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::descriptor_budget::Permit;
 use super::errors::{Cause, Failed, Fate, is_gone};
-use super::file::below;
 use super::hierarchy::Hierarchy;
 use super::identity::{Id, Identity, Parents};
+use super::walk::{Walk, descendants};
 use super::{v1, v2};
-use crate::sys::{Stat, Sys};
-use crate::time::{Instant, Span};
-
-/// A walk, a list, or an attempt in steps lasts so long at most where something else can be done: members may make cgroups, and
-/// fork, faster than they are found.
-pub(super) const LONG: Span = Span::from_millis(500);
-
-/// A walk lasts so long at most where nothing else can be done. Through a chain of 5 000 cgroups it takes about as long.
-pub(super) const LONGEST: Span = Span::from_millis(10_000);
+use crate::sys::Sys;
+use crate::time::Span;
 
 /// One pinned directory of a target.
 pub(crate) struct Tree<S: Sys> {
@@ -114,7 +106,7 @@ impl<S: Sys> Directories<S> {
 
     /// Takes in that a directory has none below it.
     pub(crate) fn insert_leaf(&mut self, id: Id) {
-        self.insert_subtree(id, Walk::over(vec![PathBuf::new()]));
+        self.insert_subtree(id, Walk::of_leaf());
     }
 
     /// Takes in the directories at and below one, as this step has found them.
@@ -125,7 +117,7 @@ impl<S: Sys> Directories<S> {
 
     /// Whether the step has found that a directory has none below it.
     pub(crate) fn is_leaf(&self, id: Id) -> bool {
-        self.subtrees.iter().any(|(known, subtree)| *known == id && subtree.found.len() == 1)
+        self.subtrees.iter().any(|(known, subtree)| *known == id && subtree.len() == 1)
     }
 
     /// The directory.
@@ -183,82 +175,4 @@ fn get<'a, S: Sys>(
         }
     };
     Ok(&open[at].1)
-}
-
-/// kernfs keeps the link count at 2 + subdirectories (`kernfs_refresh_inode`), which tells most groups, the
-/// leaves, apart without listing some fifty files.
-pub(crate) fn is_leaf(stat: &Stat) -> bool {
-    stat.links == 2
-}
-
-/// A walk through the directories at and below a root, one at a time, parents first.
-///
-/// Their paths are relative to the root; the root itself is the empty path. What is mounted on a directory is not part of the
-/// target: it makes the removal EBUSY until it is unmounted.
-pub(crate) struct Walk {
-    /// Those that are still to be visited.
-    ahead: VecDeque<PathBuf>,
-    pub(crate) found: Vec<PathBuf>,
-    /// Some directory may not have been found: not all that were counted in one were read. On v1 a rename at that moment can hide
-    /// one.
-    pub(crate) uncertain: bool,
-}
-
-impl Walk {
-    pub(crate) fn new() -> Walk {
-        Walk { ahead: VecDeque::from([PathBuf::new()]), ..Walk::over(Vec::new()) }
-    }
-
-    /// A walk that is over.
-    pub(crate) fn over(found: Vec<PathBuf>) -> Walk {
-        Walk { ahead: VecDeque::new(), found, uncertain: false }
-    }
-
-    /// Whether every directory was visited.
-    pub(crate) fn is_over(&self) -> bool {
-        self.ahead.is_empty()
-    }
-
-    /// Visits the next directory. Returns it if it is found.
-    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<Option<&Path>> {
-        let Some(dir) = self.ahead.pop_front() else { return Ok(None) };
-        // One that is gone by now is found all the same: who lists it learns that, too.
-        match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
-            Ok(stat) if stat.mount_root == Some(true) && !dir.as_os_str().is_empty() => return Ok(None),
-            Ok(stat) if is_leaf(&stat) => {}
-            Ok(stat) => match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
-                Ok(names) => {
-                    self.uncertain |= names.len() + 2 != stat.links as usize;
-                    self.ahead.extend(names.into_iter().map(|name| dir.join(name)));
-                }
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            },
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
-        }
-        self.found.push(dir);
-        Ok(self.found.last().map(PathBuf::as_path))
-    }
-}
-
-/// What came of a call on a directory, given by its path below a root; `None` of a descendant that is gone.
-pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(None),
-        result => result.map(Some),
-    }
-}
-
-/// All directories at and below `root`, as a [`Walk`] finds them. An error if that takes longer than `most`.
-pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd, most: Span) -> io::Result<Walk> {
-    let end = Instant::after_start(sys.now()).saturating_add(most);
-    let mut walk = Walk::new();
-    while !walk.is_over() {
-        walk.advance(sys, root)?;
-        if !walk.is_over() && Instant::after_start(sys.now()) >= end {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "too many cgroups to be listed at once"));
-        }
-    }
-    Ok(walk)
 }
