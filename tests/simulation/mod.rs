@@ -279,7 +279,8 @@ impl History {
             } else {
                 Duration::ZERO
             };
-            let is_under_way = self.limited > 0 && next <= now && late > Duration::ZERO;
+            let is_cut = self.limited > 0 || !self.roomy;
+            let is_under_way = is_cut && next <= now && late > Duration::ZERO;
             world.advance(next.max(now) + late);
             drop(world);
             self.taken.extend(is_under_way.then_some((now, late)));
