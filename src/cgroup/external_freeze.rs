@@ -10,7 +10,7 @@ use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
 use super::proc::Proc;
 use super::v1;
-use super::walk::{LONGEST, descendants};
+use super::walk::{LONGEST, Near, descendants};
 use crate::sys::{Open, Pid, Sys};
 
 /// The most members whose freezer cgroup is looked up in one step.
@@ -104,8 +104,10 @@ fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<b
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();
     let walk = descendants(sys, &group, LONGEST)?;
-    for below in walk.paths() {
-        held.add(sys, &group, &below)?;
+    let mut near = Near::new();
+    for number in 0..walk.len() {
+        let (place, path) = near.place(sys, &group, &walk, number);
+        held.add(sys, place, &path)?;
     }
     if walk.uncertain {
         return Err(vanished());

@@ -1,13 +1,13 @@
 //! Lists of the members of directories.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
 use super::proc::Proc;
 use super::tree::{Directories, Tree};
-use super::walk::unless_gone;
+use super::walk::{Near, unless_gone};
 use crate::sys::{Open, Pid, Sys};
 use crate::time::Span;
 
@@ -51,12 +51,18 @@ impl MemberList {
     ) -> Result<(), Failed> {
         let (root, subtree) = directories.subtree(sys, &tree.identity, most)?;
         let mut all = !subtree.uncertain;
-        for relative in subtree.paths() {
-            all &= unless_gone(&relative, self.add(sys, root, &relative))?.is_some();
+        let mut near = Near::new();
+        for number in 0..subtree.len() {
+            all &= self.add_one(sys, near.place(sys, root, subtree, number))?;
         }
         // v2 directories cannot be renamed.
         self.vanished |= !all && tree.hierarchy.is_v1();
         Ok(())
+    }
+
+    /// Adds the members of one directory of a tree. Returns false if that is gone, and is not the root.
+    pub(super) fn add_one<S: Sys>(&mut self, sys: &S, (place, path): (&S::Fd, PathBuf)) -> io::Result<bool> {
+        Ok(unless_gone(&path, self.add(sys, place, &path))?.is_some())
     }
 
     /// Adds the members of one directory. Each call opens the file anew: v1 serves stale data to a

@@ -14,7 +14,7 @@ use super::step::Step;
 use super::target::Progress;
 use super::traversal::FEW;
 use super::tree::{Directories, Tree};
-use super::walk::{Walk, is_leaf, unless_gone};
+use super::walk::{Near, Walk, is_leaf, unless_gone};
 use crate::machine::Removed;
 use crate::outcome::Act;
 use crate::sys::Sys;
@@ -144,8 +144,9 @@ impl<S: Sys> RemovalStep<S> {
             walk = Some(Walk::new());
         }
         let mut walk = walk.unwrap_or_else(Walk::of_leaf);
+        let mut near = Near::new();
         while !walk.is_over() {
-            walk.advance(sys, directories.get(sys, &tree.identity)?)?;
+            walk.advance(sys, directories.get(sys, &tree.identity)?, &mut near)?;
             self.visited += 1;
             if self.is_spent(sys, context.limit) {
                 (self.left.tree, self.unfinished) = (Some((id, walk)), true);
@@ -160,11 +161,12 @@ impl<S: Sys> RemovalStep<S> {
         }
         // The root is removed by its identity.
         while walk.len() > 1 && !self.is_spent(sys, context.limit) {
-            let Some(child) = walk.pop() else { break };
             self.removed += 1;
-            let dir = directories.get(sys, &tree.identity)?;
+            let root = directories.get(sys, &tree.identity)?;
+            let (place, path) = near.place(sys, root, &walk, walk.len() - 1);
             // After an error the next attempt lists them anew.
-            unless_gone(&child, below(sys, dir, &child, |at, child| sys.rmdir(Some(at), child)))?;
+            unless_gone(&path, below(sys, place, &path, |at, path| sys.rmdir(Some(at), path)))?;
+            walk.pop();
         }
         if self.is_spent(sys, context.limit) {
             (self.left.tree, self.unfinished) = (Some((id, walk)), true);

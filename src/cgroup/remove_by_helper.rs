@@ -14,7 +14,7 @@ use super::identity::Id;
 use super::remove::RemovalLeft;
 use super::target::Target;
 use super::tree::{Directories, Tree};
-use super::walk::{Walk, unless_gone};
+use super::walk::{Near, Walk, unless_gone};
 use crate::sys::{Open, Sys};
 
 /// Removes one directory of a target, and those below it.
@@ -31,14 +31,15 @@ pub(crate) struct Removal<S: Sys> {
 }
 
 impl<S: Sys> Removal<S> {
-    pub(super) fn run(mut self, sys: &S) -> Option<io::Result<()>> {
-        while let Some(child) = self.below.pop() {
+    pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
+        let mut near = Near::new();
+        for number in (1..self.below.len()).rev() {
             if !self.shared.is_wanted() {
                 return None;
             }
-            let removed =
-                below(sys, self.directory.as_ref()?, &child, |at, child| sys.rmdir(Some(at), child));
-            if let Err(error) = unless_gone(&child, removed) {
+            let (place, path) = near.place(sys, self.directory.as_ref()?, &self.below, number);
+            let removed = below(sys, place, &path, |at, path| sys.rmdir(Some(at), path));
+            if let Err(error) = unless_gone(&path, removed) {
                 return Some(Err(error));
             }
         }

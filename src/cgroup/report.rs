@@ -13,7 +13,7 @@ use super::mounts;
 use super::proc::Proc;
 use super::step::Step;
 use super::survivors;
-use super::walk::LONG;
+use super::walk::{LONG, Near};
 use crate::machine::End;
 use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor};
 use crate::sys::Sys;
@@ -93,9 +93,11 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             // Those of `subtree` were found at the last removal. What is mounted on a directory is not among them.
             let (root, subtree) = directories.subtree(sys, &tree.identity, LONG)?;
-            for dir in subtree.paths() {
-                for name in below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir))? {
-                    let child = tree.path().join(&dir).join(name);
+            let mut near = Near::new();
+            for number in 0..subtree.len() {
+                let (place, path) = near.place(sys, root, subtree, number);
+                for name in below(sys, place, &path, |at, dir| sys.subdirectories(at, dir))? {
+                    let child = tree.path().join(subtree.path(number)).join(name);
                     // Those above it are in use because of it.
                     if found.as_ref().is_none_or(|found| child.starts_with(found)) {
                         found = Some(child);

@@ -1,7 +1,6 @@
 //! Signals to the members of a target.
 
 use std::io;
-use std::path::PathBuf;
 
 use super::attempt::{Part, Pidfds, Rest, Source, Tally};
 use super::errors::{Cause, Obstacle, Refused};
@@ -13,7 +12,7 @@ use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
 use super::tree::Tree;
 use super::v1;
-use super::walk::{LONG, LONGEST, Walk, unless_gone};
+use super::walk::{LONG, LONGEST, Near, Walk};
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
 use crate::reaper::Signal;
@@ -192,7 +191,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let sys = self.context.sys;
         // Another signal is sent until the grace period is over.
         let is_late = signal == Signal::KILL && rest.is_late(Instant::after_start(sys.now()));
-        let mut read = 0;
+        let (mut read, mut near) = (0, Near::new());
         while !rest.has_unopened() {
             match &mut rest.source {
                 Source::None => return Ok(()),
@@ -223,9 +222,12 @@ impl<S: Sys> Step<'_, '_, S> {
                         continue;
                     }
                     let mut is_there = false;
-                    let (members, refused) = self.list_directory(*number, |sys, root| {
+                    let (members, refused) = self.list_directory(*number, |sys, root, members| {
                         is_there = true;
-                        walk.advance(sys, root)
+                        match walk.advance(sys, root, &mut near)? {
+                            Some(number) => members.add_one(sys, near.place(sys, root, walk, number)),
+                            None => Ok(true),
+                        }
                     });
                     rest.members = members;
                     if walk.uncertain && self.target.is_v1() {
@@ -243,11 +245,12 @@ impl<S: Sys> Step<'_, '_, S> {
         Ok(())
     }
 
-    /// The members of one directory of a tree, if that is left, as far as they can be listed.
+    /// The members of one directory of a tree, if that is left, as far as they can be listed. `list` returns false if the directory
+    /// is gone.
     fn list_directory(
         &mut self,
         number: usize,
-        mut which: impl FnMut(&S, &S::Fd) -> io::Result<Option<PathBuf>>,
+        mut list: impl FnMut(&S, &S::Fd, &mut MemberList) -> io::Result<bool>,
     ) -> (MemberList, Option<Refused>) {
         let mut members = MemberList::default();
         let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
@@ -256,14 +259,9 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             let root = directories.get(context.sys, &tree.identity)?;
-            match which(context.sys, root)? {
-                Some(dir) => {
-                    let added = unless_gone(&dir, members.add(context.sys, root, &dir))?;
-                    members.vanished |= added.is_none() && tree.hierarchy.is_v1();
-                    Ok(())
-                }
-                None => Ok(()),
-            }
+            let is_there = list(context.sys, root, &mut members)?;
+            members.vanished |= !is_there && tree.hierarchy.is_v1();
+            Ok(())
         });
         members.finish();
         (members, refused)
@@ -272,10 +270,16 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The members that verify those of `rest`: of the same directory, or all.
     fn list_again(&mut self, rest: &Rest<S>) -> Result<MemberList, Refused> {
         match &rest.source {
-            Source::Directories(number, walk) => match self.list_directory(*number, |_, _| Ok(walk.last())) {
-                (members, None) => Ok(members),
-                (_, Some(refused)) => Err(refused),
-            },
+            Source::Directories(number, walk) => {
+                let listed = self.list_directory(*number, |sys, root, members| match walk.last() {
+                    Some(number) => members.add_one(sys, Near::new().place(sys, root, walk, number)),
+                    None => Ok(true),
+                });
+                match listed {
+                    (members, None) => Ok(members),
+                    (_, Some(refused)) => Err(refused),
+                }
+            }
             _ => self.list_all(LONG),
         }
     }

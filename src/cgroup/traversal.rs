@@ -6,7 +6,7 @@ use super::context::Limit;
 use super::errors::{Failed, Refused};
 use super::identity::Id;
 use super::tree::{Directories, Tree};
-use super::walk::Walk;
+use super::walk::{Near, Walk};
 use crate::sys::Sys;
 
 /// Directories that a step visits in any case, unless the visit to one of them is cut. The simulation, whose targets are all
@@ -62,7 +62,7 @@ impl<L> Traversal<L> {
         let under_way = self.tree.take_if(|(of, ..)| *of == id);
         let (mut walk, mut left) =
             under_way.map_or_else(|| (Walk::new(), None), |(_, walk, left)| (walk, left));
-        let mut is_cut = false;
+        let (mut is_cut, mut near) = (false, Near::new());
         while !walk.is_over() || left.is_some() {
             if is_cut || self.visited >= least && limit.is_over(sys) {
                 self.over.retain(|over| *over != id);
@@ -71,12 +71,13 @@ impl<L> Traversal<L> {
             }
             self.visited += 1;
             let root = directories.get(sys, &tree.identity)?;
-            let dir = match left {
+            let number = match left {
                 Some(_) => walk.last(),
-                None => walk.advance(sys, root)?,
+                None => walk.advance(sys, root, &mut near)?,
             };
-            if let Some(dir) = dir {
-                left = visit(root, &dir, left)?;
+            if let Some(number) = number {
+                let (place, path) = near.place(sys, root, &walk, number);
+                left = visit(place, &path, left)?;
                 is_cut = left.is_some();
             }
         }

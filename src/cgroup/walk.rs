@@ -1,4 +1,4 @@
-//! [`Walk`]: finding the directories at and below a root.
+//! [`Walk`]: finding the directories at and below a root; [`Near`]: short paths to them.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -6,22 +6,25 @@ use std::path::{Path, PathBuf};
 
 use super::errors::is_gone;
 use super::file::below;
-use crate::sys::{Stat, Sys};
+use crate::sys::{Open, Stat, Sys};
 use crate::time::{Instant, Span};
 
 /// A walk, a list, or an attempt in steps lasts so long at most where something else can be done: members may make cgroups, and
 /// fork, faster than they are found.
 pub(super) const LONG: Span = Span::from_millis(500);
 
-/// A walk lasts so long at most where nothing else can be done. Through a chain of 5 000 cgroups it takes about as long.
+/// A walk lasts so long at most where nothing else can be done.
 pub(super) const LONGEST: Span = Span::from_millis(10_000);
+
+/// A directory so many levels below another is addressed from one in between. Members with the right to make cgroups can make
+/// chains of thousands, through which the kernel would follow each path from its beginning.
+const FAR: usize = if cfg!(test) { 2 } else { 64 };
 
 /// A walk through the directories at and below a root, one at a time, parents first.
 ///
-/// Their paths are relative to the root; the root itself is the empty path. What is mounted on a directory is not part of the
-/// target: it makes the removal EBUSY until it is unmounted.
+/// What is mounted on a directory is not part of the target: it makes the removal EBUSY until it is unmounted.
 ///
-/// Kept are names, and a path is made of them when it is needed: the paths of a chain would take the square of its length.
+/// Kept are names, and not paths: those of a chain would take the square of its length.
 #[derive(Clone)]
 pub(crate) struct Walk {
     /// Those found so far, and after them those that are still to be visited. The root is the first.
@@ -60,51 +63,49 @@ impl Walk {
         self.found
     }
 
-    /// The directories found so far, parents first.
-    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        (0..self.found).map(|at| self.path(at))
-    }
-
     /// The directories found so far that are directly in the root.
     pub(crate) fn children(&self) -> impl Iterator<Item = &Path> {
         let below = self.directories[..self.found].iter().skip(1);
         below.filter(|directory| directory.parent == 0).map(|directory| Path::new(&directory.name))
     }
 
-    /// The directory that was found last.
-    pub(crate) fn last(&self) -> Option<PathBuf> {
-        Some(self.path(self.found.checked_sub(1)?))
+    /// The number of the directory that was found last.
+    pub(crate) fn last(&self) -> Option<usize> {
+        self.found.checked_sub(1)
     }
 
-    /// Takes back the directory that was found last, unless that is the root. Call only when the walk is over.
-    pub(crate) fn pop(&mut self) -> Option<PathBuf> {
-        let child = self.last().filter(|_| self.found > 1)?;
+    /// Forgets the directory that was found last. Call only when the walk is over.
+    pub(crate) fn pop(&mut self) {
         self.directories.pop();
-        self.found -= 1;
-        Some(child)
+        self.found = self.directories.len();
     }
 
-    /// Visits the next directory. Returns it if it is found. One that fails is passed over.
-    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, root: &S::Fd) -> io::Result<Option<PathBuf>> {
+    /// Visits the next directory. Returns its number if it is found. One that fails is passed over.
+    pub(crate) fn advance<S: Sys>(
+        &mut self,
+        sys: &S,
+        root: &S::Fd,
+        near: &mut Near<S>,
+    ) -> io::Result<Option<usize>> {
         if self.is_over() {
             return Ok(None);
         }
-        let dir = self.path(self.found);
-        match self.visit(sys, root, &dir) {
+        let number = self.found;
+        match self.visit(sys, near.place(sys, root, self, number)) {
             Ok(true) => {
                 self.found += 1;
-                Ok(Some(dir))
+                Ok(Some(number))
             }
             passed_over => {
-                self.directories.remove(self.found);
+                self.directories.remove(number);
                 passed_over.map(|_| None)
             }
         }
     }
 
     /// Finds what is in the next directory. Returns false if something is mounted on it.
-    fn visit<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
-        let stat = match below(sys, root, dir, |at, dir| sys.stat(Some(at), dir)) {
+    fn visit<S: Sys>(&mut self, sys: &S, (root, dir): (&S::Fd, PathBuf)) -> io::Result<bool> {
+        let stat = match below(sys, root, &dir, |at, dir| sys.stat(Some(at), dir)) {
             // It is found all the same: who lists it learns that, too.
             Err(error) if is_gone(&error) => return Ok(true),
             stat => stat?,
@@ -115,7 +116,7 @@ impl Walk {
         if is_leaf(&stat) {
             return Ok(true);
         }
-        let names = match below(sys, root, dir, |at, dir| sys.subdirectories(at, dir)) {
+        let names = match below(sys, root, &dir, |at, dir| sys.subdirectories(at, dir)) {
             Err(error) if is_gone(&error) => return Ok(true),
             names => names?,
         };
@@ -126,15 +127,65 @@ impl Walk {
         Ok(true)
     }
 
-    /// The path of a directory by its place in the list.
-    fn path(&self, mut at: usize) -> PathBuf {
+    /// The path of a directory from the root; that of the root is empty.
+    pub(crate) fn path(&self, number: usize) -> PathBuf {
+        self.path_from(0, number, usize::MAX).unwrap_or_default()
+    }
+
+    /// The path from a directory to one in it, if that is at most so many levels below.
+    fn path_from(&self, above: usize, number: usize, levels: usize) -> Option<PathBuf> {
         let mut names = Vec::new();
-        while at > 0 {
-            let Directory { parent, name } = &self.directories[at];
+        let mut here = number;
+        while here != above {
+            if here == 0 || names.len() == levels {
+                return None;
+            }
+            let Directory { parent, name } = &self.directories[here];
             names.push(Path::new(name));
-            at = *parent;
+            here = *parent;
         }
-        names.iter().rev().collect()
+        Some(names.iter().rev().collect())
+    }
+
+    /// The directory so many levels above one.
+    fn above(&self, number: usize, levels: usize) -> usize {
+        (0..levels).fold(number, |here, _| self.directories[here].parent)
+    }
+}
+
+/// An open directory in a deep tree, from which the paths to those around it are short. Not kept from one step to the next.
+pub(crate) struct Near<S: Sys>(Option<(usize, S::Fd)>);
+
+impl<S: Sys> Near<S> {
+    pub(crate) fn new() -> Near<S> {
+        Near(None)
+    }
+
+    /// An open directory above one of a walk, and the path from it. That is empty for the root, and for no other.
+    pub(crate) fn place<'a>(
+        &'a mut self,
+        sys: &S,
+        root: &'a S::Fd,
+        walk: &Walk,
+        number: usize,
+    ) -> (&'a S::Fd, PathBuf) {
+        if let Some(path) = walk.path_from(0, number, FAR) {
+            return (root, path);
+        }
+        if self.path(walk, number).is_none() {
+            let above = walk.above(number, FAR.div_ceil(2));
+            let (place, path) = self.path(walk, above).unwrap_or_else(|| (root, walk.path(above)));
+            let opened = below(sys, place, &path, |at, path| sys.open(Some(at), path, Open::Place));
+            // Where it cannot be opened, the long way is left.
+            self.0 = opened.ok().map(|fd| (above, fd));
+        }
+        self.path(walk, number).unwrap_or_else(|| (root, walk.path(number)))
+    }
+
+    /// The open directory, and the path from there, if it is above the one with this number, and not far.
+    fn path(&self, walk: &Walk, number: usize) -> Option<(&S::Fd, PathBuf)> {
+        let (open, fd) = self.0.as_ref().filter(|(open, _)| *open != number)?;
+        Some((fd, walk.path_from(*open, number, FAR)?))
     }
 }
 
@@ -155,9 +206,9 @@ pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Op
 /// All directories at and below `root`, as a [`Walk`] finds them. An error if that takes longer than `most`.
 pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd, most: Span) -> io::Result<Walk> {
     let end = Instant::after_start(sys.now()).saturating_add(most);
-    let mut walk = Walk::new();
+    let (mut walk, mut near) = (Walk::new(), Near::new());
     while !walk.is_over() {
-        walk.advance(sys, root)?;
+        walk.advance(sys, root, &mut near)?;
         if !walk.is_over() && Instant::after_start(sys.now()) >= end {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "too many cgroups to be listed at once"));
         }
@@ -169,20 +220,26 @@ pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd, most: Span) -> io::Resu
 mod tests {
     use super::*;
 
-    #[test]
-    fn paths_are_made_of_names() {
+    fn chain(parents: &[(usize, &str)]) -> Walk {
         let mut walk = Walk::of_leaf();
-        for (parent, name) in [(0, "a"), (0, "b"), (1, "c"), (3, "d"), (0, "ahead")] {
+        for &(parent, name) in parents {
             walk.directories.push(Directory { parent, name: OsString::from(name).into_boxed_os_str() });
         }
-        walk.found = 5;
-        let paths = |walk: &Walk| walk.paths().map(|path| path.into_os_string()).collect::<Vec<_>>();
+        walk.found = walk.directories.len();
+        walk
+    }
+
+    #[test]
+    fn paths_are_made_of_names() {
+        let mut walk = chain(&[(0, "a"), (0, "b"), (1, "c"), (3, "d")]);
+        let paths =
+            |walk: &Walk| (0..walk.len()).map(|at| walk.path(at).into_os_string()).collect::<Vec<_>>();
         assert_eq!(paths(&walk), ["", "a", "b", "a/c", "a/c/d"]);
-        assert!(walk.children().eq(["a", "b"]) && !walk.is_over());
-        walk.directories.pop();
-        assert!(walk.is_over());
-        let popped: Vec<PathBuf> = std::iter::from_fn(|| walk.pop()).collect();
-        assert_eq!(popped, ["a/c/d", "a/c", "b", "a"].map(PathBuf::from));
-        assert_eq!((paths(&walk), walk.last()), (vec!["".into()], Some(PathBuf::new())));
+        assert!(walk.children().eq(["a", "b"].map(Path::new)) && walk.is_over());
+        assert_eq!((walk.above(4, 1), walk.above(4, 2), walk.above(4, 9)), (3, 1, 0));
+        let from = |above, number, levels| walk.path_from(above, number, levels);
+        assert_eq!([from(1, 4, 2), from(1, 4, 1), from(2, 4, 9)], [Some("c/d".into()), None, None]);
+        walk.pop();
+        assert_eq!((paths(&walk).len(), walk.last(), walk.is_over()), (4, Some(3), true));
     }
 }
