@@ -3,7 +3,7 @@
 //!
 //! ("Reap" here means all of that. What Unix calls reaping, wait(2) for a child, stays with the parent of each process.)
 //!
-//! Without an event loop, [`reap`] and [`reap_all`] block until it is done:
+//! Without an event loop, [`reap`] and [`reap_all`] block until the target is reaped:
 //!
 //! ```no_run
 //! use cgroup_reaper::{Outcome, Reaper, reap};
@@ -64,18 +64,18 @@
 //!
 //! A [`Reactor`] is a poll, a slab of one-shot entries, and a timing wheel. A [`Reaper`] says what to reap and how.
 //! [`Reactor::spawn_reaper`] checks the target, notes its identity, and makes the first attempt to kill. From then on the
-//! entry is a state machine that knows no file, clock or socket: it is told what a check of the target found, and answers
-//! what to do next and when to check again. The kernel wakes it (`cgroup.events` on v2, the pidfd of a member on v1); a
-//! timer covers notifications that the kernel delays or loses. When every directory of the target is empty and removed,
-//! the entry completes its [`ReapHandle`] and is dropped.
+//! entry is a state machine without I/O: its input is what a check of the target found, its output is the next action and
+//! the time of the next check. The kernel wakes it (`cgroup.events` on v2, the pidfd of a member on v1); a timer covers
+//! notifications that the kernel delays or loses. When every directory of the target is empty and removed, the entry
+//! completes its [`ReapHandle`] and is dropped.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// Only `sys` may have unsafe code: the others cannot allow it to themselves.
+// Only `sys` may have unsafe code. `forbid` keeps the other modules from allowing it.
 #[forbid(unsafe_code)]
 mod blocking;
 #[forbid(unsafe_code)]
 mod cgroup;
-// The fixtures of the tests know this crate by its name.
+// The test fixtures refer to this crate by its name.
 #[cfg(test)]
 extern crate self as cgroup_reaper;
 #[cfg(test)]

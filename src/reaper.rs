@@ -1,6 +1,6 @@
 //! What to reap, and how: [`Reaper`], [`CgroupOptions`], [`KillMethod`], [`Signal`].
 //!
-//! Plain values. Nothing here reads from the system; a spawn does, and refuses what is unsafe.
+//! Plain values. Nothing here reads from the system; a spawn does, and refuses unsafe targets.
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::outcome::Refusal;
 
-/// Where targets that have a name are: `root/slice/name` in a hierarchy that is mounted at the root, such as cgroup v2, or
+/// Where named targets are: `root/slice/name` in a hierarchy that is mounted at the root, such as cgroup v2, or
 /// `root/<subsystem>/slice/name` for each of several v1 hierarchies.
 ///
 /// ```
@@ -39,8 +39,8 @@ pub struct CgroupOptions {
 }
 
 impl CgroupOptions {
-    /// Options for the hierarchy mounted at `root`, or for those mounted below it that [`CgroupOptions::subsystems`]
-    /// names. Usually `/sys/fs/cgroup`.
+    /// Makes options for the hierarchy mounted at `root`, usually `/sys/fs/cgroup`, or for the hierarchies mounted below it
+    /// that [`CgroupOptions::subsystems`] names.
     pub fn new(root: impl Into<PathBuf>) -> CgroupOptions {
         CgroupOptions {
             root: root.into(),
@@ -56,11 +56,11 @@ impl CgroupOptions {
         self
     }
 
-    /// The hierarchies, by the directories they are mounted on below the root. Default: the root is the hierarchy. An empty
-    /// list is refused at the spawn.
+    /// Sets the hierarchies, by the directories they are mounted on below the root. Default: the root is the hierarchy. An
+    /// empty list is refused at the spawn.
     ///
-    /// They may be co-mounted or symlinked (`cpu,cpuacct`): a directory that is reached twice is reaped once. A v2
-    /// hierarchy may be among them under the name it is mounted by (`unified`).
+    /// The directories may be co-mounted or symlinked (`cpu,cpuacct`): a directory that is reached twice is reaped once. A
+    /// v2 hierarchy may be among them, by the name of its mount point (`unified`).
     pub fn subsystems<I>(mut self, subsystems: I) -> CgroupOptions
     where
         I: IntoIterator,
@@ -70,7 +70,7 @@ impl CgroupOptions {
         self
     }
 
-    /// The same as [`Reaper::kill_without_freezer`], for all targets of these options.
+    /// Does the same as [`Reaper::kill_without_freezer`], for all targets of these options.
     pub fn kill_without_freezer(mut self) -> CgroupOptions {
         self.kill_without_freezer = true;
         self
@@ -89,14 +89,14 @@ impl SharedFd {
 
 impl PartialEq for SharedFd {
     fn eq(&self, other: &SharedFd) -> bool {
-        // Both are open, so that equal numbers mean one descriptor.
+        // Both descriptors are open, so equal numbers mean the same descriptor.
         self.0.as_raw_fd() == other.0.as_raw_fd()
     }
 }
 
 impl Eq for SharedFd {}
 
-/// What names a target.
+/// How the caller names a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Location {
     Dir(PathBuf),
@@ -126,29 +126,29 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// The cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its hierarchies. A
-    /// name may have several components (`job/step`).
+    /// Reaps the cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its
+    /// hierarchies. A name may have several components (`job/step`).
     pub fn new(options: CgroupOptions, name: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Named { options, name: name.into() })
     }
 
-    /// The one cgroup directory `dir`, v1 or v2, whichever fstatfs(2) says it is.
+    /// Reaps the one cgroup directory `dir`, v1 or v2; fstatfs(2) tells which.
     pub fn at(dir: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Dir(dir.into()))
     }
 
-    /// The one cgroup directory, v1 or v2, that `dir` is open on; O_PATH is enough. It is the target whatever becomes of its
-    /// path between the caller's decision and the spawn.
+    /// Reaps the one cgroup directory, v1 or v2, that `dir` is open on; O_PATH is enough. This directory is the target,
+    /// even if its path leads to another one by the time of the spawn.
     ///
     /// - A directory that was removed is [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone) at the spawn, even if
     ///   another one has its name.
     /// - The same targets are refused as with [`Reaper::at`].
-    /// - Errors name the path that it has at the spawn, as /proc/self/fd tells. Where that does not tell, or a mount covers
-    ///   the parent directory, the spawn is refused with [`Refusal::Io`]: the directory's name is needed to remove it.
+    /// - Errors name the directory's path at the spawn, from /proc/self/fd. If /proc does not tell the path, or a mount
+    ///   covers the parent directory, the spawn is refused with [`Refusal::Io`]: the removal needs the directory's name.
     ///
-    /// The clones of a reaper share the descriptor, and are equal; another descriptor of the same directory makes another
-    /// reaper. It is closed with the last of them. A reap does not keep it open; one that a
-    /// [`Remote`](crate::Remote) hands over does until it begins.
+    /// The clones of a reaper share the descriptor, and are equal; a reaper with another descriptor is not equal. The
+    /// descriptor is closed with the last clone. A reap does not keep it open, except one that a [`Remote`](crate::Remote)
+    /// has handed over, until it begins.
     ///
     /// ```
     /// use std::fs::File;
@@ -181,9 +181,9 @@ impl Reaper {
         }
     }
 
-    /// How long to wait after the first attempt to kill before the next one. Default: 10 ms. The wait grows fourfold
-    /// after each attempt that changed nothing, up to [`Reaper::max_wait`], and starts over when members joined or
-    /// exited. The wait does not delay completion: when the members exit, the kernel notifies the reactor.
+    /// Sets how long to wait after the first attempt to kill before the next one. Default: 10 ms. The wait grows fourfold
+    /// after each attempt that changed nothing, up to [`Reaper::max_wait`], and starts over when members joined or exited.
+    /// The wait does not delay completion: when the members exit, the kernel notifies the reactor.
     ///
     /// At least 1 ms, and no more than `max_wait`; else the spawn is refused.
     pub fn min_wait(mut self, wait: Duration) -> Reaper {
@@ -191,7 +191,7 @@ impl Reaper {
         self
     }
 
-    /// The longest wait between two attempts, at least `min_wait`; else the spawn is refused. Default: 10 s.
+    /// Sets the longest wait between two attempts, at least `min_wait`; else the spawn is refused. Default: 10 s.
     pub fn max_wait(mut self, wait: Duration) -> Reaper {
         self.max_wait = wait;
         self
@@ -199,12 +199,13 @@ impl Reaper {
 
     /// Bounds two waits. Default: 10 s.
     ///
-    /// - A freeze of the target that has not completed after this long is given up; after 50 ms if SIGKILL is being sent and
-    ///   pidfds make that safe. The members are killed as they are, the target is thawed, and frozen again in the next attempt.
-    /// - A freeze from outside that has held the target for this long is reported as
-    ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). It is noticed in the first attempt where
-    ///   the target is in the v1 freezer's hierarchy; for other targets from the fourth attempt on, and at the longest wait in
-    ///   every fourth.
+    /// - A freeze of the target that is not complete after this time is given up; after 50 ms if SIGKILL is to be sent and
+    ///   pidfds make that safe. The members are sent SIGKILL without a complete freeze, and the target is thawed. The next
+    ///   attempt freezes it again.
+    /// - A freeze outside the target that has held its members for this long is reported as
+    ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). If the target is in the v1 freezer's
+    ///   hierarchy, the first attempt finds it. For other targets it is looked for from the fourth attempt on; at the
+    ///   longest wait, in every fourth attempt.
     pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
         self.freeze_timeout = timeout;
         self
@@ -238,8 +239,8 @@ impl Reaper {
         self
     }
 
-    /// Waits so long for the target to become empty by itself before the first signal. The members are left alone as with
-    /// [`when_empty`](Reaper::when_empty). Default: none.
+    /// Waits up to `time` for the target to become empty by itself, before the first signal. Meanwhile the members are
+    /// neither signalled nor frozen nor thawed, as with [`when_empty`](Reaper::when_empty). Default: none.
     ///
     /// The [`grace`](Reaper::grace) period, if there is one, begins when this time is over.
     /// [`ReapHandle::kill_now`](crate::ReapHandle::kill_now) ends both. A [`deadline`](Reaper::deadline) counts from the
@@ -249,8 +250,8 @@ impl Reaper {
         self
     }
 
-    /// Sends `signal` to every member first, and SIGKILL after `period` to those that are left. Stopped members are
-    /// continued and frozen ones thawed, so that they can act on the signal. Default: SIGKILL at once.
+    /// Sends `signal` to every member first, and SIGKILL to the members that are left after `period`. Stopped members are
+    /// continued and frozen members thawed, so that they can act on the signal. Default: SIGKILL at once.
     ///
     /// The period counts from the spawn, or from the end of [`linger`](Reaper::linger). It ends early at
     /// [`ReapHandle::kill_now`](crate::ReapHandle::kill_now).
@@ -259,44 +260,43 @@ impl Reaper {
         self
     }
 
-    /// Ends the reap after this long, counted from the spawn, with
-    /// [`ReapError::TimedOut`](crate::ReapError::TimedOut). It cuts the linger and the grace period short: members that were
-    /// not sent SIGKILL yet are sent it then, and have some 95 ms more to exit, except with
-    /// [`when_empty`](Reaper::when_empty). Default: none. Without a deadline the reap waits until
-    /// the last process exits, however long it is in uninterruptible sleep.
+    /// Ends the reap after this long, counted from the spawn, with [`ReapError::TimedOut`](crate::ReapError::TimedOut). The
+    /// deadline cuts the linger and the grace period short: members that have not been sent SIGKILL are sent it at the
+    /// deadline, except with [`when_empty`](Reaper::when_empty), and have some 95 ms more to exit. Default: none. Without a
+    /// deadline the reap waits until the last process exits, however long it is in uninterruptible sleep.
     pub fn deadline(mut self, deadline: Duration) -> Reaper {
         self.deadline = Some(deadline);
         self
     }
 
-    /// How to kill. Default: [`KillMethod::Auto`].
+    /// Sets how the members are killed. Default: [`KillMethod::Auto`].
     pub fn method(mut self, method: KillMethod) -> Reaper {
         self.method = method;
         self
     }
 
     /// Allows pids that were just read to be signalled with kill(2), unverified, where the kernel has no pidfds and the
-    /// target is not in the v1 freezer. Default: not allowed, because a pid can be reused before the signal is sent.
-    /// Another process is killed then. With pidfds (Linux 5.3) it changes nothing: signals are verified, and need no
-    /// freezer.
+    /// target is not in the v1 freezer. Default: not allowed, because a pid can be reused before the signal is sent, and
+    /// then another process is killed. With pidfds (Linux 5.3) this option changes nothing: signals are verified, and need
+    /// no freezer.
     pub fn kill_without_freezer(mut self) -> Reaper {
         self.kill_without_freezer = true;
         self
     }
 
     /// Releases the memory of members that were sent SIGKILL and cannot exit: those in uninterruptible sleep, or held by a
-    /// tracer. They are dead to the machine then but for their pids, and the reap goes on waiting for them. Default: their
-    /// memory is released when they exit.
+    /// tracer. The reap still waits until these members exit. Default: their memory is released when they exit.
     ///
     /// After the fourth attempt to kill (210 ms after the first, at the default waits), and each later one,
-    /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives, of those with the most
-    /// memory first as far as /proc tells. It releases private memory; shared memory and open files stay.
-    /// [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the processes.
+    /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives. As far as /proc
+    /// tells, the members with the most memory come first. It releases private memory; shared memory and open files stay.
+    /// [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the
+    /// processes.
     ///
-    /// The call takes some 100 ms a GB, and can wait for a process for ever, so a helper thread of the reactor makes it. It
-    /// is started at the first need and ends with the reactor; nothing waits for it. Where no thread can be started, the
-    /// memory is not released, which [`Metrics::helper_refused`](crate::Metrics::helper_refused) counts. Without
-    /// process_mrelease(2) (Linux 5.15) this option does nothing, which is logged once a reactor.
+    /// The call takes some 100 ms for each GB, and can wait for a process for ever, so a helper thread of the reactor makes
+    /// it. The thread is started when it is first needed and ends with the reactor; no reap waits for it. Where no thread
+    /// can be started, the memory is not released, which [`Metrics::helper_refused`](crate::Metrics::helper_refused)
+    /// counts. Without process_mrelease(2) (Linux 5.15) this option does nothing, which is logged once a reactor.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -312,7 +312,8 @@ impl Reaper {
         self
     }
 
-    /// Leaves the directories, empty; the reap ends as [`Emptied`](crate::Outcome::Emptied). Default: they are removed.
+    /// Leaves the empty directories in place; the reap ends as [`Emptied`](crate::Outcome::Emptied). Default: they are
+    /// removed.
     pub fn keep_dir(mut self) -> Reaper {
         self.keep_dir = true;
         self
@@ -331,12 +332,12 @@ impl Reaper {
         }
     }
 
-    /// Tells the reap from others: once it has ended, [`Reactor::drain_completed`](crate::Reactor::drain_completed) yields
-    /// the tag with the result. A job's number, or a key of the caller's own table. Default: none, and only the
-    /// [`ReapHandle`](crate::ReapHandle) has the result.
+    /// Sets a number by which the caller knows the reap, such as a job's number or a key of its own table. Once the reap
+    /// has ended, [`Reactor::drain_completed`](crate::Reactor::drain_completed) yields the tag with the result. Default:
+    /// none, and only the [`ReapHandle`](crate::ReapHandle) has the result.
     ///
     /// Tags need not be unique: [`Reactor::cancel`](crate::Reactor::cancel) and
-    /// [`Reactor::kill_now`](crate::Reactor::kill_now) mean all reaps that have the tag.
+    /// [`Reactor::kill_now`](crate::Reactor::kill_now) act on all reaps that have the tag.
     ///
     /// Until the queue is drained, the reactor's descriptor stays readable. So set a tag only where the loop drains it.
     pub fn tag(mut self, tag: u64) -> Reaper {
@@ -344,7 +345,7 @@ impl Reaper {
         self
     }
 
-    /// The checks that read nothing from the system.
+    /// Makes the checks that read nothing from the system.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         if self.min_wait < Duration::from_millis(1) || self.min_wait > self.max_wait {
             return Err(Refusal::InvalidWait { min_wait: self.min_wait, max_wait: self.max_wait });
@@ -357,9 +358,9 @@ impl Reaper {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KillMethod {
-    /// The cheapest safe way first: `cgroup.kill` where the kernel has it and allows it. Verified pidfds where it
-    /// does not, and for processes that outlive `cgroup.kill`. A target that forks faster than it is signalled is
-    /// frozen, signalled and thawed.
+    /// The cheapest safe way first: `cgroup.kill` where the kernel has it and allows it. Else, and for processes that
+    /// outlive `cgroup.kill`, verified pidfds. A target that forks faster than it is signalled is frozen, signalled and
+    /// thawed.
     #[default]
     Auto,
     /// Only `cgroup.kill` (cgroup v2, Linux 5.14). On most kernels it does not kill a process whose main thread has
@@ -367,7 +368,7 @@ pub enum KillMethod {
     CgroupKill,
     /// Freeze, kill, thaw: `freezer.state` on v1, `cgroup.freeze` on v2.
     Freezer,
-    /// Only verified pidfds, never frozen.
+    /// Only verified pidfds; the target is never frozen.
     Pidfd,
 }
 
@@ -430,12 +431,12 @@ impl Signal {
     /// User-defined.
     pub const USR2: Signal = Signal(libc::SIGUSR2 as u8);
 
-    /// The signal of this number; `None` outside 1 to 64.
+    /// Returns the signal of this number; `None` outside 1 to 64.
     pub const fn new(number: i32) -> Option<Signal> {
         if number >= 1 && number <= 64 { Some(Signal(number as u8)) } else { None }
     }
 
-    /// Its number.
+    /// Returns the signal's number.
     pub const fn number(self) -> i32 {
         self.0 as i32
     }
@@ -471,7 +472,7 @@ impl FromStr for Signal {
             return Signal::new(number).ok_or(ParseError("a signal number from 1 to 64"));
         }
         let name = text.strip_prefix("SIG").unwrap_or(text);
-        // Some systems ask an init to shut down by one of these: SIGRTMIN+3 is systemd's.
+        // Some inits shut down when they are sent a real-time signal: systemd at SIGRTMIN+3.
         let real_time = name.strip_prefix("RTMIN+").and_then(|number| number.parse().ok());
         let real_time = real_time.filter(|number| (0..=30).contains(number));
         if let Some(signal) = real_time.and_then(|number| Signal::new(libc::SIGRTMIN() + number)) {
@@ -486,7 +487,7 @@ impl FromStr for Signal {
     }
 }
 
-/// A text that is no [`KillMethod`] or [`Signal`]; says what was expected.
+/// The error for a text that is no [`KillMethod`] or [`Signal`]. Its message says what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseError(&'static str);
 

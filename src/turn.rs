@@ -5,10 +5,10 @@
 //! 3. timers that are due, up to [`TIMERS`], and the probe of a shortage of descriptors;
 //! 4. entries deferred before this turn, up to [`DEFERRED`].
 //!
-//! What is left over is for the next turn, which is due at once.
+//! Work beyond these bounds is left for the next turn, which is due at once.
 //!
-//! A turn may take several calls: one that ends because its time is used up is continued by the next call. Nothing new
-//! is taken up before a turn is over, so that no kind of work is held up by another.
+//! A turn may take several calls: when the time of a call is used up, the next call continues the turn. A turn takes
+//! up no new work before it is over, so that no kind of work holds up another.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ const TIMERS: usize = 256;
 /// Deferred entries resumed in one turn.
 const DEFERRED: usize = 256;
 
-/// What is left to do of one turn.
+/// The work that is left of one turn.
 #[derive(Default)]
 pub(crate) struct Turn {
     under_way: bool,
@@ -39,9 +39,10 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Begins the next turn, for these notifications, with so many entries deferred before it. The last one is over.
+    /// Begins the next turn, with these notifications. `deferred` is the number of entries deferred before it. The
+    /// previous turn must be over.
     pub(crate) fn begin(&mut self, notified: impl IntoIterator<Item = EntryId>, deferred: usize) {
-        // The memory of the queue is used again.
+        // The queue's memory is reused.
         let mut queue = std::mem::take(&mut self.notified);
         queue.extend(notified);
         *self = Turn {
@@ -73,7 +74,7 @@ impl Turn {
             return None;
         }
         let command = next();
-        // Once there is none, the turn asks for no more.
+        // Once the queue is empty, the turn takes no more commands.
         self.commands = if command.is_some() { self.commands - 1 } else { 0 };
         command
     }

@@ -1,4 +1,4 @@
-//! [`Completed`]: a reap that has ended, with what the caller knows it by.
+//! [`Completed`]: a reap that has ended, with its tag, its path and its result.
 
 use std::path::PathBuf;
 
@@ -10,16 +10,16 @@ use crate::{Reactor, reaper::Reaper};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Completed {
-    /// As given by [`Reaper::tag`].
+    /// The reap's [`tag`](Reaper::tag).
     pub tag: u64,
-    /// The first directory of the target, or what the caller named where there was none.
+    /// The first directory of the target, also if it did not exist at the spawn.
     pub path: PathBuf,
-    /// What its [`ReapHandle`](crate::ReapHandle) says as well.
+    /// The result, which the reap's [`ReapHandle`](crate::ReapHandle) has too.
     pub result: Result<Reaped, ReapError>,
 }
 
 impl Completed {
-    /// Makes one, for tests of code that handles it.
+    /// Makes a `Completed`, for tests of code that handles it.
     pub fn new(tag: u64, path: impl Into<PathBuf>, result: Result<Reaped, ReapError>) -> Completed {
         Completed { tag, path: path.into(), result }
     }

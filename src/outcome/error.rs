@@ -18,17 +18,16 @@ use crate::reaper::{KillMethod, Reaper};
 ///
 /// # Printing
 ///
-/// A message says all of it: target, operation and cause. So [`source`](Error::source) is `None`, for all errors of this
-/// crate, and what prints a chain of errors, such as anyhow's `{:#}`, prints the cause once.
-/// [`io_error`](ReapError::io_error) has it as a value.
+/// A message names the target, the operation and the cause. So [`source`](Error::source) is `None` for all errors of
+/// this crate, and code that prints a chain of errors, such as anyhow's `{:#}`, prints the cause once.
+/// [`io_error`](ReapError::io_error) returns the cause as a value.
 ///
 /// # In tests
 ///
 /// Tests of a program that handles these errors make them by [`timed_out`](ReapError::timed_out),
-/// [`replaced`](ReapError::replaced), [`denied`](ReapError::denied),
-/// [`frozen_by_ancestor`](ReapError::frozen_by_ancestor), [`cancelled`](ReapError::cancelled),
-/// [`disconnected`](ReapError::disconnected), from a [`SpawnError`], or as `ReapError::Reactor`. What these leave empty can
-/// be set through a pattern:
+/// [`replaced`](ReapError::replaced), [`denied`](ReapError::denied), [`frozen_by_ancestor`](ReapError::frozen_by_ancestor),
+/// [`cancelled`](ReapError::cancelled), [`disconnected`](ReapError::disconnected), from a [`SpawnError`], or as
+/// `ReapError::Reactor`. The fields that these functions leave empty can be set through a pattern:
 ///
 /// ```
 /// use cgroup_reaper::{ReapError, Survivor};
@@ -45,57 +44,59 @@ use crate::reaper::{KillMethod, Reaper};
 #[non_exhaustive]
 pub enum ReapError {
     /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`linger`](Reaper::linger) or
-    /// a [`grace`](Reaper::grace) period would have lasted longer, unless `source` says why it could not be sent. Members
-    /// that were sent it only then had some 95 ms more to exit. The survivors exit as soon as what holds them, such as
-    /// uninterruptible sleep or a tracer, ends.
+    /// a [`grace`](Reaper::grace) period was not over, unless `source` says why it could not be sent. Members that were
+    /// sent SIGKILL only at the deadline had some 95 ms more to exit. A survivor exits as soon as nothing holds it any
+    /// more, such as uninterruptible sleep or a tracer.
     ///
-    /// A reap [`when_empty`](Reaper::when_empty) has sent no signal, and its survivors live on.
+    /// A reap [`when_empty`](Reaper::when_empty) has sent no signal, and its members live on.
     #[non_exhaustive]
     TimedOut {
         /// The first directory of the target.
         path: PathBuf,
-        /// The members that are left and alive, as far as /proc describes them; at most 64. Zombies are none.
+        /// The members that are still alive, as far as /proc describes them; at most 64. Zombies are not
+        /// listed.
         survivors: Vec<Survivor>,
-        /// What stands in the way at the end, if an error does.
+        /// The error that kept the reap from going on when the deadline passed, if there was one.
         source: Option<Arc<io::Error>>,
-        /// What `source` keeps from being done. [`Act::Remove`] means that every process is dead.
+        /// The operation that failed with `source`. [`Act::Remove`] means that every process is dead.
         act: Option<Act>,
-        /// The mount point, or the cgroup in the target, that keeps its directory from being removed, if one is seen.
+        /// The mount point, or the cgroup inside the target, that keeps the target's directory from being removed, if
+        /// one was found.
         in_the_way: Option<Box<Path>>,
-        /// What was done until then.
+        /// What the reap had done by then.
         effort: Effort,
     },
-    /// The directory that was spawned on is gone, and another cgroup has its name, which was not touched. The target
-    /// was removed by another party, before this library had seen it empty.
+    /// The target's directory is gone, and another cgroup has its name now. That cgroup was not touched. Another
+    /// party removed the target before this library had found it empty.
     #[non_exhaustive]
     Replaced {
         /// The first directory of the target.
         target: PathBuf,
         /// The path that leads to another cgroup now.
         path: PathBuf,
-        /// What was done until then.
+        /// What the reap had done by then.
         effort: Effort,
     },
-    /// Something that has to be done was refused in five attempts in a row or more, for at least 850 ms, while no member
-    /// exited: for lack of rights (EACCES, EPERM, EROFS), or of a kernel facility that the chosen [`KillMethod`]
-    /// insists on. ESTALE: the target is addressed by its path (see [`crate::limitations`]), which does not lead to it
-    /// any more, because it was renamed or a mount hides it.
+    /// The kernel refused a necessary operation at least five times in a row, for at least 850 ms, while no member
+    /// exited: for lack of rights (EACCES, EPERM, EROFS), or for lack of a kernel facility that the chosen
+    /// [`KillMethod`] requires. ESTALE means that the target is addressed by its path (see [`crate::limitations`]), and
+    /// that the path no longer leads to it, because the target was renamed or a mount hides it.
     #[non_exhaustive]
     Denied {
         /// The first directory of the target.
         target: PathBuf,
-        /// What was refused. [`Act::Remove`] means that every process is dead.
+        /// The operation that was refused. [`Act::Remove`] means that every process is dead.
         act: Act,
-        /// The file, directory or process (`/proc/PID`) that it was refused on.
+        /// The file, directory or process (`/proc/PID`) on which the operation was refused.
         path: PathBuf,
         /// The kernel's answer.
         source: Arc<io::Error>,
-        /// What was done until then.
+        /// What the reap had done by then.
         effort: Effort,
     },
-    /// A freeze outside the target has held its members for longer than [`Reaper::freeze_timeout`]: that of a v1
-    /// ancestor, or of a v1 freezer cgroup that also holds other processes. SIGKILL has been sent. It takes effect when
-    /// the owner of that cgroup thaws it.
+    /// A freeze outside the target has held its members for longer than [`Reaper::freeze_timeout`]: the freeze of a v1
+    /// ancestor, or of a v1 freezer cgroup that also has other members. SIGKILL has been sent. It takes effect when the
+    /// owner of that cgroup thaws it.
     #[non_exhaustive]
     FrozenByAncestor {
         /// The first directory of the target.
@@ -104,39 +105,39 @@ pub enum ReapError {
         path: PathBuf,
         /// The cgroup whose freeze holds it, if that is known.
         frozen_by: Option<PathBuf>,
-        /// What was done until then.
+        /// What the reap had done by then.
         effort: Effort,
     },
-    /// It was cancelled, by [`ReapHandle::cancel`](crate::ReapHandle::cancel),
+    /// The reap was cancelled, by [`ReapHandle::cancel`](crate::ReapHandle::cancel),
     /// [`Reactor::cancel`](crate::Reactor::cancel), [`Reactor::shutdown`](crate::Reactor::shutdown), or the shutdown of a
     /// `TokioReactor`.
     #[non_exhaustive]
     Cancelled {
         /// The first directory of the target.
         path: PathBuf,
-        /// What was done until then.
+        /// What the reap had done by then.
         effort: Effort,
     },
-    /// The `Reactor` was dropped first.
+    /// The `Reactor` was dropped before the reap ended.
     #[non_exhaustive]
     Disconnected {
         /// The first directory of the target.
         path: PathBuf,
-        /// What was done until then.
+        /// What the reap had done by then.
         effort: Effort,
     },
-    /// The target was refused, and nothing was touched. [`reap`](crate::reap) and [`reap_all`](crate::reap_all) say so here, and
-    /// what is made from a [`SpawnError`]. A handle does only for a large v1 target that turned out to hold the caller, see
-    /// [`Reactor::spawn_reaper`](crate::Reactor::spawn_reaper).
+    /// The target was refused, and nothing was touched. [`reap`](crate::reap) and [`reap_all`](crate::reap_all) return this
+    /// error, and a [`SpawnError`] converts into it. A handle has it only where a step after the spawn found the caller in a
+    /// large v1 target, see [`Reactor::spawn_reaper`](crate::Reactor::spawn_reaper).
     #[non_exhaustive]
     Refused {
         /// The first directory of the target, as it was named; `None` for [`Reaper::at_fd`], unless the refusal names it.
         path: Option<PathBuf>,
-        /// Why.
+        /// Why the target was refused.
         refusal: Refusal,
     },
-    /// The event loop itself failed, say [`reap`](crate::reap) and [`reap_all`](crate::reap_all); or a reactor on a 32-bit
-    /// machine has as many reaps as it can take.
+    /// The event loop of [`reap`](crate::reap) or [`reap_all`](crate::reap_all) failed, or a reactor on a 32-bit machine
+    /// has as many reaps as it can take.
     Reactor(Arc<io::Error>),
 }
 
@@ -189,7 +190,7 @@ impl fmt::Display for ReapError {
     }
 }
 
-/// The message has the cause: [`Error::source`] is `None`.
+/// The message contains the cause, so [`Error::source`] is `None`.
 impl Error for ReapError {}
 
 impl From<SpawnError> for ReapError {
@@ -245,7 +246,7 @@ impl ReapError {
         }
     }
 
-    /// Returns the error of the kernel that is the cause, if one is.
+    /// Returns the kernel's error that is the cause, if there is one.
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             ReapError::TimedOut { source, .. } => source.as_deref(),
@@ -255,7 +256,7 @@ impl ReapError {
         }
     }
 
-    /// Makes a [`ReapError::TimedOut`], for tests, with nothing in the way.
+    /// Makes a [`ReapError::TimedOut`], for tests, in which `source`, `act` and `in_the_way` are `None`.
     pub fn timed_out(path: impl Into<PathBuf>, survivors: Vec<Survivor>) -> ReapError {
         let (path, effort) = (path.into(), Effort::default());
         ReapError::TimedOut { path, survivors, source: None, act: None, in_the_way: None, effort }
@@ -295,7 +296,7 @@ impl ReapError {
     }
 }
 
-/// What was refused in [`ReapError::Denied`].
+/// An operation of a reap, for instance one that was refused with [`ReapError::Denied`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Act {
@@ -303,9 +304,9 @@ pub enum Act {
     Check,
     /// To kill a process.
     Kill,
-    /// To freeze the target, which the method needs.
+    /// To freeze the target, which the kill method needs.
     Freeze,
-    /// To thaw it, without which its members cannot exit.
+    /// To thaw the target. Its members cannot exit before that.
     Thaw,
     /// To remove a directory. Every process is dead.
     Remove,
@@ -323,8 +324,8 @@ impl fmt::Display for Act {
     }
 }
 
-/// A process that outlived a deadline, as /proc described it at that moment. What /proc did not say is
-/// empty: the process may have exited meanwhile, or be hidden from the caller.
+/// A process that outlived a deadline, as /proc described it at that moment. A field is empty if /proc did not
+/// tell it: the process may have exited meanwhile, or be hidden from the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -345,7 +346,7 @@ pub struct Survivor {
 }
 
 impl Survivor {
-    /// Makes one of which only the pid is known.
+    /// Makes a survivor of which only the pid is known.
     pub fn new(pid: i32) -> Survivor {
         Survivor { pid, ..Survivor::default() }
     }

@@ -1,4 +1,5 @@
-//! What a reap came to: [`Reaped`], [`ReapError`], and the refusals of a spawn; and how far one has come. Plain values.
+//! The result of a reap ([`Reaped`], [`ReapError`]), the refusal of a spawn, and the state of a reap under way. Plain
+//! values.
 
 mod completed;
 mod error;
@@ -22,16 +23,15 @@ use crate::reaper::Reaper;
 pub struct Reaped {
     /// What became of the target's directories.
     pub outcome: Outcome,
-    /// The last way of killing that was used; `None` where nothing had to be killed.
+    /// The method of the last attempt to kill; `None` if there was nothing to kill.
     pub method: Option<UsedMethod>,
-    /// Processes that were sent a signal one by one. `cgroup.kill` signals inside the kernel, which
-    /// does not say how many, so it adds nothing here.
+    /// The number of processes that were signalled one by one. Processes that a write to `cgroup.kill` signals
+    /// are not counted, because the kernel does not say how many they are.
     pub signalled: u64,
-    /// Attempts to kill: 1 for a target that died of the first. Most later attempts signal only members that were not
-    /// sent SIGKILL before.
+    /// The number of attempts to kill: 1 if the first one killed all members. Most later attempts signal only members
+    /// that were not sent SIGKILL before.
     pub attempts: u32,
-    /// Processes whose memory was released before they exited, see
-    /// [`Reaper::release_memory`].
+    /// The number of processes whose memory was released before they exited, see [`Reaper::release_memory`].
     pub released: u64,
     /// Time from the spawn to completion.
     #[cfg_attr(feature = "serde", serde(rename = "elapsed_us", serialize_with = "crate::serialize::micros"))]
@@ -39,7 +39,8 @@ pub struct Reaped {
 }
 
 impl Reaped {
-    /// Makes one of which only the outcome is known, for tests of a program that handles it. The fields can be set.
+    /// Makes a `Reaped` with this outcome, for tests of a program that handles it. The other fields are zero, and
+    /// can be set.
     ///
     /// ```
     /// use cgroup_reaper::{Outcome, Reaped};
@@ -51,14 +52,15 @@ impl Reaped {
         Reaped { outcome, method: None, signalled: 0, attempts: 0, released: 0, elapsed: Duration::ZERO }
     }
 
-    /// Returns what was done, as [`ReapError::effort`] does for a reap that failed.
+    /// Returns what the reap did, as [`ReapError::effort`] does for a reap that failed.
     pub fn effort(&self) -> Effort {
         let Reaped { outcome: _, method, signalled, attempts, released, elapsed } = *self;
         Effort { method, signalled, attempts, released, elapsed }
     }
 }
 
-/// What was done for a reap, also if it ended with an error. The fields are those of [`Reaped`]; by default nothing was.
+/// What a reap did, also if it ended with an error. The fields are those of [`Reaped`]. The default stands for a reap
+/// that did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -80,13 +82,13 @@ pub struct Effort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// They were there at the spawn, every process is dead, and they have been removed: by this library or, in a race, by
-    /// the system's release agent or another party.
+    /// The directories existed at the spawn, every process is dead, and the directories have been removed: by this
+    /// library or, in a race, by the system's release agent or another party.
     Removed,
-    /// They are empty and were left in place, as [`Reaper::keep_dir`] asked, or to systemd, see
-    /// [`limitations`](crate::limitations#systemd).
+    /// The directories are empty and were left in place: because of [`Reaper::keep_dir`], or because systemd
+    /// removes them, see [`limitations`](crate::limitations#systemd).
     Emptied,
-    /// There was nothing at the spawn.
+    /// None of the directories existed at the spawn.
     AlreadyGone,
 }
 
@@ -108,7 +110,7 @@ pub enum UsedMethod {
     CgroupKill,
     /// SIGKILL through pidfds whose membership in the target was verified after they were opened.
     Pidfd,
-    /// Frozen first, then signalled, then thawed.
+    /// The target was frozen, its members were signalled, and the target was thawed.
     Freezer,
     /// kill(2) on pids just read, unverified: only with
     /// [`Reaper::kill_without_freezer`] on a

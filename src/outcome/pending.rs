@@ -1,4 +1,4 @@
-//! [`Pending`]: how far a reap has come that has not ended.
+//! [`Pending`]: the state of a reap that has not ended.
 
 use std::fmt;
 use std::io;
@@ -15,15 +15,16 @@ use crate::{Reactor, reaper::Reaper};
 pub struct Pending<'a> {
     /// The first directory of the target.
     pub path: &'a Path,
-    /// As given by [`Reaper::tag`], if it was.
+    /// The reap's [`tag`](Reaper::tag), if it has one.
     pub tag: Option<u64>,
-    /// What it does now.
+    /// What the reap does now.
     pub phase: Phase,
-    /// When it began.
+    /// When the reap was spawned.
     pub since: Instant,
     /// Attempts to kill so far.
     pub attempts: u32,
-    /// What kept it from going on when it last tried, if an error did.
+    /// The error that keeps the reap from going on, if there is one: the operation is retried, and has failed
+    /// each time.
     pub last_error: Option<LastError<'a>>,
 }
 
@@ -31,15 +32,16 @@ pub struct Pending<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// It waits until the target is empty, and sends no signal: [`Reaper::when_empty`].
+    /// The reap waits until the target is empty, and sends no signal: [`Reaper::when_empty`].
     Waiting,
-    /// It waits for [`Reaper::linger`].
+    /// The reap waits for the time of [`Reaper::linger`], and sends no signal yet.
     Lingering,
     /// The members have been sent the signal of [`Reaper::grace`], or are being sent it.
     Grace,
-    /// It sends SIGKILL, waits for the members to exit, and removes the directories.
+    /// The reap sends SIGKILL, waits for the members to exit, and removes the directories.
     Killing,
-    /// How it ends is decided: it undoes its freeze, or gives what it killed at the deadline some time to exit.
+    /// How the reap ends is decided. It undoes its freeze, or gives members that were sent SIGKILL at the
+    /// deadline some time to exit.
     Ending,
 }
 
@@ -55,15 +57,15 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What kept a reap from going on when it last tried.
+/// An error that keeps a reap from going on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LastError<'a> {
-    /// What could not be done.
+    /// The operation that failed.
     pub act: Act,
-    /// The file, directory or process (`/proc/PID`) that it could not be done on.
+    /// The file, directory or process (`/proc/PID`) on which the operation failed.
     pub path: &'a Path,
-    /// Why.
+    /// The cause.
     pub source: io::Error,
 }
 

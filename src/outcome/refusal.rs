@@ -19,17 +19,17 @@ pub struct SpawnError {
 }
 
 impl SpawnError {
-    /// Makes one, for tests of a program that handles it.
+    /// Makes a `SpawnError`, for tests of a program that handles it.
     pub fn new(reaper: Reaper, refusal: Refusal) -> SpawnError {
         SpawnError { inner: Box::new((reaper, refusal)) }
     }
 
-    /// Why it was refused.
+    /// Returns why the spawn was refused.
     pub fn refusal(&self) -> &Refusal {
         &self.inner.1
     }
 
-    /// The reaper, unused.
+    /// Returns the reaper, unused.
     pub fn into_reaper(self) -> Reaper {
         self.inner.0
     }
@@ -55,7 +55,7 @@ impl fmt::Display for SpawnError {
     }
 }
 
-/// The message has the cause: [`Error::source`] is `None`.
+/// The message contains the cause, so [`Error::source`] is `None`.
 impl Error for SpawnError {}
 
 /// Why a target was refused at the spawn, before anything was touched.
@@ -100,8 +100,8 @@ pub enum Refusal {
         /// The path.
         path: PathBuf,
     },
-    /// There is no such directory, and the one above it is not in a cgroup filesystem. Where it is in one, a missing
-    /// directory is not refused: it is [`AlreadyGone`](crate::Outcome::AlreadyGone).
+    /// There is no such directory, and the one above it is not in a cgroup filesystem. Where the directory above is
+    /// in one, a missing directory is not refused: the reap ends as [`AlreadyGone`](crate::Outcome::AlreadyGone).
     #[non_exhaustive]
     NoSuchDirectory {
         /// The path.
@@ -110,8 +110,8 @@ pub enum Refusal {
     /// The list of [`CgroupOptions::subsystems`](crate::CgroupOptions::subsystems) is empty, so there is no directory to
     /// reap.
     NoSubsystems,
-    /// The chosen [`KillMethod`] has nothing to work with in this target: [`KillMethod::CgroupKill`]
-    /// on v1 or before Linux 5.14, [`KillMethod::Freezer`] without a freezer.
+    /// The target does not support the chosen [`KillMethod`]: [`KillMethod::CgroupKill`] on v1 or before Linux
+    /// 5.14, [`KillMethod::Freezer`] without a freezer.
     #[non_exhaustive]
     Unsupported {
         /// The method.
@@ -127,9 +127,9 @@ pub enum Refusal {
         /// As given.
         max_wait: Duration,
     },
-    /// The reactor was dropped, says a [`Remote`](crate::Remote) or a `TokioReactor`.
+    /// The reactor was dropped. Only a [`Remote`](crate::Remote) or a `TokioReactor` refuses a spawn for this.
     Disconnected,
-    /// A check could not be made.
+    /// A check of the target failed.
     #[non_exhaustive]
     Io {
         /// The file or directory that could not be read.
@@ -159,7 +159,7 @@ impl Refusal {
         }
     }
 
-    /// Returns the kernel's answer to a check that could not be made.
+    /// Returns the kernel's answer, if a check of the target failed.
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Refusal::Io { source, .. } => Some(source),
@@ -218,7 +218,7 @@ impl Refusal {
     }
 }
 
-/// The message has the cause: [`Error::source`] is `None`.
+/// The message contains the cause, so [`Error::source`] is `None`.
 impl Error for Refusal {}
 
 impl fmt::Display for Refusal {
