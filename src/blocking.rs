@@ -35,7 +35,8 @@ pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped,
     let spawned: Vec<Result<ReapHandle, ReapError>> =
         reapers.into_iter().map(|reaper| Ok(reactor.spawn_reaper(reaper)?)).collect();
     let failed = reactor.run_until_idle().err().map(failed);
-    // Reaps that a failed loop left undone are disconnected by this, so that no wait below blocks.
+    // The drop completes the reaps that a failed loop has left, as `Disconnected`, so that no `wait` below
+    // blocks.
     drop(reactor);
     let result = |handle: ReapHandle| match (handle.wait(), &failed) {
         (Err(ReapError::Disconnected { .. }), Some(failed)) => Err(failed.clone()),
@@ -44,7 +45,7 @@ pub fn reap_all(reapers: impl IntoIterator<Item = Reaper>) -> Vec<Result<Reaped,
     spawned.into_iter().map(|handle| handle.and_then(result)).collect()
 }
 
-/// One for a thread that has nothing else to do.
+/// Makes a reactor for a thread that has nothing else to do: without a turn budget.
 fn new_reactor() -> Result<Reactor, ReapError> {
     let mut reactor = Reactor::new().map_err(failed)?;
     reactor.set_turn_budget(Duration::MAX);

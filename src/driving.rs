@@ -20,17 +20,17 @@
 //!   a timeout nor a second source for the reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every
 //!   `&mut Reactor` method may change it.
 //! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn works for about 1 ms, or for as long
-//!   as [`Reactor::set_turn_budget`] says; what it defers makes the descriptor readable again, as a new edge.
-//! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. A reap
-//!   may be complete when it returns: one of an empty cgroup is.
+//!   as [`Reactor::set_turn_budget`] says; work that it defers makes the descriptor readable again, as a new edge.
+//! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. The
+//!   reap may be complete when the call returns: a reap of an empty cgroup is.
 //! - An idle reactor does not wake the loop. A reap that waits for processes which cannot exit wakes it once in
 //!   [`Reaper::max_wait`].
 //!
 //! # Which reap has ended
 //!
-//! Give each reap a [`tag`](Reaper::tag), such as the index or the number of a job, and take those that have ended
-//! from [`Reactor::drain_completed`] after each turn. Until the last is taken, the descriptor is readable, also after a spawn
-//! in which a reap has ended. No handle has to be kept or asked:
+//! Give each reap a [`tag`](Reaper::tag), such as the index or the number of a job, and take the reaps that have ended from
+//! [`Reactor::drain_completed`] after each turn. Until the last of them is taken, the descriptor is readable, also after a
+//! spawn in which a reap has ended. The caller need not keep or ask any handle:
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -100,15 +100,15 @@
 //! The last three are for programs in other languages: the package `cgroup-reaper-capi` is the library as a C ABI.
 //!
 //! `ZERO` is `Some(Duration::ZERO)`. A `duplicate` is `reactor.as_fd().try_clone_to_owned()?`. It is for loops that give
-//! only shared access to what they watch, while a turn needs `&mut Reactor`. It is readable when the original is; drop
-//! it when the reactor is dropped.
+//! only shared access to the watched object, while a turn needs `&mut Reactor`. It is readable when the original is;
+//! drop it when the reactor is dropped.
 //!
 //! The programs are complete, run in the tests on real cgroups, and meant to be copied. `examples/job_runner.rs` is a
 //! larger one, where signals, children and the reactor share a loop.
 //!
 //! ## A thread of its own
 //!
-//! For programs without a loop, and for loops that must not be held up: in a large target one system call can take longer
+//! For programs without a loop, and for loops that must not be delayed: in a large target one system call can take longer
 //! than the turn budget, see [`limitations`](crate::limitations#calls-that-cannot-be-cut).
 //!
 //! ```no_run
@@ -268,12 +268,13 @@
 //! | are left alone | [`Reaper::when_empty`] |
 //! | are to be killed now after all, for instance at a second Ctrl-C | [`ReapHandle::kill_now`] |
 //!
-//! The linger comes first, then the grace period, then SIGKILL, each counted from the end of the one before.
+//! The linger comes first, then the grace period, then SIGKILL. Each begins at the end of the one before.
 //! [`Reaper::deadline`] counts from the spawn, and cuts all of them short.
 //!
-//! **A target that has no members yet is empty too.** A reap that waits for it removes it at once, and the job that was to
-//! join it fails. So spawn the reap after the first member has joined. [`starting`](crate::starting) has the ways to
-//! start a job in a cgroup; here the shell says when it has joined.
+//! **A target that has no members yet is empty too.** A reap that waits until the target is empty removes it at once, and
+//! a job that is to join the target fails. So spawn the reap after the first member has joined.
+//! [`starting`](crate::starting) has the ways to start a job in a cgroup; here the shell writes a line when it has
+//! joined.
 //!
 //! ```no_run
 //! use std::fs;
@@ -307,7 +308,7 @@
 //! |---|---|
 //! | Do not call `turn` when the descriptor is readable | The first attempt to kill was made in the spawn, and nothing follows: no removal, no completion, no second attempt, no [`Reaper::deadline`]. A target under [`KillMethod::Freezer`](crate::KillMethod::Freezer) may stay frozen until the next turn, or until the reactor is dropped. |
 //! | The same, level-triggered | The loop spins: the descriptor stays readable. |
-//! | Watch the descriptor for writing | Never woken: it only becomes readable. |
+//! | Watch the descriptor for writing | The loop is never woken: the descriptor only becomes readable. |
 //! | Use only `next_deadline`, and do not watch the descriptor | Notifications and commands are handled at the next timer, or never: an idle reactor has no timer. |
 //! | Keep an old answer of `next_deadline` | The turn comes too late, or for nothing: any `&mut Reactor` method may change the answer. |
 //! | Call `turn(None)` inside of another loop | That loop stands still until the reactor has something to do. |

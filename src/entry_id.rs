@@ -2,13 +2,13 @@
 
 use std::num::NonZeroUsize;
 
-/// Bits of an id that are a slab key; the others are the entry's generation.
+/// The number of bits of an id that are the slab key; the other bits are the entry's generation.
 const KEY_BITS: u32 = usize::BITS / 2;
 const KEY_MASK: usize = (1 << KEY_BITS) - 1;
 
 /// A slab key, and the generation that tells the entry from a later one with the same key.
 ///
-/// Fits into the token of a poll. It is never 0, and never one of the highest tokens: the reactor uses those for its
+/// Fits into the token of a poll. It is never 0, and never one of the highest tokens, which the reactor uses for its
 /// timer and waker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct EntryId(NonZeroUsize);

@@ -1,4 +1,4 @@
-//! [`Facility`]: what a test takes away from the kernel, to see how a reap does without.
+//! [`Facility`]: a kernel facility that a test makes unavailable, to see how a reap works without it.
 
 use std::ffi::CStr;
 use std::io;
@@ -15,11 +15,12 @@ pub enum Facility {
     Pidfds,
     /// Notifications from a descriptor. epoll_ctl(2) fails with ENOSPC, as at the limit of watches.
     Watches,
-    /// Permits to hold a descriptor of a target's directory, as where half of the budget is in use.
+    /// Permits to hold a descriptor of a target's directory. They are refused, as when half of the descriptor
+    /// budget is in use.
     HeldDirectories,
     /// process_mrelease(2), Linux 5.15. It fails with ENOSYS.
     ReleaseMemory,
-    /// Threads of the reactor's own. None can be started: EAGAIN.
+    /// The reactor's own threads. None can be started: EAGAIN.
     HelperThreads,
 }
 

@@ -17,9 +17,10 @@ use crate::sys::Linux;
 /// For the owner of a cgroup. Made by [`Reactor::guard`](crate::Reactor::guard) or [`Remote::guard`](crate::Remote::guard),
 /// which check and identify the target as a spawn does, so that a bad target is refused when the guard is made.
 ///
-/// - The drop hands the reap to the reactor, which starts it in its next turn. It does not block, opens no file, and makes no
-///   system call but to wake the reactor.
-/// - The target is the cgroup that was there when the guard was made, whatever has its name by then.
+/// - The drop hands the reap to the reactor, which starts it in its next turn. The drop does not block, opens no file, and
+///   makes no system call except the one that wakes the reactor.
+/// - The target is the cgroup that existed when the guard was made, even if another cgroup has its name by the
+///   time of the drop.
 /// - After the reactor was dropped, nothing is reaped: the drop logs a warning, and the cgroup stays as it is. So the reactor
 ///   has to outlive the guards, and to be driven until it is idle, for instance by
 ///   [`run_until_idle`](crate::Reactor::run_until_idle).
@@ -52,7 +53,7 @@ pub struct ReapGuard {
     reaper: Reaper,
 }
 
-/// Hands the reap over when it is dropped.
+/// Hands the reap over to the reactor when it is dropped.
 struct Armed {
     spawn: Option<Box<Spawn<Linux>>>,
     queue: Arc<Queue>,
@@ -73,7 +74,7 @@ impl ReapGuard {
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
         };
         let (completer, handle) = handle::channel(target.shared_path(), queue);
-        // What the checks found out is not good for a step later.
+        // The findings of these checks are dropped: they hold only for a step that follows at once.
         let findings = Findings::default();
         let spawn = Box::new(Spawn { reaper: reaper.clone(), target, findings, completer });
         let armed = Armed { spawn: Some(spawn), queue: Arc::clone(queue) };
@@ -85,8 +86,8 @@ impl ReapGuard {
         self.handle.path()
     }
 
-    /// Hands the reap to the reactor now, and returns its handle. If the reactor was dropped, that says
-    /// [`Disconnected`](crate::ReapError::Disconnected).
+    /// Hands the reap to the reactor now, and returns its handle. If the reactor was dropped, the handle's
+    /// result is [`Disconnected`](crate::ReapError::Disconnected).
     pub fn reap(self) -> ReapHandle {
         drop(self.armed);
         self.handle

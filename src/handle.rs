@@ -35,7 +35,7 @@ pub struct ReapHandle {
     queue: Arc<Queue>,
 }
 
-/// What both halves share.
+/// The state that the handle and its completer share.
 pub(crate) struct Slot {
     path: Arc<CStr>,
     state: Mutex<State>,
@@ -53,7 +53,8 @@ struct State {
     asked: Asked,
 }
 
-/// What the handle has asked for. Ordered: the later variants include the earlier.
+/// What the caller has asked for through the handle. The variants are ordered: a later one includes the earlier
+/// ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) enum Asked {
     #[default]
@@ -64,7 +65,7 @@ pub(crate) enum Asked {
 }
 
 impl Asked {
-    /// The command that tells the entry.
+    /// The command that passes the request to the entry.
     pub(crate) fn command<S: Sys>(self, entry: EntryId) -> Option<Command<S>> {
         match self {
             Asked::Nothing => None,
@@ -75,7 +76,8 @@ impl Asked {
 }
 
 impl Slot {
-    /// Notes what is asked for. Returns the entry that is to be told; one that does not exist yet is told when it is bound.
+    /// Notes a request. Returns the entry to which it is to be passed. An entry that does not exist yet gets the request
+    /// when it is bound.
     fn ask(&self, what: Asked) -> Option<EntryId> {
         let mut state = self.lock();
         if state.asked >= what || state.result.is_some() {
@@ -86,17 +88,17 @@ impl Slot {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that could panic runs under the lock, and the state is whole at every point.
+        // No code that could panic runs under the lock, and the state is consistent at every point.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The sending half. Dropped without a result, it completes the handle as `Disconnected`.
+/// The sending half. If it is dropped without a result, it completes the handle as `Disconnected`.
 pub(crate) struct Completer {
     slot: Arc<Slot>,
 }
 
-/// `path` is that of the target.
+/// Makes a handle and its completer. `path` is the target's path.
 pub(crate) fn channel(path: Arc<CStr>, queue: &Arc<Queue>) -> (Completer, ReapHandle) {
     let (state, completed) = (Mutex::new(State::default()), Condvar::new());
     let slot = Arc::new(Slot { path, state, completed });
@@ -104,7 +106,7 @@ pub(crate) fn channel(path: Arc<CStr>, queue: &Arc<Queue>) -> (Completer, ReapHa
 }
 
 impl Completer {
-    /// Tells the handle where to send its commands. Returns what it was asked for before.
+    /// Sets the entry to which the handle sends its commands. Returns what the handle was asked for before.
     pub(crate) fn bind(&self, entry: EntryId) -> Asked {
         let mut state = self.slot.lock();
         state.entry = Some(entry);
@@ -197,12 +199,12 @@ impl ReapHandle {
         }
     }
 
-    /// The result, if the reap is complete.
+    /// Returns the result, if the reap is complete.
     pub fn try_wait(&self) -> Option<Result> {
         self.slot.lock().result.as_deref().cloned()
     }
 
-    /// Whether the reap is complete.
+    /// Returns whether the reap is complete.
     pub fn is_complete(&self) -> bool {
         self.slot.lock().result.is_some()
     }
@@ -217,9 +219,9 @@ impl ReapHandle {
         Arc::ptr_eq(&self.queue, queue)
     }
 
-    /// Asks the reactor to stop this reap, from any thread. Unless it is complete by the reactor's next turn, it completes with
-    /// [`ReapError::Cancelled`] once its freeze is undone, or each thaw has failed for 10 s. Processes that were killed stay killed.
-    /// Further calls are no-ops.
+    /// Asks the reactor to stop this reap, from any thread. Unless it is complete by the reactor's next turn, it completes
+    /// with [`ReapError::Cancelled`] once its freeze is undone, or every thaw has failed for 10 s. Processes that were killed
+    /// stay killed. Further calls are no-ops.
     pub fn cancel(&self) {
         self.ask(Asked::Cancel);
     }
@@ -259,7 +261,8 @@ impl Future for ReapHandle {
 }
 
 impl Drop for ReapHandle {
-    /// Detaches. The waker is dropped with the handle: a reap may outlive the task that awaited it by far.
+    /// Detaches the reap. The waker is dropped with the handle, because a reap may outlive by far the task that
+    /// awaited it.
     fn drop(&mut self) {
         let waker = self.slot.lock().waker.take();
         drop(waker);
@@ -302,12 +305,12 @@ mod tests {
         })
     }
 
-    /// The attempts of [`reaped`].
+    /// The attempts that [`reaped`] was called with.
     fn attempts(result: Option<Result>) -> Option<u32> {
         result.map(|result| result.unwrap().attempts)
     }
 
-    /// Counts wakes, and asks the handle while it is woken, which must not deadlock.
+    /// Counts wakes, and takes the handle's lock in each, which must not deadlock.
     struct Counter {
         wakes: AtomicUsize,
         slot: Arc<Slot>,
@@ -422,7 +425,7 @@ mod tests {
         }
         assert!(matches!(queue.pop(), Some(Command::Cancel(entry)) if entry == id(5)));
         assert!(queue.pop().is_none());
-        // Asked before there was an entry: that hears of it.
+        // A request that is made before there is an entry is passed to it when it is bound.
         let ask: [fn(&ReapHandle); 2] = [ReapHandle::kill_now, ReapHandle::cancel];
         for (ask, asked) in ask.into_iter().zip([Asked::KillNow, Asked::Cancel]) {
             let (completer, handle) = channel(c"/c/a".into(), &queue);
@@ -430,7 +433,7 @@ mod tests {
             assert!(queue.pop().is_none());
             assert_eq!(completer.bind(id(6)), asked);
         }
-        // Too late.
+        // A request after the completion has no effect.
         for ask in ask {
             let (completer, handle) = channel(c"/c/a".into(), &queue);
             assert_eq!(completer.bind(id(7)), Asked::Nothing);

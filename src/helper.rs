@@ -1,8 +1,8 @@
-//! [`Helper`]: the threads of a reactor's own, for system calls that cannot be cut and may never return.
+//! [`Helper`]: a reactor's own threads, for system calls that cannot be cut and may never return.
 //!
-//! A thread is started when there is a job and none is idle, up to [`THREADS`]. A call that never returns thus holds up
-//! nothing but the reap that it is for, unless that happens to as many reaps at once. The answer to a job comes through
-//! the reactor's queue, as a command.
+//! A thread is started when there is a job and no thread is idle, up to [`THREADS`]. So a call that never returns holds
+//! up only the reap that it is for, unless [`THREADS`] calls hang at once. The answer to a job comes through the
+//! reactor's queue, as a command.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,19 +21,19 @@ use crate::metrics::Metrics;
 use crate::remote::Queue;
 use crate::sys::Linux;
 
-/// Threads that a reactor may have.
+/// The number of threads that a reactor may have.
 const THREADS: usize = 4;
 
 /// The stack of a thread: some system calls and short lists.
 const STACK: usize = 128 << 10;
 
 /// Signals that are sent to the thread whose instruction or system call (SIGSYS, by a seccomp filter) causes them. The kernel
-/// kills the process if they are blocked then.
+/// kills the process if such a signal is blocked.
 const OF_THE_THREAD: [Signal; 6] =
     [Signal::SIGBUS, Signal::SIGFPE, Signal::SIGILL, Signal::SIGSEGV, Signal::SIGSYS, Signal::SIGTRAP];
 
-/// The threads, and the jobs that wait for them. Dropped, it ends those that are idle, and leaves the others to end when
-/// their calls return.
+/// The threads, and the jobs that wait for them. When the helper is dropped, its idle threads end at once, and the
+/// others end when their calls return.
 pub(crate) struct Helper {
     shared: Arc<Shared>,
     sys: Linux,
@@ -43,7 +43,7 @@ pub(crate) struct Helper {
 
 struct Shared {
     state: Mutex<State>,
-    /// There is a job, or the helper is gone.
+    /// Notified when there is a job, or when the helper is dropped.
     changed: Condvar,
 }
 
@@ -66,7 +66,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does jobs until the helper is gone, as the thread of this number.
+    /// Does jobs until the helper is dropped, as the thread of this number.
     fn work(&self, number: usize, sys: &Linux, queue: &Queue) {
         let mut state = self.lock();
         loop {
@@ -80,11 +80,11 @@ impl Shared {
             state.threads[number].busy = true;
             drop(state);
             let answer = job.run(sys);
-            // Before the answer: what the reactor does upon that may be a job for this thread.
+            // Before the answer is sent: the reactor may then have a further job, which this thread can take.
             if let Some(thread) = self.lock().threads.get_mut(number) {
                 thread.busy = false;
             }
-            // A closed queue: the reactor is gone.
+            // If the queue is closed, the reactor was dropped.
             let _ = queue.push(Command::Answer(id, answer));
             state = self.lock();
         }
@@ -92,14 +92,14 @@ impl Shared {
 }
 
 impl Helper {
-    /// Starts no thread yet.
+    /// Makes a helper without threads.
     pub(crate) fn new(sys: Linux, queue: Arc<Queue>, absent: &'static [Facility]) -> Helper {
         let shared = Shared { state: Mutex::default(), changed: Condvar::new() };
         Helper { shared: Arc::new(shared), sys, queue, absent }
     }
 
-    /// Has a thread do the job. Hands it back if there is no thread and none can be started; an urgent one also if all
-    /// are busy.
+    /// Hands a job to a thread. Returns the job if there is no thread and none can be started; an urgent job also if
+    /// all threads are busy.
     pub(crate) fn submit(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
         let mut state = self.shared.lock();
         let idle = state.threads.iter().filter(|thread| !thread.busy).count();
@@ -126,24 +126,25 @@ impl Helper {
         Ok(())
     }
 
-    /// Starts the thread of this number, which takes none of the signals that are sent to the process.
+    /// Starts the thread of this number. It blocks the signals that are sent to the process, so that the
+    /// caller's threads get them.
     fn start(&self, number: usize) -> io::Result<JoinHandle<()>> {
         Facility::HelperThreads.check(self.absent)?;
         let mut blocked = SigSet::all();
         OF_THE_THREAD.into_iter().for_each(|signal| blocked.remove(signal));
-        // A thread begins with the mask of the one that starts it.
+        // A new thread inherits the signal mask of the thread that starts it.
         let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let (shared, sys, queue) = (Arc::clone(&self.shared), self.sys.clone(), Arc::clone(&self.queue));
         let builder = Builder::new().name("cgroup-reaper".into()).stack_size(STACK);
         let started = builder.spawn(move || shared.work(number, &sys, &queue));
         if let Err(errno) = before.thread_set_mask() {
-            // Only a bad pointer could fail.
+            // Only a bad pointer makes this call fail.
             log::error!("cannot restore the signal mask: {errno}");
         }
         started
     }
 
-    /// Adds its counters.
+    /// Sets the helper's counters in `metrics`.
     pub(crate) fn count(&self, metrics: &mut Metrics) {
         let state = self.shared.lock();
         metrics.helper_threads = state.threads.len() as u64;
@@ -195,14 +196,14 @@ mod tests {
         assert!(helper.submit(id, Job::Test { urgent: false, act: Box::new(act) }).is_ok());
     }
 
-    /// Has a thread do something until the sender is dropped.
+    /// Keeps a thread busy until the sender is dropped.
     fn hang(helper: &Helper, id: usize) -> Sender<()> {
         let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
         submit(helper, id, move || assert!(receiver.recv().is_err()));
         sender
     }
 
-    /// The entry that an answer has come for.
+    /// Waits for an answer, and returns its entry.
     fn answered(queue: &Queue) -> usize {
         let mut command = None;
         eventually("an answer", || {
@@ -262,7 +263,7 @@ mod tests {
         let urgent = Job::Test { urgent: true, act: Box::new(|| {}) };
         assert!(helper.submit(EntryId::from_token(13).unwrap(), urgent).is_ok());
         assert_eq!(answered(&queue), 13);
-        // This waits for none that hangs.
+        // The drop does not wait for a thread that hangs.
         let shared = Arc::downgrade(&helper.shared);
         drop(helper);
         assert_eq!(shared.strong_count(), hanging.len());
@@ -270,7 +271,7 @@ mod tests {
         eventually("the threads to end", || shared.strong_count() == 0);
     }
 
-    /// A signal that the process is sent is for one of the caller's threads.
+    /// The caller's threads take the signals that are sent to the process.
     #[test]
     fn a_thread_takes_no_signals_of_the_process() {
         let (helper, queue, _poll) = helper(&[]);

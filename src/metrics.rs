@@ -21,26 +21,28 @@ pub struct Metrics {
     pub cgroup_kills: u64,
     /// Signals sent to single processes.
     pub signals: u64,
-    /// Writes that freeze.
+    /// Writes that freeze a target.
     pub freezes: u64,
-    /// Steps that thaw.
+    /// Steps that thaw a target.
     pub thaws: u64,
     /// Steps that remove directories.
     pub removals: u64,
     /// Reaps that went over to freezing the target before each attempt to kill.
     pub escalations: u64,
-    /// Watches refused by the kernel or the descriptor budget. Such a reap checks by timer.
+    /// Watches refused by the kernel or the descriptor budget. A reap without a watch checks its target by
+    /// timer.
     pub unwatched: u64,
     /// Processes whose memory was released, see [`Reaper::release_memory`](crate::Reaper::release_memory).
     pub released: u64,
-    /// The anonymous memory that they had before, in bytes, as far as /proc told (`RssAnon` in `/proc/PID/status`).
+    /// The anonymous memory that these processes had before, in bytes, as far as /proc told (`RssAnon` in
+    /// `/proc/PID/status`).
     pub released_bytes: u64,
     /// Helper threads started.
     pub helper_threads: u64,
     /// Jobs handed to a helper thread.
     pub helper_jobs: u64,
-    /// Jobs that a helper thread works on now. One whose system call never returns is counted here as long as the reactor
-    /// lives.
+    /// Jobs that a helper thread works on now. A job whose system call never returns is counted here as long as the
+    /// reactor lives.
     pub helper_busy: u64,
     /// Jobs that wait for a helper thread now.
     pub helper_waiting: u64,
@@ -48,12 +50,12 @@ pub struct Metrics {
     pub helper_refused: u64,
     /// Descriptors that reaps hold now.
     pub descriptors: u64,
-    /// System calls made for all of this.
+    /// System calls made by the reactor.
     pub calls: Calls,
 }
 
-/// System calls by kind. Those of the reactor's [`Remote`](crate::Remote)s are included. close(2), fcntl(2), getrlimit(2), the
-/// write(2) that wakes the reactor, and the calls of the memory allocator are not.
+/// System calls by kind, including those of the reactor's [`Remote`](crate::Remote)s. Not counted are close(2), fcntl(2),
+/// getrlimit(2), the write(2) that wakes the reactor, and the calls of the memory allocator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -66,7 +68,7 @@ pub struct Calls {
     pub write: u64,
     /// statx(2), fstatfs(2), readlink(2) and fgetxattr(2).
     pub stat: u64,
-    /// Listings of a directory: openat(2), getdents64(2) and what belongs to it, counted as one.
+    /// Listings of a directory. openat(2), getdents64(2) and the other calls of a listing are counted as one.
     pub list: u64,
     /// unlinkat(2).
     pub remove: u64,

@@ -126,19 +126,19 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Reaps the cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its
+    /// Makes a reaper of the cgroup called `name` in the hierarchy of `options`, or the cgroups of that name in each of its
     /// hierarchies. A name may have several components (`job/step`).
     pub fn new(options: CgroupOptions, name: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Named { options, name: name.into() })
     }
 
-    /// Reaps the one cgroup directory `dir`, v1 or v2; fstatfs(2) tells which.
+    /// Makes a reaper of the one cgroup directory `dir`, v1 or v2; fstatfs(2) tells which.
     pub fn at(dir: impl Into<PathBuf>) -> Reaper {
         Reaper::of(Location::Dir(dir.into()))
     }
 
-    /// Reaps the one cgroup directory, v1 or v2, that `dir` is open on; O_PATH is enough. This directory is the target,
-    /// even if its path leads to another one by the time of the spawn.
+    /// Makes a reaper of the one cgroup directory, v1 or v2, that `dir` is open on; O_PATH is enough. This directory is the
+    /// target, even if its path leads to another one by the time of the spawn.
     ///
     /// - A directory that was removed is [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone) at the spawn, even if
     ///   another one has its name.
@@ -146,9 +146,9 @@ impl Reaper {
     /// - Errors name the directory's path at the spawn, from /proc/self/fd. If /proc does not tell the path, or a mount
     ///   covers the parent directory, the spawn is refused with [`Refusal::Io`]: the removal needs the directory's name.
     ///
-    /// The clones of a reaper share the descriptor, and are equal; a reaper with another descriptor is not equal. The
-    /// descriptor is closed with the last clone. A reap does not keep it open, except one that a [`Remote`](crate::Remote)
-    /// has handed over, until it begins.
+    /// The clones of a reaper share the descriptor, and are equal; a reaper with another descriptor of the directory is not
+    /// equal. The descriptor is closed with the last clone. A reap does not keep it open, except one that a
+    /// [`Remote`](crate::Remote) has handed over, until it begins.
     ///
     /// ```
     /// use std::fs::File;
@@ -204,8 +204,8 @@ impl Reaper {
     ///   attempt freezes it again.
     /// - A freeze outside the target that has held its members for this long is reported as
     ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). If the target is in the v1 freezer's
-    ///   hierarchy, the first attempt finds it. For other targets it is looked for from the fourth attempt on; at the
-    ///   longest wait, in every fourth attempt.
+    ///   hierarchy, the first attempt finds the freeze. For other targets it is looked for from the fourth attempt on; at
+    ///   the longest wait, in every fourth attempt.
     pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
         self.freeze_timeout = timeout;
         self
@@ -289,8 +289,8 @@ impl Reaper {
     ///
     /// After the fourth attempt to kill (210 ms after the first, at the default waits), and each later one,
     /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives. As far as /proc
-    /// tells, the members with the most memory come first. It releases private memory; shared memory and open files stay.
-    /// [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the
+    /// tells, the members with the most memory come first. The call releases private memory; shared memory and open files
+    /// stay. [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the
     /// processes.
     ///
     /// The call takes some 100 ms for each GB, and can wait for a process for ever, so a helper thread of the reactor makes
@@ -312,8 +312,7 @@ impl Reaper {
         self
     }
 
-    /// Leaves the empty directories in place; the reap ends as [`Emptied`](crate::Outcome::Emptied). Default: they are
-    /// removed.
+    /// Keeps the empty directories; the reap ends as [`Emptied`](crate::Outcome::Emptied). Default: they are removed.
     pub fn keep_dir(mut self) -> Reaper {
         self.keep_dir = true;
         self

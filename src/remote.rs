@@ -12,7 +12,7 @@ use crate::outcome::{Refusal, SpawnError};
 use crate::reaper::Reaper;
 use crate::sys::Linux;
 
-/// Commands for a reactor, and the waker that tells it of them.
+/// Commands for a reactor, and the waker that wakes it for them.
 pub(crate) struct Queue {
     inner: Mutex<Inner>,
 }
@@ -32,7 +32,7 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands the command back if the queue is closed.
+    /// Adds a command. Returns the command if the queue is closed.
     pub(crate) fn push(&self, command: Command<Linux>) -> Result<(), Command<Linux>> {
         let mut inner = self.lock();
         let Some(waker) = &inner.waker else {
@@ -41,8 +41,8 @@ impl Queue {
         // Only a push to an empty queue wakes the reactor.
         if inner.commands.is_empty() {
             if let Err(error) = waker.wake() {
-                // An eventfd that is ours and non-blocking has no way to fail; should it, the command is seen
-                // in the next turn, whatever that is for.
+                // A write to our own non-blocking eventfd cannot fail. If it does, the reactor finds the
+                // command in its next turn.
                 log::error!("cannot wake the reactor: {error}");
             }
         }
@@ -50,12 +50,12 @@ impl Queue {
         Ok(())
     }
 
-    /// The next command.
+    /// Takes the next command.
     pub(crate) fn pop(&self) -> Option<Command<Linux>> {
         self.lock().commands.pop_front()
     }
 
-    /// Asks this of the spawns in it whose tag fits. Returns how many there are.
+    /// Passes the request `what` to the queued spawns whose tag `fits`. Returns the number of these spawns.
     pub(crate) fn ask(&self, fits: impl Fn(Option<u64>) -> bool, what: Asked) -> usize {
         let mut count = 0;
         for command in &self.lock().commands {
@@ -74,7 +74,7 @@ impl Queue {
         self.lock().commands.is_empty()
     }
 
-    /// Refuses what comes later and hands out what is there.
+    /// Closes the queue, so that later commands are refused. Returns the commands that are in it.
     pub(crate) fn close(&self) -> VecDeque<Command<Linux>> {
         let mut inner = self.lock();
         inner.waker = None;
@@ -109,7 +109,8 @@ impl Remote {
         if self.queue.is_closed() {
             return Err(SpawnError::new(reaper, Refusal::Disconnected));
         }
-        // What the checks found out is not good for a step on another thread, later.
+        // The findings of these checks are dropped: they hold only for a step on this thread that follows at
+        // once.
         let target = match self.resolver.resolve(&reaper, Limit::default()) {
             Ok((target, _)) => target,
             Err(refusal) => return Err(SpawnError::new(reaper, refusal)),
@@ -123,7 +124,7 @@ impl Remote {
         }
     }
 
-    /// Makes a guard that has the reactor reap a cgroup when it is dropped.
+    /// Makes a guard: when it is dropped, the reactor reaps the cgroup.
     ///
     /// # Errors
     ///
@@ -135,10 +136,10 @@ impl Remote {
         ReapGuard::new(reaper, &self.resolver, &self.queue)
     }
 
-    /// Makes [`Reactor::run`](crate::Reactor::run) return. If it is not running, its next call returns at once, also where
-    /// the reactor was in [`run_until`](crate::Reactor::run_until) or
-    /// [`run_until_idle`](crate::Reactor::run_until_idle), which are not ended. Reaps under way are not affected; after the
-    /// reactor was dropped this is a no-op.
+    /// Makes [`Reactor::run`](crate::Reactor::run) return. If `run` is not running, its next call returns at once, also
+    /// where the reactor was in [`run_until`](crate::Reactor::run_until) or
+    /// [`run_until_idle`](crate::Reactor::run_until_idle), which are not ended. Reaps under way are not affected. After the
+    /// reactor was dropped, this is a no-op.
     pub fn stop(&self) {
         let _ = self.queue.push(Command::Stop);
     }

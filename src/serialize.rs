@@ -1,7 +1,8 @@
-//! What the feature `serde` writes: outcomes, errors and survivors, with the keys and words of `cgreap --json`, and metrics.
+//! What the feature `serde` serializes: outcomes, errors and survivors, with the keys and words of `cgreap --json`, and
+//! metrics.
 //!
 //! Durations are whole microseconds (`elapsed_us`), paths are text, in which bytes that are not UTF-8 are replaced. An error
-//! has the keys that apply to it and no others.
+//! has only the keys that apply to it.
 
 use std::fmt;
 use std::io;
@@ -12,12 +13,12 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::outcome::{Act, Outcome, ReapError, UsedMethod};
 
-/// A duration, in microseconds.
+/// Serializes a duration, in microseconds.
 pub(crate) fn micros<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// A path that may not be there.
+/// Serializes an optional path, as text.
 pub(crate) fn text<S: Serializer>(path: &Option<impl AsRef<Path>>, serializer: S) -> Result<S::Ok, S::Error> {
     path.as_ref().map(|path| path.as_ref().to_string_lossy()).serialize(serializer)
 }
@@ -82,7 +83,7 @@ impl Serialize for ReapError {
     }
 }
 
-/// A map, as far as it is written.
+/// A map that is being written.
 struct Map<M>(M);
 
 impl<M: SerializeMap> Map<M> {

@@ -19,8 +19,8 @@
 //! 6.0 on and unless the hierarchy is mounted with `favordynmods`: that takes 4 to 15 ms (Linux 6.18), and less if another
 //! process has just joined a cgroup. CLONE_INTO_CGROUP, which `cgreap run` uses, does not wait.
 //!
-//! **Do not move the process from outside.** Between the start and the move the job runs, and what it forks in that
-//! time stays where it was:
+//! **Do not move the process from outside.** Between the start and the move the job runs, and the processes that it
+//! forks in that time stay where they are:
 //!
 //! ```no_run
 //! # use std::{fs, process::Command};
@@ -89,7 +89,7 @@
 //!    before. Write limits to its files now, before there is a member. With `pids.max` a fork storm comes to an end
 //!    on every kernel.
 //! 2. Start the job in it.
-//! 3. Spawn the [`Reaper`] when the job is to end, or when its first process has exited, to kill what that has left.
+//! 3. Spawn the [`Reaper`] when the job is to end, or when its first process has exited, to kill the processes it left.
 //!
 //! A reaper that is spawned before the process has joined finds an empty cgroup and removes it. The join fails then,
 //! and the job does not run. That is right for a job that was cancelled. With [`Reaper::when_empty`] it is not: spawn
@@ -144,10 +144,10 @@
 //!
 //! - Any byte but `/`, NUL and newline may be in a name. The library refuses `.` and `..`, because a name with them
 //!   could lead out of the slice.
-//! - A name should not begin with `cgroup.`, or with the name of a controller and a dot (`memory.a`): kernels to come
-//!   may have a file of that name in each cgroup.
-//! - A name that ends as those of units do (`.service`, `.scope`, `.slice`, ...) is best left to systemd.
-//! - Numbers that come again, such as pids, make names that come again. While a job of the same name is still being
+//! - A name should not begin with `cgroup.`, or with the name of a controller and a dot (`memory.a`): future
+//!   kernels may have a file of that name in each cgroup.
+//! - A name that ends as a unit's name does (`.service`, `.scope`, `.slice`, ...) is best left to systemd.
+//! - Numbers that are reused, such as pids, make names that are reused. While a job of the same name is still being
 //!   reaped, `create_dir` fails with EEXIST. Names with a counter avoid that.
 //!
 //! # What a reap does not reach

@@ -1,6 +1,6 @@
 //! [`Instant`] and [`Span`]: a point in time, and a length of it, in eight bytes each.
 //!
-//! A `Duration` takes twice the room, and each of thousands of entries has a dozen of them.
+//! A `Duration` takes twice the memory, and each of thousands of entries has a dozen of these values.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt;
@@ -64,22 +64,22 @@ impl fmt::Debug for Span {
     }
 }
 
-/// A point in time: so long after an arbitrary start, which is the same for every call.
+/// A point in time, as the time since an arbitrary start, which is the same for every call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Nanos);
 
 impl Instant {
-    /// The instant that is so long after the start.
+    /// The instant that is `since` after the start.
     pub(crate) fn after_start(since: Duration) -> Instant {
         Instant(since.into())
     }
 
-    /// How long it is after the start.
+    /// The time from the start to this instant.
     pub(crate) fn since_start(self) -> Duration {
         Duration::from_nanos(self.0.get())
     }
 
-    /// Whole milliseconds since the start, and another if there is more.
+    /// Milliseconds since the start, rounded up.
     pub(crate) fn millis_rounded_up(self) -> u64 {
         self.0.get().div_ceil(1_000_000)
     }
@@ -88,7 +88,7 @@ impl Instant {
         Instant(Nanos::new(self.0.get().saturating_add(span.0.get())))
     }
 
-    /// How long it is after `earlier`; zero if it is not.
+    /// The time from `earlier` to this instant; zero if this instant is before it.
     pub(crate) fn saturating_since(self, earlier: Instant) -> Span {
         Span(Nanos::new(self.0.get().saturating_sub(earlier.0.get())))
     }

@@ -18,7 +18,7 @@ use crate::reaper::Reaper;
 use crate::remote::Remote;
 use crate::sys;
 
-/// A [`Reactor`] that a task of the tokio runtime drives. With the feature `tokio`.
+/// A [`Reactor`] that a task of the tokio runtime drives. Needs the feature `tokio`.
 ///
 /// Any task spawns reaps on it, and awaits their handles:
 ///
@@ -35,12 +35,12 @@ use crate::sys;
 /// ```
 ///
 /// - A turn of the reactor takes about 1 ms at most ([`Reactor::set_turn_budget`]), so that other tasks of the thread go on.
-/// - When it is dropped, the task stops, and reaps under way complete as
-///   [`Disconnected`](crate::ReapError::Disconnected), also where the runtime does not run: before the drop returns or, if the
-///   task is in a turn, at the end of that. [`shutdown`](TokioReactor::shutdown) cancels them instead, and waits for that. When
-///   the runtime is dropped first, the same happens as in a drop.
-/// - [`Reaper::tag`] is of use only on a reactor of the caller's own: here each reap has a handle, and nothing is kept for
-///   [`Reactor::drain_completed`].
+/// - When the `TokioReactor` is dropped, the task stops, and reaps under way complete as
+///   [`Disconnected`](crate::ReapError::Disconnected), also where the runtime does not run: before the drop returns or, if
+///   the task is in a turn, at the end of the turn. [`shutdown`](TokioReactor::shutdown) cancels the reaps instead, and waits
+///   until they have ended. When the runtime is dropped first, the reaps complete in the same way as in a drop.
+/// - [`Reaper::tag`] is of use only on a reactor that the caller drives: here each reap has a handle, and the task
+///   discards the completions of [`Reactor::drain_completed`].
 pub struct TokioReactor {
     remote: Remote,
     task: JoinHandle<io::Result<()>>,
@@ -89,7 +89,7 @@ impl TokioReactor {
         self.remote.spawn_reaper(reaper)
     }
 
-    /// Makes a guard that has the reactor reap a cgroup when it is dropped, see [`Remote::guard`].
+    /// Makes a guard: when it is dropped, the reactor reaps the cgroup, see [`Remote::guard`].
     ///
     /// # Errors
     ///
@@ -104,26 +104,27 @@ impl TokioReactor {
         self.remote.clone()
     }
 
-    /// Cancels all reaps, and returns once they have ended, with nothing left frozen. If something stays frozen that cannot
-    /// be thawed, this takes 10 s. Later spawns by a [`Remote`] are refused.
+    /// Cancels all reaps, and returns once they have ended, with nothing left frozen. If a target cannot be thawed, this
+    /// takes 10 s. Later spawns by a [`Remote`] are refused.
     ///
-    /// If the future is dropped before, the rest happens as in a drop of the reactor.
+    /// If the future is dropped before it completes, the reaps that are left end as in a drop of the
+    /// `TokioReactor`.
     ///
     /// # Errors
     ///
-    /// Those of the task: as [`Reactor::turn`].
+    /// The errors of the task: as [`Reactor::turn`].
     pub async fn shutdown(mut self) -> io::Result<()> {
         self.remote.stop();
         (&mut self.task).await.map_err(io::Error::other)?
     }
 }
 
-/// What the handle and the task share. The first of the two that is dropped drops the reactor: a runtime that does not run keeps
-/// a task that was aborted.
+/// The reactor, shared by the `TokioReactor` and the task. The first of the two that is dropped drops the reactor: a runtime
+/// that does not run keeps an aborted task, and would keep a reactor that the task owns.
 struct Shared(Arc<Mutex<Slot>>);
 
 struct Slot {
-    /// `None` while the task has it, for one turn.
+    /// `None` while the task has the reactor, for one turn.
     reactor: Option<Reactor>,
     dropped: bool,
 }
@@ -139,13 +140,13 @@ impl Shared {
         self.lock().reactor.take()
     }
 
-    /// Gives it back after the turn, or drops it if the handle was dropped meanwhile.
+    /// Gives the reactor back after the turn, or drops it if the `TokioReactor` was dropped meanwhile.
     fn give_back(&self, reactor: Reactor) {
         let mut slot = self.lock();
         if !slot.dropped {
             slot.reactor = Some(reactor);
         }
-        // The lock, a local, ends before the reactor, a parameter.
+        // The lock, a local variable, is released before the reactor, a parameter, is dropped.
     }
 }
 
@@ -154,13 +155,13 @@ impl Drop for Shared {
         let mut slot = self.lock();
         slot.dropped = true;
         let reactor = slot.reactor.take();
-        // Not under the lock: it wakes tasks.
+        // Not under the lock: the drop of a reactor wakes tasks.
         drop(slot);
         drop(reactor);
     }
 }
 
-/// The task. It ends when the reactor was stopped, and no reap is left, or was dropped.
+/// Runs the task. It returns when the reactor was stopped and no reap is left, or when the reactor was dropped.
 async fn turn_until_stopped(shared: Shared, readiness: AsyncFd<OwnedFd>) -> io::Result<()> {
     loop {
         let mut ready = readiness.readable().await?;
@@ -173,7 +174,8 @@ async fn turn_until_stopped(shared: Shared, readiness: AsyncFd<OwnedFd>) -> io::
             return Ok(());
         }
         shared.give_back(reactor);
-        // tokio clears what this has seen. What has come since the turn stays.
+        // This clears only the readiness that the guard has seen. Readiness that came later, during the turn,
+        // stays set.
         ready.clear_ready();
     }
 }

@@ -1,10 +1,10 @@
 //! A hierarchical timing wheel: the deadlines of the entries of a slab.
 //!
-//! The wheel knows neither clock nor file, only ticks (`u64`) and slab keys. It has 11 levels of 64 slots,
-//! one level for each group of six bits of a tick, so that every `u64` has its place and nothing ever wraps.
-//! A deadline is filed relative to the *cursor*, the tick the wheel has worked its way up to: its level is
-//! the highest group in which it differs from the cursor, its slot there is the value of that group. A slot
-//! of level 0 is thus a single tick; a slot of level `n` is a span of `64^n` ticks, which is spread over the
+//! The wheel knows neither clock nor file, only ticks (`u64`) and slab keys. It has 11 levels of 64 slots, one
+//! level for each group of six bits of a tick, so that every `u64` has its place and nothing ever wraps. A
+//! deadline is filed relative to the *cursor*, the tick up to which the wheel has advanced: its level is the
+//! highest group in which it differs from the cursor, its slot there is the value of that group. A slot of
+//! level 0 is thus a single tick; a slot of level `n` is a span of `64^n` ticks, which is spread over the
 //! levels below (*cascaded*) when the cursor enters it.
 //!
 //! What always holds between calls:
@@ -16,11 +16,12 @@
 //!   passed by the time it is scheduled goes there too, as if it were at the cursor. The cursor never leaves
 //!   while something is in that slot.
 //! - A slot is a circular doubly linked list threaded through `nodes`. It is empty exactly if its bit in
-//!   `occupied` is clear; what its `head` and `earliest` say then means nothing.
+//!   `occupied` is clear; its `head` and `earliest` are meaningless then.
 //! - No deadline in a slot is less than the slot's `earliest`, and on the levels above 0 `earliest` is within
-//!   the slot's span. It is exact until a node is taken out of a slot that keeps others: it is then left as
-//!   it is, for finding the true one would take a walk along the list. The walk is made once `earliest` has
-//!   been reached, by cascading the slot, which files each of its nodes on a lower level and so has an end.
+//!   the slot's span. It is exact until a node is taken out of a slot that keeps others: `earliest` is then
+//!   left as it is, because to find the true one would take a walk along the list. The walk is made once
+//!   `earliest` has been reached, by cascading the slot. A cascade files each node on a lower level, so
+//!   cascades come to an end.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 /// Bits of a tick that one level resolves.
@@ -32,15 +33,15 @@ const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
 /// Stands in for the slot number of a node that is in no slot.
 const NOWHERE: u16 = u16::MAX;
 
-/// What the wheel knows of one slab key.
+/// The wheel's record of one slab key.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     deadline: u64,
     /// Neighbours in the slot's circular list; meaningless while `slot` is [`NOWHERE`].
     prev: u32,
     next: u32,
-    /// Where the node is, counted through all levels. The level cannot be computed again later: it depends on
-    /// where the cursor was when the node was filed.
+    /// The number of the node's slot, counted through all levels. It cannot be computed again later: the level
+    /// depends on where the cursor was when the node was filed.
     slot: u16,
 }
 
@@ -93,7 +94,7 @@ impl Wheel {
         self.link(link);
     }
 
-    /// Takes back the deadline of `key`; `false` if it has none.
+    /// Removes the deadline of `key`; `false` if it has none.
     pub(crate) fn cancel(&mut self, key: usize) -> bool {
         key < self.nodes.len() && self.unlink(key)
     }
@@ -116,9 +117,9 @@ impl Wheel {
             let Slot { head, earliest } = self.slots[slot];
             let shift = (slot / SLOTS) as u32 * BITS;
             if earliest >> shift > self.now >> shift {
-                break; // The slot's span has not begun, nor has any other: they are later.
+                break; // The slot's span has not begun, and all others are later.
             }
-            // No deadline lies between, so the cursor can go there in one step, however far it is.
+            // No deadline lies between, so the cursor can go to `earliest` in one step.
             self.cursor = self.cursor.max(earliest.min(self.now));
             if shift == 0 {
                 let key = head as usize;
@@ -144,8 +145,8 @@ impl Wheel {
         let head = self.slots[slot].head;
         let mut link = head;
         loop {
-            // Read before `link` overwrites it. It goes into other slots, so the nodes still to come stay
-            // intact.
+            // Read before `link` overwrites it. `link` puts the node into another slot, so the nodes still to
+            // come stay intact.
             let next = self.nodes[link as usize].next;
             self.link(link);
             if next == head {
@@ -155,7 +156,7 @@ impl Wheel {
         }
     }
 
-    /// Puts a node that is in no slot at the end of the one that its deadline belongs to.
+    /// Puts a node that is in no slot at the end of the slot to which its deadline belongs.
     fn link(&mut self, link: u32) {
         let deadline = self.nodes[link as usize].deadline;
         let place = deadline.max(self.cursor);

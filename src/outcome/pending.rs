@@ -23,8 +23,7 @@ pub struct Pending<'a> {
     pub since: Instant,
     /// Attempts to kill so far.
     pub attempts: u32,
-    /// The error that keeps the reap from going on, if there is one: the operation is retried, and has failed
-    /// each time.
+    /// The error that keeps the reap from going on, if there is one. It is gone once a retry succeeds.
     pub last_error: Option<LastError<'a>>,
 }
 
