@@ -1,4 +1,4 @@
-//! From the machine of an entry to its target and back, and the end of both.
+//! Drives an entry: passes the actions of its machine to its target and the answers back, until the entry ends.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use crate::outcome::{Completed, Effort, ReapError, Reaped, UsedMethod};
 use crate::sys::Sys;
 use crate::time::Instant;
 
-/// Attempts to thaw a target whose reap is dropped.
+/// How often the thaw of a target is tried when its reap is dropped.
 const THAWS: usize = 3;
 
 impl<S: Sys> Entries<S> {
-    /// Feeds one entry's machine, and does what it says, until it waits or is done.
+    /// Passes an input to one entry's machine, and carries out its actions, until it waits, yields or finishes.
     pub(super) fn drive(&mut self, key: usize, input: Input, findings: Findings<S>, host: &impl Host<S>) {
-        // What a call before this one has left there.
+        // If an earlier call has panicked, its entry is deferred first.
         self.resume_driven();
         let Some(entry) = self.slab.get(key) else { return };
         self.driven = Some(entry.id);
@@ -35,7 +35,7 @@ impl<S: Sys> Entries<S> {
         let others_lack = self.is_any_short();
         let Some(entry) = self.slab.get_mut(key) else { return };
         let Entry { machine, target, id, deferred, lacked, .. } = entry;
-        // There may be a descriptor again.
+        // There may be a free descriptor again.
         target.sparing &= input != Input::DescriptorsReturned || machine.is_failing();
         let watch = |fd: &S::Fd, notice: Notice| host.watch(fd, *id, notice);
         let mut context =
@@ -59,7 +59,7 @@ impl<S: Sys> Entries<S> {
                     let mut attempt = step.kill(by);
                     if let Some(job) = step.take_job() {
                         if host.help(*id, job).is_err() {
-                            // Without a thread it is done here.
+                            // There is no thread for the job, so it is done here.
                             step.target.note_cgroup_kill(None);
                             attempt = step.kill(by);
                         }
@@ -124,12 +124,13 @@ impl<S: Sys> Entries<S> {
         }
     }
 
-    /// Takes an entry out, and tells how it ended.
+    /// Removes an entry, and tells the caller how the reap ended.
     fn complete(&mut self, key: usize, end: End) {
         let Some(Entry { machine, target, spawned, .. }) = self.slab.get(key) else { return };
         let elapsed = self.resolver.sys.now().saturating_sub(spawned.since_start());
         let effort = effort(machine, target, elapsed);
-        // A logger is foreign code: should it panic, the entry is still there.
+        // A logger is foreign code. The entry is removed after this, so that it is not lost if the logger
+        // panics.
         log::info!("{}: {end:?} after {elapsed:?}, attempts: {}", target.path().display(), effort.attempts);
         self.wheel.cancel(key);
         let Entry { mut target, completer, tag, id, .. } = self.slab.remove(key);
@@ -146,14 +147,15 @@ impl<S: Sys> Entries<S> {
             }
         };
         let tagged = tag.map(|tag| (tag, target.path().to_path_buf()));
-        // Descriptors first: a caller that hears of the completion may count on their being closed.
+        // The descriptors are closed first, so that they are closed when the caller learns of the completion.
         drop(target);
         self.starved.take_if(|starved| *starved == id);
         self.resume_short();
         self.tell(tagged, completer, result);
     }
 
-    /// Tells the caller by the tag, and the handle. Wakers are foreign code, so that they come last.
+    /// Gives the result to the caller, by the tag and by the handle. The handle comes last, because its waker
+    /// is foreign code.
     pub(super) fn tell(
         &mut self,
         tagged: Option<(u64, PathBuf)>,
@@ -173,9 +175,9 @@ impl<S: Sys> Entries<S> {
     }
 }
 
-/// What was done so far.
+/// Returns what the reap has done so far.
 fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
-    // At a deadline the target may be found empty before the thread's answer has come.
+    // At a deadline the target may be found empty before the helper thread's answer has come.
     let by_helper = target.is_killed_by_helper();
     Effort {
         method: machine.used().or(by_helper.then_some(UsedMethod::CgroupKill)),
@@ -187,12 +189,12 @@ fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> E
 }
 
 impl<S: Sys> Drop for Entries<S> {
-    /// Completes what is left as `Disconnected`, and leaves nothing frozen.
+    /// Completes the reaps that are left as `Disconnected`, and thaws their targets.
     fn drop(&mut self) {
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
-        // All are thawed before anything is logged, and before any handle is told: loggers and wakers are foreign code, and may
-        // panic. No later call retries a thaw that fails, so that it is made again at once.
+        // All targets are thawed before anything is logged, and before any handle completes: loggers and wakers are foreign
+        // code, and may panic. A thaw that fails is retried at once, because no later call can retry it.
         for (_, entry) in self.slab.iter_mut().filter(|(_, entry)| entry.target.is_frozen_by_us()) {
             let mut thaws =
                 (0..THAWS).map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));

@@ -1,7 +1,7 @@
 //! [`Entries`]: the reaps under way, a slab of one-shot entries and the wheel of their timers.
 //!
-//! It decides nothing: machines do. It carries wake-ups to them in the order of a [`Turn`], their actions to the
-//! targets, and the results to the handles. What waits for the wake-ups is the [`Host`] around it.
+//! It decides nothing: machines do. It passes wake-ups to the machines in the order of a [`Turn`], their actions
+//! to the targets, and the results to the handles. The [`Host`] around it waits for the wake-ups.
 
 mod drive;
 mod shortage;
@@ -34,19 +34,20 @@ pub(crate) trait Host<S: Sys> {
     /// The next command from another thread or a handle, if there is one.
     fn next_command(&mut self) -> Option<Command<S>>;
 
-    /// A command to stop has come.
+    /// Called for [`Command::Stop`].
     fn stop(&mut self);
 
-    /// Has a helper thread do a job of this entry. Its answer is a command. Hands the job back if there is no thread.
+    /// Hands a job of this entry to a helper thread. The answer comes as a command. Returns the job if there is no
+    /// thread for it.
     fn help(&self, id: EntryId, job: Job<S>) -> Result<(), Job<S>>;
 }
 
-/// What other threads and handles ask for, or tell.
+/// A request of another thread or a handle, or the answer of a helper thread.
 pub(crate) enum Command<S: Sys> {
     Spawn(Box<Spawn<S>>),
     Cancel(EntryId),
     KillNow(EntryId),
-    /// What came of a job of this entry, which may be gone.
+    /// The answer to a job of this entry. The entry may have ended.
     Answer(EntryId, Answer),
     /// Ends `Reactor::run`.
     Stop,
@@ -56,7 +57,7 @@ pub(crate) enum Command<S: Sys> {
 pub(crate) struct Spawn<S: Sys> {
     pub(crate) reaper: Reaper,
     pub(crate) target: Target<S>,
-    /// What the checks found out, if the first step follows at once, on the same thread.
+    /// What the checks found out. Empty unless the first step follows at once, on the same thread.
     pub(crate) findings: Findings<S>,
     pub(crate) completer: Completer,
 }
@@ -68,10 +69,10 @@ struct Entry<S: Sys> {
     completer: Completer,
     id: EntryId,
     spawned: Instant,
-    /// It is in the queue of deferred entries.
+    /// Whether it is in the queue of deferred entries.
     deferred: bool,
     descriptors: Descriptors,
-    /// A step before the last yield lacked a descriptor.
+    /// Whether a step before the last yield lacked a descriptor.
     lacked: bool,
     tag: Option<u64>,
 }
@@ -85,24 +86,27 @@ pub(crate) struct Entries<S: Sys> {
     generation: Generation,
     /// Entries that yielded. They are resumed in the next turn, after all other work.
     deferred: VecDeque<EntryId>,
-    /// Entries that could not get a descriptor or a watch, in order. When one returns descriptors, or gets what it waited
-    /// for, the next is deferred to try. Their timers run on.
+    /// Entries that could not get a descriptor or a watch, in order. When an entry returns descriptors, or gets the one
+    /// that it waited for, the next in this queue is deferred, to try again. Their timers run on.
     short: VecDeque<EntryId>,
-    /// The one that failed first for want of them. It tries before them, and they take none for watches until it has what it
-    /// wants.
+    /// The entry that was the first to fail for lack of descriptors. It tries before those in `short`. Until it has the
+    /// descriptors that it needs, no other entry opens any for watches.
     starved: Option<EntryId>,
-    /// The reaps with tags that have ended, and that the caller has not taken.
+    /// The reaps with tags that have ended, and that the caller has not drained.
     completed: VecDeque<Completed>,
-    /// The tick at which the first of them tries, for the caller may have returned descriptors. Set as long as any waits.
+    /// The tick at which the first entry that waits for descriptors tries again: the caller may have closed some. Set as
+    /// long as an entry waits.
     probe: Option<u64>,
-    /// The last turn met its bound on commands.
+    /// The last turn took as many commands as it may, so there may be more.
     commands_left: bool,
     turn: Turn,
     limit: Limit,
     facts: Facts<S>,
-    /// The entry that is driven. If one is left here, a logger or a waker has panicked, and it is driven again.
+    /// The entry that is driven now. If it is still set at the next call, a logger or a waker has panicked, and
+    /// the entry is driven again.
     driven: Option<EntryId>,
-    /// A helper thread is wanted: for removals, and for a write to `cgroup.kill` that reaches so many members.
+    /// Set if a helper thread is wanted: for removals, and for a write to `cgroup.kill` that reaches this many
+    /// members or more.
     pub(crate) helper_from: Option<usize>,
 }
 
@@ -133,7 +137,7 @@ impl<S: Sys> Entries<S> {
         self.slab.len()
     }
 
-    /// The tick at which a timer is due.
+    /// The tick at which the next timer is due.
     pub(crate) fn next_tick(&self) -> Option<u64> {
         self.wheel.next().into_iter().chain(self.probe).min()
     }
@@ -143,18 +147,18 @@ impl<S: Sys> Entries<S> {
         self.is_in_turn() || !self.deferred.is_empty() || self.commands_left || self.driven.is_some()
     }
 
-    /// Whether there is something to take.
+    /// Whether there are completions that the caller has not drained.
     pub(crate) fn has_completed(&self) -> bool {
         !self.completed.is_empty()
     }
 
-    /// The next of the reaps with tags that have ended.
+    /// Takes the first of the reaps with tags that have ended.
     pub(crate) fn take_completed(&mut self) -> Option<Completed> {
         self.completed.pop_front()
     }
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = Pending<'_>> {
-        // The standard library's instants and this clock are the same, but cannot be converted.
+        // `std::time::Instant` reads the same clock, but cannot be made from it.
         let (now, clock) = (std::time::Instant::now(), self.resolver.sys.now());
         self.slab.iter().map(move |(_, entry)| Pending {
             path: entry.target.path(),
@@ -166,7 +170,8 @@ impl<S: Sys> Entries<S> {
         })
     }
 
-    /// Asks this of the entries whose tag fits, by commands that are handed to `tell`. Returns how many there are.
+    /// Passes the request `what` to the entries whose tag `fits`, by commands that are handed to `tell`. Returns
+    /// the number of these entries.
     pub(crate) fn ask(
         &self,
         fits: impl Fn(Option<u64>) -> bool,
@@ -183,7 +188,8 @@ impl<S: Sys> Entries<S> {
         count
     }
 
-    /// Begins a call that may work for so long, and do one piece of work in any case; `None`: without limit.
+    /// Begins a call that may work for the time of `budget` (`None`: without limit), and does one piece of work
+    /// in any case.
     pub(crate) fn limit(&mut self, budget: Option<Duration>) -> Limit {
         self.limit = Limit::after(&self.resolver.sys, budget);
         self.limit
@@ -199,7 +205,7 @@ impl<S: Sys> Entries<S> {
         self.turn.is_under_way()
     }
 
-    /// Takes in a target, and starts on it.
+    /// Makes an entry of a target, and drives it for the first time.
     pub(crate) fn spawn(&mut self, spawn: Spawn<S>, host: &impl Host<S>) {
         let Spawn { reaper, target, findings, completer } = spawn;
         let Some(id) = self.generation.next(self.slab.vacant_key()) else {
@@ -211,7 +217,7 @@ impl<S: Sys> Entries<S> {
         let now = Instant::after_start(self.resolver.sys.now());
         let machine = Machine::new(&reaper, now, target.found(), target.keep_dir);
         let tag = reaper.tag;
-        // It may have the last descriptor of the caller's.
+        // It may hold the caller's descriptor of the target, which is closed with the last clone.
         drop(reaper);
         let input = match completer.bind(id) {
             Asked::Nothing => Input::Spawned,
@@ -233,7 +239,7 @@ impl<S: Sys> Entries<S> {
         self.drive(id.key(), input, findings, host);
     }
 
-    /// Begins a turn for these notifications. [`Entries::advance`] does its work.
+    /// Begins a turn with these notifications. [`Entries::advance`] does its work.
     pub(crate) fn begin_turn(&mut self, notified: impl IntoIterator<Item = EntryId>) {
         self.commands_left = false;
         self.resume_driven();
@@ -262,7 +268,7 @@ impl<S: Sys> Entries<S> {
         } else if self.probe.is_some_and(|at| at <= tick(sys)) {
             self.metrics.timers += 1;
             self.probe = None;
-            // It may have been raised.
+            // The limit on descriptors may have been raised.
             self.resolver.renew_limit();
             self.resume_short();
         } else if let Some(id) = turn.deferred(&mut self.deferred) {
@@ -294,7 +300,7 @@ impl<S: Sys> Entries<S> {
         }
     }
 
-    /// Takes in what a helper thread has done.
+    /// Passes the answer of a helper thread to its entry.
     fn answer(&mut self, id: EntryId, answer: Answer, host: &impl Host<S>) {
         let released = match answer {
             Answer::Released(released) => released,

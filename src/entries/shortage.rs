@@ -1,29 +1,31 @@
-//! The entries that are short of descriptors: in which order they try again, and which give way to them.
+//! The entries that are short of descriptors: in which order they try again, and which other entries lose their
+//! watches to them.
 
 use super::{Entries, Entry, tick};
 use crate::machine::Machine;
 use crate::sys::Sys;
 
-/// How often one of the entries that wait for a descriptor asks whether there is one, in milliseconds.
+/// How often one of the entries that wait for a descriptor tries again, in milliseconds.
 const PROBE: u64 = 80;
 
-/// Reaps that lose their watches to one that fails for want of descriptors, at a time. It needs three.
+/// The number of reaps that lose their watches at a time to a reap that fails for lack of descriptors. That
+/// reap needs three.
 const UNWATCHED: usize = 4;
 
 /// Whether an entry has the descriptors that it wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Descriptors {
     Enough,
-    /// It has not, and is in the queue of those that wait for one.
+    /// It lacks one, and is in the queue of the entries that wait for one.
     Waiting,
-    /// It has left the queue, and is deferred to try.
+    /// It has left the queue, and is deferred, to try again.
     Next,
-    /// It tries.
+    /// It tries again now.
     Trying,
 }
 
 impl<S: Sys> Entries<S> {
-    /// Notes whether an entry that waits has the descriptors that it wants.
+    /// Notes whether an entry, when it waits, has the descriptors that it wants.
     pub(super) fn note_shortage(&mut self, key: usize, is_short: bool) {
         let Some(entry) = self.slab.get_mut(key) else { return };
         let id = entry.id;
@@ -40,19 +42,19 @@ impl<S: Sys> Entries<S> {
         match now {
             Descriptors::Waiting if self.starved == Some(id) => {}
             Descriptors::Waiting if was_starved || before != Descriptors::Waiting => self.short.push_back(id),
-            // There may be more.
+            // There may be a free descriptor for the next entry too.
             Descriptors::Enough if before != Descriptors::Enough => self.resume_short(),
             _ => {}
         }
         self.set_probe();
     }
 
-    /// Whether any waits for a descriptor.
+    /// Whether any entry waits for a descriptor.
     pub(super) fn is_any_short(&self) -> bool {
         self.starved.is_some() || !self.short.is_empty()
     }
 
-    /// Defers the starved of the entries that wait for a descriptor, or where there is none, the next.
+    /// Defers the starved entry, if there is one, else the next of the entries that wait for a descriptor.
     pub(super) fn resume_short(&mut self) {
         while let Some(id) = self.starved.or_else(|| self.short.pop_front()) {
             let waits = |entry: &&mut Entry<S>| entry.descriptors == Descriptors::Waiting;
@@ -70,16 +72,16 @@ impl<S: Sys> Entries<S> {
         self.set_probe();
     }
 
-    /// Takes watches for another entry to make progress: those of entries that wait for long, or where there are none, of others
-    /// that do not fail.
+    /// Takes watches from other entries, so that the entry `but` makes progress: from entries that wait for long, or, where
+    /// there are none, from others that do not fail.
     fn unwatch(&mut self, but: usize) {
         if !self.take_watches(but, Machine::is_patient) {
             self.take_watches(but, |machine| !machine.is_failing());
         }
     }
 
-    /// Takes the watches of some of these entries; whether there were any. They get them back in their turn, and are checked by
-    /// timer until then.
+    /// Takes the watches of some of the entries that `gives_way` selects. Returns whether there were any. These entries get
+    /// their watches back in the order of the queue, and are checked by timer until then.
     fn take_watches(&mut self, but: usize, gives_way: impl Fn(&Machine) -> bool) -> bool {
         let others = self.slab.iter_mut().filter(|(key, entry)| *key != but && gives_way(&entry.machine));
         let unwatched = others.filter_map(|(_, entry)| entry.target.unwatch().then_some(entry));
@@ -93,7 +95,7 @@ impl<S: Sys> Entries<S> {
         any
     }
 
-    /// Sees to it that an entry tries again, if any waits.
+    /// Sets the time at which an entry tries again, if any waits.
     fn set_probe(&mut self) {
         if self.is_any_short() {
             let next = tick(&self.resolver.sys).saturating_add(PROBE);

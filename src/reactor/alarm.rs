@@ -1,4 +1,4 @@
-//! [`Alarm`]: the timer in the poll of a reactor, by which its descriptor tells that something is due.
+//! [`Alarm`]: the timer in a reactor's poll, which makes the reactor's descriptor readable when work is due.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,12 +12,12 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::{LONGEST, TIMER};
 
 /// A timer that is not needed any more is not disarmed if it fires within this time. This saves a system call at
-/// completion. One that was set to fire at once is: it has fired.
+/// completion. A timer that was set to fire at once is disarmed, because it has fired already.
 const SOON: Duration = Duration::from_millis(10);
 
 pub(super) struct Alarm {
     timer: TimerFd,
-    /// The tick that it is set to.
+    /// The tick that the timer is set to.
     armed: Option<u64>,
 }
 
@@ -26,18 +26,18 @@ impl Alarm {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         let raw = timer.as_fd().as_raw_fd();
-        // Edge-triggered, as all that mio watches, and set anew after each expiry: no need to read it.
+        // mio registers it edge-triggered, and it is set anew after each expiry, so it need not be read.
         registry.register(&mut SourceFd(&raw), TIMER, Interest::READABLE)?;
         Ok(Alarm { timer, armed: None })
     }
 
-    /// The next [`Alarm::set`] sets it in any case: it has fired, or is to make a new edge.
+    /// Makes the next [`Alarm::set`] set the timer in any case: it has fired, or a new edge is needed.
     pub(super) fn forget(&mut self) {
         self.armed = None;
     }
 
-    /// Sets it to fire at this tick, 0 for at once. `until` says how long it is until a tick. Returns whether that took a
-    /// system call.
+    /// Sets the timer to fire at the tick `next`; 0 means at once, `None` never. `until` returns the time until a tick.
+    /// Returns whether a system call was made.
     pub(super) fn set(&mut self, next: Option<u64>, until: impl Fn(u64) -> Duration) -> bool {
         let result = match (next, self.armed) {
             (None, None) => return false,
@@ -56,7 +56,7 @@ impl Alarm {
         };
         match result {
             Ok(()) => self.armed = next,
-            // Only a bad descriptor or value could fail. Tried again on the next call.
+            // Only a bad descriptor or value makes this call fail. The next `set` tries it again.
             Err(errno) => log::error!("cannot set the timer: {errno}"),
         }
         true

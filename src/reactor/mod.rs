@@ -1,4 +1,4 @@
-//! [`Reactor`]: the loop. A poll that wakes the entries, a timer for their wheel, and a queue from other
+//! [`Reactor`]: the loop. It has a poll that wakes the entries, a timer for their wheel, and a queue of commands from other
 //! threads.
 
 mod alarm;
@@ -51,10 +51,10 @@ const WAKER: Token = Token(usize::MAX - 1);
 ///
 /// # Driving it
 ///
-/// On its own: [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle), [`run_until`](Reactor::run_until).
-/// In another event loop: the reactor is one descriptor ([`AsFd`]). When it is readable, call
-/// `turn(Some(Duration::ZERO))`. Extra calls are no-ops. After any `&mut self` method returns, its readiness covers all
-/// pending work, timers included. [`driving`](crate::driving) has the details, for each kind of loop.
+/// On its own: [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle), [`run_until`](Reactor::run_until). In
+/// another event loop: the reactor is one descriptor ([`AsFd`]). When it is readable, call `turn(Some(Duration::ZERO))`.
+/// Extra calls are no-ops. After any `&mut self` method returns, the descriptor's readiness covers all pending work, timers
+/// included. [`driving`](crate::driving) has the details, for each kind of loop.
 ///
 /// ```
 /// use std::time::Duration;
@@ -81,17 +81,17 @@ pub struct Reactor {
     entries: Entries<Linux>,
     queue: Arc<Queue>,
     helper: Helper,
-    /// The kernel may hold notifications that the last call did not take: it took as many as it can, or none because it
-    /// continued a turn.
+    /// The kernel may hold notifications that the last call of `turn` did not take: that call took [`EVENTS`], or continued a
+    /// turn.
     more_events: bool,
-    /// What the caller has set.
+    /// The budget that the caller has set.
     turn_budget: Option<Duration>,
     /// Facilities that the kernel is to be without, in tests.
     absent: &'static [Facility],
     stopped: bool,
-    /// The completions that the last turn has counted.
+    /// The value of [`Metrics::completed`] when the last turn returned.
     counted: u64,
-    /// In [`Reactor::run`] and the like: it waits for reaps, not for the caller to take those that have ended.
+    /// Set in [`Reactor::run`] and the like: their turns wait for reaps, also while completions are undrained.
     is_running: bool,
     not_sync: PhantomData<Cell<()>>,
 }
@@ -99,9 +99,9 @@ pub struct Reactor {
 impl Reactor {
     /// Makes a reactor.
     ///
-    /// It holds three descriptors (epoll, timerfd, eventfd), from the first spawn on a few more that tell the caller's
-    /// own cgroups and address targets, and those that reaps under way need, see [`Metrics::descriptors`]. A forked
-    /// child must not use it.
+    /// It holds three descriptors (epoll, timerfd, eventfd). From the first spawn on it holds a few more, to find the
+    /// caller's own cgroups and to address targets, and the descriptors that reaps under way need, see
+    /// [`Metrics::descriptors`]. A forked child must not use it.
     ///
     /// # Errors
     ///
@@ -139,33 +139,34 @@ impl Reactor {
     }
 
     /// Sets how long one call of [`turn`](Reactor::turn) or [`spawn_reaper`](Reactor::spawn_reaper) works before it defers
-    /// the rest to the next turn, in time on the clock. By default 1 ms.
+    /// the rest to the next turn, in wall-clock time. Default: 1 ms.
     ///
-    /// `Duration::MAX` means without limit, `Duration::ZERO` one step of work in each call. What is deferred makes the
-    /// descriptor readable. A call works longer than the budget by one step at most; see
+    /// `Duration::MAX` means without limit, `Duration::ZERO` one step of work in each call. Deferred work makes the
+    /// descriptor readable. A call exceeds the budget by one step at most; see
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut) for the steps that take long in large targets.
     ///
-    /// [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle) and [`run_until`](Reactor::run_until) go by the
-    /// budget only if this was called: in them no other work waits.
+    /// [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle) and [`run_until`](Reactor::run_until) keep to a
+    /// budget only if this was called, because no other work waits for them.
     pub fn set_turn_budget(&mut self, budget: Duration) {
         self.turn_budget = Some(budget);
     }
 
-    /// Has a thread of the reactor's own make the calls that cannot be cut: the writes to `cgroup.kill` that reach 200
-    /// members or more (cgroup v2), and rmdir(2). Default: false.
+    /// Sets whether a thread of the reactor's own makes the calls that cannot be cut: the writes to `cgroup.kill` that reach
+    /// 200 members or more (cgroup v2), and rmdir(2). Default: false.
     ///
     /// Such a write takes 6 µs of CPU for each member, and several times as long on the clock, because the
     /// kernel lets the members run as they are killed. By default a cgroup with so many members is signalled in steps where
     /// the kernel allows that (Linux 6.13), and otherwise the spawn or the turn makes the write; see
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
-    /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose
-    /// removal does not return holds up no other; its deadline and a cancel do not wait for it, and the directory may be
+    /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose removal
+    /// does not return holds up no other; its deadline and a cancel do not wait for the removal, and the directory may be
     /// removed after them.
     ///
-    /// The spawn of a target with so many members then returns before they are killed. The thread is started at the first
-    /// need, further ones while it is busy, up to four; they end with the reactor. Where none can be started, the calls are
-    /// made as by default; where all are busy, writes are, and removals wait. A thread takes no signals of the process. [`Metrics`] count what it does; see
+    /// The spawn of a target with so many members then returns before they are killed. A thread is started when it is first
+    /// needed, and further threads while it is busy, up to four; they end with the reactor. If no thread can be started, the
+    /// calls are made as by default. If all threads are busy, the writes are made as by default, and removals wait. A thread
+    /// takes no signals that are sent to the process. [`Metrics`] counts the jobs; see
     /// [`limitations`](crate::limitations#helper-threads) for calls that never return.
     ///
     /// [`Reaper::release_memory`] starts such threads by itself, whatever was set here.
@@ -173,9 +174,9 @@ impl Reactor {
         self.entries.helper_from = wanted.then_some(MANY);
     }
 
-    /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made.
-    /// In a large target the check and the attempt may go on after it, see [`set_turn_budget`](Reactor::set_turn_budget). The rest is
-    /// done by [`turn`](Reactor::turn). The reap may be complete when this returns.
+    /// Starts a reap. Before this returns, the target is checked and identified, and the first attempt to kill is made. In a
+    /// large target the check and the attempt may go on in later turns, see [`set_turn_budget`](Reactor::set_turn_budget).
+    /// [`turn`](Reactor::turn) does the rest. The reap may be complete when this returns.
     ///
     /// # Errors
     ///
@@ -183,9 +184,8 @@ impl Reactor {
     /// the error hands the [`Reaper`] back. A target that does not exist is no error: its reap completes as
     /// [`Outcome::AlreadyGone`](crate::Outcome::AlreadyGone).
     ///
-    /// A v1 target of 64 cgroups or more may take too long to search for the caller. The next turns do that then, before
-    /// anything else: if the caller is inside, the reap ends as [`ReapError::Refused`], and
-    /// nothing was touched.
+    /// The search for the caller may take too long in a v1 target of 64 cgroups or more. The next turns continue the search
+    /// then, before anything else: if the caller is inside, the reap ends as [`ReapError::Refused`], and nothing was touched.
     pub fn spawn_reaper(&mut self, reaper: Reaper) -> Result<ReapHandle, SpawnError> {
         let limit = self.entries.limit(budget(self.turn_budget.unwrap_or(TURN_BUDGET)));
         let (target, findings) = match self.entries.resolver.resolve(&reaper, limit) {
@@ -200,7 +200,7 @@ impl Reactor {
         Ok(handle)
     }
 
-    /// Makes a guard that has this reactor reap a cgroup when it is dropped. The target is checked and identified now, and
+    /// Makes a guard: when it is dropped, this reactor reaps the cgroup. The target is checked and identified now, and
     /// nothing is touched before the drop.
     ///
     /// # Errors
@@ -211,15 +211,14 @@ impl Reactor {
         ReapGuard::new(reaper, &self.entries.resolver, &self.queue)
     }
 
-    /// Waits up to `max_wait` for something to do (`None`: without limit), does it, and returns how many reaps
-    /// completed since the last turn returned, in spawns and in this turn.
+    /// Waits up to `max_wait` for work (`None`: without limit), does the work, and returns how many reaps completed since the
+    /// last turn returned, in spawns and in this turn.
     ///
-    /// It does not wait as long as there are reaps to be taken from [`drain_completed`](Reactor::drain_completed).
+    /// It does not wait while [`drain_completed`](Reactor::drain_completed) has reaps to yield.
     ///
-    /// It works in this order: notifications from the kernel, commands from other threads, timers that are due, and
-    /// work that the last turn deferred. Each is bounded, and all of it by
-    /// [`set_turn_budget`](Reactor::set_turn_budget). What is left makes the descriptor readable again; the next call
-    /// continues with it and does not wait.
+    /// It works in this order: notifications from the kernel, commands from other threads, timers that are due, and work that
+    /// the last turn deferred. Each of these is bounded, and all together by [`set_turn_budget`](Reactor::set_turn_budget).
+    /// Work that is left makes the descriptor readable again; the next call continues with it and does not wait.
     ///
     /// It may return 0 before `max_wait`, for instance on a signal: an interrupted wait is no error. An extra call with
     /// zero is a no-op. With `None`, on a reactor without reaps, it sleeps until a [`Remote`] is used.
@@ -253,7 +252,7 @@ impl Reactor {
             }
             worked |= taken > 0;
             self.more_events = taken >= EVENTS;
-            // The timer and the waker are no entries: the wheel and the queue of commands say what there is.
+            // The timer and the waker are not entries. The wheel tells which timers are due, and the queue has the commands.
             let entries = self.events.iter().map(|event| event.token());
             let entries = entries.filter(|token| !matches!(*token, TIMER | WAKER));
             self.entries.begin_turn(entries.filter_map(|token| EntryId::from_token(token.0)));
@@ -275,11 +274,11 @@ impl Reactor {
         Ok(completed as usize)
     }
 
-    /// Yields the reaps with a [`tag`](Reaper::tag) that have ended, in the order in which they ended: those that ended in a
-    /// turn, in a spawn, or after a cancel. Each is yielded once. Reaps without a tag are not among them.
+    /// Yields the reaps with a [`tag`](Reaper::tag) that have ended, in a turn or in a spawn, in the order in which they
+    /// ended. Each is yielded once. Cancelled reaps are among them, reaps without a tag are not.
     ///
-    /// Until it has yielded the last, the descriptor is readable, and [`turn`](Reactor::turn) does not wait. If the iterator
-    /// is dropped before, the rest stays for the next call.
+    /// Until the iterator has yielded the last one, the descriptor is readable, and [`turn`](Reactor::turn) does not wait. If
+    /// the iterator is dropped before, the rest stays for the next call.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -296,25 +295,25 @@ impl Reactor {
         Drain(self)
     }
 
-    /// Asks all reaps that have this [`tag`](Reaper::tag) to stop, as [`ReapHandle::cancel`] does; also those that a
-    /// [`Remote`] has handed over, and that have not begun. Returns how many there are. The reap of a [`ReapGuard`] is none
-    /// before the guard is dropped.
+    /// Asks all reaps that have this [`tag`](Reaper::tag) to stop, as [`ReapHandle::cancel`] does; also reaps that a
+    /// [`Remote`] has handed over, and that have not begun. Returns the number of these reaps. A [`ReapGuard`] has no reap
+    /// before it is dropped.
     pub fn cancel(&mut self, tag: u64) -> usize {
         self.ask(|other| other == Some(tag), Asked::Cancel)
     }
 
-    /// Asks all reaps that have this [`tag`](Reaper::tag) to send SIGKILL now, as [`ReapHandle::kill_now`] does; also those
-    /// that a [`Remote`] has handed over, and that have not begun. Returns how many there are.
+    /// Asks all reaps that have this [`tag`](Reaper::tag) to send SIGKILL now, as [`ReapHandle::kill_now`] does; also reaps
+    /// that a [`Remote`] has handed over, and that have not begun. Returns the number of these reaps.
     pub fn kill_now(&mut self, tag: u64) -> usize {
         self.ask(|other| other == Some(tag), Asked::KillNow)
     }
 
-    /// Asks all reaps to stop. Returns how many there are.
+    /// Asks all reaps to stop. Returns their number.
     pub(crate) fn cancel_all(&mut self) -> usize {
         self.ask(|_| true, Asked::Cancel)
     }
 
-    /// Whether [`Remote::stop`] was called, and no run has ended by it.
+    /// Whether [`Remote::stop`] was called, and no [`Reactor::run`] has returned for it yet.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
@@ -323,13 +322,13 @@ impl Reactor {
     fn ask(&mut self, fits: impl Fn(Option<u64>) -> bool, what: Asked) -> usize {
         let queued = self.queue.ask(&fits, what);
         let under_way = self.entries.ask(fits, what, |command| {
-            // It is open as long as the reactor lives.
+            // The queue is open as long as the reactor lives.
             let _ = self.queue.push(command);
         });
         queued + under_way
     }
 
-    /// Iterates over the reaps under way, in no particular order: what to look at when one does not end. Those that a
+    /// Iterates over the reaps under way, in no particular order, for instance to see why one does not end. Reaps that a
     /// [`Remote`] has handed over, and that have not begun, are not among them.
     ///
     /// ```
@@ -376,7 +375,7 @@ impl Reactor {
         self.len() == 0
     }
 
-    /// Returns the counters of what was done so far.
+    /// Returns the reactor's counters.
     pub fn metrics(&self) -> Metrics {
         let Resolver { sys, budget, .. } = &self.entries.resolver;
         let mut metrics = self.entries.metrics.clone();
@@ -389,7 +388,7 @@ impl Reactor {
         }
     }
 
-    /// The entries, and what they see of the reactor.
+    /// Splits the reactor into its entries and the parts that they use.
     fn parts(&mut self) -> (&mut Entries<Linux>, Surroundings<'_>) {
         let Reactor { poll, absent, queue, helper, stopped, entries, .. } = self;
         (entries, Surroundings { registry: poll.registry(), absent, queue, helper, stopped })
@@ -403,7 +402,7 @@ impl Reactor {
         entries.metrics.calls.timerfd_settime += u64::from(was_set);
     }
 
-    /// The same, with a new edge if something is left: an edge-triggered outer loop hears of it again.
+    /// Does the same, but makes a new edge if work is left: an edge-triggered outer loop is then notified again.
     fn rearm(&mut self) {
         if self.is_due_at_once() {
             self.alarm.forget();
@@ -411,28 +410,28 @@ impl Reactor {
         self.arm();
     }
 
-    /// Whether the next turn has something to do although no descriptor is readable.
+    /// Whether the next turn has work although no descriptor in the poll is readable.
     fn is_due_at_once(&self) -> bool {
         self.more_events || self.entries.has_deferred() || self.has_undrained()
     }
 
-    /// Whether the caller is to be told that reaps have ended.
+    /// Whether the descriptor is to be readable because of completions that the caller has not drained.
     fn has_undrained(&self) -> bool {
         !self.is_running && self.entries.has_completed()
     }
 }
 
-/// How long it is until a tick of the entries' timers.
+/// Returns the time until a tick of the entries' timers.
 fn until(tick: u64, entries: &Entries<Linux>) -> Duration {
     Duration::from_millis(tick).saturating_sub(entries.resolver.sys.now())
 }
 
-/// `Duration::MAX` is no limit.
+/// `Duration::MAX` means no limit.
 fn budget(budget: Duration) -> Option<Duration> {
     (budget < Duration::MAX).then_some(budget)
 }
 
-/// The work of a spawn. When it is over, also by a panic of a logger, the descriptor tells of what is left.
+/// The work of a spawn. When it ends, also by a logger's panic, the alarm is set for the work that is left.
 struct Working<'a>(&'a mut Reactor);
 
 impl Drop for Working<'_> {
@@ -441,7 +440,7 @@ impl Drop for Working<'_> {
     }
 }
 
-/// The work of a turn. When it is over, also by a panic of a waker, the descriptor tells of what is left.
+/// The work of a turn. When it ends, also by a waker's panic, the alarm is set for the work that is left.
 struct Turning<'a>(&'a mut Reactor);
 
 impl Drop for Turning<'_> {
@@ -462,7 +461,7 @@ impl Iterator for Drain<'_> {
 }
 
 impl Drop for Drain<'_> {
-    /// Nothing is left, and the timer need not fire for it; or something is, and an edge-triggered loop hears of it again.
+    /// Sets the alarm anew: if nothing is left, it need not fire; else an edge-triggered outer loop is notified again.
     fn drop(&mut self) {
         self.0.rearm();
     }
@@ -482,8 +481,8 @@ impl AsRawFd for Reactor {
 }
 
 impl Drop for Reactor {
-    /// Completes the reaps that are left as [`ReapError::Disconnected`]: those in the
-    /// queue here, those under way when the entries are dropped, which thaws them.
+    /// Completes all reaps as [`ReapError::Disconnected`]: those in the queue here, and those under way when the entries are
+    /// dropped, which also thaws their targets.
     fn drop(&mut self) {
         drop(self.queue.close());
     }

@@ -1,4 +1,4 @@
-//! The loops of a reactor's own.
+//! A reactor's own loops: [`Reactor::run`] and the like.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::outcome::{ReapError, Reaped};
 use crate::remote::Remote;
 
 impl Reactor {
-    /// Turns as long as there is a reason to go on.
+    /// Makes turns as long as `go_on` returns true.
     fn run_while(&mut self, go_on: impl Fn(&mut Reactor) -> bool) -> io::Result<()> {
         self.running(|reactor| {
             while go_on(reactor) {
@@ -20,19 +20,19 @@ impl Reactor {
         })
     }
 
-    /// One turn of a run.
+    /// Makes one turn of a run.
     fn turn_of_run(&mut self) -> io::Result<usize> {
         self.turn_within(None, self.turn_budget.unwrap_or(Duration::MAX))
     }
 
-    /// Runs what waits for reaps itself.
+    /// Calls `run`, with `is_running` set.
     fn running<T>(&mut self, run: impl FnOnce(&mut Reactor) -> T) -> T {
         self.is_running = true;
         run(&mut *Running(self).0)
     }
 
-    /// Runs until [`Remote::stop`] is called, whether or not reaps are left: those go on in the next turn. If it was called
-    /// since the last `run` returned, this returns at once.
+    /// Runs until [`Remote::stop`] is called, whether or not reaps are left: such reaps go on in the next turn. If `stop`
+    /// was called since the last `run` returned, this returns at once.
     ///
     /// # Errors
     ///
@@ -51,15 +51,14 @@ impl Reactor {
         self.run_while(|reactor| !reactor.is_empty() || !reactor.queue.is_empty())
     }
 
-    /// Cancels all reaps, those included that a [`Remote`] hands over meanwhile, and runs until none is left or this time is
-    /// over. Returns how many are still under way: 0, unless the time was too short, or something stays frozen that cannot
-    /// be thawed.
+    /// Cancels all reaps, including those that a [`Remote`] hands over meanwhile, and runs until none is left or `at_most`
+    /// is over. Returns how many reaps are still under way: 0, unless the time was too short, or a target cannot be thawed.
     ///
     /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most.
     ///
-    /// For the end of a program, before the reactor is dropped: the reaps end as
-    /// [`ReapError::Cancelled`], with nothing left frozen, or with their results if they end
-    /// first. A drop of the reactor does not wait: they end as [`ReapError::Disconnected`], after three attempts to thaw at most.
+    /// For the end of a program, before the reactor is dropped: the reaps end as [`ReapError::Cancelled`], with nothing left
+    /// frozen, or with their results if they end first. A drop of the reactor does not wait: the reaps end as
+    /// [`ReapError::Disconnected`], after at most three tries to thaw each.
     ///
     /// # Errors
     ///
@@ -80,13 +79,13 @@ impl Reactor {
     }
 
     /// Runs until the reap of `handle` is complete, and returns its result, which the handle keeps too. On the thread that
-    /// drives the reactor, this is the way to wait for one. Other reaps make progress meanwhile. [`Remote::stop`] does not
-    /// end it; the next [`run`](Reactor::run) returns at once then.
+    /// drives the reactor, this is the way to wait for a reap. Other reaps make progress meanwhile. [`Remote::stop`] does
+    /// not end it; the next [`run`](Reactor::run) returns at once then.
     ///
     /// # Errors
     ///
-    /// The outer ones are those of [`turn`](Reactor::turn), and `InvalidInput` for a handle of another reactor. The inner
-    /// one is the reap's own.
+    /// The outer error is one of [`turn`](Reactor::turn), or `InvalidInput` for a handle of another reactor. The inner
+    /// error is the reap's own.
     pub fn run_until(&mut self, handle: &ReapHandle) -> io::Result<Result<Reaped, ReapError>> {
         if !handle.is_of(&self.queue) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a handle of another reactor"));
@@ -102,7 +101,7 @@ impl Reactor {
     }
 }
 
-/// A run. When it is over, also by a panic of a waker, there may be reaps to be taken.
+/// A run. When it ends, also by a waker's panic, the descriptor covers undrained completions again.
 struct Running<'a>(&'a mut Reactor);
 
 impl Drop for Running<'_> {

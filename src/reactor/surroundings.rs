@@ -1,4 +1,4 @@
-//! [`Surroundings`]: what the entries of a reactor see of it.
+//! [`Surroundings`]: the parts of a reactor that its entries use.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,7 +14,7 @@ use crate::helper::Helper;
 use crate::remote::Queue;
 use crate::sys::Linux;
 
-/// The reactor around the entries, while they work.
+/// The parts of the reactor that the entries use while they work.
 pub(super) struct Surroundings<'a> {
     pub(super) registry: &'a Registry,
     pub(super) absent: &'static [Facility],
@@ -24,7 +24,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Host<Linux> for Surroundings<'_> {
-    /// The descriptor leaves the poll when it is closed, epoll(7).
+    /// The kernel takes the descriptor out of the poll when it is closed, epoll(7).
     fn watch(&self, fd: &OwnedFd, id: EntryId, notice: Notice) -> io::Result<()> {
         Facility::Watches.check(self.absent)?;
         let interest = match notice {
