@@ -18,9 +18,9 @@ pub(crate) enum Input {
     TimerFired { lag: Span },
     /// The other entries were driven after an [`Action::Yield`].
     Resumed,
-    /// There may be a descriptor again, for which it waits.
+    /// The entry waits for a descriptor, and there may be a free one again.
     DescriptorsReturned,
-    /// The caller gives the reap up.
+    /// The caller cancels the reap.
     Cancelled,
     /// The caller wants SIGKILL to be sent now.
     KillNow,
@@ -34,7 +34,7 @@ pub(crate) enum Input {
     Froze { froze: Froze, ours_left: bool },
     /// Answer to [`Action::ThawExternal`].
     ThawedExternal(Thawed),
-    /// Answer to [`Action::Thaw`]. `ours_left`: what we froze is frozen still.
+    /// Answer to [`Action::Thaw`]. `ours_left`: some directory is still frozen by us.
     Thawed { thawed: Thawed, ours_left: bool },
     /// Answer to [`Action::Remove`].
     Removed(Removed),
@@ -50,7 +50,7 @@ pub(crate) enum Action {
     /// Send this signal to every member once, and continue it so that it can act on the signal. Answered by
     /// [`Attempt`].
     Signal(Signal, Members),
-    /// Start a freeze, or read how far one has come. Answered by [`Froze`].
+    /// Start a freeze, or read the state of one under way. Answered by [`Froze`].
     Freeze,
     /// Undo the freezes inside the target. Answered by [`Thawed`].
     Thaw(ThawScope),
@@ -61,7 +61,7 @@ pub(crate) enum Action {
     ThawExternal,
     /// Remove the directories, children first. Answered by [`Removed`].
     Remove,
-    /// Nothing until a notification, or this time.
+    /// Do nothing until a notification, or until this time.
     Wait(Instant),
     /// Do nothing until the other entries were driven.
     Yield,
@@ -76,7 +76,8 @@ pub(crate) enum Detail {
     Populated,
     /// The members too, so that the answer can say how they changed.
     Members,
-    /// As `Populated`. No member was signalled; the exit of one is watched where nothing else notifies of it.
+    /// As `Populated`, where no member was signalled. The exit of one member is watched, unless the kernel
+    /// notifies in another way.
     Exits,
 }
 
@@ -126,27 +127,27 @@ pub(crate) enum Checked {
     Populated(Population),
     /// The kernel did not answer.
     Unknown(Failure),
-    /// The bound on one step's work was met first: check again after a yield.
+    /// The step reached its bound first: check again after a yield.
     Unfinished,
     /// The caller is among the members, which could not be found out at the spawn.
     CallerInside,
 }
 
-/// What is known of the members.
+/// What a check found out about the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Population {
-    /// Since the last attempt and the last check.
+    /// How the members have changed since the last attempt and the last check.
     pub(crate) change: Change,
-    /// Not all may be known: an error kept some from being listed, or the list took several steps.
+    /// There may be members that were not listed: an error prevented it, or the list took several steps.
     pub(crate) is_partial: bool,
-    /// How the loop learns that they exit.
+    /// How the loop learns that members exit.
     pub(crate) notice: ExitNotice,
 }
 
 /// How the members have changed, as far as they were listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// They have not, or were not listed.
+    /// The members have not changed, or were not listed.
     None,
     /// There are new members: some that joined since the last attempt.
     Joined,
@@ -180,13 +181,13 @@ impl Change {
 pub(crate) enum ExitNotice {
     /// At once, by the pidfd of a member.
     Prompt,
-    /// By `cgroup.events`, some 12 ms late where that changed just before.
+    /// By `cgroup.events`, some 12 ms late if that file changed just before.
     Delayed,
     /// Not at all: v1, and no pidfd is watched.
     None,
 }
 
-/// Why something could not be done.
+/// Why an action failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// For lack of rights, or of the facility that the caller insists on.
@@ -195,36 +196,37 @@ pub(crate) enum Failure {
     Passing,
 }
 
-/// What one step of an attempt to signal the members came to.
+/// The result of one step of an attempt to kill, or to signal the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Attempt {
     /// Processes signalled for the first time.
     pub(crate) signalled: u64,
-    /// What was used, if anything was.
+    /// The method that was used, if any was.
     pub(crate) method: Option<UsedMethod>,
     pub(crate) reach: Reach,
-    /// How the loop learns that they exit.
+    /// How the loop learns that members exit.
     pub(crate) notice: ExitNotice,
 }
 
-/// How many of the members the attempt could signal. Ordered: when answers are combined, the later variant wins.
+/// Whether the attempt could signal all members. Ordered: when answers are combined, the later variant wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reach {
-    /// It did.
+    /// All members were signalled.
     All,
     /// Some could not be signalled for lack of rights, or of the facility that the caller insists on.
     Denied,
-    /// A passing error kept it from some.
+    /// Some could not be signalled, by an error that may pass.
     Failed,
-    /// Some were not signalled because that is not provably safe unless they are frozen.
+    /// Some were not signalled, because a signal is not provably safe unless they are frozen.
     Unsafe,
-    /// The attempt is still being made, and its end is notified: the same action again then finishes it.
+    /// A helper thread is making the attempt, and a notification follows. The same action then completes the
+    /// attempt.
     UnderWay,
-    /// The bound on one step's work was met: the same action again, after a yield, continues.
+    /// The step reached its bound. The same action, after a yield, continues.
     Unfinished,
 }
 
-/// How far a freeze has come.
+/// The result of [`Action::Freeze`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Froze {
     Frozen,
@@ -239,36 +241,37 @@ pub(crate) enum Froze {
     Unfinished,
 }
 
-/// What a thaw came to. Of several directories the greatest counts.
+/// The result of a thaw. Of the results for several directories the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Thawed {
     /// Nothing is frozen any more.
     All,
-    /// What may be thawed is, but an ancestor's freeze, or an external one, still holds members.
+    /// All that may be thawed is thawed, but the freeze of an ancestor, or an external freeze, still holds
+    /// members.
     HeldFromOutside,
-    /// It is frozen, and thawing it is denied.
+    /// A directory is frozen, and the thaw is denied.
     Denied,
     /// A passing error: try again.
     Failed,
-    /// The step reached its bound. What is frozen by us is thawed, but for errors: continue at once, after other entries.
+    /// The step reached its bound. Our own freezes are undone, except for errors: continue at once, after other entries.
     Unfinished,
 }
 
-/// What a removal came to.
+/// The result of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Removed {
     /// No directory is left.
     All,
     /// A directory is gone, and another cgroup has its name.
     Replaced,
-    /// Something uses a directory.
+    /// A directory is in use.
     Busy,
     Denied,
     /// A passing error: try again.
     Failed,
-    /// The bound on one step's work was met: the same action again, after a yield, continues.
+    /// The step reached its bound. The same action, after a yield, continues.
     Unfinished,
-    /// A helper thread is at it, and a notification follows.
+    /// A helper thread is making the removal, and a notification follows.
     UnderWay,
 }
 
@@ -280,7 +283,7 @@ pub(crate) enum End {
     Replaced,
     Denied,
     FrozenByAncestor,
-    /// The caller is inside, and nothing was done.
+    /// The caller is a member, and nothing was touched.
     Refused,
     Cancelled,
 }

@@ -11,15 +11,15 @@ use crate::outcome::{Act, UsedMethod};
 use crate::reaper::KillMethod;
 use crate::time::{Instant, Span};
 
-/// At the slowest pace, one attempt in so many looks for external freezes.
+/// At the slowest pace, one attempt in this many looks for external freezes.
 const EXTERNAL_EVERY: u32 = 4;
 
-/// How long the end of a reap is delayed for a thaw that fails. An error that lasts longer does not pass.
+/// How long the end of a reap waits for a thaw that fails. An error that lasts longer is taken as permanent.
 const LAST_THAW: Span = Span::from_millis(10_000);
 
 impl Machine {
-    /// Begins an attempt to kill. As long as a freeze cannot be undone, none is begun; nor is one while members that were all
-    /// sent SIGKILL exit, for it would hold these up.
+    /// Begins an attempt to kill. No freeze is begun while an earlier one cannot be undone, nor while members that were all
+    /// sent SIGKILL exit: the freeze would hold these up.
     pub(super) fn attempt(&self, change: Change) -> Action {
         let are_exiting = self.sigkill == Sigkill::Sent && change == Change::Fewer;
         match self.ladder {
@@ -28,7 +28,7 @@ impl Machine {
         }
     }
 
-    /// How SIGKILL is sent now.
+    /// Returns how SIGKILL is to be sent now.
     pub(super) fn kill_by(&self) -> KillBy {
         let last = matches!(self.phase, Phase::Ending(_));
         let late = last || matches!(self.phase, Phase::Expired { .. });
@@ -60,7 +60,8 @@ impl Machine {
         }
         if attempt.reach == Reach::UnderWay && !matches!(self.phase, Phase::Ending(_)) {
             if self.unheeded == Unheeded::Notification {
-                // It may have told of the end of the call, amid the steps of this attempt. Or of an exit.
+                // The notification came amid the steps of this attempt. It may be that of the helper thread, or
+                // of an exit.
                 self.unheeded = Unheeded::Repeated;
                 return Action::Kill(self.kill_by());
             }
@@ -94,7 +95,7 @@ impl Machine {
             // Signals that are unsafe because a freeze did not complete may be safe in the next one.
             Reach::Unsafe if self.ladder == Ladder::FreezeFirst => false,
             Reach::Unsafe => self.retries.failed(Act::Kill, now, true),
-            // At the end it is not waited for.
+            // At the end of the reap, the helper thread is not waited for.
             Reach::UnderWay => false,
             Reach::All | Reach::Unfinished => {
                 self.retries.signalled();
@@ -109,14 +110,14 @@ impl Machine {
             };
         }
         self.freezer.release();
-        // After the first attempt, and each that found new members, the target is about to change.
+        // After the first attempt, and after each that found new members, the members are about to change.
         let changing = self.attempts == 1 || attempt.signalled > 0;
         self.pace.set_probes(changing && attempt.notice != ExitNotice::Prompt);
         self.pace.attempted(now);
         // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
         // has lasted long is rarely frozen later, so external freezes are looked for less often.
         let seldom = self.pace.is_slowest() && self.held_since.is_none();
-        // What has refused the attempts is the reason that is reported: nothing else is tried after them.
+        // The reap reports what refused the attempts, so nothing else is tried after them.
         let refused = self.phase == Phase::Ending(End::Denied);
         let wanted = !refused && (!seldom || self.attempts % EXTERNAL_EVERY == 0);
         if self.attempts > CGROUP_KILL_ATTEMPTS && wanted {
@@ -125,12 +126,12 @@ impl Machine {
         self.thaw_for_sigkill()
     }
 
-    /// Undoes what keeps SIGKILL pending.
+    /// Undoes the freezes that keep SIGKILL pending.
     fn thaw_for_sigkill(&self) -> Action {
         Action::Thaw(if self.freezer.is_ours() { ThawScope::All } else { ThawScope::V1 })
     }
 
-    /// The answer to the grace signal.
+    /// Handles the answer to the grace signal.
     pub(super) fn on_signalled(&mut self, now: Instant, attempt: Attempt) -> Action {
         self.signalled = self.signalled.saturating_add(attempt.signalled);
         let Phase::Grace { signal: GraceSignal::ToSend(signal), until } = self.phase else {
@@ -147,7 +148,7 @@ impl Machine {
             // Some members were not signalled. The grace signal is sent again soon.
             Reach::Denied if attempt.method.is_none() => self.signal_again(now),
             Reach::Failed => self.signal_again(now),
-            // No signal but SIGKILL is left to others to send.
+            // `UnderWay` cannot occur: a helper thread sends no signal but SIGKILL.
             Reach::All | Reach::Denied | Reach::Unsafe | Reach::UnderWay => {
                 self.retries.signalled();
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
@@ -156,18 +157,19 @@ impl Machine {
             }
         }
         self.freezer.release();
-        // So that frozen members can act on it.
+        // Frozen members can act on the signal after a thaw.
         Action::Thaw(ThawScope::All)
     }
 
-    /// Schedules the grace signal once more. It is not due before, whatever check a notification prompts.
+    /// Schedules the grace signal once more. A check that a notification prompts before that does not make it
+    /// due.
     fn signal_again(&mut self, now: Instant) {
         self.retries.failed(Act::Kill, now, false);
         self.pace.back_off(now);
     }
 
     pub(super) fn on_froze(&mut self, now: Instant, froze: Froze) -> Action {
-        // A freeze that is only now begun has its time as well, be that none.
+        // A freeze that begins only now has the full `freeze_timeout`, which may be zero.
         let since = self.freezer.freezing_since().unwrap_or(now);
         let timed_out = now.saturating_since(since) >= self.freeze_timeout;
         if matches!(froze, Froze::Frozen | Froze::Freezing) {
@@ -178,7 +180,7 @@ impl Machine {
                 self.pending = Pending::Freeze;
                 Action::Yield
             }
-            // No freeze is begun in these.
+            // No freeze is begun in these phases.
             (_, Phase::Waiting | Phase::Lingering { .. }) => {
                 self.freezer = Freezer::ThawDue { failing_since: None };
                 Action::Thaw(ThawScope::All)
@@ -192,7 +194,7 @@ impl Machine {
                     _ => Action::Kill(self.kill_by()),
                 }
             }
-            // At the end there is no time to wait for it.
+            // A reap that is ending does not wait for the freeze.
             (Froze::Freezing, Phase::Grace { .. } | Phase::Killing | Phase::Expired { .. }) if !timed_out => {
                 let is_stalled = self.freezer.is_stalled(now);
                 self.freezer.freezing(now);
@@ -235,7 +237,7 @@ impl Machine {
         }
     }
 
-    /// Nothing was frozen, by an error that may pass.
+    /// Handles a freeze that failed by an error that may pass. Nothing was frozen.
     fn on_freeze_failed(&mut self, now: Instant) -> Action {
         self.retries.failed(Act::Freeze, now, false);
         let may_last = self.retries.lasted(now).is_some_and(|lasted| lasted < self.freeze_timeout);
@@ -271,7 +273,7 @@ impl Machine {
         };
         let refused = match thawed {
             Thawed::Denied if ours_left => self.retries.failed(Act::Thaw, now, true),
-            // What other parties froze may stay so for `freeze_timeout`.
+            // Directories that other parties froze may stay frozen for `freeze_timeout`.
             Thawed::All | Thawed::HeldFromOutside | Thawed::Denied => {
                 self.retries.succeeded(Act::Thaw);
                 false
@@ -287,7 +289,7 @@ impl Machine {
             }
             let Some(since) = failing_since else { return Action::Finish(end) };
             if refused || now.saturating_since(since) >= LAST_THAW {
-                // A target that is left frozen is not reaped.
+                // A target that is left frozen does not count as reaped.
                 return Action::Finish(if let End::Done(_) = end { End::Denied } else { end });
             }
             return self.wait(now);

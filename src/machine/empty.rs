@@ -1,4 +1,4 @@
-//! What is done with a target that is empty.
+//! How the machine handles a target that is empty.
 
 use super::action::{Action, Detail, End, Removed, ThawScope};
 use super::state::{Pending, Phase, Sigkill};
@@ -19,7 +19,7 @@ impl Machine {
         match removed {
             Removed::All => return self.end(End::Done(Outcome::Removed)),
             Removed::Replaced => return self.end(End::Replaced),
-            // A member that joins meanwhile would be frozen as long as the removal takes.
+            // The target is thawed first: a member that joins meanwhile would be frozen until the removal ends.
             Removed::Unfinished if self.freezer.is_ours() => self.pace.probe_while_waiting(now),
             Removed::Unfinished | Removed::UnderWay => {
                 if self.is_expired(now) {
@@ -34,12 +34,12 @@ impl Machine {
                     self.pending = Pending::Removal;
                     return Action::Yield;
                 }
-                // In case the notification is lost. A member may join meanwhile, which a check finds.
+                // In case the notification is lost. The check then also finds a member that has joined.
                 self.pace.back_off(now);
                 return self.wait_empty(now);
             }
             Removed::Busy => {
-                // A task in the last steps of its exit makes EBUSY for a moment; other causes last.
+                // A task in the last steps of its exit causes EBUSY for a moment; other causes last.
                 self.pace.probe_while_waiting(now);
                 self.pace.back_off(now);
             }
@@ -60,8 +60,8 @@ impl Machine {
         self.on_expired(now)
     }
 
-    /// Waits with an empty target, which no freeze is needed for. A frozen member that was not listed cannot exit before
-    /// a thaw, nor may one that joins meanwhile stay frozen.
+    /// Waits with an empty target, and thaws it first if it is frozen by us. A frozen member that was not listed cannot
+    /// exit before a thaw, and a member that joins meanwhile must not stay frozen.
     fn wait_empty(&mut self, now: Instant) -> Action {
         if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { self.wait(now) }
     }

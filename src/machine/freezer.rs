@@ -1,10 +1,10 @@
-//! [`Freezer`]: how far a freeze of ours is.
+//! [`Freezer`]: the state of our freeze.
 
 use super::action::Members;
 use crate::time::{Instant, Span};
 
-/// The longest time between two checks of a freeze under way, in milliseconds. The first is one, and each next twice the
-/// one before: the kernel sends no notification of its progress.
+/// The longest time between two checks of a freeze under way, in milliseconds. The first wait is 1 ms, and each next one
+/// is twice as long: the kernel sends no notification of a freeze's progress.
 const LONGEST_PROBE: u64 = 100;
 
 /// After this time a freeze under way counts as stalled. A thread that waits for a frozen one in the kernel, as in
@@ -16,7 +16,7 @@ const STALLED: Span = Span::from_millis(50);
 pub(super) enum Freezer {
     /// Nothing is frozen by us.
     Thawed,
-    /// The freeze was begun, and is not complete. `probes`: checks of it so far.
+    /// The freeze was begun, and is not complete. `probes`: how often it was checked so far.
     Freezing { since: Instant, probes: u8 },
     /// Every member is frozen.
     Frozen,
@@ -30,7 +30,7 @@ impl Freezer {
         self != Freezer::Thawed
     }
 
-    /// Whether a freeze is being begun, or has not been used yet.
+    /// Whether a freeze is under way, or is complete and not used yet.
     pub(super) fn is_in_use(self) -> bool {
         matches!(self, Freezer::Freezing { .. } | Freezer::Frozen)
     }
@@ -53,14 +53,14 @@ impl Freezer {
         self.freezing_since().is_some_and(|since| now.saturating_since(since) >= timeout)
     }
 
-    /// Notes whether some directory is frozen by us, where not all could be.
+    /// Notes whether some directory is frozen by us, also if not all could be frozen.
     pub(super) fn note_left(&mut self, ours_left: bool) {
         if ours_left && *self == Freezer::Thawed {
             *self = Freezer::ThawDue { failing_since: None };
         }
     }
 
-    /// The freeze is not complete yet.
+    /// Notes that the freeze is not complete yet.
     pub(super) fn freezing(&mut self, now: Instant) {
         *self = match *self {
             Freezer::Freezing { since, probes } => {
@@ -75,7 +75,7 @@ impl Freezer {
         self.is_overdue(now, STALLED)
     }
 
-    /// The freeze has done its work, or is given up.
+    /// Notes that the freeze has done its work, or is given up: a thaw is due.
     pub(super) fn release(&mut self) {
         if self.is_in_use() {
             *self = Freezer::ThawDue { failing_since: None };
@@ -93,8 +93,8 @@ impl Freezer {
         Some(since)
     }
 
-    /// When the freeze under way is to be checked: no later than `timeout` after it began. One that has lasted longer is
-    /// given up by the next attempt, check or answer.
+    /// When the freeze under way is to be checked: no later than `timeout` after it began. A freeze that has lasted
+    /// longer is given up by the next attempt, check or answer.
     pub(super) fn next(self, now: Instant, timeout: Span) -> Option<Instant> {
         match self {
             Freezer::Freezing { since, probes } => {

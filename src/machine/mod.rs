@@ -1,4 +1,4 @@
-//! [`Machine`]: what to do next about one target, given what was found out about it.
+//! [`Machine`]: decides what to do next about one target, from what was found out about it.
 //!
 //! Sans-IO: it knows no file, clock or socket. The entry feeds it an [`Input`] and the time, carries out the
 //! [`Action`] that comes back, and passes the answer to the next call, until the action is [`Action::Wait`],
@@ -11,20 +11,20 @@
 //! | (spawn) | the caller only waits ([`Reaper::when_empty`]) | `Waiting` |
 //! | (spawn) | the target may linger | `Lingering` |
 //! | (spawn), `Lingering` | the linger is over or there is none, and there is a grace period | `Grace` |
-//! | (spawn), `Lingering` | the same, and there is none | `Killing` |
+//! | (spawn), `Lingering` | the linger is over or there is none, and there is no grace period | `Killing` |
 //! | `Grace` | the period is over | `Killing` |
 //! | `Waiting`, `Lingering`, `Grace` | the caller wants SIGKILL to be sent now | `Killing` |
 //! | `Waiting` | the deadline has passed | `Ending` (timed out) |
 //! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and some members were not sent SIGKILL | `Expired` |
-//! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and all were | `Ending` (timed out) |
-//! | `Lingering`, `Grace`, `Killing` | the deadline has passed amid the removal, or a check of several steps | `Expired` |
-//! | `Expired` | what SIGKILL was sent to at the deadline had `LAST_WAIT` to exit, or the removal or the check to end | `Ending` (timed out) |
+//! | `Lingering`, `Grace`, `Killing` | the deadline has passed, and all members were sent SIGKILL | `Ending` (timed out) |
+//! | `Lingering`, `Grace`, `Killing` | the deadline has passed during the removal, or during a check of several steps | `Expired` |
+//! | `Expired` | `LAST_WAIT` is over: the time for members to exit, or for the removal or the check to end | `Ending` (timed out) |
 //! | each of these | the target is empty: it is removed, if it is not to be kept | `Ending` (done) |
-//! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (so) |
+//! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (for this reason) |
 //! | `Ending` (done) | a thaw had failed, or took several steps: new members may have joined | `Killing` |
 //! | `Ending` | nothing is frozen by us | (finished) |
 //!
-//! Before `Ending` each wake-up begins with a check ([`Machine::on_wake`]), and what that found decides
+//! Before `Ending` each wake-up begins with a check ([`Machine::on_wake`]), whose answer decides what follows
 //! ([`Machine::on_checked`]). In `Ending` no check is made any more. In every phase, the wake-up after a yield first
 //! continues the interrupted action ([`Pending`]), and a thaw that is due comes before a check.
 //!
@@ -34,21 +34,22 @@
 //!    before are signalled at once, without waiting for a timer. After [`CGROUP_KILL_ATTEMPTS`] attempts the members are
 //!    signalled too. `cgroup.kill` sends SIGKILL to the leader of each process. If the leader has exited, no other
 //!    thread is woken (`__cgroup_kill`, `complete_signal`).
-//! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise,
-//!    or when the caller chose it: freeze, signal, thaw. If a freeze stalls, the members are signalled as they are where
-//!    that is safe, else when it has lasted for `freeze_timeout`, and the target is thawed. The next attempt freezes it
+//! 2. [`Ladder::FreezeFirst`], when [`STORM`] attempts in a row found new members, when signals are unsafe otherwise, or
+//!    when the caller chose it: freeze, signal, thaw. If a freeze stalls, the members are signalled nevertheless where
+//!    that is safe, else when it has lasted for `freeze_timeout`; then the target is thawed. The next attempt freezes it
 //!    again.
 //! 3. [`Ladder::DirectOnly`], for targets that cannot be frozen.
 //!
-//! A new way to kill is a variant of `KillMethod` and `UsedMethod` (what the caller chooses and is told), of [`KillBy`]
-//! (what one attempt does, chosen in `Machine::kill_by`) and a branch of `Step::kill` (how it is done).
+//! A new way to kill is a variant of `KillMethod` and `UsedMethod` (what the caller chooses, and what the result names),
+//! of [`KillBy`] (what one attempt does, chosen in `Machine::kill_by`) and a branch of `Step::kill` (how it is done).
 //!
 //! # Time
 //!
 //! - [`Pace`] says when the next attempt is due: after `min_wait`, then four times as long each time up to `max_wait`,
-//!   and from `min_wait` again as soon as the members changed; with a few checks between the first attempts. That is for
+//!   and from `min_wait` again as soon as the members changed; with a few checks between the first attempts. This is for
 //!   members that do not exit.
-//! - [`Retries`] says when what failed is tried again, and when it is refused for good. That is for calls that fail.
+//! - [`Retries`] says when an action that failed is retried, and when it counts as refused for good. This is for calls
+//!   that fail.
 //! - [`Freezer`] holds the state of our freeze, in every phase. A reap ends only when it is undone, or the thaw failed
 //!   for `LAST_THAW` or was refused for good.
 //!
@@ -79,7 +80,8 @@ use crate::outcome::{self, Act, Outcome, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 use crate::time::{Instant, Span};
 
-/// What SIGKILL was sent to at the deadline may take this long to exit before the reap ends. So may a removal under way.
+/// How long members that were sent SIGKILL at the deadline have to exit before the reap ends, or a removal or a check to
+/// end.
 const LAST_WAIT: Span = Span::from_millis(95);
 
 /// After this many attempts (at 0, 10 and 50 ms by default) members are signalled in addition to `cgroup.kill`, and
@@ -87,14 +89,14 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
 const CGROUP_KILL_ATTEMPTS: u32 = 3;
 
-/// One target's state. Small: thousands wait at once.
+/// One target's state. It is kept small, because thousands wait at once.
 #[derive(Debug)]
 pub(crate) struct Machine {
     freeze_timeout: Span,
     deadline: Option<Instant>,
     method: KillMethod,
     keep_dir: bool,
-    /// Some directory was there at the spawn.
+    /// Whether some directory existed at the spawn.
     found: bool,
 
     phase: Phase,
@@ -106,7 +108,7 @@ pub(crate) struct Machine {
     sigkill: Sigkill,
     /// When an external freeze was first found to hold members.
     held_since: Option<Instant>,
-    /// What has failed, and when it is tried again.
+    /// The actions that have failed, and when they are retried.
     retries: Retries,
 
     attempts: u32,
@@ -115,7 +117,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// `found` says whether the spawn found any directory, `keep_dir` whether they stay.
+    /// `found` says whether the spawn found any directory, `keep_dir` whether the directories are kept.
     pub(crate) fn new(reaper: &Reaper, now: Instant, found: bool, keep_dir: bool) -> Machine {
         let after = |span: std::time::Duration| now.saturating_add(span.into());
         let grace = reaper.grace.map(|(signal, period)| (signal, period.into()));
@@ -163,7 +165,7 @@ impl Machine {
         self.used
     }
 
-    /// What it does now, for the caller.
+    /// The phase that the caller sees.
     pub(crate) fn phase(&self) -> outcome::Phase {
         match self.phase {
             Phase::Waiting => outcome::Phase::Waiting,
@@ -180,17 +182,17 @@ impl Machine {
         self.freezer.is_ours()
     }
 
-    /// Whether what failed last is to be tried again.
+    /// Whether an action has failed and is to be retried.
     pub(crate) fn is_failing(&self) -> bool {
         self.retries.is_any()
     }
 
-    /// Whether it waits for long, so that a notification saves it little.
+    /// Whether the machine waits for long anyway, so that it loses little without a watch.
     pub(crate) fn is_patient(&self) -> bool {
         self.phase.sends_nothing() || self.pace.is_slowest()
     }
 
-    /// Whether the target has members that outlived attempts after which most are dead.
+    /// Whether the target still has members after so many attempts that most targets are empty.
     pub(crate) fn is_stubborn(&self) -> bool {
         self.attempts > CGROUP_KILL_ATTEMPTS && matches!(self.phase, Phase::Killing | Phase::Expired { .. })
     }
@@ -200,8 +202,8 @@ impl Machine {
         self.ladder == Ladder::FreezeFirst
     }
 
-    /// The next thing to do. Call with a wake-up only after [`Action::Wait`] or [`Action::Yield`], and with an
-    /// answer only to the action just returned; not at all after [`Action::Finish`].
+    /// Returns the next action. Call with a wake-up only after [`Action::Wait`] or [`Action::Yield`], and with an answer
+    /// only to the action just returned; not at all after [`Action::Finish`].
     pub(crate) fn step(&mut self, now: Instant, input: Input) -> Action {
         match input {
             Input::Spawned | Input::Resumed => self.on_wake(now, false),
@@ -255,7 +257,7 @@ impl Machine {
             self.unheeded = Unheeded::Notification;
         }
         if pending == Pending::Check {
-            // It goes on in the same way as one begins.
+            // A check continues by the same action that begins one.
             (self.pending, pending) = (Pending::Check, Pending::Nothing);
         }
         if let Phase::Ending(end) = self.phase {
@@ -300,7 +302,7 @@ impl Machine {
     }
 
     fn on_checked(&mut self, now: Instant, mut checked: Checked) -> Action {
-        // An earlier step of a check that goes on may have read what has changed since.
+        // A check of several steps does not settle a notification: what an earlier step read may have changed since.
         if self.take_pending() != Pending::Check {
             self.unheeded = Unheeded::Nothing;
         }
@@ -328,11 +330,11 @@ impl Machine {
                     match self.phase {
                         Phase::Expired { until } if now < until => {}
                         phase if phase.kills_at_deadline() && self.sigkill != Sigkill::Due => {
-                            // Members that have joined are still to be found.
+                            // The check may still find members that have joined.
                             self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
                         }
                         _ => {
-                            // What prompted the check is still to be found out.
+                            // The change that prompted the check is still to be found out.
                             self.unheeded = Unheeded::Notification;
                             return self.on_expired(now);
                         }
@@ -361,10 +363,10 @@ impl Machine {
     }
 
     fn on_populated(&mut self, now: Instant, Population { change, notice, .. }: Population) -> Action {
-        // A removal that failed before is not what is to be done.
+        // There are members, so a removal that failed before is not retried now.
         self.retries.succeeded(Act::Remove);
         if self.phase.sends_nothing() {
-            // All members are new, for none was part of an attempt.
+            // All members count as new, because there was no attempt.
             if change.is_fewer() {
                 self.pace.reset_wait();
                 self.pace.hasten(now);
@@ -418,7 +420,7 @@ impl Machine {
         self.wait(now)
     }
 
-    /// The deadline has passed, and the target is not known to be empty.
+    /// Handles a target that is not known to be empty after the deadline.
     fn on_expired(&mut self, now: Instant) -> Action {
         if self.phase.kills_at_deadline() {
             if self.sigkill != Sigkill::Due && !self.freezer.is_in_use() {
@@ -428,7 +430,7 @@ impl Machine {
             return Action::Kill(self.kill_by());
         }
         match self.phase {
-            // No other way is safe, or it would not be under way any more.
+            // SIGKILL is not safe without the freeze, else the freeze would have been given up.
             Phase::Expired { until } if now < until && self.freezer.is_in_use() => Action::Freeze,
             Phase::Expired { until } if now < until => {
                 let is_early = self.retries.is_early(now);
@@ -450,7 +452,7 @@ impl Machine {
         self.pace.is_due(now) || self.retries.is_due(now) || is_held
     }
 
-    /// When an external freeze has held members for too long.
+    /// The time at which an external freeze has held members for too long.
     fn held_until(&self) -> Option<Instant> {
         Some(self.held_since?.saturating_add(self.freeze_timeout))
     }
@@ -465,7 +467,7 @@ impl Machine {
         {
             return Action::Check(if self.phase.sends_nothing() { Detail::Exits } else { Detail::Members });
         }
-        // The next check after these changes the state, so that they bound no wait any more.
+        // A time that has passed bounds no wait: the check after it changes the state.
         let ahead = |at: Option<Instant>| at.filter(|&at| now < at);
         let bounds = match self.phase {
             Phase::Waiting => [None, self.deadline],
@@ -487,7 +489,7 @@ impl Machine {
     fn end(&mut self, end: End) -> Action {
         let pending = self.take_pending();
         let end = match self.phase {
-            // SIGKILL was not sent to all of them yet, as it is at the deadline.
+            // `TimedOut` says that SIGKILL was sent to all members, which is not yet so. The cancel ends the attempt.
             Phase::Ending(End::TimedOut) if end == End::Cancelled && pending == Pending::Kill => {
                 self.phase = Phase::Ending(end);
                 end
@@ -516,7 +518,7 @@ impl Machine {
         self.used == Some(UsedMethod::CgroupKill) && self.attempts < CGROUP_KILL_ATTEMPTS
     }
 
-    /// Whether every member was sent SIGKILL in some way and can act on it, not so long ago that more has to be done.
+    /// Whether every member was sent SIGKILL in some way and can act on it, in so few attempts that it may still exit.
     fn has_killed_all(&self) -> bool {
         let killed = self.sigkill == Sigkill::Sent && !self.freezer.is_ours() && !self.is_failing();
         self.is_left_to_cgroup_kill() || killed && (1..CGROUP_KILL_ATTEMPTS).contains(&self.attempts)

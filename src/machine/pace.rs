@@ -22,7 +22,7 @@ pub(super) struct Pace {
     probe: Option<Span>,
     /// Attempts prompted by notifications since a timer fired.
     prompted: u8,
-    /// When the write under way was left to a helper thread.
+    /// When a helper thread began the write under way.
     begun: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ enum Next {
     Immediately,
     At {
         at: Instant,
-        /// The wait was prolonged for event-loop lag, which is done once an attempt.
+        /// The wait was prolonged for event-loop lag. This is done once for each attempt.
         prolonged: bool,
     },
 }
@@ -72,20 +72,20 @@ impl Pace {
         }
     }
 
-    /// The members changed: the backoff starts anew.
+    /// Restarts the backoff, because the members changed.
     pub(super) fn reset_wait(&mut self) {
         self.wait = self.min_wait;
     }
 
-    /// Some members exited. Members that joined in their place are attempted after `min_wait`, not after the long
-    /// wait of the old ones.
+    /// Brings the next attempt forward, because some members exited. Members that joined in their place are
+    /// signalled after `min_wait`, not after the long wait of the old ones.
     pub(super) fn hasten(&mut self, now: Instant) {
         if let Next::At { at, .. } = &mut self.next {
             *at = (*at).min(now.saturating_add(self.wait));
         }
     }
 
-    /// The linger or the grace period is over: the next signal is due at once.
+    /// Makes the next signal due at once, because the linger or the grace period is over.
     pub(super) fn start(&mut self) {
         self.wait = self.min_wait;
         self.next = Next::Immediately;
@@ -107,13 +107,13 @@ impl Pace {
         may
     }
 
-    /// A helper thread makes the write of the attempt.
+    /// Notes that a helper thread makes the write of the attempt.
     pub(super) fn helper_begins(&mut self, now: Instant) {
         self.begun.get_or_insert(now);
     }
 
-    /// Schedules the attempt after the one just made. If a helper thread made it, many members were killed at once, and to exit
-    /// takes them longer than the write took: this one wait is four times as long as that, or more.
+    /// Schedules the attempt after the one just made. If a helper thread made that attempt, many members were killed at once,
+    /// and they take longer to exit than the write took: this one wait is at least four times as long as the write.
     pub(super) fn attempted(&mut self, now: Instant) {
         let long = |begun| now.saturating_since(begun).saturating_mul(4).min(self.max_wait);
         let wait = self.begun.take().map_or(self.wait, |begun| self.wait.max(long(begun)));

@@ -1,4 +1,4 @@
-//! [`Retries`]: what a failed call costs: when it is tried again, and when a refusal is final.
+//! [`Retries`]: when a call that failed is retried, and when a refusal is final.
 //!
 //! The backoff of a [`Pace`](super::pace::Pace) is for members that do not exit. Calls that fail have waits of their
 //! own, whatever the caller chose for the pace.
@@ -10,16 +10,17 @@ use crate::time::{Instant, Span};
 const FIRST_WAIT: Span = Span::from_millis(10);
 const LONGEST_WAIT: Span = Span::from_millis(80);
 
-/// What is refused for lack of rights, or of a facility, may be allowed later: a delegation is being set up. It is
-/// refused for good after this many attempts in a row, and no sooner than after this time.
+/// An act that is refused for lack of rights, or of a facility, may be allowed later, for instance while a
+/// delegation is set up. It is refused for good after this many refusals in a row, and no sooner than after this
+/// time.
 const REFUSALS: u8 = 5;
 const REFUSED_FOR: Span = Span::from_millis(850);
 
-/// What has failed and is to be tried again. Boxed, for most reaps have none.
+/// The acts that have failed and are to be retried. Boxed, because most reaps have none.
 #[derive(Debug, Default)]
 pub(super) struct Retries(Option<Box<Failing>>);
 
-/// A check that succeeds does not make up for another act that failed.
+/// The last failure of a check, and that of another act: a check that succeeds does not settle the other.
 #[derive(Debug, Default)]
 struct Failing {
     check: Option<Retry>,
@@ -42,7 +43,7 @@ impl Retries {
         slot.insert(Retry::after(*slot, act, now, refused)).is_final(now)
     }
 
-    /// Notes that an act did not fail.
+    /// Notes that an act succeeded, so that it is not retried.
     pub(super) fn succeeded(&mut self, act: Act) {
         if self.all().any(|retry| retry.act == act) {
             *self.slot(act) = None;
@@ -52,7 +53,8 @@ impl Retries {
         }
     }
 
-    /// Notes that the signal was sent as far as it can be. Of what failed before, only a thaw is still to be made.
+    /// Notes that the signal was sent to all members that it can be sent to. Of the acts that failed before, only
+    /// a thaw is still retried.
     pub(super) fn signalled(&mut self) {
         if let Some(retry) = self.act().filter(|retry| retry.act != Act::Thaw) {
             self.succeeded(retry.act);
@@ -66,7 +68,7 @@ impl Retries {
         }
     }
 
-    /// Everything is to be tried again now.
+    /// Makes all retries due now.
     pub(super) fn hasten(&mut self, now: Instant) {
         if let Some(failing) = &mut self.0 {
             for retry in [&mut failing.check, &mut failing.act].into_iter().flatten() {
@@ -80,27 +82,27 @@ impl Retries {
         self.0.as_ref()?.act
     }
 
-    /// Whether something is to be tried again.
+    /// Whether any act is to be retried.
     pub(super) fn is_any(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether something is to be tried again now.
+    /// Whether a retry is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.all().any(|retry| now >= retry.at)
     }
 
-    /// Whether the act, other than a check, that failed last is not yet to be tried again.
+    /// Whether the retry of the act, other than a check, that failed last is not due yet.
     pub(super) fn is_early(&self, now: Instant) -> bool {
         self.act().is_some_and(|retry| now < retry.at)
     }
 
-    /// When something is to be tried again, if that is ahead.
+    /// The time of the next retry, among those that are not due yet.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         self.all().map(|retry| retry.at).filter(|&at| now < at).min()
     }
 
-    /// How long the act, other than a check, that failed last has failed.
+    /// For how long the act, other than a check, that failed last has been failing.
     pub(super) fn lasted(&self, now: Instant) -> Option<Span> {
         self.act().map(|retry| now.saturating_since(retry.since))
     }
@@ -110,13 +112,13 @@ impl Retries {
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     act: Act,
-    /// The first of them.
+    /// The time of the first failure.
     since: Instant,
-    /// When it is tried again.
+    /// The time of the next retry.
     at: Instant,
-    /// The wait before `at` was doubled so many times.
+    /// How often the wait before `at` was doubled.
     doubled: u8,
-    /// Those that were refusals.
+    /// The number of refusals in a row, up to the last failure.
     refusals: u8,
 }
 
@@ -129,12 +131,13 @@ impl Retry {
     fn after(before: Option<Retry>, act: Act, now: Instant, refused: bool) -> Retry {
         let mut retry = match before {
             Some(before) if before.act == act => before,
-            // A freeze is a part of an attempt to kill: where both are refused, neither lets the other begin anew.
+            // A freeze is a part of an attempt to kill: where both are refused, their refusals are counted
+            // together.
             Some(before) if is_attempt(before.act) && is_attempt(act) => Retry { act, ..before },
             Some(before) => Retry { act, since: now, refusals: 0, ..before },
             None => Retry { act, since: now, at: now, doubled: 0, refusals: 0 },
         };
-        // A notification may have prompted it before its time.
+        // A notification may have prompted the act before its retry was due.
         if now >= retry.at {
             let wait = FIRST_WAIT.saturating_mul(1 << retry.doubled).min(LONGEST_WAIT);
             retry.at = now.saturating_add(wait);
@@ -144,7 +147,7 @@ impl Retry {
         retry
     }
 
-    /// Whether it is refused for good.
+    /// Whether the act is refused for good.
     fn is_final(self, now: Instant) -> bool {
         self.refusals >= REFUSALS && now.saturating_since(self.since) >= REFUSED_FOR
     }

@@ -4,21 +4,21 @@ use super::action::{End, Thawed};
 use crate::reaper::Signal;
 use crate::time::{Instant, Span};
 
-/// Attempts in a row that found members never signalled before, after which a target is frozen first.
+/// After this many attempts in a row that found members never signalled before, a target is frozen first.
 pub(super) const STORM: u8 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// No signal is sent: the target is to become empty by itself.
     Waiting,
-    /// No signal is sent until then. What follows is the grace period, or SIGKILL.
+    /// No signal is sent before `until`. Then the grace period follows, or SIGKILL.
     Lingering { until: Instant, grace: Option<(Signal, Span)> },
-    /// The members may end by themselves until then.
+    /// The members may exit by themselves, or at the grace signal, until `until`.
     Grace { signal: GraceSignal, until: Instant },
     /// SIGKILL is sent.
     Killing,
-    /// The deadline has passed. SIGKILL was sent then, and its members may exit until `until`; or the target is empty, and
-    /// its removal may end until then.
+    /// The deadline has passed. Members that were sent SIGKILL at the deadline may exit until `until`, and a removal or a
+    /// check under way may end until then.
     Expired { until: Instant },
     /// The end of the reap is decided. Our freeze is still to be undone, or SIGKILL is still to be sent at the
     /// deadline.
@@ -36,7 +36,7 @@ impl Phase {
         }
     }
 
-    /// Whether the deadline has SIGKILL sent to members that were not sent it.
+    /// Whether, at the deadline, SIGKILL is sent to members that were not sent it before.
     pub(super) fn kills_at_deadline(self) -> bool {
         matches!(self, Phase::Lingering { .. } | Phase::Grace { .. } | Phase::Killing)
     }
@@ -60,7 +60,7 @@ pub(super) enum Ladder {
     Direct { storm: u8 },
     /// With a freeze.
     FreezeFirst,
-    /// With these, for the target cannot be frozen, or must not.
+    /// With `cgroup.kill` or signals, always: the target cannot be frozen, or must not be.
     DirectOnly,
 }
 
@@ -81,7 +81,7 @@ pub(super) enum Pending {
     Removal,
     /// The thaw continues.
     Thaw(AfterThaw),
-    /// A thaw is under way.
+    /// A thaw was begun, and its answer comes next.
     Thawing(AfterThaw),
 }
 
@@ -100,14 +100,15 @@ pub(super) enum Unheeded {
     #[default]
     Nothing,
     Notification,
-    /// The attempt was made again because of it. If it told of an exit, a check is still to find that out.
+    /// The attempt was repeated because of the notification. A check is still to be made, because it may have
+    /// told of an exit.
     Repeated,
 }
 
 /// Whether SIGKILL was sent to every member that was there at the last attempt, or at the last check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sigkill {
-    /// The last check found no members. Those that the next one finds have joined.
+    /// The last check found no members. All members that the next check finds have joined.
     NoMembers,
     /// Some members were not sent SIGKILL yet, or the last attempt was not complete.
     Due,
@@ -115,7 +116,7 @@ pub(super) enum Sigkill {
 }
 
 impl Ladder {
-    /// An attempt found new members.
+    /// Counts an attempt that found new members.
     pub(super) fn count_storm(&mut self) {
         if let Ladder::Direct { storm } = self {
             *storm += 1;
@@ -125,7 +126,7 @@ impl Ladder {
         }
     }
 
-    /// An attempt found the same members as the one before.
+    /// Ends the count, because an attempt found the same members as the one before.
     pub(super) fn reset_storm(&mut self) {
         if let Ladder::Direct { storm } = self {
             *storm = 0;
