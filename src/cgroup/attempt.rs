@@ -1,4 +1,4 @@
-//! What an attempt has opened, and what it came to so far.
+//! The state of an attempt between its steps: the pidfds it has opened, and its result so far.
 
 use super::descriptor_budget::Permit;
 use super::members::{MemberList, Pages};
@@ -8,14 +8,15 @@ use crate::outcome::UsedMethod;
 use crate::sys::{Pid, Sys};
 use crate::time::{Instant, Span};
 
-/// How long members that are held are known to be members, once that was verified. In a loop that has other work for longer,
-/// they are verified again.
+/// For how long held pidfds count as those of members after they were verified. If the loop has other work for longer, they
+/// are verified again.
 pub(crate) const VERIFIED: Span = Span::from_millis(10);
 
-/// Directories are followed for so many times as long as pages: those of a large tree take their time.
+/// An attempt that goes through the directories of a tree may take this many times as long as one that reads
+/// pages.
 const LONGER: u64 = 10;
 
-/// What an attempt came to so far.
+/// The result of an attempt so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
     pub(crate) signalled: u64,
@@ -28,7 +29,7 @@ impl Tally {
         Tally { signalled: 0, method: None, reach: Reach::All }
     }
 
-    /// What the machine is told.
+    /// The answer to the machine.
     pub(crate) fn attempt(self, notice: ExitNotice) -> Attempt {
         let Tally { signalled, method, reach } = self;
         Attempt { signalled, method, reach, notice }
@@ -40,30 +41,30 @@ impl Tally {
     }
 }
 
-/// What is left of an attempt that sends signals.
+/// The rest of an attempt that sends signals.
 pub(crate) struct Rest<S: Sys> {
     pub(crate) members: MemberList,
-    /// How many of these were opened, or need nothing.
+    /// How many of these members were opened, or need no signal.
     pub(crate) next: usize,
-    /// Where those after them come from.
+    /// Where further members come from.
     pub(crate) source: Source<S>,
     pub(crate) batch: Batch<S>,
-    /// Of some member the kernel did not tell that it is one: they are verified by lists.
+    /// The kernel did not confirm some pidfd as that of a member, so the pidfds are verified by lists.
     pub(crate) not_told: bool,
-    /// When its first step was made.
+    /// When the attempt made its first step.
     pub(crate) began: Option<Instant>,
-    /// What it came to so far.
+    /// Which members it could signal so far.
     pub(crate) reach: Reach,
 }
 
-/// Where an attempt has its members from, a part at a time.
+/// Where an attempt gets its members from, a part at a time.
 pub(crate) enum Source<S: Sys> {
-    /// There are no more.
+    /// There are no further members.
     None,
     /// The list of the one directory.
     Pages { pages: Pages<S>, _permit: Permit },
-    /// One directory after the other: the tree's number, and the directories in it. The members are those of the last that
-    /// was found.
+    /// One directory after the other: the tree's number, and the directories in it. The members are those of the directory
+    /// that was found last.
     Directories(usize, Walk),
 }
 
@@ -81,8 +82,8 @@ impl<S: Sys> Rest<S> {
         }
     }
 
-    /// Whether it has taken long enough: a process that forks, or makes cgroups, faster than it is signalled would be followed
-    /// for ever. One write to `cgroup.kill`, or the next attempt, has the rest.
+    /// Whether the attempt has used up its time. Without a limit it would follow for ever a process that forks, or makes
+    /// cgroups, faster than it is signalled. One write to `cgroup.kill`, or the next attempt, kills the rest.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
         let most = match self.source {
             Source::Directories(..) => LONG.saturating_mul(LONGER),
@@ -91,7 +92,7 @@ impl<S: Sys> Rest<S> {
         self.began.is_some_and(|began| now >= began.saturating_add(most))
     }
 
-    /// The members that are opened, and not signalled: to be given up, they are as if untried.
+    /// The members that were opened and not signalled. When the attempt is given up, they count as untried.
     pub(crate) fn untried(&self) -> Vec<Pid> {
         self.batch.pidfds.iter().map(|&(pid, _)| pid).collect()
     }
@@ -110,7 +111,8 @@ impl<S: Sys> Rest<S> {
         !self.has_more() && self.batch.pidfds.is_empty()
     }
 
-    /// Closes half of the pidfds, for a step that is short of descriptors. Returns the pids; none if there is only one.
+    /// Closes half of the pidfds, for a step that is short of descriptors. Returns their pids; none if there is only
+    /// one pidfd.
     pub(crate) fn close_half(&mut self) -> Vec<Pid> {
         let kept = self.batch.pidfds.len().div_ceil(2);
         let closed: Vec<Pid> = self.batch.pidfds.drain(kept..).map(|(pid, _)| pid).collect();
@@ -122,13 +124,13 @@ impl<S: Sys> Rest<S> {
     }
 }
 
-/// Members that were opened, and not signalled yet. A large target's are held from step to step.
+/// Members that were opened, and not signalled yet. The pidfds of a large target are held from step to step.
 pub(crate) struct Batch<S: Sys> {
     /// In the order of the list.
     pub(super) pidfds: Vec<(Pid, S::Fd)>,
-    /// For each that is held.
+    /// One for each pidfd that is held.
     pub(super) permits: Vec<Permit>,
-    /// When they were members, after they had been opened.
+    /// When the pidfds were verified as those of members, after they had been opened.
     pub(super) verified: Option<Instant>,
 }
 
@@ -139,17 +141,17 @@ impl<S: Sys> Default for Batch<S> {
 }
 
 impl<S: Sys> Batch<S> {
-    /// Whether it may be verified or signalled by a later step.
+    /// Whether a later step may verify or signal the batch.
     pub(super) fn is_held(&self) -> bool {
         !self.permits.is_empty()
     }
 
-    /// Whether they are known to be members: one may be moved away by another party at any time.
+    /// Whether the processes are known to be members now: another party may move a process away at any time.
     pub(super) fn is_verified(&self, now: Instant) -> bool {
         self.verified.is_some_and(|verified| now <= verified.saturating_add(VERIFIED))
     }
 
-    /// Keeps those that are members now. Returns the others.
+    /// Keeps the processes that are members now. Returns the others.
     pub(crate) fn verify(&mut self, now: Instant, members: &MemberList) -> Vec<Pid> {
         let mut others = Vec::new();
         self.pidfds.retain(|&(pid, _)| {
@@ -162,7 +164,7 @@ impl<S: Sys> Batch<S> {
         others
     }
 
-    /// Takes out the first ones. The next batch begins when none is left.
+    /// Takes out the first `most` pidfds. The next batch begins when none is left.
     pub(crate) fn take(&mut self, most: usize) -> Vec<(Pid, S::Fd)> {
         let taken = self.pidfds.drain(..most.min(self.pidfds.len())).collect();
         self.permits.truncate(self.pidfds.len());
@@ -175,14 +177,14 @@ impl<S: Sys> Batch<S> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part {
     pub(crate) most: usize,
-    /// They may be verified and signalled by later steps.
+    /// Whether later steps may verify and signal them.
     pub(crate) is_held: bool,
 }
 
 /// Whether there are pidfds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pidfds {
-    /// `full`: no more can be opened before these were signalled.
+    /// `full`: no more can be opened before these have been signalled.
     Opened {
         full: bool,
     },

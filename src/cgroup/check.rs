@@ -35,8 +35,9 @@ impl<S: Sys> Step<'_, '_, S> {
         if v1_members.is_none() {
             self.findings.directories.forget_subtrees();
         }
-        // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed.
-        // Where those of v1 are listed, and have been dealt with, a list without them would not compare with the last one.
+        // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed. They
+        // are listed where v1 members are listed and were signalled: else the list could not be compared with the last
+        // one.
         let cgroup_kill = self.target.cgroup_kill;
         let is_compared = !self.target.is_v2() && self.target.tracked.any_tried();
         let list_v2 = detail != Detail::Exits && (cgroup_kill.needs_members() || is_compared)
@@ -63,7 +64,8 @@ impl<S: Sys> Step<'_, '_, S> {
                 Ok(())
             }
         });
-        // Members that make cgroups faster than these are listed are known well enough to be dealt with.
+        // A target whose members make cgroups faster than these are listed is never listed to the end. After
+        // some time, the members found so far are enough for an attempt.
         let is_cut = listing.is_unfinished();
         if is_cut && (listing.members.is_empty() || !listing.is_late(self.context.sys)) {
             self.target.progress = Progress::Check(Box::new(listing.rest(refused)));
@@ -74,11 +76,11 @@ impl<S: Sys> Step<'_, '_, S> {
         if v1_members.is_none() && !v2_not_listed {
             self.target.is_large_tree = listing.large || is_cut;
         }
-        // What took several steps is no proof that the caller is outside now.
+        // A list that was made in several steps does not prove that the caller is outside now.
         let continued = listing.continued || is_cut;
         let mut members = std::mem::take(&mut listing.members);
         if continued && !populated && self.target.is_v2() {
-            // What was listed before has exited, says the kernel.
+            // The kernel says that the target is empty, so the members listed before have exited.
             members = MemberList::default();
         }
         members.extend(v1_members.unwrap_or_default());
@@ -113,7 +115,7 @@ impl<S: Sys> Step<'_, '_, S> {
             match dead {
                 Ok(Some(dead)) => populated |= !dead,
                 Ok(None) => {
-                    // The lists are not made again.
+                    // The next step does not make the lists again.
                     self.target.progress = Progress::Check(Box::new(listing.rest(None)));
                     return Checked::Unfinished;
                 }
@@ -121,9 +123,9 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         if !populated && unknown.is_none() && self.target.keep_dir && (continued || self.may_be_renamed()) {
-            // Nor is it proof that the target is empty: a process may have moved within it, or its directory been renamed while
-            // the names were read. A directory that has members cannot be removed, but one that is kept would be reported as
-            // empty.
+            // Nor does such a list prove that the target is empty: a process may have moved within the target, or its
+            // directory may have been renamed, while the names were read. A directory that has members cannot be removed, but
+            // a directory that is kept would be reported as empty.
             (members, unknown) = self.list(|_| true, LONGEST);
             populated |= !members.is_empty();
             if members.vanished && !populated && unknown.is_none() {
@@ -138,7 +140,7 @@ impl<S: Sys> Step<'_, '_, S> {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
             log::debug!("cannot check {}: {cause:?}", path.display());
             self.note_obstacle(Act::Check, (path, cause));
-            // Of a target that may hold the caller all has to be known first.
+            // A target that may hold the caller has to be listed completely first.
             if !populated || self.target.may_be_own {
                 return Checked::Unknown(failure);
             }
@@ -155,8 +157,8 @@ impl<S: Sys> Step<'_, '_, S> {
             self.findings.continued = continued;
             self.findings.v2_not_listed = v2_not_listed;
             if identify {
-                // Nothing but these says later that they are dead. Without it the target may be removed while they are
-                // exiting, so an error is tried again by the next check.
+                // Only the identified members tell later that they are dead. Without them the target may be removed
+                // while members are exiting, so the next check tries again after an error.
                 if let Err((path, cause)) = self.identify_members() {
                     log::debug!("cannot identify the members of {}: {cause:?}", path.display());
                 }
@@ -178,7 +180,7 @@ impl<S: Sys> Step<'_, '_, S> {
 }
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Whether there are directories below the target that can be renamed: of v1.
+    /// Whether there are directories below the target that can be renamed. Only those of v1 can.
     fn may_be_renamed(&self) -> bool {
         let has_children = |id| !self.findings.directories.is_leaf(id);
         let mut trees = self.target.trees.iter().filter(|tree| tree.is_left() && tree.hierarchy.is_v1());
@@ -229,8 +231,8 @@ pub(super) fn read_populated<S: Sys>(
                 None => v2::events(sys, dir)?,
                 Some(permit) => {
                     let file = file::open(sys, dir, Path::new(""), v2::EVENTS, Open::Read)?;
-                    // Read, then watch: kernfs counts changes and remembers the count at the read, so one in between
-                    // is notified as soon as the watch stands.
+                    // First read, then watch: kernfs counts changes and remembers the count at the read, so a change
+                    // in between is notified as soon as the file is watched.
                     let events = v2::parse(file::read_start(sys, &file, &mut buffer)?)?;
                     if events.populated && context.watch(&file, Notice::Events) {
                         *watch = Watch::On { empty: false, file, _permit: permit };

@@ -1,4 +1,4 @@
-//! What the steps work with: [`Context`]; and what resolving a target needs: [`Resolver`].
+//! [`Context`]: the parts of a reactor that a step uses. [`Resolver`]: the parts that resolving a target needs.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::sys::Sys;
 use crate::time::Instant;
 
-/// What resolving a target needs. A reactor shares it with its remotes.
+/// The parts of a reactor that resolving a target needs. A reactor shares them with its remotes.
 pub(crate) struct Resolver<S: Sys> {
     pub(crate) sys: S,
     pub(super) own: Arc<Mutex<OwnCgroup<S>>>,
@@ -53,7 +53,7 @@ pub(crate) type Register<'a, S> = &'a dyn Fn(&<S as Sys>::Fd, Notice) -> io::Res
 pub(crate) struct Limit(Option<Instant>);
 
 impl Limit {
-    /// In so much time; `None`: when there is nothing left to do.
+    /// Stops after `budget`. `None`: when there is no work left.
     pub(crate) fn after<S: Sys>(sys: &S, budget: Option<Duration>) -> Limit {
         Limit(budget.map(|budget| Instant::after_start(sys.now().saturating_add(budget))))
     }
@@ -63,7 +63,7 @@ impl Limit {
         self.0.is_some()
     }
 
-    /// The same, or at `end` if that is earlier.
+    /// The same limit, or `end` if that is earlier.
     pub(crate) fn until(self, end: Instant) -> Limit {
         Limit(Some(self.0.map_or(end, |own| own.min(end))))
     }
@@ -73,28 +73,29 @@ impl Limit {
     }
 }
 
-/// What the steps on a target work with.
+/// The parts of a reactor that the steps on a target use.
 pub(crate) struct Context<'a, S: Sys> {
     pub(crate) sys: &'a S,
     pub(super) resolver: &'a Resolver<S>,
     pub(crate) metrics: &'a mut Metrics,
-    /// `None`: do without.
+    /// `None`: no descriptor is watched.
     pub(super) watch: Option<Register<'a, S>>,
     pub(super) facts: &'a mut Facts<S>,
-    /// A step that has done something may leave the rest to the next one once this is over.
+    /// Once this time is over, a step that has done some work may leave the rest to the next step.
     pub(super) limit: Limit,
-    /// A helper thread is wanted: for removals, and for a write to `cgroup.kill` that reaches so many members.
+    /// Set if a helper thread is wanted: for removals, and for a write to `cgroup.kill` that reaches this many
+    /// members or more.
     pub(crate) helper_from: Option<usize>,
-    /// Some descriptor, or a watch of one, could not be had.
+    /// The step could not get some descriptor, or could not watch one.
     pub(crate) is_short: bool,
-    /// No descriptor is to be held for the target of this step.
+    /// The step is not to open descriptors that are watched.
     pub(crate) sparing: bool,
 }
 
-/// What a descriptor notifies of, and how.
+/// The event that a descriptor notifies, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// `cgroup.events` changed: POLLPRI, and nothing else, for the file is always readable.
+    /// `cgroup.events` changed: only POLLPRI tells, because the file is always readable.
     Events,
     /// A pidfd's process exited: POLLIN.
     Exit,

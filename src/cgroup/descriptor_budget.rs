@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock};
 
 /// The descriptors that the reaps of one reactor hold.
 ///
-/// Those of all reactors of a process may hold three quarters of RLIMIT_NOFILE. The rest is for the caller, for the
-/// descriptors that a step opens for a moment (to write `cgroup.kill` takes one), and for the few that all reaps in a
-/// hierarchy share. This is a ceiling only: the caller may have used up more. A reap that gets no permit is addressed by
-/// path and checked by timer, and asks again at its next check.
+/// The reaps of all reactors of a process may hold three quarters of RLIMIT_NOFILE. The rest is for the caller, for
+/// descriptors that a step opens for a moment (a write to `cgroup.kill` takes one), and for the few that all reaps in a
+/// hierarchy share. The budget is only a ceiling: the caller may have used up more than the rest. A reap that gets no
+/// permit is addressed by path and checked by timer, and asks again at its next check.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     inner: Arc<Inner>,
@@ -18,7 +18,7 @@ pub(crate) struct Budget {
 struct Inner {
     all: Arc<All>,
     used: AtomicUsize,
-    /// Whether directories may be held.
+    /// Whether descriptors of directories may be held.
     directories: bool,
 }
 
@@ -29,7 +29,7 @@ struct All {
     used: AtomicUsize,
 }
 
-/// That of this process.
+/// The budget of this process.
 static PROCESS: LazyLock<Arc<All>> = LazyLock::new(|| Arc::new(All::new()));
 
 impl All {
@@ -48,7 +48,7 @@ impl Budget {
         Budget { inner: Arc::new(Inner { all, used: AtomicUsize::new(0), directories }) }
     }
 
-    /// A budget by itself, of a process that may have `nofile` descriptors.
+    /// A budget of its own, as of a process that may have `nofile` descriptors.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn new(nofile: usize) -> Budget {
         let budget = Budget::part_of(Arc::new(All::new()), true);
@@ -56,7 +56,7 @@ impl Budget {
         budget
     }
 
-    /// Another reactor's part of the same.
+    /// Another reactor's part of the same budget.
     #[cfg(test)]
     pub(crate) fn share(&self) -> Budget {
         Budget::part_of(Arc::clone(&self.inner.all), self.inner.directories)
@@ -72,17 +72,18 @@ impl Budget {
         self.take_below(self.inner.all.limit.load(Relaxed))
     }
 
-    /// A permit for a target's directory, without which it is reached by its path: half of the budget is for watches.
+    /// A permit for a target's directory. Without one, the directory is reached by its path. Half of the budget is
+    /// left for watches.
     pub(crate) fn take_optional(&self) -> Option<Permit> {
         if self.inner.directories { self.take_spare() } else { None }
     }
 
-    /// A permit for a descriptor that a reap can do without: half of the budget is for watches.
+    /// A permit for a descriptor that a reap can do without. Half of the budget is left for watches.
     pub(crate) fn take_spare(&self) -> Option<Permit> {
         self.take_below(self.inner.all.limit.load(Relaxed) / 2)
     }
 
-    /// A permit for what cannot do without, be the limit reached or not.
+    /// A permit for a descriptor that a reap cannot do without, even if the limit is reached.
     pub(crate) fn take_needed(&self) -> Permit {
         self.inner.all.used.fetch_add(1, Relaxed);
         self.inner.used.fetch_add(1, Relaxed);

@@ -1,5 +1,5 @@
-//! What an error of the kernel means, by the kind of call that returned it: the one table; and the other reasons why an
-//! action fails.
+//! What an error of the kernel means, by the kind of call that returned it: the one table for this. Also the other
+//! reasons why an action fails.
 
 use std::io;
 use std::path::PathBuf;
@@ -37,18 +37,18 @@ pub(crate) enum Meaning {
     Unsupported,
     /// The process or the machine is short of descriptors or memory.
     Short,
-    /// Something uses the object.
+    /// The object is in use.
     Busy,
     /// Nothing is known of the object.
     Unknown,
 }
 
-/// The table. Sources are functions of the kernel, as of Linux 6.18.
+/// The table. Its sources are functions of the kernel, as of Linux 6.18.
 pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
     let Some(errno) = error.raw_os_error() else { return Meaning::Unknown };
     match (call, errno) {
         // A lookup finds no such name, also below a descriptor of a removed directory (`link_path_walk`,
-        // `kernfs_iop_lookup`); a write comes to a cgroup that is being removed (`cgroup_kn_lock_live`).
+        // `kernfs_iop_lookup`); a write reaches a cgroup that is being removed (`cgroup_kn_lock_live`).
         (Call::Cgroup, libc::ENOENT) => Meaning::Gone,
         // A file was open when its directory was removed (`kernfs_get_active`).
         (Call::Cgroup, libc::ENODEV) => Meaning::Gone,
@@ -82,7 +82,7 @@ pub(crate) fn meaning(call: Call, error: &io::Error) -> Meaning {
     }
 }
 
-/// Whether a cgroup, or what was looked up in it, is not there.
+/// Whether a cgroup, or the file that was looked up in it, does not exist.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     meaning(Call::Cgroup, error) == Meaning::Gone
 }
@@ -97,15 +97,15 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// What became of a directory that is not there any more.
+/// What happened to a directory that does not exist any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Removed,
-    /// It was removed, and another has its name.
+    /// It was removed, and another directory has its name.
     Replaced,
 }
 
-/// Why something could not be done in a directory of a target.
+/// Why an action in a directory of a target failed.
 #[derive(Debug)]
 pub(crate) enum Failed {
     /// The directory is gone.
@@ -128,7 +128,7 @@ pub(crate) enum Cause {
     CallerInside,
     /// The process can't be signalled in a way that is sure to reach no other process.
     Unsafe,
-    /// The target is there, but no known name leads to it.
+    /// The target exists, but no known name leads to it.
     NameLost,
 }
 
@@ -141,7 +141,7 @@ impl Cause {
         }
     }
 
-    /// Whether something uses the directory.
+    /// Whether the directory is in use.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Cause::Error(error) if meaning(Call::Cgroup, error) == Meaning::Busy)
     }
@@ -155,7 +155,7 @@ impl Cause {
         matches!(self, Cause::Error(error) if is_out_of_descriptors(error))
     }
 
-    /// As it is reported to the caller.
+    /// The error that is reported to the caller.
     pub(crate) fn into_error(self) -> io::Error {
         match self {
             Cause::Error(error) => error,
@@ -163,7 +163,7 @@ impl Cause {
         }
     }
 
-    /// The same, of a cause that lasts.
+    /// The same, for a cause that is kept.
     pub(crate) fn error(&self) -> io::Error {
         match self {
             Cause::Error(error) => match error.raw_os_error() {
@@ -180,7 +180,7 @@ impl Cause {
     }
 }
 
-/// A directory or file, and why something could not be done in it.
+/// A directory or file, and why an action on it failed.
 pub(crate) type Refused = (PathBuf, Cause);
 
 impl From<Cause> for Failed {
@@ -195,7 +195,7 @@ impl From<io::Error> for Cause {
     }
 }
 
-/// The last thing that kept the reap from going on.
+/// The last failure that kept the reap from going on.
 #[derive(Debug)]
 pub(crate) struct Obstacle {
     pub(super) act: Act,

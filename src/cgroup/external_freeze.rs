@@ -1,5 +1,6 @@
-//! External freezes: v1 freezer cgroups that hold members of a target frozen, so that SIGKILL stays pending, without
-//! being part of it: an ancestor, or on a hybrid machine the v1 group of processes that are killed by their v2 group.
+//! External freezes: v1 freezer cgroups outside the target that hold members of it frozen, so that SIGKILL stays
+//! pending. Such a cgroup is an ancestor of the target, or, on a machine with v1 and v2, the v1 freezer cgroup of
+//! processes that are killed by their v2 cgroup.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ use crate::sys::{Open, Pid, Sys};
 /// The most members whose freezer cgroup is looked up in one step.
 const ASKED: usize = 64;
 
-/// The freezer cgroup whose own freeze holds the process, by whichever of the freezer's mounts shows it.
+/// Returns the freezer cgroup whose own freeze holds the process. Any mount of the freezer's hierarchy may show
+/// it.
 pub(crate) fn frozen_by<S: Sys>(
     proc: &Proc<'_, S>,
     pid: Pid,
@@ -36,9 +38,9 @@ pub(crate) fn frozen_by<S: Sys>(
     Ok(None)
 }
 
-/// The directory, or one above it, whose own freeze it is frozen by.
+/// Returns the cgroup whose own freeze holds `dir`: `dir` itself, or a directory above it.
 fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> io::Result<Option<PathBuf>> {
-    // Where there is no such file the hierarchy's root, or another mount, was come to.
+    // If there is no such file, `dir` is the hierarchy's root, or is in another mount.
     let says = |dir: &PathBuf, file: &str| match read_path(sys, &dir.join(file)) {
         Err(error) if is_gone(&error) => Ok(Vec::new()),
         text => text,
@@ -57,17 +59,19 @@ fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> io::Result<Option<PathBuf>
     }
 }
 
-/// What undoing the external freezes came to.
+/// The result of undoing the external freezes.
 pub(crate) struct Undone {
-    /// A group that holds members frozen holds another process too, and was not touched.
+    /// A cgroup that holds members frozen also has another process. It was not touched.
     pub(crate) held: bool,
-    /// The last group that could not be thawed, and why.
+    /// The last cgroup that could not be thawed, and why.
     pub(crate) refused: Option<Refused>,
 }
 
-/// The groups that hold some of these members frozen; after an error, those that were found.
+/// Returns the freezer cgroups that hold some of these members frozen; after an error, the cgroups found so
+/// far.
 ///
-/// Not those inside or above the target's `own` freezer groups: the target's own thaw is for these.
+/// Cgroups inside or above the target's `own` freezer cgroups are left out, because the target's own thaw
+/// handles these.
 pub(crate) fn find<S: Sys>(
     proc: &Proc<'_, S>,
     mounts: &[Mount],
@@ -87,7 +91,7 @@ pub(crate) fn find<S: Sys>(
     (dirs, refused)
 }
 
-/// Thaws those of the groups that hold no process but members, all of which are listed.
+/// Thaws those of the cgroups whose processes are all members. `members` must be complete.
 pub(crate) fn thaw<S: Sys>(sys: &S, dirs: &[PathBuf], members: &MemberList) -> Undone {
     let mut undone = Undone { held: false, refused: None };
     for dir in dirs {
@@ -99,7 +103,7 @@ pub(crate) fn thaw<S: Sys>(sys: &S, dirs: &[PathBuf], members: &MemberList) -> U
     undone
 }
 
-/// Thaws a group. Returns false if it holds another process, too.
+/// Thaws a cgroup. Returns false if it also has a process that is not a member.
 fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<bool> {
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();

@@ -1,4 +1,4 @@
-//! What is found out once for all targets: what kind of kernel this is.
+//! Facts about the kernel that are found out once for all targets.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -15,11 +15,11 @@ const EXITING_NOT_LISTED: (u32, u32) = (6, 19);
 const PID_FS_MAGIC: i64 = 0x5049_4446;
 
 pub(crate) struct Facts<S: Sys> {
-    /// Exiting tasks are not listed, and let their directory be removed.
+    /// Exiting tasks are not listed, and do not keep their directory from being removed.
     pub(crate) exiting_not_listed: bool,
-    /// Whether pidfds have inode numbers of their own; unknown before the first.
+    /// Whether pidfds have inode numbers of their own; unknown before the first pidfd is asked.
     pidfds_have_numbers: Option<bool>,
-    /// pidfd_send_signal(2) was refused, and to the caller itself too.
+    /// pidfd_send_signal(2) was refused, also to the caller itself.
     lacks_pidfd_signals: bool,
     /// Whether process_mrelease(2) works; unknown before it is first needed.
     releases_memory: Option<bool>,
@@ -45,7 +45,7 @@ impl<S: Sys> Facts<S> {
         self.lacks_pidfd_signals
     }
 
-    /// Finds out whether pidfd_send_signal(2) works, after it was refused: by no signal at all to the caller, which may
+    /// Finds out whether pidfd_send_signal(2) works, after it was refused: it sends signal 0 to the caller, which may
     /// signal itself. A seccomp filter can refuse this call alone.
     pub(crate) fn try_pidfd_signals(&mut self, sys: &S) {
         let sent = sys.pidfd_open(sys.caller().0).and_then(|own| sys.pidfd_send_signal(&own, 0));
@@ -53,8 +53,8 @@ impl<S: Sys> Facts<S> {
             sent.is_err_and(|error| meaning(Call::PidfdSignal, &error) == Meaning::Unsupported);
     }
 
-    /// Whether process_mrelease(2) works: asked of the caller itself, which is not being killed, so that the kernel has
-    /// nothing to do (EINVAL). What is found out is logged once.
+    /// Whether process_mrelease(2) works. It is tried on the caller itself, which is not being killed, so the kernel
+    /// has nothing to do (EINVAL). If the call is missing, this is logged once.
     pub(crate) fn releases_memory(&mut self, sys: &S) -> bool {
         if let Some(known) = self.releases_memory {
             return known;
@@ -66,26 +66,26 @@ impl<S: Sys> Facts<S> {
                 log::warn!("no memory is released of members that cannot exit: process_mrelease(2): {error}");
                 *self.releases_memory.insert(false)
             }
-            // It is asked again.
+            // The next call asks again.
             Meaning::Short => false,
             _ => *self.releases_memory.insert(true),
         }
     }
 
-    /// Whether the kernel tells of a pidfd which v2 cgroup its process is in: Linux 6.13.
+    /// Whether the kernel tells by a pidfd which v2 cgroup its process is in (Linux 6.13).
     pub(crate) fn tells_cgroups(&mut self, sys: &S) -> bool {
         if self.tells_cgroups.is_none() {
             self.tells_cgroups = match sys.pidfd_open(sys.caller().0).and_then(|own| sys.cgroup_of(&own)) {
                 Ok(_) => Some(true),
                 Err(error) if meaning(Call::PidfdInfo, &error) == Meaning::Unsupported => Some(false),
-                // It is asked again.
+                // The next call asks again.
                 Err(_) => None,
             };
         }
         self.tells_cgroups == Some(true)
     }
 
-    /// The inode number of a pidfd, where it is the process's own.
+    /// Returns the inode number of a pidfd, if pidfds have numbers that identify their processes.
     pub(crate) fn number(&mut self, sys: &S, pidfd: &S::Fd) -> io::Result<Option<NonZeroU64>> {
         let have = match self.pidfds_have_numbers {
             Some(have) => have,

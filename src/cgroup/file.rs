@@ -16,8 +16,9 @@ pub(crate) fn open<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr, how: Op
     below(sys, at, &dir.join(OsStr::from_bytes(name.to_bytes())), |at, path| sys.open(Some(at), path, how))
 }
 
-/// Does something with a descendant of `at`, from a directory on the way to it if its path is longer than what the
-/// kernel takes at once. A member with the right to make groups inside of the target can make them that deep.
+/// Calls `act` with the descendant `path` of `at`, or, if this path is longer than the kernel takes at once, with
+/// a directory on the way and the rest. A member with the right to make cgroups inside the target can make them
+/// that deep.
 pub(crate) fn below<S: Sys, T>(
     sys: &S,
     at: &S::Fd,
@@ -38,7 +39,7 @@ pub(crate) fn below<S: Sys, T>(
     act(on_the_way.as_ref().unwrap_or(at), &c_path(Path::new(OsStr::from_bytes(rest)))?)
 }
 
-/// The path that the kernel takes, as one of Rust.
+/// A path as the kernel takes it, as a path of Rust.
 pub(crate) fn as_path(path: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(path.to_bytes()))
 }
@@ -52,13 +53,13 @@ pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
 pub(crate) fn has<S: Sys>(sys: &S, cgroup: &S::Fd, name: &CStr) -> io::Result<bool> {
     match sys.stat(Some(cgroup), name) {
         Ok(_) => Ok(true),
-        // The file or the directory?
+        // ENOENT may be for the file or for the directory.
         Err(error) if is_gone(&error) => sys.stat(Some(cgroup), c"cgroup.procs").map(|_| false),
         Err(error) => Err(error),
     }
 }
 
-/// The whole of a file, opened for this read.
+/// Opens a file, and reads the whole of it.
 pub(crate) fn read<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr) -> io::Result<Vec<u8>> {
     let file = open(sys, at, dir, name, Open::Read)?;
     let mut text = Vec::new();
@@ -66,7 +67,7 @@ pub(crate) fn read<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr) -> io::
     Ok(text)
 }
 
-/// The whole of the file that an absolute path leads to.
+/// Reads the whole of the file that an absolute path leads to.
 pub(crate) fn read_path<S: Sys>(sys: &S, path: &Path) -> io::Result<Vec<u8>> {
     let file = sys.open(None, &c_path(path)?, Open::Read)?;
     let mut text = Vec::new();
@@ -74,7 +75,7 @@ pub(crate) fn read_path<S: Sys>(sys: &S, path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The whole of an open file, from its beginning, into `text`. (`read_to_end` asks for the size first,
+/// Reads the whole of an open file, from its beginning, into `text`. (`read_to_end` asks for the size first,
 /// which these files don't have.)
 pub(crate) fn read_whole<S: Sys>(sys: &S, file: &S::Fd, text: &mut Vec<u8>) -> io::Result<()> {
     text.clear();
@@ -89,13 +90,14 @@ pub(crate) fn read_whole<S: Sys>(sys: &S, file: &S::Fd, text: &mut Vec<u8>) -> i
     }
 }
 
-/// One read from the beginning: the whole of a file of a line or two, or the first lines of a longer one.
+/// Makes one read from the beginning: of the whole of a file of a line or two, or of the first lines of a
+/// longer file.
 pub(crate) fn read_start<'a, S: Sys>(sys: &S, file: &S::Fd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let n = read_at(sys, file, buffer, 0)?;
     Ok(&buffer[..n])
 }
 
-/// One read, repeated only where a signal has interrupted it.
+/// Makes one read, and repeats it only if a signal has interrupted it.
 pub(crate) fn read_at<S: Sys>(sys: &S, file: &S::Fd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         match sys.read_at(file, buffer, offset) {
@@ -105,12 +107,12 @@ pub(crate) fn read_at<S: Sys>(sys: &S, file: &S::Fd, buffer: &mut [u8], offset: 
     }
 }
 
-/// One write of `value`, which is how these files take a command.
+/// Makes one write of `value`: these files take a command in one write.
 pub(crate) fn write<S: Sys>(sys: &S, at: &S::Fd, dir: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
     write_open(sys, &open(sys, at, dir, name, Open::Write)?, value)
 }
 
-/// The same through an open file.
+/// Does the same through an open file.
 pub(crate) fn write_open<S: Sys>(sys: &S, file: &S::Fd, value: &[u8]) -> io::Result<()> {
     loop {
         match sys.write(file, value) {

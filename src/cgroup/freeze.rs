@@ -20,12 +20,12 @@ use crate::sys::Sys;
 /// The search for the caller in a large target, before a freeze.
 pub(crate) struct Search<S: Sys> {
     listing: Listing<S>,
-    /// The cgroups that the caller was in when it began.
+    /// The cgroups that the caller was in when the search began.
     own: Vec<u8>,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Freezes the target, by the v1 freezer if it has one, or reads how far that is.
+    /// Freezes the target, by the v1 freezer if it has one, or reads the state of a freeze under way.
     pub(crate) fn freeze(&mut self) -> Froze {
         if let Some(refused) = self.find_freezer() {
             return self.freeze_refused(refused);
@@ -75,8 +75,8 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Whether the caller's process is in the target: lists have it if any of its threads is. `None` if the time of the call was
-    /// up before that is known.
+    /// Whether the caller's process is in the target. A list has the process if any of its threads is in the target. `None`
+    /// if the time of the call was up before this is known.
     fn is_caller_inside(&mut self) -> Result<Option<bool>, Refused> {
         let sys = self.context.sys;
         let search = self.target.progress.take_freeze();
@@ -109,7 +109,7 @@ impl<S: Sys> Step<'_, '_, S> {
         inside.map(Some).map_err(|error| (self.path().to_path_buf(), error.into()))
     }
 
-    /// The same by the caller's cgroups; `None` if these are not known.
+    /// The same, from the cgroups that the caller is in; `None` if these are not known.
     fn is_caller_known_inside(&mut self) -> Option<bool> {
         let resolver = self.context.resolver;
         let trees = self.target.trees.iter().filter(|tree| tree.is_left());
@@ -117,8 +117,8 @@ impl<S: Sys> Step<'_, '_, S> {
         known.try_fold(false, |inside, known| Some(inside | known?))
     }
 
-    /// The members that tell whether the caller is inside. Those of a large target are listed in steps, between which the caller
-    /// may move; such a list counts only if /proc says the same of the caller's cgroups before and after each step.
+    /// Lists the members, to find out whether the caller is one. A large target is listed in steps, between which the caller
+    /// may move. Such a list counts only if /proc names the same cgroups of the caller before and after each step.
     fn list_for_caller(&mut self, search: Option<Search<S>>) -> Result<Option<MemberList>, Refused> {
         let (sys, limit) = (self.context.sys, self.context.limit);
         let Ok(own) = own_cgroups(sys) else { return self.list_all(LONGEST).map(Some) };
@@ -156,7 +156,7 @@ impl<S: Sys> Step<'_, '_, S> {
         } else if denied {
             Froze::Denied
         } else if self.target.is_frozen_by_us() {
-            // Since an earlier call.
+            // An earlier call froze some directory.
             Froze::Freezing
         } else {
             Froze::Failed

@@ -1,4 +1,4 @@
-//! [`HelperCall`]: a call that a helper thread makes for a target, seen from the target.
+//! [`HelperCall`]: the target's record of a call that a helper thread makes for it.
 
 use std::io;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::identity::Id;
 
-/// What the thread and the target tell each other.
+/// The state that the thread and the target share.
 pub(super) struct Shared {
-    /// The reap goes on.
+    /// Whether the reap still wants the call.
     wanted: AtomicBool,
-    /// The call was begun, and did not fail so far. It may have had its effect before it returns.
+    /// Whether the call was begun, and has not failed so far. It may have its effect before it returns.
     begun: AtomicBool,
 }
 
 impl Shared {
-    /// Whether the reap still wants it.
+    /// Whether the reap still wants the call.
     pub(super) fn is_wanted(&self) -> bool {
         self.wanted.load(Relaxed)
     }
@@ -29,9 +29,9 @@ impl Shared {
     }
 }
 
-/// How far a call has come. Dropped, it is not wanted any more.
+/// The state of a call. When it is dropped, the call is not wanted any more.
 pub(super) struct HelperCall {
-    /// The directory that it is for.
+    /// The directory that the call is for.
     pub(super) of: Id,
     shared: Arc<Shared>,
     state: State,
@@ -40,19 +40,19 @@ pub(super) struct HelperCall {
 enum State {
     UnderWay,
     Made(io::Result<()>),
-    /// It is to be made by the step.
+    /// The step is to make the call itself.
     Here,
 }
 
-/// What is left to do for a step.
+/// What a step has left to do for a call.
 pub(super) enum Left {
-    /// Everything.
+    /// To make the call, or to leave it to a helper thread.
     All,
-    /// Nothing, for the thread is at it.
+    /// Nothing, because the thread is making the call.
     Nothing,
-    /// To take note of the result.
+    /// To note the result.
     Result(Id, io::Result<()>),
-    /// Everything, and without a helper.
+    /// To make the call, without a helper thread.
     Here,
 }
 
@@ -62,12 +62,12 @@ impl HelperCall {
         HelperCall { of, shared: Arc::new(shared), state: State::UnderWay }
     }
 
-    /// What the thread is to have.
+    /// The thread's half of the record.
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// Takes what is left to do for a step.
+    /// Returns what a step has left to do, and takes the call unless it is under way.
     pub(super) fn take(call: &mut Option<Box<HelperCall>>) -> Left {
         let Some(mut taken) = call.take_if(|it| !matches!(it.state, State::UnderWay)) else {
             return if call.is_some() { Left::Nothing } else { Left::All };
@@ -78,7 +78,7 @@ impl HelperCall {
         }
     }
 
-    /// Notes what came of it.
+    /// Notes the result of the call; `None` if the thread has not made it.
     pub(super) fn note(&mut self, answer: Option<io::Result<()>>) {
         self.state = answer.map_or(State::Here, State::Made);
     }

@@ -1,4 +1,4 @@
-//! The kind of hierarchy that a directory is in, with what a reap keeps of each.
+//! The kind of hierarchy that a directory is in, with the state that a reap keeps for each kind.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    /// The one that `fd` is of; `None` on any other filesystem.
+    /// Returns the version of `fd`'s filesystem; `None` if it is no cgroup filesystem.
     pub(crate) fn of<S: Sys>(sys: &S, fd: &S::Fd) -> io::Result<Option<Version>> {
         Ok(match sys.filesystem(fd)? {
             CGROUP_SUPER_MAGIC => Some(Version::V1),
@@ -27,7 +27,7 @@ impl Version {
     }
 }
 
-/// The hierarchy of a directory, and what is kept of it.
+/// The hierarchy of a directory, and the state that is kept for it.
 pub(crate) enum Hierarchy<S: Sys> {
     V1(HasFreezer),
     V2 { watch: Watch<S> },
@@ -41,11 +41,12 @@ pub(crate) enum HasFreezer {
     Absent,
 }
 
-/// Whether changes of a v2 directory's `cgroup.events` wake the reap. `empty`: the last read said that it has no members.
+/// Whether changes of a v2 directory's `cgroup.events` wake the reap. `empty`: the last read said that the directory has
+/// no members.
 pub(crate) enum Watch<S: Sys> {
-    /// Not yet, or there was no descriptor, or the kernel refused it.
+    /// They do not: it was not tried yet, there was no descriptor, or the kernel refused the watch.
     Unwatched { empty: bool },
-    /// They do, as long as the file is open.
+    /// They do, as long as `file` is open.
     On { empty: bool, file: S::Fd, _permit: Permit },
 }
 
@@ -64,7 +65,7 @@ impl<S: Sys> Watch<S> {
 }
 
 impl<S: Sys> Hierarchy<S> {
-    /// `freezer` counts for v1 only.
+    /// `freezer` is used for v1 only.
     pub(crate) fn new(version: Version, freezer: HasFreezer) -> Hierarchy<S> {
         match version {
             Version::V1 => Hierarchy::V1(freezer),
@@ -76,12 +77,12 @@ impl<S: Sys> Hierarchy<S> {
         matches!(self, Hierarchy::V1(_))
     }
 
-    /// Whether it is the v1 freezer's, as far as that was asked.
+    /// Whether it is known to be the v1 freezer's hierarchy.
     pub(crate) fn is_freezer(&self) -> bool {
         matches!(self, Hierarchy::V1(HasFreezer::Present))
     }
 
-    /// Closes the file that is watched, if one is.
+    /// Closes the file that is watched, if there is one.
     pub(crate) fn let_go(&mut self) {
         if let Hierarchy::V2 { watch } = self {
             if let Watch::On { empty, .. } = *watch {

@@ -1,4 +1,4 @@
-//! Identity of a directory: which one was spawned on, whatever its path leads to later.
+//! The identity of a directory: it stays that of the spawn, whatever its path leads to later.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -12,8 +12,8 @@ use super::errors::{Call, Cause, Failed, Fate, Meaning, is_gone, meaning};
 use super::file::{as_path, c_path};
 use crate::sys::{Open, Stat, Sys};
 
-/// What identifies a directory for as long as the machine runs: cgroup inode numbers carry a
-/// generation and are not given out twice (kernfs ids, 64 bits since Linux 5.5).
+/// Identifies a directory for as long as the machine runs: cgroup inode numbers carry a generation and are not
+/// given out twice (kernfs ids, 64 bits since Linux 5.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Id {
     pub(crate) dev: u64,
@@ -28,22 +28,23 @@ impl Id {
 
 /// How the directory is reached after the spawn: the first of these that is available.
 pub(crate) enum Address<S: Sys> {
-    /// By its inode number through this descriptor of its hierarchy, which all targets in that share. Needs
-    /// CAP_DAC_READ_SEARCH.
+    /// By its inode number, through this descriptor of its hierarchy, which all targets in the hierarchy share.
+    /// Needs CAP_DAC_READ_SEARCH.
     Handle(Arc<S::Fd>),
-    /// By a descriptor of its own. What is looked up below it is ENOENT or ENODEV once the directory was removed.
+    /// By a descriptor of its own. Once the directory was removed, lookups below the descriptor fail with ENOENT
+    /// or ENODEV.
     Held { directory: S::Fd, _permit: Permit },
-    /// By its path, whose inode number is compared each time.
+    /// By its path. The inode number that it leads to is compared each time.
     Path,
 }
 
 /// A directory pinned by its identity.
 pub(crate) struct Identity<S: Sys> {
     pub(crate) id: Id,
-    /// The inode number of its parent; `None` where it is not known: at the root of a bind mount `..` is what is
-    /// above the mount point.
+    /// The inode number of its parent; `None` where it is not known: at the root of a bind mount, `..` leads to
+    /// the directory above the mount point.
     parent: Option<NonZeroU64>,
-    /// Where it was at the spawn, absolute.
+    /// Its absolute path at the spawn.
     path: Arc<CStr>,
     address: Address<S>,
 }
@@ -71,7 +72,7 @@ impl<S: Sys> Parents<S> {
         Ok(&self.open[at].1)
     }
 
-    /// Closes them.
+    /// Closes the open parents.
     pub(crate) fn let_go(&mut self) {
         self.open.clear();
     }
@@ -93,17 +94,17 @@ impl<S: Sys> Identity<S> {
         Ok(Identity { id, parent, path: c_path(path)?.into(), address })
     }
 
-    /// Where it was at the spawn.
+    /// Its path at the spawn.
     pub(crate) fn path(&self) -> &Path {
         as_path(&self.path)
     }
 
-    /// The same, to be kept.
+    /// The same, for callers that keep it.
     pub(crate) fn shared_path(&self) -> Arc<CStr> {
         Arc::clone(&self.path)
     }
 
-    /// The descriptor that is held for it, if one is.
+    /// The descriptor that is held for it, if there is one.
     pub(crate) fn held(&self) -> Option<&S::Fd> {
         match &self.address {
             Address::Held { directory: fd, .. } => Some(fd),
@@ -116,7 +117,7 @@ impl<S: Sys> Identity<S> {
         self.parent.is_some() && matches!(self.address, Address::Handle(_))
     }
 
-    /// Closes the descriptor that is held for it, if one is.
+    /// Closes the descriptor that is held for it, if there is one.
     pub(crate) fn let_go(&mut self) {
         if self.held().is_some() {
             self.address = Address::Path;
@@ -141,12 +142,12 @@ impl<S: Sys> Identity<S> {
         let fd = sys.open(None, &self.path, Open::Place)?;
         match Id::of(&sys.stat(Some(&fd), c"")?) == self.id {
             true => Ok(fd),
-            // `fate` tells what that means.
+            // `fate` then finds out whether the directory was removed or replaced.
             false => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
         }
     }
 
-    /// Whether the directory is there, whatever its name; `None` if only its path can tell.
+    /// Whether the directory exists, under any name; `None` if only its path can tell.
     fn is_there(&self, sys: &S) -> io::Result<Option<bool>> {
         let is_alive = |fd: &S::Fd| match sys.stat(Some(fd), c"cgroup.procs") {
             Ok(_) => Ok(Some(true)),
@@ -169,7 +170,7 @@ impl<S: Sys> Identity<S> {
         }
     }
 
-    /// What became of the directory; `None` if it is there.
+    /// Finds out what happened to the directory; `None` if it exists.
     pub(crate) fn fate(&self, sys: &S, parents: &mut Parents<S>) -> Result<Option<Fate>, Cause> {
         let there = self.is_there(sys)?;
         if there == Some(true) {
@@ -182,12 +183,13 @@ impl<S: Sys> Identity<S> {
         self.judge(sys, there, found)
     }
 
-    /// What became of a directory that is removed, or may be, judged by what its name leads to now.
+    /// Finds out what happened to a directory that was removed, or may have been, from the directory that its
+    /// name leads to now.
     fn judge(&self, sys: &S, there: Option<bool>, found: io::Result<Stat>) -> Result<Option<Fate>, Cause> {
         let by_path = there.is_none();
         match found {
             Ok(stat) if Id::of(&stat) == self.id => Ok(if by_path { None } else { Some(Fate::Removed) }),
-            // Hidden by a mount.
+            // A mount hides it.
             Ok(stat) if by_path && stat.dev != self.id.dev => Err(Cause::NameLost),
             Ok(_) => Ok(Some(Fate::Replaced)),
             Err(error) if is_gone(&error) && by_path && !self.is_removed(sys)? => Err(Cause::NameLost),
@@ -227,7 +229,7 @@ impl<S: Sys> Identity<S> {
         Ok(None)
     }
 
-    /// Where its name was at the spawn. ENOENT if its parent is gone.
+    /// Where its name is looked up: in its parent at the spawn. ENOENT if the parent is gone.
     fn place<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> io::Result<NameIn<'a, S>> {
         let by_path = || NameIn { at: None, name: self.path.as_ref().into() };
         let Some(parent) = self.parent else { return Ok(by_path()) };
@@ -242,7 +244,7 @@ impl<S: Sys> Identity<S> {
                     },
                 }
             }
-            // The way up is open from a removed directory, too.
+            // `..` also works from a removed directory.
             Address::Held { directory: fd, .. } => Ok(NameIn { at: Some(fd), name: above(self.name()) }),
             Address::Path => Ok(by_path()),
         }
@@ -286,17 +288,17 @@ impl<S: Sys> Identity<S> {
                 place.name = name;
                 Ok(FoundName { place, stat })
             }
-            // Something is mounted over it: rmdir(2) would say the same.
+            // Something is mounted over it: rmdir(2) would fail in the same way.
             None => Err(io::Error::from_raw_os_error(libc::EBUSY).into()),
         }
     }
 
-    /// Whether its path leads to something else, for instance to what is mounted on it.
+    /// Whether its path leads to another directory, for instance to the root of a mount on it.
     pub(crate) fn is_covered(&self, sys: &S) -> bool {
         sys.stat(None, &self.path).is_ok_and(|stat| Id::of(&stat) != self.id)
     }
 
-    /// Where it is now, as far as that is known.
+    /// Its path now, as far as it is known.
     pub(crate) fn current_path(&self, sys: &S, parents: &mut Parents<S>) -> PathBuf {
         match self.find(sys, parents) {
             Ok(FoundName { place, .. }) => {
@@ -309,8 +311,9 @@ impl<S: Sys> Identity<S> {
         }
     }
 
-    /// rmdir(2) by the name at the spawn, for a directory that can't be renamed (v2) and one of whose own open files was
-    /// read just now: that read has shown that the name leads to it. `None` where that would take a call in between.
+    /// Calls rmdir(2) with the name at the spawn, for a directory that cannot be renamed (v2), and of which an open file
+    /// was read just now: the read has shown that the directory still exists, so the name leads to it. `None` if another
+    /// call would be needed in between.
     pub(crate) fn rmdir(&self, sys: &S, parents: &mut Parents<S>) -> Option<io::Result<()>> {
         let parent = Id { dev: self.id.dev, ino: self.parent?.get() };
         match &self.address {
@@ -318,7 +321,8 @@ impl<S: Sys> Identity<S> {
                 let (_, fd) = parents.open.iter().find(|(known, _)| *known == parent)?;
                 Some(sys.rmdir(Some(fd), self.name()))
             }
-            // From a held directory `..` leads into what is mounted on the parent, and so may a path.
+            // From a held directory, `..` leads into a mount that covers the parent, and a path may lead there
+            // too.
             Address::Held { .. } | Address::Path => None,
         }
     }
@@ -331,7 +335,7 @@ pub(crate) struct FoundName<'a, S: Sys> {
 }
 
 impl<S: Sys> FoundName<'_, S> {
-    /// The name, and where it is one: an absolute path elsewhere.
+    /// The name, and the directory in which it is looked up. Without a directory the name is an absolute path.
     pub(crate) fn place(&self) -> (Option<&S::Fd>, &CStr) {
         (self.place.at, &self.place.name)
     }
@@ -340,7 +344,8 @@ impl<S: Sys> FoundName<'_, S> {
         &self.stat
     }
 
-    /// rmdir(2), which goes by name. The identity was compared directly before; the kernel has no call that does both.
+    /// Calls rmdir(2), which takes a name. The identity was compared directly before; the kernel has no call that does
+    /// both.
     pub(crate) fn rmdir(&self, sys: &S) -> io::Result<()> {
         sys.rmdir(self.place.at, &self.place.name)
     }

@@ -1,7 +1,7 @@
-//! [`Job`]: what a target has a helper thread do, because the call may take long and cannot be cut.
+//! [`Job`]: a call that a helper thread makes for a target, because it may take long and cannot be cut.
 //!
-//! A job is a value that owns the descriptors that it works on, so that nothing becomes of the target meanwhile that it
-//! would have to know. Its [`Answer`] is passed to the target, if that is still reaped by then.
+//! A job owns the descriptors that it works on, so it does not depend on what happens to the target meanwhile. Its
+//! [`Answer`] is passed to the target, if the reap still goes on.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::release::{Release, Released};
 use super::remove_by_helper::Removal;
 use crate::sys::Sys;
 
-/// What a helper thread is to do.
+/// The work of a helper thread.
 pub(crate) enum Job<S: Sys> {
     /// Releases the memory of processes.
     Release(Release<S>),
@@ -18,23 +18,24 @@ pub(crate) enum Job<S: Sys> {
     CgroupKill(CgroupKillWrite<S>),
     /// Removes directories.
     Remove(Removal<S>),
-    /// What a test wants.
+    /// Work of a test.
     #[cfg(test)]
     Test { urgent: bool, act: Box<dyn FnOnce() + Send> },
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Released(Released),
-    /// `cgroup.kill` was written, with this result; `None`: it was not, because the caller may have moved in.
+    /// The result of the write to `cgroup.kill`; `None` if it was not made, because the caller may have moved
+    /// in.
     CgroupKill(Option<io::Result<()>>),
-    /// The directory was removed, or why it was not; `None`: it is for the target to find out.
+    /// The result of the removal; `None` if the target has to find it out.
     Removed(Option<io::Result<()>>),
 }
 
 impl<S: Sys> Job<S> {
-    /// Whether it must not wait for a thread.
+    /// Whether the job must not wait for a thread.
     pub(crate) fn is_urgent(&self) -> bool {
         match self {
             Job::CgroupKill(_) => true,
@@ -44,7 +45,7 @@ impl<S: Sys> Job<S> {
         }
     }
 
-    /// Does it. Logs nothing: a logger is foreign code, and the thread's stack is small.
+    /// Does the job. Logs nothing: a logger is foreign code, and the thread's stack is small.
     pub(crate) fn run(self, sys: &S) -> Answer {
         match self {
             Job::Release(release) => Answer::Released(release.run(sys)),

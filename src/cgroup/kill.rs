@@ -50,7 +50,7 @@ impl<S: Sys> Step<'_, '_, S> {
             if attempt.reach == Reach::Unfinished {
                 return attempt;
             }
-            // The write reaches what these did not.
+            // The write below reaches the members that the signals did not.
             (killed.signalled, killed.method) = (attempt.signalled, attempt.method);
         } else if matches!(self.target.progress, Progress::Attempt(_)) {
             return self.signal_members(Signal::KILL, members, killed);
@@ -71,7 +71,7 @@ impl<S: Sys> Step<'_, '_, S> {
         self.signal_members(Signal::KILL, members, killed)
     }
 
-    /// From now on members are known one by one, those of v2 as well.
+    /// From now on the members are listed and signalled one by one, also those of v2.
     fn know_members(&mut self, why: CgroupKill) {
         if !self.target.cgroup_kill.needs_members() {
             self.target.cgroup_kill = why;
@@ -79,7 +79,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Writes to `cgroup.kill` of each v2 directory, or leaves that to a helper thread.
+    /// Writes to `cgroup.kill` of each v2 directory, or leaves the write to a helper thread.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
         let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
         let mut written_by_helper = None;
@@ -87,7 +87,7 @@ impl<S: Sys> Step<'_, '_, S> {
             Left::All => !and_signals,
             Left::Here => false,
             Left::Nothing => {
-                // Where members are signalled as well, it is not needed.
+                // If the members are signalled as well, the attempt does not wait for the write.
                 if !and_signals {
                     tally.missed(Reach::UnderWay);
                 }
@@ -104,7 +104,7 @@ impl<S: Sys> Step<'_, '_, S> {
         // Exiting tasks are not listed on v1: the members have to be those that were just identified.
         if may_leave_it && (self.target.is_v2() || !self.context.facts.exiting_not_listed) {
             if let Some((write, call)) = self.prepare_cgroup_kill() {
-                // Later lists may have members that have joined after the write.
+                // This list is used, because later lists may have members that joined after the write.
                 self.target.tracked.killed_all(self.findings.members.as_ref());
                 self.target.kill_by_helper = Some(call);
                 self.job = Some(Job::CgroupKill(write));
@@ -129,7 +129,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
             match self.identify_members() {
                 Ok(()) => {}
-                // Members that make cgroups all the time are killed, if not known.
+                // Members that make cgroups all the time are killed, even if they could not be identified.
                 Err((_, cause)) if cause.is_too_long() => {}
                 Err(refused) => {
                     self.cgroup_kill_refused(refused, tally);
@@ -141,7 +141,7 @@ impl<S: Sys> Step<'_, '_, S> {
         true
     }
 
-    /// What a helper thread needs for the write, if there is one v2 directory and a helper is wanted.
+    /// Prepares the write for a helper thread, if a helper is wanted and there is only one v2 directory.
     fn prepare_cgroup_kill(&mut self) -> Option<Prepared<S>> {
         let Step { target, context, findings, .. } = self;
         context.helper_from?;
@@ -151,7 +151,8 @@ impl<S: Sys> Step<'_, '_, S> {
         kill_by_helper::prepare(context, tree, &mut findings.directories, members)
     }
 
-    /// Writes to `cgroup.kill` of each v2 directory, and notes the results; `written_by_helper`: that of the only one.
+    /// Writes to `cgroup.kill` of each v2 directory, and notes the results. `written_by_helper`: the result for the
+    /// only one.
     fn note_cgroup_kills(
         &mut self,
         by: KillBy,
@@ -179,7 +180,7 @@ impl<S: Sys> Step<'_, '_, S> {
             if !matches!(why, Meaning::Gone | Meaning::Denied | Meaning::Unsupported) {
                 return Err(error.into());
             }
-            // The file is not there, or the directory?
+            // The error may be for the file or for the directory.
             if why == Meaning::Gone {
                 let gone = tree.identity.fate(sys, &mut context.facts.parents)?;
                 if let Some(fate) = gone {
@@ -190,8 +191,8 @@ impl<S: Sys> Step<'_, '_, S> {
             if by == KillBy::CgroupKill {
                 return Err(error.into());
             }
-            // Before Linux 5.14, in a threaded cgroup, or in a delegated subtree at its own root, whose
-            // children the caller may be allowed to kill.
+            // This is so before Linux 5.14, in a threaded cgroup, and at the root of a delegated subtree. The
+            // caller may be allowed to kill the children of such a root.
             if first {
                 let path = tree.path().display();
                 log::info!("cannot write to cgroup.kill of {path}, signalling its members instead: {error}");
@@ -233,8 +234,8 @@ impl<S: Sys> Step<'_, '_, S> {
         self.note_obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
     }
 
-    /// Lists and identifies the members, because exiting tasks are not listed later: before a write to `cgroup.kill`, and
-    /// while members are to exit by themselves.
+    /// Lists and identifies the members, because they are not listed any more when they are exiting. Called before a
+    /// write to `cgroup.kill`, and while members are to exit by themselves.
     pub(super) fn identify_members(&mut self) -> Result<(), Refused> {
         let known = self.findings.members.take();
         let was_known = known.is_some();
@@ -258,14 +259,14 @@ fn is_v2<S: Sys>(tree: &Tree<S>) -> bool {
 }
 
 impl<S: Sys> super::Target<S> {
-    /// Notes what came of a write to `cgroup.kill` that was left to a helper thread; `None`: it was not made, and the next
+    /// Notes the result of a write to `cgroup.kill` that was left to a helper thread; `None` if it was not made: the next
     /// attempt makes it.
     pub(crate) fn note_cgroup_kill(&mut self, answer: Option<io::Result<()>>) {
         if let Some(call) = &mut self.kill_by_helper {
             call.note(answer);
         }
     }
-    /// Whether a helper thread has written to `cgroup.kill`, or is about it, and no attempt has taken note of that yet.
+    /// Whether a helper thread has written to `cgroup.kill`, or is writing, and no attempt has noted the result yet.
     pub(crate) fn is_killed_by_helper(&self) -> bool {
         self.kill_by_helper.as_ref().is_some_and(|call| call.has_begun())
     }

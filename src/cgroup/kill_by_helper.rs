@@ -1,8 +1,8 @@
 //! A write to `cgroup.kill` that a helper thread makes, because it takes long where there are many members: the kernel
-//! signals one after the other, and those that wake up take the CPU from the writer.
+//! signals one member after the other, and members that wake up take the CPU from the writer.
 //!
-//! The file is opened, and everything checked, by the step that leaves the write to the thread. The thread checks again that
-//! the caller's process has not moved in, and that the reap still wants it.
+//! The step that leaves the write to the thread opens the file, and makes all checks. The thread checks again that the
+//! caller's process has not moved in, and that the reap still wants the write.
 
 use std::io;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl<S: Sys> CgroupKillWrite<S> {
     }
 }
 
-/// Whether a write reaches as many members as a helper is for, or more: members of the cgroup itself, and cgroups in it.
+/// Whether a write reaches `many` members or more. The members of the cgroup itself are counted, and the cgroups in it.
 fn reaches<S: Sys>(
     context: &Context<'_, S>,
     dir: &S::Fd,
@@ -55,11 +55,11 @@ fn reaches<S: Sys>(
     Ok(own.saturating_add(children) >= many)
 }
 
-/// The write for a helper thread, and what the target keeps of it.
+/// The write for a helper thread, and the target's record of it.
 pub(super) type Prepared<S> = (CgroupKillWrite<S>, Box<HelperCall>);
 
-/// Prepares the write for a helper thread. `None` where a step does as well, and where something fails, which is for the
-/// step to meet again.
+/// Prepares the write for a helper thread. `None` if a step can make the write as well, and if something fails: the step
+/// then meets the same failure.
 pub(super) fn prepare<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &Tree<S>,

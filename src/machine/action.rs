@@ -86,8 +86,8 @@ pub(crate) enum Detail {
 pub(crate) enum KillBy {
     /// `cgroup.kill` where it works, else signals.
     Cheapest,
-    /// `cgroup.kill` where it works, and signals as well. `last`: how the reap ends is decided, and what follows an
-    /// attempt without all that it needs to know makes no difference any more.
+    /// `cgroup.kill` where it works, and signals as well. `last`: the end of the reap is decided, so `cgroup.kill`
+    /// is written even where the members cannot be identified before.
     CgroupKillAndSignals { last: bool },
     /// `cgroup.kill` and nothing else.
     CgroupKill,
