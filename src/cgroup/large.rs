@@ -5,10 +5,12 @@
 //! long as the target is large. Instead the kernel tells of each pidfd which cgroup its process is in (PIDFD_GET_INFO, Linux
 //! 6.13).
 //!
-//! So it is in every attempt on such a target, and with the signal of the grace period. The list is read a page at a time.
+//! Every attempt on such a target does this, and so does the signal of the grace period. The list is read a page at a
+//! time.
 //!
-//! In the end of the attempts that begin so, after half a second at the latest, `cgroup.kill` is written all the same: the
-//! kernel skips members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked meanwhile.
+//! At the end of an attempt that begins in this way, after half a second at the latest, `cgroup.kill` is written
+//! nevertheless: the kernel skips members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked
+//! meanwhile.
 
 use std::path::Path;
 
@@ -44,7 +46,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Leaves the members that are left to `cgroup.kill`, once the steps have taken long enough.
+    /// Once the steps have used up their time, leaves the remaining members to `cgroup.kill`.
     pub(super) fn gives_steps_up(&mut self) -> bool {
         let now = Instant::after_start(self.context.sys.now());
         let is_late = matches!(&self.target.progress, Progress::Attempt(rest) if rest.is_late(now));
@@ -54,16 +56,16 @@ impl<S: Sys> Step<'_, '_, S> {
         is_late
     }
 
-    /// The members, if the target is one large v2 cgroup, and the kernel tells of them where they are. Not where that cannot
-    /// be found out: the write that follows then meets the error again.
+    /// The members, if the target is one large v2 cgroup, and the kernel tells the cgroup of each. `None` also if this
+    /// cannot be found out: the write that follows then meets the error again.
     fn members_of_many(&mut self) -> Option<Rest<S>> {
         // A member outside of the caller's pid namespace cannot be signalled.
         let is_large = |page: &MemberList| page.len() >= LARGE && page.unmapped == 0;
         self.first_page().filter(|(page, _)| is_large(page)).and_then(|first| self.told_members(first))
     }
 
-    /// The first page of the members of a target that is one v2 directory. `None` also where it cannot be read: another list
-    /// then meets the error again.
+    /// The first page of the members of a target that is one v2 directory. `None` also if the list cannot be read: another
+    /// list then meets the error again.
     pub(super) fn first_page(&mut self) -> Option<(MemberList, Pages<S>)> {
         let sys = self.context.sys;
         if !self.target.is_one_v2() {
@@ -78,7 +80,7 @@ impl<S: Sys> Step<'_, '_, S> {
         first.filter(|_| refused.is_none())
     }
 
-    /// The members that begin with this page, if the kernel tells of them where they are: page by page if they are many and a
+    /// The members that begin with this page, if the kernel tells the cgroup of each: page by page if they are many and a
     /// descriptor may be held, else all of them.
     pub(super) fn told_members(&mut self, (page, mut pages): (MemberList, Pages<S>)) -> Option<Rest<S>> {
         if !self.is_told_members() {
@@ -115,13 +117,13 @@ impl<S: Sys> Step<'_, '_, S> {
         is_only.then_some(id.ino)
     }
 
-    /// Whether the kernel tells which of the opened are members.
+    /// Whether the kernel tells which of the opened processes are members.
     pub(super) fn is_told_members(&mut self) -> bool {
         self.only_leaf().is_some() && self.context.facts.tells_cgroups(self.context.sys)
     }
 
-    /// Those of the opened that are members now, if the kernel tells of each that it is: its cgroup is the one of the target.
-    /// Of another cgroup is also a process of which only some threads are in the target, a threaded cgroup.
+    /// Those of the opened processes that are members now, if the kernel confirms each: its cgroup is the target. Where the
+    /// target is a threaded cgroup, a process of which only some threads are in it is in another cgroup.
     pub(super) fn members_among(&mut self, opened: &[(Pid, S::Fd)]) -> Option<MemberList> {
         let sys = self.context.sys;
         let directory = self.only_leaf()?;
@@ -130,7 +132,7 @@ impl<S: Sys> Step<'_, '_, S> {
             match sys.cgroup_of(pidfd) {
                 Ok(cgroup) if cgroup == directory => members.pids.push(*pid),
                 Err(error) if meaning(Call::PidfdInfo, &error) == Meaning::Gone => {}
-                // A list tells.
+                // A list has to tell.
                 Ok(_) | Err(_) => return None,
             }
         }

@@ -1,8 +1,8 @@
 //! [`Listing`]: the members of a large target, listed in steps: one directory after the other, and the list of a v2 directory
 //! page by page. The list of a v1 directory cannot be cut.
 //!
-//! What is read in one step may have changed by the next. A process that moves within the target meanwhile can be missed: the
-//! next list has it, and a directory that it is in cannot be removed.
+//! Members that one step has read may have changed by the next. A list can miss a process that moves within the target
+//! meanwhile. The next list has it, and a directory that it is in cannot be removed.
 
 use std::io;
 use std::path::Path;
@@ -18,29 +18,29 @@ use super::walk::{LONG, unless_gone};
 use crate::sys::Sys;
 use crate::time::Instant;
 
-/// A target of so many directories is large: its members are listed and signalled in steps where the time of a call is
-/// limited.
+/// A target of this many directories is large: its members are listed and signalled in steps where the time of a call
+/// is limited.
 pub(super) const LARGE_TREE: usize = if cfg!(test) { 2 } else { 64 };
 
-/// A list of one v2 directory is cut so many times. Then it is read to its end, lest a target that forks meanwhile be listed for
-/// ever.
+/// A list of one v2 directory is cut this many times at most. Then it is read to its end: else a target that forks meanwhile
+/// could be listed for ever.
 const CUTS: u8 = 32;
 
-/// How far a list has come.
+/// A list under way.
 pub(crate) struct Listing<S: Sys> {
     pub(super) members: MemberList,
     pub(super) traversal: Traversal<Opened<S>>,
-    /// This is the search for the caller.
+    /// Whether this is the search for the caller, in the spawn.
     at_spawn: bool,
-    /// Something was read by an earlier step.
+    /// Whether an earlier step has read a part of the list.
     pub(super) continued: bool,
-    /// Some tree is large.
+    /// Whether some tree is large.
     pub(super) large: bool,
-    /// When it has taken long enough for what it has found to be acted upon.
+    /// When the time for the whole list is over: then the members found so far are signalled, or reported.
     late_at: Option<Instant>,
 }
 
-/// A list of one v2 directory that was begun.
+/// A list of one v2 directory under way.
 pub(super) struct Opened<S: Sys> {
     pages: Pages<S>,
     cuts: u8,
@@ -61,27 +61,27 @@ impl<S: Sys> Default for Listing<S> {
 }
 
 impl<S: Sys> Listing<S> {
-    /// That of the search for the caller.
+    /// A list for the search for the caller, in the spawn.
     pub(super) fn at_spawn() -> Listing<S> {
         Listing { at_spawn: true, ..Listing::default() }
     }
 
-    /// Whether the time of the call was up before all was listed.
+    /// Whether the time of the call was up before all members were listed.
     pub(super) fn is_unfinished(&self) -> bool {
         self.traversal.unfinished
     }
 
-    /// Whether it has taken long enough for what it has found to be acted upon.
+    /// Whether the time for the whole list is over, so that the members found so far have to do.
     pub(super) fn is_late(&self, sys: &S) -> bool {
         self.late_at.is_some_and(|at| Instant::after_start(sys.now()) >= at)
     }
 
-    /// What is left for the next step.
+    /// The rest of the list, for the next step.
     pub(super) fn rest(self, why: Option<Refused>) -> Listing<S> {
         Listing { traversal: self.traversal.rest(why), at_spawn: false, continued: true, ..self }
     }
 
-    /// Adds the members of a tree, or some of them if the time of the call is up before.
+    /// Adds the members of a tree; only some of them, if the time of the call is up before.
     pub(super) fn add(
         &mut self,
         resolver: &Resolver<S>,
@@ -100,7 +100,7 @@ impl<S: Sys> Listing<S> {
         }
         let late_at = *late_at.get_or_insert_with(|| Instant::after_start(sys.now()).saturating_add(LONG));
         let limit = limit.until(late_at);
-        // A small tree is searched by the spawn, however long that takes.
+        // The spawn searches a small tree, however long this takes.
         let least = if self.at_spawn { LARGE_TREE } else { FEW };
         let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir, opened| {
             let added = match tree.hierarchy {
@@ -122,7 +122,7 @@ impl<S: Sys> Listing<S> {
     }
 }
 
-/// Adds the members of one v2 directory, a page after the other. Returns what is left if the time of the call is up before.
+/// Adds the members of one v2 directory, a page after the other. Returns the rest, if the time of the call is up before.
 fn add_pages<S: Sys>(
     members: &mut MemberList,
     resolver: &Resolver<S>,
@@ -139,7 +139,7 @@ fn add_pages<S: Sys>(
     loop {
         let page = match opened.pages.next(sys) {
             Ok(page) => page,
-            // Of a threaded cgroup, the threads are listed.
+            // A threaded cgroup lists its threads only.
             Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
                 return members.add(sys, root, dir).map(|()| None);
             }
@@ -150,7 +150,7 @@ fn add_pages<S: Sys>(
         if len == 0 {
             return Ok(None);
         }
-        // After one of fewer there is nothing that takes long.
+        // A shorter page is the last one, so nothing that takes long follows it.
         if len >= LARGE && opened.cuts < CUTS && limit.is_over(sys) {
             opened.cuts += 1;
             return Ok(Some(opened));

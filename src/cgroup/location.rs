@@ -1,5 +1,5 @@
-//! Opening what the caller named: a path, a descriptor, or a name in one or several hierarchies. No link is followed
-//! out of a hierarchy.
+//! Opens the directories that the caller named: by a path, a descriptor, or a name in one or several hierarchies. No
+//! link is followed out of a hierarchy.
 
 use std::ffi::OsStr;
 use std::io;
@@ -43,13 +43,13 @@ pub(super) fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Re
 
 /// A directory that the caller has open.
 pub(super) struct OpenDirectory<S: Sys> {
-    /// Where it is, or was.
+    /// Its path, now or before it was removed.
     pub(super) path: PathBuf,
     /// A descriptor of the library's own; `None` if the directory was removed.
     pub(super) fd: Option<S::Fd>,
 }
 
-/// Finds out what the caller's descriptor is open on.
+/// Finds out which directory the caller's descriptor is open on.
 pub(super) fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, Refusal> {
     let link = PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()));
     let fd = sys.duplicate(fd.as_fd()).map_err(|source| Refusal::io(&link, source))?;
@@ -68,14 +68,14 @@ pub(super) fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, 
         let io = |source| Refusal::io(&path, source);
         let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
         let is_below = above.dev == stat.dev;
-        // `..` may also lead into what is mounted on the parent.
+        // `..` may also lead into a mount that covers the parent.
         if above == Id::of(&stat) || !is_below && stat.mount_root != Some(false) {
             return Err(Refusal::Root { path });
         }
         if is_below && has_name(sys, &fd, &stat, path.file_name().unwrap_or_default()).map_err(io)? {
             return Ok(OpenDirectory { path, fd: Some(fd) });
         }
-        // Renamed or removed meanwhile?
+        // The directory may have been renamed or removed meanwhile.
         tries += 1;
         if tries == 3 {
             return Err(io(io::Error::from_raw_os_error(libc::ESTALE)));
@@ -91,7 +91,7 @@ fn without_mark(path: PathBuf) -> PathBuf {
     }
 }
 
-/// Whether a directory has this name in its parent, or what is mounted on it has.
+/// Whether this name in the parent leads to the directory, or to a mount on it.
 fn has_name<S: Sys>(sys: &S, fd: &S::Fd, stat: &Stat, name: &OsStr) -> io::Result<bool> {
     if name.is_empty() {
         return Ok(false);
@@ -152,7 +152,7 @@ pub(super) fn open_named<S: Sys>(
         }
         Err(source) => return Err(Refusal::io(path, source)),
     };
-    // The hierarchies may be below it: then they are to be named.
+    // The hierarchies may be mounted below it: then the caller has to name them.
     if options.subsystems.is_none() && !is_cgroup(sys, &fd, &path)? {
         return Err(Refusal::NotCgroup { path });
     }
@@ -180,7 +180,7 @@ fn place<S: Sys>(sys: &S, path: &Path) -> io::Result<S::Fd> {
     sys.open(None, &c_path(path)?, Open::Place)
 }
 
-/// What a directory is; a link or a file is refused.
+/// Checks that `fd` is a directory, and returns its status; a link or a file is refused.
 pub(super) fn check_kind<S: Sys>(sys: &S, fd: &S::Fd, path: &Path) -> Result<Stat, Refusal> {
     let stat = sys.stat(Some(fd), c"").map_err(|source| Refusal::io(path, source))?;
     match stat.kind {

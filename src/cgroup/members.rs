@@ -11,11 +11,11 @@ use super::walk::{Near, unless_gone};
 use crate::sys::{Open, Pid, Sys};
 use crate::time::Span;
 
-/// A write to `cgroup.kill` of so many members does not fit into the default time of a call.
+/// A write to `cgroup.kill` that reaches this many members takes longer than the default time of a call.
 pub(crate) const MANY: usize = 200;
 
-/// So many members are listed and signalled in steps where the time of a call is limited. The simulation, whose groups are all
-/// small, has some of them killed so too.
+/// This many members are listed and signalled in steps where the time of a call is limited. The number is small in tests, so
+/// that the small targets of the simulation are killed in this way too.
 pub(super) const LARGE: usize = if cfg!(test) { 2 } else { MANY };
 
 /// The members of some directories.
@@ -23,12 +23,12 @@ pub(super) const LARGE: usize = if cfg!(test) { 2 } else { MANY };
 pub(crate) struct MemberList {
     /// Sorted, each once.
     pub(crate) pids: Vec<Pid>,
-    /// Lines that name no process that the caller can see: 0 stands for one outside of its pid namespace. They can't be
-    /// signalled, and do count as alive.
+    /// Lines that name no process that the caller can see: 0 stands for a process outside of its pid namespace. These
+    /// members cannot be signalled, and count as alive.
     pub(crate) unmapped: usize,
-    /// Some of these lines make no sense. Any process may be meant.
+    /// Some of these lines cannot be parsed, so any process may be meant.
     pub(crate) garbled: bool,
-    /// A v1 directory was gone when it was to be listed: removed, or renamed, and then its members are missing.
+    /// A v1 directory was gone when it was to be listed. If it was renamed, its members are missing here.
     pub(crate) vanished: bool,
 }
 
@@ -41,7 +41,7 @@ impl MemberList {
         self.pids.len() + self.unmapped
     }
 
-    /// Adds the members of a tree. A walk through its directories lasts for `most`.
+    /// Adds the members of a tree. A walk through its directories takes no longer than `most`.
     pub(crate) fn add_tree<S: Sys>(
         &mut self,
         sys: &S,
@@ -65,12 +65,12 @@ impl MemberList {
         Ok(unless_gone(&path, self.add(sys, place, &path))?.is_some())
     }
 
-    /// Adds the members of one directory. Each call opens the file anew: v1 serves stale data to a
-    /// descriptor that is read again within a second (`cgroup_pidlist_start`).
+    /// Adds the members of one directory. Each call opens the file anew: v1 returns stale data to a descriptor
+    /// that is read again within a second (`cgroup_pidlist_start`).
     pub(crate) fn add<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
         match file::read(sys, root, dir, c"cgroup.procs") {
             Ok(text) => self.parse(&text),
-            // A threaded cgroup lists threads only; a thread's process is what can be killed.
+            // A threaded cgroup lists threads only. Only the process of a thread can be killed.
             Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
                 let mut threads = MemberList::default();
                 threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
@@ -80,7 +80,7 @@ impl MemberList {
                 for tid in threads.pids {
                     match process_of(sys, tid, &mut proc) {
                         Ok(Some(pid)) => self.pids.push(pid),
-                        // It lives, and which process to signal cannot be known.
+                        // The thread lives, and its process cannot be found out.
                         Ok(None) => self.unmapped += 1,
                         // The thread has exited meanwhile.
                         Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -101,7 +101,7 @@ impl MemberList {
         Ok(threads)
     }
 
-    /// Adds what another list has.
+    /// Adds the members of another list.
     pub(crate) fn extend(&mut self, other: MemberList) {
         self.pids.extend(other.pids);
         self.unmapped += other.unmapped;
@@ -109,7 +109,7 @@ impl MemberList {
         self.vanished |= other.vanished;
     }
 
-    /// Whether there may be members that it does not have.
+    /// Whether there may be members that the list does not have.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.garbled || self.vanished
     }
@@ -120,7 +120,7 @@ impl MemberList {
         self.pids.dedup();
     }
 
-    /// Whether the caller's process is among them, once `finish`ed. An error if that cannot be known.
+    /// Whether the caller's process is in the list, once `finish`ed. An error if this cannot be known.
     pub(crate) fn contains_caller<S: Sys>(&self, sys: &S) -> io::Result<bool> {
         match self.contains(sys.caller().0) {
             false if self.garbled => {
@@ -143,32 +143,32 @@ impl MemberList {
         }
     }
 
-    /// Whether a pid is among them, once `finish`ed.
+    /// Whether a pid is in the list, once `finish`ed.
     pub(crate) fn contains(&self, pid: Pid) -> bool {
         self.pids.binary_search(&pid).is_ok()
     }
 }
 
-/// What the kernel puts together for one read.
+/// The most that the kernel returns for one read.
 const PAGE: usize = if cfg!(test) { 16 } else { 4096 };
 
-/// The list of a v2 directory, read a page at a time: some 500 members or more. The kernel goes on where it stopped, be
-/// there others by then (`css_task_iter_next`).
+/// The list of a v2 directory, read a page at a time: some 500 members or more. The kernel continues where it stopped,
+/// even if members have come and gone since (`css_task_iter_next`).
 pub(crate) struct Pages<S: Sys> {
     file: S::Fd,
     offset: u64,
-    /// The beginning of a line, whose end comes with the next page.
+    /// The beginning of a line that the next page ends.
     partial: Vec<u8>,
 }
 
 impl<S: Sys> Pages<S> {
-    /// Those of `dir` in `root`.
+    /// Opens the list of `dir` in `root`.
     pub(crate) fn open(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Pages<S>> {
         let file = file::open(sys, root, dir, c"cgroup.procs", Open::Read)?;
         Ok(Pages { file, offset: 0, partial: Vec::new() })
     }
 
-    /// The next members; none after the last.
+    /// Returns the next members; none after the last.
     pub(crate) fn next(&mut self, sys: &S) -> io::Result<MemberList> {
         let mut members = MemberList::default();
         while members.is_empty() {
@@ -193,7 +193,7 @@ impl<S: Sys> Pages<S> {
     }
 }
 
-/// Why a list in which a directory has vanished tells nothing.
+/// The error for a list in which a directory has vanished: it does not tell whether the target is empty.
 pub(super) fn vanished() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, "a cgroup was renamed or removed while it was listed")
 }
@@ -202,8 +202,8 @@ fn parse_pid(text: &[u8]) -> Option<Pid> {
     Pid::new(std::str::from_utf8(text).ok()?.parse().ok()?)
 }
 
-/// The process that a thread is of, as the kernel says, or a /proc that is known to be the caller's own. `None` if neither
-/// does.
+/// Returns the process of a thread. The kernel tells it, or a /proc that is known to be of the caller's pid namespace.
+/// `None` if neither does.
 fn process_of<'a, S: Sys>(
     sys: &'a S,
     tid: Pid,
@@ -213,7 +213,7 @@ fn process_of<'a, S: Sys>(
         return Ok(Some(sys.caller().0));
     }
     match sys.pidfd_open(tid) {
-        // A process has the number of its main thread.
+        // The id of a process is that of its main thread.
         Ok(_) => return Ok(Some(tid)),
         Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
         Err(_) => {}

@@ -1,5 +1,4 @@
-//! What is mounted: the lines of mountinfo, read and kept in one place, and the cgroup mounts that targets were found
-//! in.
+//! The mounts: the lines of mountinfo, read and kept in one place, and the cgroup mounts that targets were found in.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,14 +16,15 @@ use crate::sys::{Open, Stat, Sys};
 /// members needs it in each attempt.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// Mounts remembered; a machine has a dozen hierarchies, and each mount namespace mounts of its own.
+/// The number of mounts remembered. A machine has a dozen hierarchies, and each mount namespace has mounts of
+/// its own.
 const MOUNTS: usize = 64;
 
 pub(super) const MOUNTINFO: &str = "/proc/self/mountinfo";
 
-/// What is known of mounts, for all targets.
+/// The facts about mounts that are kept for all targets.
 pub(crate) struct Mounts<S: Sys> {
-    /// The cgroup mounts in mountinfo, and when it was read.
+    /// The cgroup mounts in mountinfo, and when mountinfo was read.
     table: Option<(Duration, Arc<[Mount]>)>,
     known: Vec<Known<S>>,
 }
@@ -36,17 +36,17 @@ type About<F> = (Version, HasFreezer, Option<Arc<F>>);
 struct Known<S: Sys> {
     key: Key,
     version: Version,
-    /// Of v1, whether it is the freezer's.
+    /// For v1, whether it is the freezer's hierarchy.
     freezer: HasFreezer,
     /// A descriptor by which directories in it can be opened by their inode numbers, if the caller may do that.
     by_handle: Option<Arc<S::Fd>>,
 }
 
-/// The number of a mount, which is never given out again (Linux 6.8); else of the device.
+/// The number of a mount, which the kernel never reuses (Linux 6.8); on older kernels the number of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     Mount(u64),
-    /// As long as a descriptor of it is open it is not given to another filesystem.
+    /// As long as a descriptor of the filesystem is open, no other filesystem gets the number.
     Device(u64),
 }
 
@@ -63,7 +63,7 @@ impl<S: Sys> Default for Mounts<S> {
 }
 
 impl<S: Sys> Mounts<S> {
-    /// What was remembered of the mount that a directory is seen through.
+    /// Returns the facts remembered about the mount through which a directory is seen.
     pub(crate) fn known(&self, stat: &Stat) -> Option<About<S::Fd>> {
         let known = self.known.iter().find(|known| known.key == Key::of(stat))?;
         Some((known.version, known.freezer, known.by_handle.clone()))
@@ -79,7 +79,7 @@ impl<S: Sys> Mounts<S> {
     ) {
         let key = Key::of(stat);
         if matches!(key, Key::Device(_)) && by_handle.is_none() {
-            // The number may be another filesystem's next time.
+            // Another filesystem may have the number next time.
             return;
         }
         if self.known.len() == MOUNTS {
@@ -90,7 +90,7 @@ impl<S: Sys> Mounts<S> {
     }
 }
 
-/// No code that could panic halfway through a change runs under these locks.
+/// Locks a mutex. No code that could panic halfway through a change runs under these locks.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -104,7 +104,7 @@ pub(crate) fn read<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Arc
     Ok(table)
 }
 
-/// The same, or what was read within the last second.
+/// Returns the table that was read within the last second, or reads it.
 pub(crate) fn recent<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<Arc<[Mount]>> {
     let known = lock(mounts).table.clone();
     match known {
@@ -113,9 +113,9 @@ pub(crate) fn recent<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<A
     }
 }
 
-/// Opens the root of the mount that contains `dir`, for open_by_handle_at(2). It must be the root: since Linux 6.12 a
-/// caller that has the capability in a child user namespace only may open what is below the
-/// descriptor (`may_decode_fh`).
+/// Opens the root of the mount that contains `dir`, for open_by_handle_at(2). It must be the root: since Linux 6.12,
+/// a caller that has the capability only in a child user namespace may open directories below the descriptor
+/// (`may_decode_fh`).
 ///
 /// Not O_PATH, which open_by_handle_at(2) refuses (EBADF).
 pub(crate) fn open_root<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<S::Fd> {
@@ -137,7 +137,7 @@ pub(crate) fn open_root<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result
 pub(crate) struct Mount {
     /// The directory of the hierarchy that is mounted.
     root: PathBuf,
-    /// Where.
+    /// Its mount point.
     point: PathBuf,
     pub(super) unified: bool,
     /// Of a v1 hierarchy: its controllers, among the other options of its superblock.
@@ -145,7 +145,7 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// All that are mounted in the caller's mount namespace.
+    /// Reads all that are mounted in the caller's mount namespace.
     pub(crate) fn all<S: Sys>(sys: &S) -> io::Result<Vec<Mount>> {
         Ok(read_path(sys, MOUNTINFO.as_ref())?.split(|&b| b == b'\n').filter_map(Mount::parse).collect())
     }
@@ -165,7 +165,7 @@ impl Mount {
         Some(Mount { root: unescape(root).into(), point: unescape(point).into(), unified, options })
     }
 
-    /// Whether it is one of the v1 freezer's.
+    /// Whether it is a mount of the v1 freezer's hierarchy.
     pub(crate) fn is_freezer(&self) -> bool {
         self.has_controller(b"freezer")
     }
@@ -174,10 +174,10 @@ impl Mount {
         !self.unified && self.options.split(|&b| b == b',').any(|option| option == name)
     }
 
-    /// Where `cgroup`, a path as in `/proc/PID/cgroup`, is to be seen under this mount.
+    /// Returns the path of `cgroup`, a path as in `/proc/PID/cgroup`, under this mount.
     ///
-    /// `None` if the mount does not show it. Both paths begin at the root of the caller's cgroup namespace, and `..` in
-    /// one means that it is outside of that (`cgroup_path_ns`).
+    /// `None` if the mount does not show it. Both paths begin at the root of the caller's cgroup namespace, and a `..`
+    /// means that the cgroup is outside of the namespace (`cgroup_path_ns`).
     pub(crate) fn path_of(&self, cgroup: &[u8]) -> Option<PathBuf> {
         let below = Path::new(OsStr::from_bytes(cgroup)).strip_prefix(&self.root).ok()?;
         let is_known = below.components().all(|component| matches!(component, Component::Normal(_)));
@@ -185,13 +185,13 @@ impl Mount {
         Some(if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) })
     }
 
-    /// How many levels a directory of [`Mount::path_of`] is below the mount point.
+    /// Returns how many levels `dir`, a result of [`Mount::path_of`], is below the mount point.
     pub(crate) fn levels_above(&self, dir: &Path) -> usize {
         dir.strip_prefix(&self.point).map_or(0, |below| below.components().count())
     }
 }
 
-/// The cgroup in the hierarchy of `mount`, of the process whose `/proc/PID/cgroup` is `text`.
+/// Returns the cgroup, in the hierarchy of `mount`, of the process whose `/proc/PID/cgroup` is `text`.
 pub(crate) fn membership<'a>(text: &'a [u8], mount: &Mount) -> Option<&'a [u8]> {
     text.split(|&b| b == b'\n').find_map(|line| {
         // cgroups(7): `hierarchy-ID:controller-list:cgroup-path`, the list being empty for v2.

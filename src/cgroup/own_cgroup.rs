@@ -1,8 +1,8 @@
 //! The caller's own cgroups, which must not be killed.
 //!
-//! A list of a directory's members has the caller's process if any of its threads is in it. On v2 such a list is spared, and
-//! on v1 that of a large tree, where it is known which cgroups the caller is in. That is found out by /proc and the mounts, and
-//! believed only if the kernel confirms it: in a namespace they can lead to another cgroup, or to none.
+//! A list of a directory's members has the caller's process if any of its threads is in the directory. If the caller's
+//! cgroups are known, such a list is not needed on v2, nor for a large tree on v1. /proc and the mounts tell these cgroups,
+//! and are believed only if the kernel confirms it: in a namespace they can lead to another cgroup, or to none.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -20,7 +20,7 @@ use super::tree::{Directories, Tree};
 use super::walk::LONGEST;
 use crate::sys::{Open, Pid, Sys};
 
-/// Whether the caller is in a tree. An error if that cannot be known.
+/// Whether the caller is in a tree. An error if this cannot be known.
 pub(super) fn is_caller_in<S: Sys>(
     sys: &S,
     own: &Mutex<OwnCgroup<S>>,
@@ -39,7 +39,8 @@ pub(super) fn is_caller_in<S: Sys>(
     Ok(members.contains_caller(sys)?)
 }
 
-/// The same by the caller's cgroups, however many the tree has. `None` if /proc and the mounts do not tell these.
+/// The same, from the cgroups that the caller is in, which takes no list of the tree. `None` if /proc and the
+/// mounts do not tell these.
 pub(super) fn is_known_in<S: Sys>(
     sys: &S,
     own: &Mutex<OwnCgroup<S>>,
@@ -50,7 +51,7 @@ pub(super) fn is_known_in<S: Sys>(
     if tree.hierarchy.is_v1() { are_threads_in(sys, mounts, id) } else { lock(own).is_in(sys, mounts, id) }
 }
 
-/// Whether a thread of the caller's is in a v1 cgroup, or below it. Each may be in another one.
+/// Whether a thread of the caller's is in a v1 cgroup, or below it. On v1 each thread may be in another cgroup.
 fn are_threads_in<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
     let proc = Proc::open(sys).ok()??;
     let mounts = mounts::recent(sys, mounts).ok()?;
@@ -75,7 +76,8 @@ fn are_threads_in<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<
     inside
 }
 
-/// The cgroup that a text of /proc is about, in the v1 hierarchy of this device, by the mount that shows most of its ancestors.
+/// Returns the cgroup that `text`, from /proc, names in the v1 hierarchy of this device, by the mount that shows most of its
+/// ancestors.
 fn v1_ancestry<S: Sys>(sys: &S, mounts: &[Mount], text: &[u8], dev: u64) -> Option<Ancestry> {
     let shown = mounts.iter().filter(|mount| !mount.unified).filter_map(|mount| {
         let dir = mount.path_of(membership(text, mount)?)?;
@@ -84,8 +86,8 @@ fn v1_ancestry<S: Sys>(sys: &S, mounts: &[Mount], text: &[u8], dev: u64) -> Opti
     shown.filter(|ancestry| ancestry.dev == dev).max_by_key(|ancestry| ancestry.inodes.len())
 }
 
-/// What /proc says of the cgroups of the caller's process and of the calling thread, in all hierarchies. Whatever they are called in
-/// it, as long as this is the same they are in the same ones.
+/// The text of /proc about the cgroups of the caller's process and of the calling thread, in all hierarchies. As long as it
+/// is the same, both are in the same cgroups, even if /proc shows them by other names.
 pub(super) fn own_cgroups<S: Sys>(sys: &S) -> io::Result<Vec<u8>> {
     let mut cgroups = Vec::new();
     for path in ["/proc/self/cgroup", "/proc/thread-self/cgroup"] {
@@ -97,7 +99,8 @@ pub(super) fn own_cgroups<S: Sys>(sys: &S) -> io::Result<Vec<u8>> {
 /// The inode number of a hierarchy's root: the first that kernfs gives out (`__kernfs_new_node`).
 const ROOT: u64 = 1;
 
-/// The v2 cgroups of the caller: its process's, and the calling thread's, which may be another (in a threaded cgroup).
+/// The v2 cgroups of the caller: that of its process, and that of the calling thread, which may be another (in a
+/// threaded cgroup).
 pub(crate) struct OwnCgroup<S: Sys> {
     process: Option<Task<S>>,
     /// The thread that called last. The inner `None` means the main thread, whose cgroup is that of the process.
@@ -121,7 +124,7 @@ impl<S: Sys> OwnCgroup<S> {
     }
 
     /// Whether the v2 cgroup `id` is one that the caller is in, or an ancestor of one. `None` if /proc and the mounts do
-    /// not tell: its members do.
+    /// not tell: then its members have to be listed.
     pub(crate) fn is_in(&mut self, sys: &S, mounts: &Mutex<Mounts<S>>, id: Id) -> Option<bool> {
         let by_process = self.is_process_in(sys, mounts, id);
         if by_process == Some(true) {
@@ -144,7 +147,7 @@ impl<S: Sys> OwnCgroup<S> {
 struct Task<S: Sys> {
     /// `/proc/.../cgroup`
     file: S::Fd,
-    /// As it was found out last.
+    /// Its cgroup, as it was found out last.
     ancestry: Option<Ancestry>,
     /// The task, where the kernel can tell its v2 cgroup by pidfd. Reading the file takes a lock that it shares with
     /// exits, and waits when the members of a thousand cgroups exit at once.
@@ -153,16 +156,16 @@ struct Task<S: Sys> {
 
 /// A cgroup and its ancestors, as far up as a mount shows them.
 struct Ancestry {
-    /// What /proc said of the task, and the path that this led to.
+    /// The text of /proc about the task, and the path that it led to.
     text: Vec<u8>,
     dir: CString,
     dev: u64,
-    /// The task's own first.
+    /// The cgroup of the task comes first.
     inodes: Vec<u64>,
 }
 
 impl Ancestry {
-    /// The task's own, if it is the one still that has the path.
+    /// Opens the cgroup of the task, if the path still leads to it.
     fn open<S: Sys>(&self, sys: &S) -> io::Result<S::Fd> {
         let dir = sys.open(None, &self.dir, Open::Place)?;
         let is_same = self.inodes.first() == Some(&sys.stat(Some(&dir), c"")?.ino);
@@ -173,7 +176,7 @@ impl Ancestry {
         if self.dev == id.dev && self.inodes.contains(&id.ino) {
             return Some(true);
         }
-        // Where the mount begins below the root, others of the ancestors can be seen through another mount.
+        // If the mount begins below the root, another mount may show further ancestors.
         (self.dev == id.dev && self.inodes.last() == Some(&ROOT)).then_some(false)
     }
 }
@@ -209,7 +212,8 @@ impl<S: Sys> Task<S> {
         let mut highest: Option<Ancestry> = None;
         for mount in mounts::recent(sys, mounts)?.iter().filter(|mount| mount.unified) {
             let Some(dir) = membership(&text, mount).and_then(|own| mount.path_of(own)) else { continue };
-            // Where another mount hides it, or the caller may not search, another mount may show it.
+            // If this mount is hidden by another one, or the caller may not search it, a further mount may show
+            // the cgroup.
             let Ok(ancestry) = ancestry(sys, &text, &dir, mount.levels_above(&dir)) else { continue };
             let is_highest =
                 highest.as_ref().is_none_or(|highest| highest.inodes.len() < ancestry.inodes.len());
@@ -228,8 +232,9 @@ impl<S: Sys> Task<S> {
 
     /// Whether the kernel says that the task is in this cgroup.
     ///
-    /// Without its pidfd, that /proc says the same as before is not enough: another cgroup may have the name by now, or the task
-    /// another namespace. Nor is the list, which has the process as long as any of its threads is there.
+    /// Without the task's pidfd, the same text in /proc is not enough: another cgroup may have the name by now, or the task
+    /// may be in another namespace. Nor is the list of members enough, which has the process as long as any of its threads is
+    /// in the cgroup.
     fn confirms(&self, sys: &S, ancestry: &Ancestry) -> bool {
         if let Some(pidfd) = &self.pidfd {
             return sys.cgroup_of(pidfd).ok().as_ref() == ancestry.inodes.first();
@@ -245,7 +250,8 @@ impl<S: Sys> Task<S> {
     }
 }
 
-/// A cgroup that /proc tells of by this text, mounted so many levels below a mount point, and those above it up to there.
+/// Returns the cgroup that /proc names by `text`, seen at `dir`, and its ancestors up to the mount point, which is
+/// `levels` above.
 fn ancestry<S: Sys>(sys: &S, text: &[u8], dir: &Path, levels: usize) -> io::Result<Ancestry> {
     let dir = c_path(dir)?;
     let mut fd = sys.open(None, &dir, Open::Place)?;
@@ -255,7 +261,7 @@ fn ancestry<S: Sys>(sys: &S, text: &[u8], dir: &Path, levels: usize) -> io::Resu
         fd = sys.open(Some(&fd), c"..", Open::Place)?;
         let id = Id::of(&sys.stat(Some(&fd), c"")?);
         if id.dev != dev {
-            // Not the mount that was meant.
+            // Another mount hides the one in question.
             return Err(io::ErrorKind::NotFound.into());
         }
         inodes.push(id.ino);

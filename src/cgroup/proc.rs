@@ -1,6 +1,6 @@
-//! [`Proc`]: what /proc tells of processes, where it is that of the caller's pid namespace.
+//! [`Proc`]: facts about processes from /proc, if /proc is of the caller's pid namespace.
 //!
-//! In a container, /proc can be another pid namespace's. Its numbers are then those of other processes.
+//! In a container, /proc can be of another pid namespace. Its pids are then those of other processes.
 
 use std::io;
 use std::path::Path;
@@ -31,8 +31,8 @@ impl<'a, S: Sys> Proc<'a, S> {
     fn try_open(sys: &'a S) -> io::Result<Option<Proc<'a, S>>> {
         let proc = Proc { sys, directory: sys.open(None, c"/proc", Open::Place)? };
         let status = proc.read_path("self/status")?;
-        // proc_pid_status(5): the id in the pid namespace of /proc and in each nested one down to the process's own. Only
-        // where these are the same is there a single number.
+        // proc_pid_status(5): the id in the pid namespace of /proc and in each nested one down to the process's own.
+        // There is a single number only if the two namespaces are the same.
         let ids = field(&status, b"NSpid:").unwrap_or_default();
         let mut ids = ids.split(u8::is_ascii_whitespace).filter(|id| !id.is_empty());
         let own = sys.caller().0.to_string();
@@ -43,12 +43,12 @@ impl<'a, S: Sys> Proc<'a, S> {
         file::read(self.sys, &self.directory, Path::new(""), &c_path(path.as_ref())?)
     }
 
-    /// The whole of a file of a process.
+    /// Reads the whole of a file of a process.
     pub(crate) fn read(&self, pid: Pid, file: &str) -> io::Result<Vec<u8>> {
         self.read_path(&format!("{pid}/{file}"))
     }
 
-    /// The threads of the caller's process, with what each one's `cgroup` file says.
+    /// Returns the threads of the caller's process, with the text of each one's `cgroup` file.
     pub(crate) fn own_threads(&self) -> io::Result<Vec<(Pid, Vec<u8>)>> {
         let mut found = Vec::new();
         for name in self.sys.subdirectories(&self.directory, c"self/task")? {
@@ -63,12 +63,12 @@ impl<'a, S: Sys> Proc<'a, S> {
         Ok(found)
     }
 
-    /// Whether a thread of the caller's is there.
+    /// Whether a thread of the caller's process still exists.
     pub(crate) fn has_own_thread(&self, tid: Pid) -> bool {
         self.read_path(&format!("self/task/{tid}/cgroup")).is_ok()
     }
 
-    /// The process that a thread is of.
+    /// Returns the process of a thread.
     pub(crate) fn process_of(&self, tid: Pid) -> io::Result<Pid> {
         let status = self.read(tid, "status")?;
         field(&status, b"Tgid:")
@@ -81,12 +81,12 @@ impl<'a, S: Sys> Proc<'a, S> {
     pub(crate) fn anonymous_memory(&self, pid: Pid) -> io::Result<u64> {
         let status = self.read(pid, "status")?;
         field(&status, b"RssAnon:").and_then(kilobytes).ok_or_else(|| {
-            // A process that has given its memory back has no such line.
+            // A process that has released its memory has no such line.
             io::Error::new(io::ErrorKind::InvalidData, "no RssAnon in /proc/PID/status")
         })
     }
 
-    /// What `/proc/PID/stat` says of a process.
+    /// Reads `/proc/PID/stat` of a process.
     pub(crate) fn stat(&self, pid: Pid) -> io::Result<ProcStat> {
         ProcStat::parse(&self.read(pid, "stat")?)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat makes no sense"))
@@ -107,7 +107,7 @@ fn kilobytes(text: &[u8]) -> Option<u64> {
 /// A line of `/proc/PID/stat`, proc_pid_stat(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProcStat {
-    /// Its state letter.
+    /// The state letter.
     pub(crate) state: char,
     flags: u64,
 }

@@ -1,4 +1,4 @@
-//! [`Process`]: one tracked process, told from a later one of the same pid.
+//! [`Process`]: one tracked process, with the inode number that tells it from a later process of the same pid.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -20,7 +20,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Opens the process, if it is there; `None` also if it cannot be told from another one of its pid.
+    /// Opens the process, if it still exists; `None` also if it cannot be told from another process of its pid.
     pub(crate) fn open_same<S: Sys>(self, sys: &S, facts: &mut Facts<S>) -> Option<S::Fd> {
         let pidfd = sys.pidfd_open(self.pid).ok()?;
         let number = facts.number(sys, &pidfd).ok()??;
@@ -37,7 +37,7 @@ impl Process {
             || match Proc::open(sys).and_then(|proc| proc.map(|proc| proc.stat(self.pid)).transpose()) {
                 Ok(Some(stat)) => stat.is_exiting(),
                 Err(error) if is_out_of_descriptors(&error) => return Err(error),
-                // Where /proc does not say, it is waited for.
+                // If /proc does not say, the process is waited for.
                 Ok(None) | Err(_) => true,
             };
         // Checked again: if the process has not exited, the pid in /proc was its own.

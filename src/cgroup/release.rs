@@ -1,7 +1,7 @@
-//! The memory of members that have SIGKILL and do not exit: process_mrelease(2), Linux 5.15.
+//! Releases the memory of members that were sent SIGKILL and do not exit: process_mrelease(2), Linux 5.15.
 //!
-//! The kernel releases the memory of a process only if that is being killed, by whichever party. It is asked for members
-//! that the reap has sent SIGKILL, by pidfds that are verified as for a signal: opened, then listed again.
+//! The kernel releases the memory of a process only if the process is being killed, by any party. The call is made for
+//! members that the reap has sent SIGKILL, by pidfds that are verified as for a signal: opened, then listed again.
 
 use std::cmp::Reverse;
 use std::num::NonZeroU64;
@@ -20,27 +20,27 @@ use crate::sys::{Pid, Sys};
 /// Processes of one job, which holds a descriptor of each. The next job of the reap follows when it is done.
 const PROCESSES: usize = 16;
 
-/// Descriptors that are left to others where the process has no more of them: what one reap needs to make progress.
+/// If the process runs out of descriptors, this many are left free: one reap needs them to make progress.
 const LEFT: usize = 3;
 
-/// How far a reap has come with it.
+/// The state of a reap's releases.
 #[derive(Default)]
 pub(super) struct Releases {
     /// Members whose memory is released. Sorted by pid.
     done: Vec<Id>,
-    /// Those that it failed for in this round, which ends when all members have had their turn.
+    /// Members for which the call failed in this round. A round ends when the call was made for all members.
     failed: Vec<Id>,
-    /// A job is under way.
+    /// Whether a job is under way.
     under_way: bool,
-    /// The last job had no room for all.
+    /// Whether the last job did not take all members.
     more: bool,
-    /// The last attempt reached every member.
+    /// Whether the last attempt reached every member.
     pub(super) reached_all: bool,
     /// Processes whose memory this reap released.
     released: u64,
 }
 
-/// A process: its pid, and the inode number of its pidfds, where they have one.
+/// A process: its pid, and the inode number of its pidfds, if they have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Id {
     pid: Pid,
@@ -59,21 +59,21 @@ pub(crate) struct Release<S: Sys> {
     processes: Vec<Held<S>>,
 }
 
-/// What came of that.
+/// The result of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Released {
-    /// Those that have no memory any more.
+    /// Processes that have no memory any more.
     done: Vec<Id>,
-    /// Those that it failed for.
+    /// Processes for which the call failed.
     failed: Vec<Id>,
-    /// How many of them had some before.
+    /// How many processes had memory before.
     pub(crate) processes: u64,
-    /// The anonymous memory that these had, in bytes, as far as /proc told.
+    /// The anonymous memory that these processes had, in bytes, as far as /proc told.
     pub(crate) bytes: u64,
 }
 
 impl<S: Sys> Release<S> {
-    /// Releases the memory of each, that of the largest first as far as /proc tells.
+    /// Releases the memory of each process, the largest first, as far as /proc tells.
     pub(super) fn run(self, sys: &S) -> Released {
         let proc = Proc::open(sys).ok().flatten();
         let size = |pid| proc.as_ref().and_then(|proc| proc.anonymous_memory(pid).ok()).unwrap_or(0);
@@ -84,14 +84,14 @@ impl<S: Sys> Release<S> {
         let mut released = Released::default();
         for (size, held) in processes {
             match sys.process_mrelease(&held.pidfd) {
-                // It was alive, so that what /proc told was of its pid.
+                // The process was alive, so the text of /proc was about it.
                 Ok(()) => {
                     released.processes += 1;
                     released.bytes = released.bytes.saturating_add(size);
                 }
                 Err(error) if meaning(Call::Release, &error) == Meaning::Gone => {}
-                // EAGAIN: some of it is in use. EINVAL: it is not being killed, or shares its memory with a process that
-                // is not.
+                // EAGAIN: some of the memory is in use. EINVAL: the process is not being killed, or shares its memory
+                // with a process that is not being killed.
                 Err(_) => {
                     released.failed.push(held.id);
                     continue;
@@ -120,25 +120,25 @@ impl<S: Sys> super::Target<S> {
         self.releases.as_ref().map_or(0, |releases| releases.released)
     }
 
-    /// Whether the last job had no room for all members, and is done.
+    /// Whether the last job is done, and did not take all members.
     pub(crate) fn has_more_to_release(&self) -> bool {
         self.releases.as_ref().is_some_and(|releases| releases.more && !releases.under_way)
     }
 
-    /// Notes what came of the job.
+    /// Notes the result of the job.
     pub(crate) fn note_released(&mut self, released: Released) {
         let Some(releases) = &mut self.releases else { return };
         releases.under_way = false;
         releases.released += released.processes;
         releases.failed.extend(released.failed);
         releases.done.extend(released.done);
-        // Of two with the same pid the later one is a member now.
+        // Of two processes with the same pid, the later one is a member now.
         releases.done.reverse();
         releases.done.sort_by_key(|id| id.pid);
         releases.done.dedup_by_key(|id| id.pid);
     }
 
-    /// The job was not taken. It is made again after the next attempt.
+    /// Notes that no thread took the job. It is made again after the next attempt.
     pub(crate) fn release_refused(&mut self) {
         if let Some(releases) = &mut self.releases {
             (releases.under_way, releases.more) = (false, false);
@@ -147,7 +147,7 @@ impl<S: Sys> super::Target<S> {
 }
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Makes the job that releases the memory of members, if the caller wants that, and there is something to do.
+    /// Makes the job that releases the memory of members, if the caller wants it and there is memory to release.
     pub(crate) fn release(&mut self) -> Option<Job<S>> {
         let releases = self.target.releases.as_mut().filter(|releases| !releases.under_way)?;
         if !std::mem::take(&mut releases.more) {
@@ -179,7 +179,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let (own, _) = context.sys.caller();
         let is_v2 = target.is_v2();
         let Some(releases) = &mut target.releases else { return Vec::new() };
-        // Where no member is signalled by itself.
+        // `cgroup.kill` alone has sent SIGKILL, so no member was signalled by itself.
         let is_made = releases.reached_all && target.kill_by_helper.is_none();
         let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && is_v2 && is_made;
         releases.done.retain(|id| members.contains(id.pid));
@@ -209,7 +209,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(_) => continue,
             };
             let Ok(number) = context.facts.number(context.sys, &pidfd) else { continue };
-            // Of several processes that had the pid, the one that was sent SIGKILL.
+            // Several processes may have had the pid: only the one that was sent SIGKILL counts.
             let is_other = known.is_some() && number != known;
             let id = Id { pid, number };
             if !is_other && !releases.is_done(id) && !releases.failed.contains(&id) {

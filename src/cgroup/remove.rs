@@ -22,12 +22,13 @@ use crate::sys::Sys;
 /// Directories removed in one step. Each costs the kernel 20 to 50 microseconds.
 const REMOVALS: usize = 128;
 
-/// What is left of a removal that takes several steps.
+/// The rest of a removal that takes several steps.
 #[derive(Default)]
 pub(crate) struct RemovalLeft {
     /// The tree under way: the directories found and not removed yet.
     tree: Option<(Id, Walk)>,
-    /// The trees that could not be removed, and why the last of them. They are tried again in the next removal.
+    /// The trees that could not be removed, and the cause of the last failure. The next removal tries them
+    /// again.
     refused: Vec<Id>,
     why: Option<Refused>,
 }
@@ -37,17 +38,17 @@ struct RemovalStep<S: Sys> {
     visited: usize,
     removed: usize,
     left: RemovalLeft,
-    /// The identity of the directory was verified directly before, so it is not compared again.
+    /// Whether the identity of the directory was verified directly before, so that it is not compared again.
     compared: bool,
     unfinished: bool,
-    /// A helper thread is to remove the directories.
+    /// Whether a helper thread is to remove the directories.
     leaves: bool,
     job: Option<(Removal<S>, Box<HelperCall>)>,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Removes the directories, all of which were seen empty: where a member lives, or is still exiting, rmdir(2) says
-    /// EBUSY, or on some kernels blocks until it is dead.
+    /// Removes the directories, all of which were seen empty: if a member lives, or is still exiting, rmdir(2) fails
+    /// with EBUSY, or on some kernels blocks until the member is dead.
     pub(crate) fn remove(&mut self) -> Removed {
         let mut leaves = self.context.helper_from.is_some();
         let (mut made, mut before) = (None, None);
@@ -123,7 +124,8 @@ impl<S: Sys> Step<'_, '_, S> {
 }
 
 impl<S: Sys> RemovalStep<S> {
-    /// Removes a tree, as long as the bound lasts, or finds what a helper thread is to remove.
+    /// Removes a tree, until the bound of the step is reached, or finds the directories that a helper thread is
+    /// to remove.
     fn remove(
         &mut self,
         context: &mut Context<'_, S>,
@@ -164,7 +166,7 @@ impl<S: Sys> RemovalStep<S> {
             self.removed += 1;
             let root = directories.get(sys, &tree.identity)?;
             let (place, path) = near.place(sys, root, &walk, walk.len() - 1);
-            // After an error the next attempt lists them anew.
+            // After an error the next removal lists the directories anew.
             unless_gone(&path, below(sys, place, &path, |at, path| sys.rmdir(Some(at), path)))?;
             walk.pop();
         }
@@ -177,7 +179,7 @@ impl<S: Sys> RemovalStep<S> {
         Err(Failed::Gone(Fate::Removed))
     }
 
-    /// Whether the rest is for the next step, for the time or the bound of this one is used up.
+    /// Whether the time or the bound of this step is used up, so that the next step has to go on.
     fn is_spent(&self, sys: &S, limit: Limit) -> bool {
         self.removed >= REMOVALS || self.visited + self.removed >= FEW && limit.is_over(sys)
     }

@@ -19,11 +19,11 @@ use crate::sys::{Open, Sys};
 
 /// Removes one directory of a target, and those below it.
 pub(crate) struct Removal<S: Sys> {
-    /// Those below, and itself, if there are any.
+    /// The directories below it, and itself.
     below: Walk,
     directory: Option<S::Fd>,
     id: Id,
-    /// Its name, as seen from here.
+    /// Its name, as seen from `parent`.
     name: CString,
     parent: Option<S::Fd>,
     _permits: Vec<Permit>,
@@ -43,7 +43,7 @@ impl<S: Sys> Removal<S> {
                 return Some(Err(error));
             }
         }
-        // rmdir(2) goes by name. The identity is compared directly before.
+        // rmdir(2) takes a name. The identity is compared directly before.
         let is_same =
             || sys.stat(self.parent.as_ref(), &self.name).is_ok_and(|stat| Id::of(&stat) == self.id);
         if !self.shared.is_wanted() || !is_same() {
@@ -53,15 +53,15 @@ impl<S: Sys> Removal<S> {
     }
 }
 
-/// A removal that a helper thread makes, seen from the target.
+/// The target's record of a removal that a helper thread makes.
 pub(super) struct RemovalByHelper {
     pub(super) call: Option<Box<HelperCall>>,
-    /// The directories that could not be removed before it.
+    /// The directories that could not be removed before this removal.
     pub(super) left: RemovalLeft,
 }
 
-/// Prepares the removal for a helper thread. `None` where something fails, or the budget has no permit, which is for the step
-/// to meet again.
+/// Prepares the removal for a helper thread. `None` if something fails, or the budget has no permit: the step then meets the
+/// same failure.
 pub(super) fn prepare<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &Tree<S>,
@@ -94,7 +94,8 @@ pub(super) fn prepare<S: Sys>(
 }
 
 impl<S: Sys> Target<S> {
-    /// Notes what came of a removal that was left to a helper thread; `None`: the next one is made by the step.
+    /// Notes the result of a removal that was left to a helper thread; `None` if it was not made: the step
+    /// makes the next one.
     pub(crate) fn note_removal(&mut self, answer: Option<io::Result<()>>) {
         let Some(removal) = &mut self.removal_by_helper else { return };
         let Some(call) = &mut removal.call else { return };

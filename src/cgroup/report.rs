@@ -18,14 +18,14 @@ use crate::machine::End;
 use crate::outcome::{Act, Effort, ReapError, Refusal, Survivor};
 use crate::sys::Sys;
 
-/// Survivors described at a deadline, and members asked which cgroup holds them frozen.
+/// The number of survivors described at a deadline, and of members whose freezer cgroup is looked up.
 const DESCRIBED: usize = 64;
 
 impl<S: Sys> Step<'_, '_, S> {
     /// The error of a reap that failed.
     pub(crate) fn error(&mut self, end: End, effort: Effort) -> ReapError {
         let obstacle = self.target.obstacle.take();
-        // What is read now may need the descriptors of what is watched.
+        // The reads below may need the descriptors of the files that are watched.
         self.target.trees.iter_mut().for_each(|tree| tree.hierarchy.let_go());
         let path = self.path().to_path_buf();
         let sys = self.context.sys;
@@ -83,7 +83,8 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// What keeps an empty directory from being removed, as far as that can be seen: a mount, or a cgroup in it.
+    /// Finds out what keeps an empty directory from being removed, as far as it can be seen: a mount, or a
+    /// cgroup in it.
     fn in_the_way(&mut self) -> Option<PathBuf> {
         let mut found: Option<PathBuf> = None;
         self.each(|context, tree, directories| {
@@ -91,14 +92,14 @@ impl<S: Sys> Step<'_, '_, S> {
             if tree.identity.is_covered(sys) {
                 found = Some(tree.path().to_path_buf());
             }
-            // Those of `subtree` were found at the last removal. What is mounted on a directory is not among them.
+            // The last removal found the directories of `subtree`. A mount on a directory is not among them.
             let (root, subtree) = directories.subtree(sys, &tree.identity, LONG)?;
             let mut near = Near::new();
             for number in 0..subtree.len() {
                 let (place, path) = near.place(sys, root, subtree, number);
                 for name in below(sys, place, &path, |at, dir| sys.subdirectories(at, dir))? {
                     let child = tree.path().join(subtree.path(number)).join(name);
-                    // Those above it are in use because of it.
+                    // The directories above `child` are in use because of it.
                     if found.as_ref().is_none_or(|found| child.starts_with(found)) {
                         found = Some(child);
                     }
@@ -109,7 +110,7 @@ impl<S: Sys> Step<'_, '_, S> {
         found
     }
 
-    /// The members; of a tree that takes long, as many as are described.
+    /// Lists the members; if a tree takes long, only as many as are described.
     fn list_some(&mut self) -> (MemberList, Option<Refused>) {
         let mut listing = Listing::default();
         loop {
@@ -126,7 +127,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// The members that are alive, those that can be named first; and why some could not be listed.
+    /// Returns the members that are alive, those whose pid is known first, and why some could not be listed.
     fn survivors(&mut self) -> (Vec<Survivor>, Option<Refused>) {
         let sys = self.context.sys;
         let (members, refused) = match self.list_some() {
@@ -138,9 +139,9 @@ impl<S: Sys> Step<'_, '_, S> {
         };
         let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
         let proc = Proc::open(sys).ok().flatten();
-        // Once the time of the call is used up, the others are named by their pids only.
+        // Once the time of the call is used up, the other members are named by their pids only.
         let (limit, mut first) = (self.context.limit, true);
-        // What is described of a process that is alive after that was its own.
+        // If a process is alive after it was described, the description was its own.
         let mut describe = |pid, pidfd: io::Result<S::Fd>| {
             let proc = proc.as_ref().filter(|_| std::mem::take(&mut first) || !limit.is_over(sys));
             let survivor = survivors::describe(proc, Some(pid), &mounts);
@@ -153,7 +154,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let listed = members.pids.iter().filter_map(|&pid| describe(pid, sys.pidfd_open(pid)));
         let mut alive: Vec<Survivor> = listed.take(DESCRIBED).collect();
         if members.is_empty() {
-            // Exiting, and no longer listed.
+            // Members that are exiting are no longer listed.
             let tracked = self.target.tracked.open_each(self.context);
             alive.extend(tracked.filter_map(|(pid, pidfd)| describe(pid, Ok(pidfd))).take(DESCRIBED));
         }

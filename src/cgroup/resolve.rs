@@ -1,4 +1,4 @@
-//! From what the caller named to pinned directories, or a refusal, before anything is touched.
+//! Resolves the caller's name of a target to pinned directories, or refuses it, before anything is touched.
 
 use std::ffi::CStr;
 use std::io;
@@ -27,21 +27,21 @@ use crate::outcome::Refusal;
 use crate::reaper::{KillMethod, Location, Reaper};
 use crate::sys::{Stat, Sys};
 
-/// What the search for the caller has found.
+/// The result of the search for the caller.
 struct OwnSearch<S: Sys> {
     /// The members of the v1 directories, for the first check.
     v1_members: Option<MemberList>,
-    /// What was not searched.
+    /// The rest of the search, if it was not complete.
     left: Option<Listing<S>>,
     is_large_tree: bool,
 }
 
 impl<S: Sys> Resolver<S> {
-    /// Checks what `reaper` names, and pins it. Changes nothing. The findings are valid only for a first step on the
-    /// same thread, directly after.
+    /// Checks the directories that `reaper` names, and pins them. Changes nothing. The findings are valid only for a
+    /// first step on the same thread, directly after.
     ///
-    /// Once the time of the call is up, a large v1 tree is not searched for the caller. The first check does that, where /proc and
-    /// the mounts do not tell where the caller is.
+    /// Once the time of the call is up, a large v1 tree is not searched for the caller. The first check searches it, if /proc
+    /// and the mounts do not tell where the caller is.
     pub(crate) fn resolve(&self, reaper: &Reaper, limit: Limit) -> Result<(Target<S>, Findings<S>), Refusal> {
         reaper.check()?;
         let mut directories = Directories::default();
@@ -96,7 +96,7 @@ impl<S: Sys> Resolver<S> {
                     uncertain => match is_known_in(sys, &self.own, &self.mounts, tree) {
                         Some(inside) => Ok(inside),
                         None if listing.members.garbled => Ok(uncertain?),
-                        // The first check lists it anew.
+                        // The first check lists the tree anew.
                         None => {
                             unknown = true;
                             Ok(false)
@@ -106,7 +106,7 @@ impl<S: Sys> Resolver<S> {
             } else {
                 is_caller_in(sys, &self.own, &self.mounts, tree, directories)
             };
-            // Where it is gone, the other directories are still to be checked.
+            // If this directory is gone, the others are still to be checked.
             match self.or_gone(tree, own.map(Some), None)? {
                 Some(false) => {}
                 Some(true) => return Err(Refusal::OwnCgroup { path: tree.path().into() }),
@@ -136,7 +136,8 @@ impl<S: Sys> Resolver<S> {
         Ok(false)
     }
 
-    /// What was asked of a directory, or `gone` where it is gone: then the first check finds out what became of it.
+    /// Returns the answer about a directory, or `gone` if the directory is gone: the first check then finds out
+    /// whether it was removed or replaced.
     fn or_gone<T>(&self, tree: &Tree<S>, asked: Result<T, Failed>, gone: T) -> Result<T, Refusal> {
         match asked {
             Ok(answer) => Ok(answer),
@@ -147,7 +148,7 @@ impl<S: Sys> Resolver<S> {
         }
     }
 
-    /// Why something failed in a directory that is there; `None` if it is gone.
+    /// Returns why an action failed in a directory that exists; `None` if it is gone.
     fn cause(&self, tree: &Tree<S>, failed: Failed) -> Option<Cause> {
         match failed {
             Failed::Gone(_) => None,
@@ -158,7 +159,7 @@ impl<S: Sys> Resolver<S> {
         }
     }
 
-    /// Whether a method has anything to work with.
+    /// Whether the target supports a method.
     fn supports(
         &self,
         trees: &mut [Tree<S>],
@@ -171,7 +172,7 @@ impl<S: Sys> Resolver<S> {
         for tree in trees {
             let has = match (method, &tree.hierarchy) {
                 (KillMethod::Auto | KillMethod::Pidfd, _) => return Ok(true),
-                // It kills in its own hierarchy only: where there are others it can't do the job alone.
+                // `cgroup.kill` reaches only the v2 hierarchy, so it cannot kill in others.
                 (KillMethod::CgroupKill, Hierarchy::V1(_)) => Ok(false),
                 (KillMethod::CgroupKill, Hierarchy::V2 { .. }) => has_file(sys, tree, directories, v2::KILL),
                 (KillMethod::Freezer, Hierarchy::V1(_)) => {
@@ -197,15 +198,15 @@ fn has_file<S: Sys>(
     Ok(file::has(sys, directories.get(sys, &tree.identity)?, name)?)
 }
 
-/// What a name leads to.
+/// The directories that a name leads to.
 struct Resolved<S: Sys> {
     /// The directories that exist, each once.
     trees: Vec<Tree<S>>,
-    /// The first that was named, if none does.
+    /// The first path that was named, if no directory exists.
     missing: Option<Arc<CStr>>,
 }
 
-/// The directories that `reaper` names.
+/// Finds the directories that `reaper` names.
 fn resolve<S: Sys>(
     resolver: &Resolver<S>,
     reaper: &Reaper,
@@ -216,7 +217,7 @@ fn resolve<S: Sys>(
     let mut removed = None;
     match &reaper.place {
         Location::Dir(dir) => {
-            // Thousands of reaps wait at once: no memory is reserved beyond need.
+            // Thousands of reaps wait at once, so no more memory is reserved than needed.
             trees.reserve_exact(1);
             if let Some((path, fd)) = at(sys, dir)? {
                 trees.push(pin(resolver, path, fd, directories)?);
@@ -238,7 +239,8 @@ fn resolve<S: Sys>(
                     open_named(sys, hierarchy.clone(), options, name)
                 };
                 let opened = match open() {
-                    // The directories that the checks before have opened are closed: one is enough to go on.
+                    // Closes the directories that earlier checks have opened, because one free descriptor is
+                    // enough to go on.
                     Err(Refusal::Io { source, .. })
                         if is_out_of_descriptors(&source) && directories.close() =>
                     {
@@ -276,7 +278,7 @@ fn pin<S: Sys>(
     let known = lock(&resolver.mounts).known(&stat);
     let (version, freezer, by_handle) = match known {
         Some(known) => known,
-        // Not under the lock: some filesystems ask a server that may be gone.
+        // Not under the lock: on some filesystems the call asks a server, which may be gone.
         None => match Version::of(sys, &fd).map_err(io)? {
             Some(version) => {
                 let freezer = match version {
@@ -292,8 +294,8 @@ fn pin<S: Sys>(
             None => return Err(Refusal::NotCgroup { path }),
         },
     };
-    // The root of a hierarchy, of a cgroup namespace, or of what is mounted of a hierarchy: there is no
-    // directory of the same filesystem above it.
+    // There is no directory of the same filesystem above the root of a hierarchy, of a cgroup namespace, or of
+    // a mount.
     let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
     if above == id || above.dev != id.dev {
         return Err(Refusal::Root { path });
@@ -342,7 +344,7 @@ fn try_handle<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<Option<Ar
             Ok(same.then(|| Arc::new(root)))
         }
         Err(error) => match meaning(Call::Handle, &error) {
-            // It was removed meanwhile?
+            // The directory may have been removed meanwhile.
             Meaning::Gone => sys.stat(Some(dir), c"cgroup.procs").map(|_| None),
             Meaning::Short => Err(error),
             _ => Ok(None),
