@@ -122,7 +122,7 @@ mod tests {
         turn
     }
 
-    /// What a turn hands out, where there is more of everything than it has room for.
+    /// The work that a turn hands out, if there is more work of every kind than its bounds allow.
     #[test]
     fn each_kind_of_work_has_a_bound_and_what_is_left_stays() {
         let mut wheel = Wheel::new();
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(queue.front(), Some(&id(DEFERRED + 1)));
     }
 
-    /// An entry that yields in a turn is not resumed before the next.
+    /// An entry that yields in a turn is not resumed before the next turn.
     #[test]
     fn entries_deferred_in_a_turn_wait_for_the_next() {
         let mut queue = VecDeque::from([id(1)]);
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!((turn.deferred(&mut queue), turn.deferred(&mut queue)), (Some(id(1)), None));
     }
 
-    /// The queue of commands, which takes a lock, is not asked again once it was empty.
+    /// The queue of commands, which takes a lock, is not read again once it was empty.
     #[test]
     fn a_turn_asks_for_commands_until_there_is_none() {
         let mut turn = begun([], 0);

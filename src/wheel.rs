@@ -222,7 +222,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// A tick, as it is or seen from the greatest one so far.
+    /// A tick, absolute or relative to the greatest one so far.
     #[derive(Clone, Copy, Debug)]
     enum Tick {
         At(u64),
@@ -238,11 +238,11 @@ mod tests {
         Pop(Tick),
         /// `pop` until `None`.
         Advance(Tick),
-        /// `pop` until `None` at the tick that `next` tells.
+        /// `pop` until `None` at the tick that `next` returns.
         Wake,
     }
 
-    /// Every level alike, and the edges of all levels.
+    /// Amounts for every level with the same weight, and the edges of all levels.
     fn amount() -> impl Strategy<Value = u64> {
         prop_oneof![
             4 => 0..200_u64,
@@ -281,18 +281,19 @@ mod tests {
         ]
     }
 
-    /// The wheel next to an ordered map that has to agree with it.
+    /// The wheel, and an ordered map that has to agree with it.
     struct Model {
         wheel: Wheel,
         now: u64,
-        /// The tick that the order of what is scheduled from here on starts at.
+        /// The tick at which the order of keys scheduled from now on starts.
         cursor: u64,
-        /// For each key its deadline and its place in the order: what had passed when scheduled is alike.
+        /// For each key its deadline and its place in the order. All deadlines that had passed when they were
+        /// scheduled have the same place.
         keys: BTreeMap<usize, (u64, u64)>,
         order: BTreeSet<(u64, usize)>,
         deadlines: BTreeSet<(u64, usize)>,
-        /// Deadlines of keys that left otherwise than in order: the only ones that `next` may tell besides
-        /// the earliest, and no more once they have been reached.
+        /// Deadlines of keys that did not leave in order. Besides the earliest deadline, `next` may return only
+        /// these, and only until they have been reached.
         ghosts: BTreeSet<u64>,
     }
 
@@ -359,7 +360,7 @@ mod tests {
                 self.cursor = self.now;
                 self.ghosts = self.ghosts.split_off(&self.now);
                 self.ghosts.remove(&self.now);
-                // Asking again at once can get nothing: a loop around `next` cannot spin.
+                // A second `pop` at once returns nothing: a loop around `next` cannot spin.
                 assert!(self.wheel.next().is_none_or(|next| next > self.now));
                 if early.is_some_and(|early| early <= self.now) {
                     assert_eq!(self.wheel.next(), first, "still not exact after a wake-up for nothing");
@@ -385,7 +386,7 @@ mod tests {
             self.check();
         }
 
-        /// Compares all that can be seen, then the invariants of the module's description.
+        /// Compares all visible state, then checks the invariants of the module's description.
         fn check(&self) {
             let wheel = &self.wheel;
             let earliest = self.deadlines.first().map(|&(deadline, _)| deadline);
@@ -438,7 +439,7 @@ mod tests {
             for op in ops {
                 model.apply(op);
             }
-            // Each wake-up gets a key or is the only one for a key that left.
+            // Each wake-up gets a key, or is the only wake-up for a key that left.
             let mut left = model.keys.len() + model.ghosts.len();
             while let Some(tick) = model.wheel.next() {
                 prop_assert!(left > 0, "too many wake-ups");
@@ -461,7 +462,7 @@ mod tests {
             let unsorted = sorted.clone();
             sorted.sort_unstable();
             for deadline in sorted {
-                // Nothing was taken out of turn, so `next` is exact and each `pop` there gets a key.
+                // No key left out of order, so `next` is exact and each `pop` at its tick gets a key.
                 prop_assert_eq!(wheel.next(), Some(deadline));
                 prop_assert_eq!(wheel.pop(deadline).map(|key| unsorted[key]), Some(deadline));
             }

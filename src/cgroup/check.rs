@@ -35,9 +35,9 @@ impl<S: Sys> Step<'_, '_, S> {
         if v1_members.is_none() {
             self.findings.directories.forget_subtrees();
         }
-        // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed. They
-        // are listed where v1 members are listed and were signalled: else the list could not be compared with the last
-        // one.
+        // A v2 directory reports that it is empty by itself, so members killed by `cgroup.kill` need not be listed. If
+        // v1 members are listed and an attempt was made, those of v2 are listed too: else the list could not be compared
+        // with the last one.
         let cgroup_kill = self.target.cgroup_kill;
         let is_compared = !self.target.is_v2() && self.target.tracked.any_tried();
         let list_v2 = detail != Detail::Exits && (cgroup_kill.needs_members() || is_compared)
@@ -123,9 +123,9 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         if !populated && unknown.is_none() && self.target.keep_dir && (continued || self.may_be_renamed()) {
-            // Nor does such a list prove that the target is empty: a process may have moved within the target, or its
-            // directory may have been renamed, while the names were read. A directory that has members cannot be removed, but
-            // a directory that is kept would be reported as empty.
+            // A list that was made in several steps does not prove that the target is empty either: a process may have moved
+            // within the target, or its directory may have been renamed, while the names were read. A directory that has
+            // members cannot be removed, but a directory that is kept would be reported as empty.
             (members, unknown) = self.list(|_| true, LONGEST);
             populated |= !members.is_empty();
             if members.vanished && !populated && unknown.is_none() {

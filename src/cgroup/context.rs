@@ -88,7 +88,7 @@ pub(crate) struct Context<'a, S: Sys> {
     pub(crate) helper_from: Option<usize>,
     /// The step could not get some descriptor, or could not watch one.
     pub(crate) is_short: bool,
-    /// The step is not to open descriptors that are watched.
+    /// The step is to hold no descriptor for its target, so that none is watched.
     pub(crate) sparing: bool,
 }
 

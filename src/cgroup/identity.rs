@@ -1,4 +1,4 @@
-//! The identity of a directory: it stays that of the spawn, whatever its path leads to later.
+//! The identity of a directory: which directory was found at the spawn, whatever its path leads to later.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;

@@ -30,7 +30,7 @@ pub(crate) enum Answer {
     /// The result of the write to `cgroup.kill`; `None` if it was not made, because the caller may have moved
     /// in.
     CgroupKill(Option<io::Result<()>>),
-    /// The result of the removal; `None` if the target has to find it out.
+    /// The result of the removal; `None` if it was not made, and the step has to find out why.
     Removed(Option<io::Result<()>>),
 }
 

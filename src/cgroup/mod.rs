@@ -1,4 +1,5 @@
-//! The kernel's side: a target of pinned directories, checked and acted on as the machine says.
+//! The kernel's side: targets, which are pinned directories. The machine's actions check, kill, freeze, thaw
+//! and remove them.
 //!
 //! Each file has one duty, and uses those further down in this list only:
 //!
@@ -6,15 +7,15 @@
 //! - `check`, `kill`, `signal`, `large`, `freeze`, `thaw`, `remove`, `release`, `report`: what a step can
 //!   do;
 //! - `job`, `kill_by_helper`, `remove_by_helper`, `helper_call`: what a helper thread does for a target;
-//! - `step`: what a step is, and what it finds out;
-//! - `target`: what a target is, and what of it lasts from step to step;
-//! - `tracked`: the tracked processes, and signals that are verified; `watched`: the one whose exit wakes the reactor;
-//!   `attempt`: what signals come to;
+//! - `step`: the actions on a target within one call, and what they find out;
+//! - `target`: the state of a target that lasts from step to step;
+//! - `tracked`: the tracked processes, and signals that are verified; `watched`: the process whose exit wakes the
+//!   reactor; `attempt`: the state and the result of an attempt;
 //! - `context`: the context passed to every step: system calls, metrics, descriptor budget, watches;
-//! - `survivors`, `external_freeze`, `own_cgroup`, `process`: what /proc tells;
+//! - `survivors`, `external_freeze`, `own_cgroup`, `process`: facts from /proc;
 //! - `listing`, `members`: lists of the members; `traversal`: a walk through all directories in several steps;
 //! - `tree`: a directory of a target; `walk`: finding those below it;
-//! - `mounts`, `facts`: what is remembered for all targets;
+//! - `mounts`, `facts`: facts that are kept for all targets;
 //! - `location`: opening what the caller named;
 //! - `identity`: the inode number of a target's directory, and how it is addressed;
 //! - `v1`, `v2`, `systemd`, `hierarchy`, `proc`, `file`, `errors`, `descriptor_budget`: the kernel's interfaces.
@@ -28,12 +29,12 @@
 //! member is not the last to exit, another check and another pidfd are needed. `benches/reap` has these loops side by
 //! side.
 //!
-//! The kernel notifies at most once in 12 ms of a file (`cgroup_file_notify`), so the notification of a group that
+//! The kernel notifies at most once in 12 ms of a file (`cgroup_file_notify`), so the notification of a target that
 //! changed just before the attempt is late. The machine therefore checks such a target again after 1, 3 and 7 ms, a
 //! microsecond each. After several attempts its members are listed, and the pidfd of one is watched too.
 //!
-//! v1 has no notification. There one pidfd per reap is watched, of one of the last members listed. When that member
-//! exits, the list is read again. A pidfd is never late, so there are no probes.
+//! v1 has no notification. On v1 one pidfd for each reap is watched, of one of the last members listed. When this
+//! member exits, the list is read again. A pidfd is never late, so there are no probes.
 
 pub(crate) mod attempt;
 mod check;

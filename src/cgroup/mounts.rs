@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(mount.levels_above(Path::new(r"/sys/fs/cgroup/cpu\x")), 0);
     }
 
-    /// In a cgroup namespace: the mount of the host, the caller in the namespace's root, and beside it.
+    /// In a cgroup namespace: a mount of the host, and the caller in the namespace's root, and beside it.
     #[test]
     fn a_cgroup_outside_of_a_mount_has_no_path() {
         let mount = |root| Mount::parse(format!("1 2 0:3 {root} /c rw - cgroup2 c rw").as_bytes()).unwrap();

@@ -179,7 +179,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let (own, _) = context.sys.caller();
         let is_v2 = target.is_v2();
         let Some(releases) = &mut target.releases else { return Vec::new() };
-        // `cgroup.kill` alone has sent SIGKILL, so no member was signalled by itself.
+        // Whether `cgroup.kill` alone has sent SIGKILL, so that no member was signalled by itself.
         let is_made = releases.reached_all && target.kill_by_helper.is_none();
         let by_cgroup_kill = target.cgroup_kill == CgroupKill::Written && is_v2 && is_made;
         releases.done.retain(|id| members.contains(id.pid));

@@ -1,4 +1,4 @@
-//! The error of a reap that failed.
+//! Makes the error of a reap that failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ use crate::sys::Sys;
 const DESCRIBED: usize = 64;
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// The error of a reap that failed.
+    /// Makes the error of a reap that failed.
     pub(crate) fn error(&mut self, end: End, effort: Effort) -> ReapError {
         let obstacle = self.target.obstacle.take();
         // The reads below may need the descriptors of the files that are watched.

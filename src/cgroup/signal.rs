@@ -24,9 +24,9 @@ use crate::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unverified {
     None,
-    /// Those that we have frozen.
+    /// Members that are frozen by us.
     Frozen,
-    /// All, as the caller chose.
+    /// All members: the caller allows it.
     All,
 }
 
@@ -72,9 +72,9 @@ impl<S: Sys> Step<'_, '_, S> {
         self.note_obstacle(Act::Kill, (path, cause));
     }
 
-    /// Signals the next of the members. Returns what is left for the next step, if this one has reached its bound.
+    /// Signals the next members. Returns the rest for the next step, if this step has reached its bound.
     ///
-    /// How old the first list is does not matter, so that an attempt makes no other list than those that verify.
+    /// The age of the first list does not matter, so an attempt makes no lists except those that verify.
     fn try_signal(
         &mut self,
         signal: Signal,
@@ -129,7 +129,8 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut most = if rest.batch.is_held() { FEW_SIGNALS } else { rest.batch.pidfds.len() };
         if !rest.batch.is_verified(now) {
             if rest.batch.verified.is_some() {
-                // The loop has other work for that long: as many as take about as long as the list, which is made for them.
+                // The loop has other work for a long time between two steps. So many members are signalled that this takes
+                // about as long as the list that verifies them.
                 most = (rest.members.len() / 8).clamp(FEW_SIGNALS, SIGNALS);
             }
             self.verify(&mut rest, is_told, tally)?;
@@ -153,9 +154,9 @@ impl<S: Sys> Step<'_, '_, S> {
         Ok(None)
     }
 
-    /// The members to signal in a new attempt.
+    /// Returns the members to signal in a new attempt.
     fn members_to_signal(&mut self, signal: Signal, members: Members) -> Result<Rest<S>, Refused> {
-        // Those of v2 that are not listed were killed by `cgroup.kill`.
+        // Members of v2 directories that were not listed are killed by `cgroup.kill`.
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
         match self.findings.members.take().filter(|_| is_enough) {
@@ -174,7 +175,7 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Whether the members are signalled one directory after the other.
     fn goes_by_directories(&mut self) -> bool {
         if !self.target.is_large_tree && self.context.limit.is_set() && self.findings.v2_not_listed {
-            // No check has walked it.
+            // No check has walked through the tree.
             let mut children = 0;
             self.each(|context, tree, directories| {
                 let root = directories.get(context.sys, &tree.identity)?;
@@ -189,7 +190,7 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Reads the next part of the members, unless the time of the call is up before there are any.
     fn find_more(&mut self, signal: Signal, rest: &mut Rest<S>, tally: &mut Tally) -> Result<(), Refused> {
         let sys = self.context.sys;
-        // Another signal is sent until the grace period is over.
+        // The grace signal has no such limit: it is sent until the grace period is over.
         let is_late = signal == Signal::KILL && rest.is_late(Instant::after_start(sys.now()));
         let (mut read, mut near) = (0, Near::new());
         while !rest.has_unopened() {
@@ -245,8 +246,8 @@ impl<S: Sys> Step<'_, '_, S> {
         Ok(())
     }
 
-    /// The members of one directory of a tree, if that is left, as far as they can be listed. `list` returns false if the directory
-    /// is gone.
+    /// Lists the members of one directory of a tree, if the tree is left, as far as they can be listed. `list` returns false
+    /// if the directory is gone.
     fn list_directory(
         &mut self,
         number: usize,
@@ -267,7 +268,7 @@ impl<S: Sys> Step<'_, '_, S> {
         (members, refused)
     }
 
-    /// The members that verify those of `rest`: of the same directory, or all.
+    /// Lists the members again, to verify those of `rest`: those of the same directory, or all.
     fn list_again(&mut self, rest: &Rest<S>) -> Result<MemberList, Refused> {
         match &rest.source {
             Source::Directories(number, walk) => {
@@ -284,7 +285,7 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Keeps those of the opened that are members now.
+    /// Keeps those of the opened processes that are members now.
     fn verify(&mut self, rest: &mut Rest<S>, is_told: bool, tally: &mut Tally) -> Result<(), Refused> {
         let after = loop {
             if is_told && !rest.not_told {
@@ -309,13 +310,13 @@ impl<S: Sys> Step<'_, '_, S> {
         if after.is_uncertain() {
             tally.missed(Reach::Failed);
         }
-        // If they come back, they are new members.
+        // If these processes come back, they count as new members.
         let now = Instant::after_start(self.context.sys.now());
         self.target.tracked.untry(rest.batch.verify(now, &after));
         Ok(())
     }
 
-    /// Signals by kill(2) the members that it is safe for, or that the caller allows it for.
+    /// Signals members by kill(2), where this is safe or the caller allows it.
     fn signal_unverified(
         &mut self,
         signal: Signal,
@@ -353,9 +354,10 @@ impl<S: Sys> Step<'_, '_, S> {
         sent.map_err(|error| (self.path().to_path_buf(), error.into()))
     }
 
-    /// The members in the v1 freezer's hierarchy; an error if one may have joined that is not frozen.
+    /// Lists the members in the v1 freezer's hierarchy. An error if a member that is not frozen may have
+    /// joined.
     ///
-    /// Listed twice: a process of the first list may have exited before it was frozen.
+    /// They are listed twice, because a process of the first list may have exited before it was frozen.
     fn list_frozen(&mut self) -> Result<MemberList, Refused> {
         let (mut members, refused) = self.list(|tree| tree.hierarchy.is_freezer(), LONGEST);
         let freezers = |trees: &[Tree<S>]| trees.iter().filter(|tree| tree.hierarchy.is_freezer()).count();

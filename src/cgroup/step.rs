@@ -1,4 +1,4 @@
-//! [`Step`]: the actions on one target within one call of `Entries::drive`, and what they learn.
+//! [`Step`]: the actions on one target within one call of `Entries::drive`, and what they find out.
 
 use std::path::Path;
 
@@ -18,24 +18,24 @@ pub(crate) struct Step<'a, 'k, S: Sys> {
     pub(crate) target: &'a mut Target<S>,
     pub(crate) context: &'a mut Context<'k, S>,
     pub(super) findings: Findings<S>,
-    /// What a helper thread is to do.
+    /// The job for a helper thread.
     pub(super) job: Option<Job<S>>,
 }
 
-/// What a step has found out. The findings of the spawn's checks are passed to the first step.
+/// What a step has found out. The findings of the checks in a spawn are passed to the first step.
 pub(crate) struct Findings<S: Sys> {
     pub(super) directories: Directories<S>,
-    /// The caller is in none of the directories.
+    /// Whether the caller is known to be in none of the directories.
     pub(super) caller_outside: bool,
     /// The members of the v1 directories, for the first check.
     pub(super) v1_members: Option<MemberList>,
-    /// The members, by the last check.
+    /// The members that the last check listed.
     pub(super) members: Option<MemberList>,
-    /// These were listed in several steps, and some may have moved meanwhile.
+    /// Whether these were listed in several steps, so that some may have moved meanwhile.
     pub(super) continued: bool,
-    /// The last check did not list the members of v2 directories.
+    /// Whether the last check did not list the members of v2 directories.
     pub(super) v2_not_listed: bool,
-    /// The last check has just read that the one directory is empty, from its own open file.
+    /// Whether the last check has just read, from the open file of the only directory, that it is empty.
     pub(super) just_read: bool,
 }
 
@@ -54,8 +54,8 @@ impl<S: Sys> Default for Findings<S> {
 }
 
 impl<S: Sys> Target<S> {
-    /// Begins a step: some actions that follow one another at once. It ends when it is dropped, and with it what it has
-    /// found out, for by the next step that may have changed.
+    /// Begins a step: some actions that follow one another at once. The step ends when it is dropped, and its findings
+    /// end with it, because they may be out of date by the next step.
     pub(crate) fn step<'a, 'k>(
         &'a mut self,
         context: &'a mut Context<'k, S>,
@@ -67,14 +67,14 @@ impl<S: Sys> Target<S> {
 }
 
 impl<S: Sys> Findings<S> {
-    /// All members, if the last check has listed them.
+    /// Returns all members, if the last check has listed them.
     pub(super) fn all_members(&self) -> Option<&MemberList> {
         self.members.as_ref().filter(|_| !self.v2_not_listed)
     }
 }
 
 impl<'k, S: Sys> Step<'_, 'k, S> {
-    /// Takes what the last action leaves to a helper thread.
+    /// Takes the job that the last action leaves to a helper thread.
     pub(crate) fn take_job(&mut self) -> Option<Job<S>> {
         self.job.take()
     }
@@ -84,7 +84,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         self.target.path()
     }
 
-    /// Acts on each directory that is left, and notes those that turn out to be gone. Returns the last refusal.
+    /// Calls `act` for each directory that is left, and marks directories that turn out to be gone. Returns the
+    /// last failure.
     pub(super) fn each(
         &mut self,
         mut act: impl FnMut(&mut Context<'k, S>, &mut Tree<S>, &mut Directories<S>) -> Result<(), Failed>,
@@ -100,8 +101,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         last
     }
 
-    /// Lists the members of the directories that are left and wanted, as far as that can be done. A walk through a tree lasts for
-    /// `most`.
+    /// Lists the members of the directories that are left and wanted, as far as they can be listed. A walk through a tree
+    /// takes no longer than `most`.
     pub(super) fn list(&mut self, wanted: fn(&Tree<S>) -> bool, most: Span) -> (MemberList, Option<Refused>) {
         let mut members = MemberList::default();
         let refused = self.each(|context, tree, directories| match wanted(tree) {
@@ -112,7 +113,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         (members, refused)
     }
 
-    /// Lists all members. A walk through a tree lasts for `most`.
+    /// Lists all members. A walk through a tree takes no longer than `most`.
     pub(super) fn list_all(&mut self, most: Span) -> Result<MemberList, Refused> {
         match self.list(|_| true, most) {
             (_, Some(refused)) => {
@@ -123,7 +124,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         }
     }
 
-    /// Closes the descriptors that the target holds, but for those that a thaw needs.
+    /// Closes the descriptors that the target holds, except those that a thaw needs.
     pub(super) fn let_go(&mut self) {
         self.target.tracked.let_go();
         self.target.trees.iter_mut().for_each(Tree::let_go);
@@ -135,8 +136,8 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         self.target.obstacle.take_if(|obstacle| is_past(obstacle));
     }
 
-    /// Notes why an action did not succeed. On a shortage of descriptors the target closes its own, and is addressed by
-    /// path and checked by timer from then on.
+    /// Notes why an action failed. On a shortage of descriptors the target closes its own, and is addressed by path and
+    /// checked by timer from then on.
     pub(super) fn note_obstacle(&mut self, act: Act, (path, cause): Refused) {
         if cause.is_out_of_descriptors() {
             self.let_go();
@@ -148,7 +149,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     }
 }
 
-/// Refuses to kill the caller, should it have moved in after the spawn.
+/// Fails if the caller has moved into a tree after the spawn, so that it is not killed.
 pub(super) fn check_caller<S: Sys>(
     context: &Context<'_, S>,
     tree: &Tree<S>,

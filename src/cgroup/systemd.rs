@@ -1,8 +1,8 @@
 //! Cgroups that belong to a unit of systemd.
 //!
-//! systemd notices that a unit is over when its cgroup is empty. systemd 252 can miss that where the cgroup of a scope
-//! is removed before it has handled the notification: the scope stays active until it is stopped. systemd itself removes
-//! the cgroup of a unit that is over.
+//! systemd notices that a unit is over when its cgroup is empty. systemd 252 can miss this if the cgroup of a scope is
+//! removed before it has handled the notification: then the scope stays active until it is stopped. systemd itself
+//! removes the cgroup of a unit that is over.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -23,11 +23,12 @@ pub(crate) fn has_unit_name(path: &Path) -> bool {
 
 /// Whether a directory with the name of a unit is the cgroup of that unit.
 ///
-/// systemd gives it an attribute: `user.invocation_id`, or `trusted.invocation_id` where the kernel has no user
-/// attributes on cgroups. systemd 252 gives none to a new scope, but has a file for each: scopes are transient units,
-/// systemd.scope(5). Others make cgroups named `*.scope` as well, and remove them themselves.
+/// systemd sets an attribute on such a cgroup: `user.invocation_id`, or `trusted.invocation_id` where the kernel has
+/// no user attributes on cgroups. systemd 252 sets none on a new scope, but has a file for each scope: scopes are
+/// transient units, systemd.scope(5). The file is required because other programs make cgroups named `*.scope` as
+/// well, and remove them themselves.
 pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<bool> {
-    // Not through O_PATH: fgetxattr(2) refuses that.
+    // Not O_PATH: fgetxattr(2) refuses such a descriptor.
     match sys.open(Some(dir), c".", Open::Read) {
         Ok(dir) => {
             if sys.has_attribute(&dir, c"user.invocation_id")?
@@ -57,7 +58,7 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
 /// The file that a service manager, of the system or of a user, has for the transient unit of the cgroup at `path`.
 fn transient_unit(manager: &str, path: &Path) -> io::Result<CString> {
     let name = path.file_name().unwrap_or_default();
-    // Where a name could be that of a file of the kernel's, systemd puts an underscore before it.
+    // If a file of the kernel could have the name, systemd puts an underscore before it.
     let unit = name.as_bytes().strip_prefix(b"_").map_or(name, OsStr::from_bytes);
     c_path(&Path::new(manager).join("transient").join(unit))
 }

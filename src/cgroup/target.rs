@@ -1,4 +1,4 @@
-//! What a target is, and what of it lasts from step to step.
+//! [`Target`]: the state of a target that lasts from step to step.
 
 use std::ffi::CStr;
 use std::path::Path;
@@ -31,40 +31,41 @@ pub(crate) struct Target<S: Sys> {
     /// A removal that a helper thread makes.
     pub(super) removal_by_helper: Option<Box<RemovalByHelper>>,
     pub(super) kill_without_freezer: bool,
-    /// If the memory of members that cannot exit is to be released: how far that has come.
+    /// The state of the releases, if the memory of members that cannot exit is to be released.
     pub(super) releases: Option<Box<Releases>>,
-    /// The directories stay: the caller keeps them, or systemd removes them.
+    /// Whether the directories stay: the caller keeps them, or systemd removes them.
     pub(crate) keep_dir: bool,
-    /// It was too large to find out at the spawn whether the caller is in it. Nothing is done to it before the first check
-    /// has found that out.
+    /// Whether it was too large to find out at the spawn if the caller is in it. Nothing is done to it before the first
+    /// check has found this out.
     pub(super) may_be_own: bool,
-    /// It has many directories, as the last check has found.
+    /// Whether the last check has found that it has many directories.
     pub(super) is_large_tree: bool,
-    /// The last act failed for want of descriptors: none is held, so that those that are left do for the next.
+    /// Set when an action has failed for lack of descriptors. The target then holds none, so that the free ones
+    /// are enough for the next action.
     pub(crate) sparing: bool,
     /// The first directory that the caller named, if none existed.
     pub(super) missing: Option<Arc<CStr>>,
     pub(super) obstacle: Option<Box<Obstacle>>,
 }
 
-/// What is known of `cgroup.kill` in the v2 directories.
+/// The state of `cgroup.kill` in the v2 directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CgroupKill {
     Untried,
-    /// The members are signalled in steps first, and it is written in the end.
+    /// The members are signalled in steps first, and then `cgroup.kill` is written.
     InSteps,
-    /// It was written, and no more than that is known.
+    /// `cgroup.kill` was written, and it is not known yet whether that is enough.
     Written,
     /// `cgroup.kill` was written, and members survived it, for instance processes whose leader has exited.
     NotEnough,
-    /// The kernel has none, or the caller lacks the right.
+    /// The kernel has no such file, or the caller lacks the right.
     Unavailable,
     /// The chosen `KillMethod` does not use `cgroup.kill`.
     NotChosen,
 }
 
 impl CgroupKill {
-    /// Whether members have to be known one by one.
+    /// Whether the members have to be listed and signalled one by one.
     pub(super) fn needs_members(self) -> bool {
         matches!(self, CgroupKill::NotEnough | CgroupKill::Unavailable | CgroupKill::NotChosen)
     }
@@ -74,7 +75,7 @@ impl CgroupKill {
     }
 }
 
-/// How far an action that takes several steps has come. A check discards it.
+/// The state of an action that takes several steps. A check discards it.
 pub(super) enum Progress<S: Sys> {
     None,
     /// An attempt that sends signals.
@@ -83,13 +84,13 @@ pub(super) enum Progress<S: Sys> {
     Check(Box<Listing<S>>),
     /// A freeze: the search for the caller before it.
     Freeze(Box<Search<S>>),
-    /// A thaw: what is below the roots.
+    /// A thaw of the directories below the roots.
     Thaw(Box<ThawBelow>),
     Removal(Box<RemovalLeft>),
 }
 
 impl<S: Sys> Progress<S> {
-    /// Takes that of an attempt.
+    /// Takes the state of an attempt.
     pub(super) fn take_attempt(&mut self) -> Option<Rest<S>> {
         match std::mem::replace(self, Progress::None) {
             Progress::Attempt(rest) => Some(*rest),
@@ -97,7 +98,7 @@ impl<S: Sys> Progress<S> {
         }
     }
 
-    /// Takes that of a freeze.
+    /// Takes the state of a freeze.
     pub(super) fn take_freeze(&mut self) -> Option<Search<S>> {
         match std::mem::replace(self, Progress::None) {
             Progress::Freeze(search) => Some(*search),
@@ -105,7 +106,7 @@ impl<S: Sys> Progress<S> {
         }
     }
 
-    /// Takes that of a thaw.
+    /// Takes the state of a thaw.
     pub(super) fn take_thaw(&mut self) -> Option<ThawBelow> {
         match std::mem::replace(self, Progress::None) {
             Progress::Thaw(below) => Some(*below),
@@ -113,7 +114,7 @@ impl<S: Sys> Progress<S> {
         }
     }
 
-    /// Takes that of a removal.
+    /// Takes the state of a removal.
     pub(super) fn take_removal(&mut self) -> Option<RemovalLeft> {
         match std::mem::replace(self, Progress::None) {
             Progress::Removal(left) => Some(*left),
@@ -123,7 +124,7 @@ impl<S: Sys> Progress<S> {
 }
 
 impl<S: Sys> Target<S> {
-    /// The first directory that was there, or the first that the caller named where none was.
+    /// The first directory that existed at the spawn, or, if none did, the first that the caller named.
     pub(crate) fn path(&self) -> &Path {
         match (self.trees.first(), &self.missing) {
             (Some(tree), _) => tree.path(),
@@ -132,7 +133,7 @@ impl<S: Sys> Target<S> {
         }
     }
 
-    /// The same, to be kept.
+    /// The same, for callers that keep it.
     pub(crate) fn shared_path(&self) -> Arc<CStr> {
         match (self.trees.first(), &self.missing) {
             (Some(tree), _) => tree.identity.shared_path(),
@@ -141,18 +142,18 @@ impl<S: Sys> Target<S> {
         }
     }
 
-    /// What kept the last act from being done, if something did.
+    /// The failure that keeps the reap from going on, if there is one.
     pub(crate) fn last_error(&self) -> Option<LastError<'_>> {
         self.obstacle.as_deref().map(Obstacle::error)
     }
 
-    /// Whether it is known that the caller was outside at the spawn.
+    /// Whether the spawn found out that the caller is outside.
     #[cfg(test)]
     pub(crate) fn is_searched(&self) -> bool {
         !self.may_be_own
     }
 
-    /// Whether there was anything at the spawn.
+    /// Whether any directory existed at the spawn.
     pub(crate) fn found(&self) -> bool {
         !self.trees.is_empty()
     }
@@ -166,7 +167,7 @@ impl<S: Sys> Target<S> {
         watched
     }
 
-    /// What became of the directories, if none is left.
+    /// What happened to the directories, if none is left.
     pub(super) fn fate(&self) -> Option<Fate> {
         let mut fate = Fate::Removed;
         for tree in &self.trees {
@@ -182,17 +183,17 @@ impl<S: Sys> Target<S> {
         self.trees.iter().any(|tree| tree.fate == Some(Fate::Replaced))
     }
 
-    /// Whether all that is left of it is v1.
+    /// Whether all directories that are left are in v1 hierarchies.
     pub(super) fn is_v1(&self) -> bool {
         self.trees.iter().all(|tree| tree.hierarchy.is_v1() || !tree.is_left())
     }
 
-    /// Whether all that is left of it is v2.
+    /// Whether all directories that are left are in the v2 hierarchy.
     pub(super) fn is_v2(&self) -> bool {
         self.trees.iter().all(|tree| !tree.hierarchy.is_v1() || !tree.is_left())
     }
 
-    /// Whether it is one directory, on v2, and that is left.
+    /// Whether it has only one directory, which is on v2 and is left.
     pub(super) fn is_one_v2(&self) -> bool {
         matches!(&*self.trees, [tree] if tree.is_left() && !tree.hierarchy.is_v1())
     }

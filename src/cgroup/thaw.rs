@@ -18,24 +18,24 @@ use crate::machine::{ThawScope, Thawed};
 use crate::outcome::Act;
 use crate::sys::Sys;
 
-/// What is left of a thaw: descendants that may be frozen by themselves.
+/// The rest of a thaw: descendants that may be frozen by themselves.
 pub(crate) struct ThawBelow {
     scope: ThawScope,
-    /// What the thaw of the roots came to.
+    /// The result for the roots.
     roots: Thawed,
     traversal: Traversal<()>,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
-    /// Thaws what is frozen inside the target.
+    /// Undoes the freezes inside the target.
     pub(crate) fn thaw(&mut self, scope: ThawScope) -> Thawed {
         if self.target.may_be_own {
             return Thawed::All;
         }
-        // Where that is not known, nothing is frozen by us.
+        // A directory of which this is not known is not frozen by us.
         let unknown = self.find_freezer();
         let mut roots = Thawed::All;
-        // What is frozen by us is thawed before anything is listed.
+        // The directories that are frozen by us are thawed before anything is listed.
         let refused = self.each(|context, tree, directories| {
             if is_wanted(tree, scope) {
                 context.metrics.thaws += 1;
@@ -47,7 +47,7 @@ impl<S: Sys> Step<'_, '_, S> {
         self.thaw_below(ThawBelow { scope, roots, traversal: Traversal::after(unknown.or(refused)) }, 0)
     }
 
-    /// Goes on with a thaw that the time of a call was too short for.
+    /// Continues a thaw for which the time of a call was too short.
     pub(crate) fn continue_thaw(&mut self) -> Thawed {
         match self.target.progress.take_thaw() {
             Some(below) => self.thaw_below(below, FEW),
@@ -55,7 +55,8 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Thaws what is frozen by itself below the roots: `least` directories, or as many as the time allows.
+    /// Thaws the directories below the roots that are frozen by themselves. Visits `least` directories, or as
+    /// many as the time allows.
     fn thaw_below(&mut self, below: ThawBelow, least: usize) -> Thawed {
         let ThawBelow { scope, roots, mut traversal } = below;
         let limit = self.context.limit;
@@ -80,7 +81,7 @@ impl<S: Sys> Step<'_, '_, S> {
         match refused.or(traversal.why) {
             Some(refused) => roots.max(self.thaw_refused(refused)),
             None => {
-                // That of an external freeze names a file outside.
+                // The obstacle of an external freeze names a file outside the target.
                 let own: Vec<PathBuf> = self.target.trees.iter().map(|tree| tree.path().into()).collect();
                 self.forget_obstacle(|past| past.act == Act::Thaw && own.contains(&past.path));
                 roots
@@ -99,11 +100,12 @@ impl<S: Sys> Step<'_, '_, S> {
         let sys = self.context.sys;
         let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
         let parents = &mut self.context.facts.parents;
-        // /proc names the groups that hold members by their current paths.
+        // /proc names the cgroups that hold members by their current paths.
         let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
         let proc = match Proc::open(sys) {
             Ok(Some(proc)) => proc,
-            // Without a /proc of the caller's pid namespace they cannot be found. It may have no mountinfo either.
+            // Without a /proc of the caller's pid namespace, external freezes cannot be found. There may be no
+            // mountinfo either.
             Ok(None) => return Thawed::All,
             Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
         };
@@ -111,12 +113,12 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(mounts) => mounts,
             Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
         };
-        // Without a whole list, those that the last attempt dealt with.
+        // Without a complete list, the members that the last attempt has handled.
         let asked = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
         let (dirs, unasked) = external_freeze::find(&proc, &mounts, asked, &own);
         let mut undone = Undone { held: false, refused: None };
         if !dirs.is_empty() {
-            // Of a list that is not whole, other members would count as other processes.
+            // If the list were not complete, other members would count as processes outside of the target.
             undone = match self.list_all(LONGEST) {
                 Ok(members) => external_freeze::thaw(sys, &dirs, &members),
                 Err(refused) => return self.thaw_refused(refused),
@@ -141,7 +143,7 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 }
 
-/// Thaws the root of a tree, and with it what is frozen through it.
+/// Thaws the root of a tree, and with it the directories that are frozen through it.
 fn thaw_root<S: Sys>(
     sys: &S,
     tree: &mut Tree<S>,
@@ -155,7 +157,7 @@ fn thaw_root<S: Sys>(
                 tree.frozen_by = Some(control);
                 return Err(error.into());
             }
-            // It is not frozen by us any more, whatever a read says.
+            // The write has undone our freeze, whatever a read says.
             !is_v1 || v1::is_thawed(sys, &control.file)?
         }
         None if is_v1 => v1::thaw(sys, directories.get(sys, &tree.identity)?, root)?,
@@ -165,8 +167,8 @@ fn thaw_root<S: Sys>(
     Ok(if held { Thawed::HeldFromOutside } else { Thawed::All })
 }
 
-/// Thaws a directory below the root of a tree. One that is frozen after that is frozen through the root, or by another program;
-/// the next attempt thaws it again.
+/// Thaws a directory below the root of a tree. If it is frozen after that, it is frozen through the root, or by another
+/// program; the next attempt thaws it again.
 fn thaw_descendant<S: Sys>(sys: &S, is_v1: bool, root: &S::Fd, dir: &Path) -> io::Result<()> {
     if dir.as_os_str().is_empty() {
         return Ok(());
@@ -175,7 +177,7 @@ fn thaw_descendant<S: Sys>(sys: &S, is_v1: bool, root: &S::Fd, dir: &Path) -> io
     unless_gone(dir, thawed).map(|_| ())
 }
 
-/// Whether a thaw is for this tree as well.
+/// Whether a thaw of this scope includes the tree.
 fn is_wanted<S: Sys>(tree: &Tree<S>, scope: ThawScope) -> bool {
     match tree.hierarchy {
         Hierarchy::V1(freezer) => freezer == HasFreezer::Present,

@@ -1,11 +1,12 @@
-//! The processes that a reap tracks: signalled after their membership was verified, or about to be killed by
-//! `cgroup.kill`, until they are known to be dead.
+//! The processes that a reap tracks until they are known to be dead: processes that were signalled after their
+//! membership was verified, or that `cgroup.kill` is about to kill.
 //!
 //! # Verified signals
 //!
-//! List the members, open a pidfd of each ([`Tracked::open`]), list them again, and signal those that are in both
-//! lists ([`Batch::verify`](super::attempt::Batch::verify), [`Tracked::send`]). If pidfd_send_signal(2) succeeds, the process had not been reaped, so its pid was not
-//! reused. The pid in the second list was therefore this process. How old the first list is does not matter.
+//! List the members, open a pidfd of each ([`Tracked::open`]), list them again, and signal those that are in both lists
+//! ([`Batch::verify`](super::attempt::Batch::verify), [`Tracked::send`]). If pidfd_send_signal(2) succeeds, the process had
+//! not been reaped, so its pid was not reused. The pid in the second list was therefore this process. The age of the first
+//! list does not matter.
 
 use std::io;
 
@@ -20,27 +21,28 @@ use crate::outcome::UsedMethod;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 
-/// Processes signalled in one step. Each costs a few microseconds, and a descriptor for as long.
+/// The number of processes signalled in one step. Each takes a few microseconds, and a descriptor for that
+/// time.
 pub(crate) const SIGNALS: usize = 512;
 
-/// Processes opened, signalled, or asked, in one step where the time of the call is limited.
+/// The number of processes opened, signalled or checked in one step, where the time of the call is limited.
 pub(crate) const FEW_SIGNALS: usize = if cfg!(test) { 1 } else { 32 };
 
-/// Processes held open by one target between two steps: one list verifies them all.
+/// The number of pidfds that one target holds open between two steps: one list verifies them all.
 const HELD: usize = if cfg!(test) { 3 } else { 2048 };
 
-/// Processes asked in one step whether they are dead.
+/// The number of processes of which one step checks whether they are dead.
 const ASKED: usize = 512;
 
-/// In one attempt of so many, SIGKILL is sent again to processes that were sent it before. They do not need it, but
-/// another process in the same group may have got the pid of one of them meanwhile.
+/// In one attempt of this many, SIGKILL is sent again to processes that were sent it before. They do not need it,
+/// but another process of the target may have got the pid of one of them meanwhile.
 const RESEND: u8 = 4;
 
 /// The processes that a reap tracks.
 pub(crate) struct Tracked<S: Sys> {
     /// Sorted by pid.
     processes: Vec<Process>,
-    /// Members that the last attempt dealt with, whether or not it could signal them. Sorted.
+    /// Members that the last attempt has handled, whether or not it could signal them. Sorted.
     tried: Vec<Pid>,
     /// The last attempt wrote `cgroup.kill` without a list. The members in the next list count as handled.
     killed_unlisted: bool,
@@ -54,7 +56,7 @@ pub(crate) struct Tracked<S: Sys> {
 
 /// Adds pids to sorted ones.
 fn add(sorted: &mut Vec<Pid>, more: &[Pid]) {
-    // Thousands of reaps wait at once: no memory is reserved beyond need.
+    // Thousands of reaps wait at once, so no more memory is reserved than needed.
     sorted.reserve_exact(more.len());
     sorted.extend(more);
     sorted.sort_unstable();
@@ -73,13 +75,13 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
-    /// The tracked process of this pid, if it was sent this signal last.
+    /// Returns the tracked process of this pid, if it was sent this signal last.
     pub(crate) fn sent(&self, pid: Pid, signal: Signal) -> Option<Process> {
         let process = self.processes[self.find(pid).ok()?];
         (process.signal == Some(signal)).then_some(process)
     }
 
-    /// Takes note of the members: whether some have joined since the last attempt, and whether there are fewer than at
+    /// Notes the members. Returns whether some have joined since the last attempt, and whether there are fewer than at
     /// the last check.
     pub(crate) fn compare(&mut self, members: &MemberList) -> (bool, bool) {
         let now = u32::try_from(members.len()).unwrap_or(u32::MAX);
@@ -91,7 +93,7 @@ impl<S: Sys> Tracked<S> {
         (members.pids.iter().any(|&pid| !self.was_tried(pid)), fewer)
     }
 
-    /// Takes note of an attempt by `cgroup.kill`, and of the members listed before, if that is known.
+    /// Notes an attempt by `cgroup.kill`, and the members that were listed before it, if they were.
     pub(crate) fn killed_all(&mut self, members: Option<&MemberList>) {
         match members {
             Some(members) => add(&mut self.tried, &members.pids),
@@ -105,22 +107,22 @@ impl<S: Sys> Tracked<S> {
         self.processes.iter().map(|process| process.pid)
     }
 
-    /// Whether an attempt has dealt with any member yet.
+    /// Whether an attempt has handled any member yet.
     pub(crate) fn any_tried(&self) -> bool {
         !self.tried.is_empty() || !self.processes.is_empty()
     }
 
-    /// The members that the last attempt dealt with.
+    /// The members that the last attempt has handled.
     pub(crate) fn tried(&self) -> &[Pid] {
         &self.tried
     }
 
-    /// Whether an attempt has dealt with this member.
+    /// Whether an attempt has handled this member.
     pub(crate) fn was_tried(&self, pid: Pid) -> bool {
         self.tried.binary_search(&pid).is_ok()
     }
 
-    /// Where a tracked process is, or would be.
+    /// The place of a tracked process in the list, or where it would be inserted.
     fn find(&self, pid: Pid) -> Result<usize, usize> {
         self.processes.binary_search_by_key(&pid, |process| process.pid)
     }
@@ -144,7 +146,7 @@ impl<S: Sys> Tracked<S> {
                 }
                 Err(error) => match meaning(Call::PidfdOpen, &error) {
                     Meaning::Gone => {}
-                    // `cgroup.kill` works without.
+                    // `cgroup.kill` works without pidfds.
                     Meaning::Unsupported => return Ok(Vec::new()),
                     _ => return Err(error),
                 },
@@ -153,15 +155,16 @@ impl<S: Sys> Tracked<S> {
         Ok(found)
     }
 
-    /// Tracks those of the identified that are members still: the others may have left, and live on in another group.
+    /// Tracks those of the identified processes that are still members: the others may have left, and live on in
+    /// another cgroup.
     pub(crate) fn track(&mut self, identified: Vec<Identified>, after: &MemberList) {
         let members = identified.into_iter().map(|identified| identified.0);
         self.processes.extend(members.filter(|process| after.contains(process.pid)));
         self.processes.sort_unstable_by_key(|process| process.pid);
     }
 
-    /// Forgets processes that are neither listed nor exiting, so that a target that is waited for does not have more and
-    /// more of them.
+    /// Forgets processes that are neither listed nor exiting, so that their number does not grow without end while a
+    /// reap waits for its target.
     pub(crate) fn forget_those_that_left(&mut self, context: &mut Context<'_, S>, listed: &MemberList) {
         let Context { sys, facts, .. } = context;
         self.processes.retain(|process| {
@@ -171,7 +174,7 @@ impl<S: Sys> Tracked<S> {
             match sys.pidfd_open(process.pid) {
                 Ok(pidfd) => match facts.number(*sys, &pidfd) {
                     Ok(number) if number != process.number => false,
-                    // Where it cannot be asked now, it is asked later.
+                    // If it cannot be found out now, a later check finds it out.
                     _ => process.is_exiting(*sys, &pidfd).unwrap_or(true),
                 },
                 Err(error) => meaning(Call::PidfdOpen, &error) != Meaning::Gone,
@@ -179,11 +182,11 @@ impl<S: Sys> Tracked<S> {
         });
     }
 
-    /// Whether every process that was sent SIGKILL is dead, and every other tracked one is dead or lives on outside of
-    /// the target; `None` if the step reached its bound. Call only when no member is listed.
+    /// Whether every process that was sent SIGKILL is dead, and every other tracked process is dead or lives on
+    /// outside of the target; `None` if the step reached its bound. Call only when no member is listed.
     ///
     /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list does not prove that
-    /// the target is empty. Before 6.9 pidfds have no inode numbers, but there an empty list is proof.
+    /// the target is empty. Before 6.9 pidfds have no inode numbers, but on these kernels an empty list is proof.
     pub(crate) fn all_dead(&mut self, context: &mut Context<'_, S>) -> io::Result<Option<bool>> {
         if let Some(Watched { pidfd, tracked: Some(pid), .. }) = &self.watched {
             if let Ok(at) = self.find(*pid) {
@@ -216,14 +219,14 @@ impl<S: Sys> Tracked<S> {
         Ok(None)
     }
 
-    /// Forgets the tracked processes: all are dead.
+    /// Forgets the tracked processes, because all are dead.
     pub(crate) fn forget(&mut self) {
         self.processes.clear();
         self.watched = None;
     }
 
-    /// Opens the tracked processes that can be told from later ones of their pids: the watched one by its pidfd, others by
-    /// their numbers.
+    /// Opens the tracked processes that can be told from later ones of their pids: the watched one by its pidfd, the
+    /// others by the inode numbers of their pidfds.
     pub(crate) fn open_each<'t>(
         &'t mut self,
         context: &'t mut Context<'_, S>,
@@ -236,8 +239,8 @@ impl<S: Sys> Tracked<S> {
         watched.into_iter().chain(opened)
     }
 
-    /// Opens a pidfd of each of the next members that is to be sent the signal, `most` of them or fewer. Those that are to
-    /// be held need permits.
+    /// Opens a pidfd of each of the next members that are to be sent the signal, at most as many as `part` says. Pidfds
+    /// that are held need permits.
     pub(crate) fn open(
         &mut self,
         context: &mut Context<'_, S>,
@@ -248,7 +251,7 @@ impl<S: Sys> Tracked<S> {
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<Pidfds> {
         if context.facts.lacks_pidfd_signals() {
-            // The filter that refused them may have been removed.
+            // The filter that refused the call may not be in force any more.
             context.facts.try_pidfd_signals(context.sys);
             if context.facts.lacks_pidfd_signals() {
                 return Ok(Pidfds::Unsupported);
@@ -280,7 +283,7 @@ impl<S: Sys> Tracked<S> {
                 if full {
                     break;
                 }
-                // None can be held.
+                // No pidfd can be held.
                 (is_held, most) = (false, SIGNALS);
             }
             match context.sys.pidfd_open(pid) {
@@ -308,12 +311,12 @@ impl<S: Sys> Tracked<S> {
         Ok(Pidfds::Opened { full })
     }
 
-    /// Notes that an attempt has dealt with all members that it could.
+    /// Notes that an attempt has signalled all members that it could.
     pub(crate) fn attempted(&mut self) {
         self.attempts = (self.attempts + 1) % RESEND;
     }
 
-    /// Takes note that these were not dealt with after all: if they are listed later, they are new members.
+    /// Notes that these members were not handled after all: if they are listed later, they are new members.
     pub(crate) fn untry(&mut self, mut pids: Vec<Pid>) {
         if !pids.is_empty() {
             pids.sort_unstable();
@@ -321,8 +324,8 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
-    /// Signals processes that were verified. What was done is added to the tally, also before an error. `watches`: the exit of
-    /// the last one is to wake the reactor.
+    /// Signals processes that were verified. Signals that were sent are added to the tally, also if an error follows.
+    /// `watches`: the exit of the last process is to wake the reactor.
     pub(crate) fn send(
         &mut self,
         context: &mut Context<'_, S>,
@@ -336,8 +339,8 @@ impl<S: Sys> Tracked<S> {
         let mut last = None;
         let mut failed = None;
         for (pid, fd) in verified {
-            // First which process it is: without that, nothing could tell later whether it is dead. One that fails does
-            // not spare those after it.
+            // `send_one` first identifies the process: else nothing could tell later whether it is dead. After an
+            // error, the other processes are signalled nevertheless.
             match self.send_one(context, signal, pid, &fd, tally, obstacle) {
                 Ok(true) => last = Some((pid, fd)),
                 Ok(false) => {}
@@ -350,7 +353,7 @@ impl<S: Sys> Tracked<S> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Signals one process; whether it got the signal.
+    /// Signals one process. Returns whether the signal was sent.
     fn send_one(
         &mut self,
         context: &mut Context<'_, S>,
@@ -389,7 +392,7 @@ impl<S: Sys> Tracked<S> {
         obstacle: &mut Option<Box<Obstacle>>,
     ) -> io::Result<()> {
         let (own, _) = context.sys.caller();
-        // The signal of the grace is sent once.
+        // The grace signal is sent only once.
         let has_it = |pid: Pid| signal != Signal::KILL && self.needs_no_more(pid, signal);
         let pids: Vec<Pid> = members.pids.iter().copied().filter(|&pid| pid != own && !has_it(pid)).collect();
         add(&mut self.tried, &members.pids);
@@ -407,7 +410,7 @@ impl<S: Sys> Tracked<S> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Notes what came of a signal; whether the process got it.
+    /// Notes the result of a signal. Returns whether the signal was sent.
     fn note(
         &mut self,
         context: &mut Context<'_, S>,
@@ -434,9 +437,9 @@ impl<S: Sys> Tracked<S> {
         Ok(false)
     }
 
-    /// Tracks a process that was signalled. Returns whether it is the first time.
+    /// Tracks a process that was signalled. Returns whether this is its first signal.
     fn track_signalled(&mut self, process: Process) -> bool {
-        // Lists are sorted, so that most are added at the end.
+        // Lists are sorted, so most processes are added at the end.
         match self.find(process.pid) {
             Ok(at) => {
                 let before = std::mem::replace(&mut self.processes[at], process);
@@ -449,10 +452,11 @@ impl<S: Sys> Tracked<S> {
         }
     }
 
-    /// Whether this attempt skips the pid: the signal was sent to it earlier. In some attempts SIGKILL is sent again.
+    /// Whether this attempt skips the pid, because the signal was sent to it earlier. In some attempts SIGKILL is
+    /// sent again.
     fn needs_no_more(&self, pid: Pid, signal: Signal) -> bool {
         let resends = signal == Signal::KILL && self.attempts + 1 >= RESEND;
-        // A process that is listed again after it was not is another.
+        // If a pid was missing in a list and is listed again, it is of another process.
         !resends && self.was_tried(pid) && self.sent(pid, signal).is_some()
     }
 
@@ -464,5 +468,5 @@ impl<S: Sys> Tracked<S> {
     }
 }
 
-/// A process that will be tracked if it is a member.
+/// A process that is tracked once a list shows that it is a member.
 pub(crate) struct Identified(Process);

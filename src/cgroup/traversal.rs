@@ -9,47 +9,47 @@ use super::tree::{Directories, Tree};
 use super::walk::{Near, Walk};
 use crate::sys::Sys;
 
-/// Directories that a step visits in any case, unless the visit to one of them is cut. The simulation, whose targets are all
-/// small, cuts them too.
+/// The number of directories that a step visits in any case, unless the visit of one of them is cut. It is small in tests,
+/// so that the small targets of the simulation take several steps too.
 pub(super) const FEW: usize = if cfg!(test) { 1 } else { 8 };
 
-/// How far a walk through the trees of a target has come. `L`: what is left of a visit to a directory.
+/// A walk through the trees of a target. `L`: the rest of a visit to a directory.
 pub(super) struct Traversal<L> {
-    /// The tree under way, and what is left of the visit to the directory of it that was found last.
+    /// The tree under way, and the rest of the visit to the directory of it that was found last.
     tree: Option<(Id, Walk, Option<L>)>,
-    /// The trees that were visited, or cannot be.
+    /// The trees that were visited, or cannot be visited.
     over: Vec<Id>,
-    /// Why the last of them cannot be.
+    /// Why the last such tree cannot be visited.
     pub(super) why: Option<Refused>,
-    /// The time of the call was up before all was visited.
+    /// Whether the time of the call was up before all directories were visited.
     pub(super) unfinished: bool,
     /// Directories visited in this step.
     visited: usize,
 }
 
 impl<L> Traversal<L> {
-    /// One that has not begun. `why`: what was refused before it.
+    /// Makes a traversal that has not begun. `why`: a failure before it.
     pub(super) fn after(why: Option<Refused>) -> Traversal<L> {
         Traversal { tree: None, over: Vec::new(), why, unfinished: false, visited: 0 }
     }
 
-    /// What is left for the next step.
+    /// The rest of the traversal, for the next step.
     pub(super) fn rest(self, why: Option<Refused>) -> Traversal<L> {
         Traversal { why: why.or(self.why), unfinished: false, visited: 0, ..self }
     }
 
-    /// Begins with a tree, or goes on with it. Returns false if that is over, or comes later.
+    /// Begins with a tree, or continues it. Returns false if the tree is over, or its turn comes later.
     pub(super) fn enter(&mut self, id: Id) -> bool {
         let enters = !self.unfinished && !self.over.contains(&id);
         if enters {
-            // Also should it fail.
+            // The tree counts as over also if its visit fails.
             self.over.push(id);
         }
         enters
     }
 
-    /// Visits the directories of a tree that was entered, `least` of them or as many as the time allows. Returns the walk if all were
-    /// visited by now. `visit` returns what is left for the next step where the time was up.
+    /// Visits the directories of a tree that was entered: `least` of them, or as many as the time allows. Returns the walk
+    /// once all were visited. `visit` returns the rest of a visit for the next step, if the time was up.
     pub(super) fn visit<S: Sys>(
         &mut self,
         sys: &S,

@@ -16,10 +16,10 @@ use crate::time::Span;
 pub(crate) struct Tree<S: Sys> {
     pub(crate) identity: Identity<S>,
     pub(crate) hierarchy: Hierarchy<S>,
-    /// What became of it, once it is gone.
+    /// What happened to it, once it is gone.
     pub(crate) fate: Option<Fate>,
-    /// The file by which it was frozen by us, and is thawed. It is kept open because rights are checked when it is
-    /// opened, and so that neither a path nor a free descriptor is needed to thaw.
+    /// The file by which we froze it, and thaw it. It is kept open because rights are checked at the open, and so
+    /// that the thaw needs neither a path nor a free descriptor.
     pub(crate) frozen_by: Option<Box<Control<S>>>,
 }
 
@@ -53,14 +53,14 @@ impl<S: Sys> Tree<S> {
     pub(crate) fn note(&mut self, sys: &S, parents: &mut Parents<S>, failed: Failed) -> Result<(), Cause> {
         let fate = match failed {
             Failed::Gone(fate) => fate,
-            // The file, or the directory?
+            // The error may be for the file or for the directory.
             Failed::Because(Cause::Error(error)) if is_gone(&error) => {
                 self.identity.fate(sys, parents)?.ok_or(Cause::Error(error))?
             }
             Failed::Because(cause) => return Err(cause),
         };
         if let Some(control) = &self.frozen_by {
-            // Its name may be another's, and itself still there.
+            // Another cgroup may have the name while the directory still exists, so it is thawed.
             let _ = control.thaw(sys, self.hierarchy.is_v1());
         }
         self.mark_gone(fate);
@@ -74,14 +74,14 @@ impl<S: Sys> Tree<S> {
         self.let_go();
     }
 
-    /// Closes what is open for it, but for what a thaw needs.
+    /// Closes the descriptors that are open for it, except the one that a thaw needs.
     pub(crate) fn let_go(&mut self) {
         self.identity.let_go();
         self.hierarchy.let_go();
     }
 }
 
-/// What a step has open, and knows of the directories below.
+/// The directories that a step has open, and those that it has found below them.
 pub(crate) struct Directories<S: Sys> {
     open: Vec<(Id, S::Fd)>,
     subtrees: Vec<(Id, Walk)>,
@@ -94,7 +94,7 @@ impl<S: Sys> Default for Directories<S> {
 }
 
 impl<S: Sys> Directories<S> {
-    /// Takes in a directory that the resolve has opened.
+    /// Adds a directory that resolving the target has opened.
     pub(crate) fn insert(&mut self, id: Id, fd: S::Fd) {
         self.open.push((id, fd));
     }
@@ -104,12 +104,12 @@ impl<S: Sys> Directories<S> {
         !std::mem::take(&mut self.open).is_empty()
     }
 
-    /// Takes in that a directory has none below it.
+    /// Notes that a directory has none below it.
     pub(crate) fn insert_leaf(&mut self, id: Id) {
         self.insert_subtree(id, Walk::of_leaf());
     }
 
-    /// Takes in the directories at and below one, as this step has found them.
+    /// Notes the directories at and below a directory, as this step has found them.
     pub(crate) fn insert_subtree(&mut self, id: Id, subtree: Walk) {
         self.subtrees.retain(|(known, _)| *known != id);
         self.subtrees.push((id, subtree));
@@ -120,13 +120,13 @@ impl<S: Sys> Directories<S> {
         self.subtrees.iter().any(|(known, subtree)| *known == id && subtree.len() == 1)
     }
 
-    /// The directory.
+    /// Returns the directory of an identity, and opens it if it is not open.
     pub(crate) fn get<'a>(&'a mut self, sys: &S, identity: &'a Identity<S>) -> Result<&'a S::Fd, Failed> {
         get(&mut self.open, sys, identity)
     }
 
-    /// The directory, and those at and below it as the step has found them, parents first, relative to it; itself is
-    /// the empty path. A walk to find them lasts for `most`.
+    /// Returns the directory, and the directories at and below it as the step has found them: parents first, with
+    /// paths relative to it; its own is the empty path. A walk to find them takes no longer than `most`.
     pub(crate) fn subtree<'a>(
         &'a mut self,
         sys: &S,
@@ -145,19 +145,19 @@ impl<S: Sys> Directories<S> {
         Ok((fd, &subtrees[at].1))
     }
 
-    /// The directories at and below one, if the step has found them.
+    /// Takes the directories at and below a directory, if the step has found them.
     pub(crate) fn take_subtree(&mut self, id: Id) -> Option<Walk> {
         let at = self.subtrees.iter().position(|(known, _)| *known == id)?;
         Some(self.subtrees.swap_remove(at).1)
     }
 
-    /// Forgets what is below.
+    /// Forgets the directories that were found.
     pub(crate) fn forget_subtrees(&mut self) {
         self.subtrees.clear();
     }
 }
 
-/// The directory of an identity. At most one is opened at a time, for descriptors may be short.
+/// Returns the directory of an identity. At most one is open at a time, because descriptors may be short.
 fn get<'a, S: Sys>(
     open: &'a mut Vec<(Id, S::Fd)>,
     sys: &S,

@@ -11,8 +11,8 @@ use crate::sys::{Open, Sys};
 
 pub(crate) const STATE: &CStr = c"freezer.state";
 
-/// Reads of the state in one step. FREEZING becomes FROZEN only inside a read, and nearly always in the
-/// first; a group that needs longer is read again by timer.
+/// Reads of the state in one step. FREEZING becomes FROZEN only inside a read, and nearly always in the first;
+/// if a cgroup needs longer, a timer prompts the next reads.
 const READS: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,18 +31,18 @@ fn parse(text: &[u8]) -> io::Result<State> {
     }
 }
 
-/// Opens the file by which the group is frozen and thawed.
+/// Opens the file by which the cgroup is frozen and thawed.
 pub(crate) fn open<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<S::Fd> {
     file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)
 }
 
-/// Freezes the group and everything below it, or reads how far that is.
+/// Freezes the cgroup and everything below it, or reads the state of a freeze under way.
 pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<Froze> {
-    // Written again each time: another party may have thawed it.
+    // Written again each time, because another party may have thawed the cgroup.
     file::write_open(sys, control, b"FROZEN")?;
     let mut buffer = [0; 256];
     for read in 0..READS {
-        // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
+        // From here on the cgroup is frozen, or will be, and has to be thawed, whatever a read says.
         match file::read_start(sys, control, &mut buffer).and_then(parse) {
             Ok(State::Frozen) => return Ok(Froze::Frozen),
             Ok(_) if read + 1 < READS => std::thread::yield_now(),
@@ -52,14 +52,15 @@ pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<Froze> {
     Ok(Froze::Freezing)
 }
 
-/// Whether every member of it and of those below is frozen now. A process that joins ends that until it is frozen, too.
+/// Whether every member of the cgroup, and of those below it, is frozen now. If a process joins, this is false until it
+/// is frozen too.
 pub(crate) fn is_frozen<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<bool> {
     Ok(parse(&file::read(sys, root, Path::new(""), STATE)?)? == State::Frozen)
 }
 
-/// Thaws one directory; says whether it is thawed then. An ancestor's freeze is not undone by it.
+/// Thaws one directory. Returns whether it is thawed then: this does not undo the freeze of an ancestor.
 pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
-    // Most are not frozen, and some not ours to write.
+    // Most directories are not frozen, and the caller may not write to some of them.
     let control = file::open(sys, root, dir, STATE, Open::Read)?;
     if is_thawed(sys, &control)? {
         return Ok(true);
@@ -68,7 +69,7 @@ pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool
     is_thawed(sys, &control)
 }
 
-/// The same through an open file, without a read.
+/// Does the same through an open file, without a read.
 pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
     file::write_open(sys, control, b"THAWED")
 }
@@ -77,7 +78,7 @@ pub(crate) fn is_thawed<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
     Ok(parse(file::read_start(sys, control, &mut [0; 256])?)? == State::Thawed)
 }
 
-/// Whether the directory is frozen through one above it.
+/// Whether the directory is frozen through a directory above it.
 pub(crate) fn held_from_above<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
     match file::read(sys, root, dir, c"freezer.parent_freezing") {
         Ok(text) => Ok(text.trim_ascii_end() == b"1"),

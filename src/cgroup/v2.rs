@@ -13,14 +13,15 @@ pub(crate) const EVENTS: &CStr = c"cgroup.events";
 pub(crate) const KILL: &CStr = c"cgroup.kill";
 pub(crate) const FREEZE: &CStr = c"cgroup.freeze";
 
-/// What `cgroup.events` says of a subtree.
+/// The state of a subtree, from `cgroup.events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Events {
     pub(crate) populated: bool,
     pub(crate) frozen: bool,
 }
 
-/// Keys may come in any order, and others with them. Without a sound `populated` nothing is known.
+/// Parses `cgroup.events`. The keys may come in any order, and with further keys. Without a valid `populated`
+/// nothing is known.
 pub(crate) fn parse(text: &[u8]) -> io::Result<Events> {
     let mut populated = None;
     let mut frozen = false;
@@ -47,33 +48,33 @@ pub(crate) fn kill<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> 
     file::write(sys, root, dir, KILL, b"1")
 }
 
-/// Opens the file by which the group is frozen and thawed.
+/// Opens the file by which the cgroup is frozen and thawed.
 pub(crate) fn open<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<S::Fd> {
     file::open(sys, root, Path::new(""), FREEZE, Open::Write)
 }
 
-/// Freezes the subtree, or reads how far that is.
+/// Freezes the subtree, or reads the state of a freeze under way.
 pub(crate) fn freeze<S: Sys>(sys: &S, root: &S::Fd, control: &S::Fd) -> io::Result<Froze> {
     file::write_open(sys, control, b"1")?;
-    // From here on it is frozen, or will be, and is to be thawed, whatever a read says.
+    // From here on the subtree is frozen, or will be, and has to be thawed, whatever a read says.
     match events(sys, root) {
         Ok(Events { frozen: true, .. }) => Ok(Froze::Frozen),
         _ => Ok(Froze::Freezing),
     }
 }
 
-/// Undoes a freeze of one directory, not of those above or below.
+/// Undoes the freeze of one directory, not those of directories above or below it.
 pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
     match file::read(sys, root, dir, FREEZE) {
         Ok(text) if text.trim_ascii_end() == b"1" => file::write(sys, root, dir, FREEZE, b"0"),
         Ok(_) => Ok(()),
-        // A kernel before 5.2.
+        // Kernels before 5.2 have no such file.
         Err(error) if is_gone(&error) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// The same through an open file, without a read.
+/// Does the same through an open file, without a read.
 pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
     file::write_open(sys, control, b"0")
 }

@@ -1,4 +1,4 @@
-//! [`Walk`]: finding the directories at and below a root; [`Near`]: short paths to them.
+//! [`Walk`]: finds the directories at and below a root. [`Near`]: gives short paths to them.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,33 +9,35 @@ use super::file::below;
 use crate::sys::{Open, Stat, Sys};
 use crate::time::{Instant, Span};
 
-/// A walk, a list, or an attempt in steps lasts so long at most where something else can be done: members may make cgroups, and
-/// fork, faster than they are found.
+/// The longest time of a walk, a list, or an attempt in steps, where there is another way to go on: members may make cgroups,
+/// and fork, faster than they are found.
 pub(super) const LONG: Span = Span::from_millis(500);
 
-/// A walk lasts so long at most where nothing else can be done.
+/// The longest time of a walk where there is no other way to go on.
 pub(super) const LONGEST: Span = Span::from_millis(10_000);
 
-/// A directory so many levels below another is addressed from one in between. Members with the right to make cgroups can make
-/// chains of thousands, through which the kernel would follow each path from its beginning.
+/// The longest path by which a directory is addressed, in levels. Members with the right to make cgroups can nest thousands
+/// of them, and the kernel follows each path from its beginning.
 const FAR: usize = if cfg!(test) { 2 } else { 64 };
 
 /// A walk through the directories at and below a root, one at a time, parents first.
 ///
-/// What is mounted on a directory is not part of the target: it makes the removal EBUSY until it is unmounted.
+/// A directory is known by its number, the root by 0. A mount on a directory is not part of the target: the removal fails with
+/// EBUSY until it is unmounted.
 ///
-/// Kept are names, and not paths: those of a chain would take the square of its length.
+/// Only names are kept, and a path is made of them when it is needed: the paths of a chain would take memory with the
+/// square of its length.
 #[derive(Clone)]
 pub(crate) struct Walk {
-    /// Those found so far, and after them those that are still to be visited. The root is the first.
+    /// The directories found so far, and after them those that are still to be visited. The root is the first.
     directories: Vec<Directory>,
     found: usize,
-    /// Some directory may not have been found: not all that were counted in one were read. On v1 a rename at that moment can hide
-    /// one.
+    /// Whether some directory may not have been found: fewer names were read in a directory than it counts. On v1, a rename
+    /// at that moment can hide one.
     pub(crate) uncertain: bool,
 }
 
-/// One directory, as seen from the one it is in.
+/// One directory: its name, and the place of its parent in the list.
 #[derive(Clone)]
 struct Directory {
     parent: usize,
@@ -48,7 +50,7 @@ impl Walk {
         Walk { directories: vec![root], found: 0, uncertain: false }
     }
 
-    /// A walk that has found the root alone.
+    /// Makes a walk that is over and has found only the root.
     pub(crate) fn of_leaf() -> Walk {
         Walk { found: 1, ..Walk::new() }
     }
@@ -80,7 +82,7 @@ impl Walk {
         self.found = self.directories.len();
     }
 
-    /// Visits the next directory. Returns its number if it is found. One that fails is passed over.
+    /// Visits the next directory. Returns its number if it is found. A directory whose visit fails is skipped.
     pub(crate) fn advance<S: Sys>(
         &mut self,
         sys: &S,
@@ -153,7 +155,8 @@ impl Walk {
     }
 }
 
-/// An open directory in a deep tree, from which the paths to those around it are short. Not kept from one step to the next.
+/// An open directory in a deep tree, from which the paths to the directories below it are short. It is not kept from one step to
+/// the next, since it has no permit of the descriptor budget.
 pub(crate) struct Near<S: Sys>(Option<(usize, S::Fd)>);
 
 impl<S: Sys> Near<S> {
@@ -176,7 +179,7 @@ impl<S: Sys> Near<S> {
             let above = walk.above(number, FAR.div_ceil(2));
             let (place, path) = self.path(walk, above).unwrap_or_else(|| (root, walk.path(above)));
             let opened = below(sys, place, &path, |at, path| sys.open(Some(at), path, Open::Place));
-            // Where it cannot be opened, the long way is left.
+            // If it cannot be opened, the path from the root is used.
             self.0 = opened.ok().map(|fd| (above, fd));
         }
         self.path(walk, number).unwrap_or_else(|| (root, walk.path(number)))
@@ -189,13 +192,14 @@ impl<S: Sys> Near<S> {
     }
 }
 
-/// kernfs keeps the link count at 2 + subdirectories (`kernfs_refresh_inode`), which tells most groups, the
-/// leaves, apart without listing some fifty files.
+/// kernfs keeps the link count at 2 + subdirectories (`kernfs_refresh_inode`), so most cgroups, the leaves, are
+/// recognized without listing some fifty files.
 pub(crate) fn is_leaf(stat: &Stat) -> bool {
     stat.links == 2
 }
 
-/// What came of a call on a directory, given by its path below a root; `None` of a descendant that is gone.
+/// Passes on the result of a call on a directory, given by its path below a root; `None` for a descendant that
+/// is gone.
 pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if is_gone(&error) && !dir.as_os_str().is_empty() => Ok(None),
@@ -203,7 +207,7 @@ pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Op
     }
 }
 
-/// All directories at and below `root`, as a [`Walk`] finds them. An error if that takes longer than `most`.
+/// Finds all directories at and below `root`, by a [`Walk`]. An error if it takes longer than `most`.
 pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd, most: Span) -> io::Result<Walk> {
     let end = Instant::after_start(sys.now()).saturating_add(most);
     let (mut walk, mut near) = (Walk::new(), Near::new());

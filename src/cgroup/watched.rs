@@ -1,4 +1,4 @@
-//! The pidfd of one member of a target, which wakes the reactor when that exits.
+//! The pidfd of one member of a target, which wakes the reactor when the member exits.
 
 use super::descriptor_budget::Permit;
 use super::members::MemberList;
@@ -25,7 +25,7 @@ impl<S: Sys> Tracked<S> {
         self.watched = None;
     }
 
-    /// Sees to it that the exit of some member wakes the reactor.
+    /// Watches some member, if none is watched, so that its exit wakes the reactor.
     pub(crate) fn rewatch(&mut self, context: &mut Context<'_, S>, members: &MemberList) {
         if context.watch.is_none() {
             return;
@@ -36,8 +36,9 @@ impl<S: Sys> Tracked<S> {
             }
             self.watched = None;
         }
-        // Any member will do, so nothing needs to be verified. The last listed tend to exit last. One
-        // that has exited and is listed all the same would wake us again and again, with no effect.
+        // Any member will do, so nothing needs to be verified. The members that are listed last tend to exit
+        // last. A member that has exited and is still listed would wake the reactor again and again, with no
+        // effect.
         for &pid in members.pids.iter().rev().take(4) {
             if let Ok(fd) = context.sys.pidfd_open(pid) {
                 if matches!(context.sys.has_exited(&fd), Ok(false)) {

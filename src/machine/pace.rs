@@ -147,8 +147,8 @@ impl Pace {
         }
     }
 
-    /// The time of the next attempt or probe, or `bound`, whichever comes first. Not in the past, for that would look
-    /// like event-loop lag.
+    /// The time of the next attempt or probe, or `bound`, whichever comes first. Never a time in the past, which
+    /// would look like event-loop lag.
     pub(super) fn next(&mut self, now: Instant, bound: Option<Instant>) -> Instant {
         let attempt = match self.next {
             Next::Immediately => now,

@@ -1,4 +1,4 @@
-//! What the machine does, on a kernel of fixed answers and a clock that jumps from wake-up to wake-up.
+//! Tests of the machine, with a kernel of fixed answers and a clock that jumps from wake-up to wake-up.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ struct Rig {
     rest_of_thaw: Thawed,
     external: Thawed,
     removal: Removed,
-    /// The actions except checks, and when.
+    /// The actions except checks, and their times.
     done: Vec<(u128, Action)>,
     checks: Vec<u128>,
 }
@@ -63,7 +63,7 @@ impl Rig {
         }
     }
 
-    /// Feeds a wake-up and all answers; the time of the next timer, or the end.
+    /// Feeds a wake-up and all answers. Returns the time of the next timer, or the end.
     fn wake(&mut self, mut input: Input) -> Result<Duration, End> {
         for _ in 0..20 {
             let action = self.machine.step(at(self.now), input);
@@ -91,7 +91,7 @@ impl Rig {
         panic!("no end to the actions: {:?}", self.done);
     }
 
-    /// Runs timers up to `until` of the clock.
+    /// Runs the timers that are due until the time `until`.
     fn run(&mut self, until: Duration) -> Option<End> {
         let mut input = Input::Spawned;
         if !self.checks.is_empty() {
@@ -129,7 +129,8 @@ fn a_target_that_never_dies_sees_the_original_waits() {
     assert_eq!(rig.checks.len(), rig.kills().len() + 3);
 }
 
-/// The attempt is taken up again at each notification, seldom without one, and counted once.
+/// A write by a helper thread is asked about at each notification, rarely without one, and counts as one
+/// attempt.
 #[test]
 fn an_attempt_that_is_under_way_is_finished() {
     let mut rig = Rig::new(&reaper());
@@ -144,7 +145,7 @@ fn an_attempt_that_is_under_way_is_finished() {
     assert_eq!(rig.wake(Input::Notified), Err(End::Done(Outcome::Removed)));
 }
 
-/// One that never ends holds up no end, by whichever method.
+/// A write by a helper thread that never returns does not delay the end of the reap, by any method.
 #[test]
 fn an_attempt_that_stays_under_way_holds_up_no_end() {
     for method in [KillMethod::Auto, KillMethod::CgroupKill] {
@@ -159,8 +160,8 @@ fn an_attempt_that_stays_under_way_holds_up_no_end() {
     }
 }
 
-/// Members that a helper thread has killed all exit after that: the next attempt waits for four times as long as the write took, and
-/// those after it as ever. Those that are signalled in steps exit meanwhile.
+/// Members that a helper thread has killed all exit after that: the next attempt waits for four times as long as the write
+/// took, and later attempts wait as usual. Members that are signalled in steps exit meanwhile.
 #[test]
 fn an_attempt_by_a_helper_is_waited_for() {
     for (reach, kills) in
@@ -176,7 +177,7 @@ fn an_attempt_by_a_helper_is_waited_for() {
     }
 }
 
-/// Where descriptors are short, a reap that waits for long does without a watch.
+/// If descriptors are short, a reap that waits for long loses its watch.
 #[test]
 fn a_reap_that_waits_for_long_is_patient() {
     let mut rig = Rig::new(&reaper());
@@ -191,7 +192,7 @@ fn a_reap_that_waits_for_long_is_patient() {
     assert!(!Rig::new(&reaper().grace(Signal::TERM, MS)).machine.is_patient());
 }
 
-/// The memory of members that outlive three attempts is released by force.
+/// The memory of members that outlive three attempts is released.
 #[test]
 fn members_that_outlive_three_attempts_are_stubborn() {
     let mut rig = Rig::new(&reaper());
@@ -203,7 +204,7 @@ fn members_that_outlive_three_attempts_are_stubborn() {
     assert!(!rig.machine.is_stubborn(), "it has ended");
 }
 
-/// A target that is held from outside is asked about in every attempt, so that the hold can time out.
+/// If an external freeze holds members, every attempt looks for it, so that the freeze can time out.
 #[test]
 fn external_freezes_are_looked_for_seldom_at_the_slowest_pace() {
     let asked = |thaw| {
@@ -212,7 +213,7 @@ fn external_freezes_are_looked_for_seldom_at_the_slowest_pace() {
         rig.run(110_000 * MS);
         rig.times(|action| matches!(action, Action::ThawExternal))
     };
-    // From 3 410 on, at the longest wait, in each fourth attempt only.
+    // From 3 410 ms on, at the longest wait, only every fourth attempt looks for external freezes.
     assert_eq!(asked(Thawed::All), [210, 850, 23410, 63410, 103410]);
     let held = asked(Thawed::HeldFromOutside);
     assert_eq!(held[..6], [210, 850, 3410, 13410, 23410, 33410]);
@@ -321,7 +322,7 @@ fn a_freezer_attempt_freezes_kills_and_thaws_in_one_chain() {
 fn a_freeze_that_times_out_is_killed_thawed_and_tried_again() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS));
     rig.freeze = Froze::Freezing;
-    // Without pidfds it is not safe to signal members that are not frozen.
+    // Without pidfds, it is not safe to signal members that are not frozen.
     rig.kill = Attempt { reach: Reach::Unsafe, method: None, ..KILLED };
     rig.run(99 * MS);
     assert!((50..=64).contains(&rig.kills()[0]), "tried when the freeze has stalled");
@@ -333,7 +334,7 @@ fn a_freeze_that_times_out_is_killed_thawed_and_tried_again() {
     let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
     assert_eq!(thaws, [100]);
     assert!(!rig.machine.has_frozen());
-    // By the clock, not by a sum of waits: event-loop lag counts in full.
+    // The time is measured by the clock, not by a sum of waits, so event-loop lag counts in full.
     rig.now = 200 * MS;
     rig.run(200 * MS);
     rig.now = 1000 * MS;
@@ -380,7 +381,7 @@ fn nothing_ends_while_it_is_frozen_by_us() {
         assert!(!rig.machine.has_frozen(), "{end}");
         let thaws = rig.times(|action| *action == Action::Thaw(ThawScope::All));
         assert_eq!(thaws.len(), 1, "{end}");
-        // The deadline still delivers SIGKILL, a cancel does not.
+        // At the deadline SIGKILL is still sent, at a cancel it is not.
         assert_eq!(rig.kills().is_empty(), end != "deadline");
     }
 }
@@ -393,7 +394,7 @@ fn a_failed_thaw_is_retried_before_the_end() {
     rig.thaw = Thawed::Failed;
     let next = rig.wake(Input::Cancelled).unwrap();
     assert!(next > rig.now && rig.machine.has_frozen());
-    // A notification or a second cancel changes nothing of that.
+    // A notification or a second cancel does not change this.
     assert!(rig.wake(Input::Notified).is_ok());
     assert!(rig.wake(Input::Cancelled).is_ok());
     rig.thaw = Thawed::All;
@@ -496,14 +497,14 @@ fn the_grace_signal_comes_first_and_sigkill_after_the_period() {
     rig.run(99 * MS);
     assert_eq!(rig.times(|action| *action == TERM), [0]);
     assert_eq!(rig.kills(), []);
-    // So that frozen members can act on it.
+    // The thaw lets frozen members act on the signal.
     assert_eq!(rig.times(|action| *action == Action::Thaw(ThawScope::All)), [0]);
     rig.now = 100 * MS;
     rig.run(300 * MS);
     assert_eq!(rig.kills(), [100, 110, 150]);
 }
 
-/// What a rig did to its members and its freezes.
+/// The attempts, signals and freezes of a rig.
 fn touched(rig: &Rig) -> Vec<Action> {
     let passive = |action: &Action| matches!(action, Action::Wait(_) | Action::Remove | Action::Finish(_));
     rig.done.iter().map(|(_, action)| *action).filter(|action| !passive(action)).collect()
@@ -511,7 +512,7 @@ fn touched(rig: &Rig) -> Vec<Action> {
 
 #[test]
 fn a_reap_when_empty_sends_nothing_and_checks_by_the_backoff() {
-    // On v1 every member is new in each check, for none was signalled.
+    // On v1 every member is new in each check, because none was signalled.
     for check in [POPULATED, FRESH, populated(Change::Joined, ExitNotice::None)] {
         let mut rig = Rig::new(&reaper().when_empty().grace(Signal::TERM, MS).linger(MS));
         rig.check = check;
@@ -551,7 +552,7 @@ fn a_reap_when_empty_times_out_without_a_signal() {
     }
 }
 
-/// A directory that is in use is removed later. Members that join until then are left alone as before.
+/// A directory that is in use is removed later. Members that join until then are not signalled either.
 #[test]
 fn a_reap_when_empty_leaves_new_members_of_an_empty_target_alone() {
     let mut rig = Rig::new(&reaper().when_empty());
@@ -583,17 +584,17 @@ fn linger_grace_and_sigkill_follow_one_another() {
     let mut rig = Rig::new(&reaper().linger(100 * MS));
     rig.run(200 * MS);
     assert_eq!((rig.kills()[0], touched(&rig)[0]), (100, Action::Kill(KillBy::Cheapest)));
-    // Of no length.
+    // A linger of zero.
     let mut rig = Rig::new(&reaper().linger(Duration::ZERO));
     rig.run(MS);
     assert_eq!(rig.kills(), [0]);
-    // Longer than there is time.
+    // A linger that exceeds the range of the clock.
     let mut rig = Rig::new(&reaper().linger(Duration::MAX).grace(Signal::TERM, Duration::MAX));
     assert_eq!(rig.run(1_000_000 * MS), None);
     assert_eq!(touched(&rig), []);
 }
 
-/// A loop that is late does not take the members' time to act on the signal.
+/// Event-loop lag does not shorten the time that the members have to act on the signal.
 #[test]
 fn the_grace_period_begins_when_the_linger_is_seen_to_be_over() {
     let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS));
@@ -604,7 +605,7 @@ fn the_grace_period_begins_when_the_linger_is_seen_to_be_over() {
     rig.now = 550 * MS;
     rig.run(550 * MS);
     assert_eq!(rig.kills(), [550]);
-    // Nor does a check that fails then lengthen it.
+    // A check that fails then does not lengthen this time.
     let mut rig = Rig::new(&reaper().linger(100 * MS).grace(Signal::TERM, 50 * MS));
     rig.run(99 * MS);
     rig.check = Checked::Unknown(Failure::Passing);
@@ -645,11 +646,11 @@ fn kill_now_ends_every_wait_for_the_members() {
             rig.wake(Input::KillNow).unwrap();
         }
         assert_eq!((rig.kills(), rig.times(|action| *action == TERM).len()), (vec![20], terms), "{reaper:?}");
-        // An ordinary reap from then on.
+        // From then on it is an ordinary reap.
         rig.check = FRESH;
         rig.wake(Input::Notified).unwrap();
         assert_eq!(rig.kills(), [20, 20]);
-        // Before the entry was there.
+        // The request came before the entry existed.
         let mut rig = Rig::new(&reaper);
         rig.wake(Input::KillNow).unwrap();
         assert_eq!(rig.kills(), [0]);
@@ -676,7 +677,7 @@ fn kill_now_does_not_hasten_attempts_nor_prevent_an_end() {
         rig.wake(Input::KillNow).unwrap();
     }
     assert_eq!(rig.kills(), [0, 10, 50]);
-    // While a thaw holds up the end.
+    // The request comes while the end waits for a thaw.
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
     (rig.freeze, rig.thaw) = (Froze::Freezing, Thawed::Failed);
     rig.wake(Input::Spawned).unwrap();
@@ -723,19 +724,19 @@ fn the_deadline_is_kept_in_every_state() {
 fn sigkill_is_sent_at_the_deadline_to_members_that_had_none() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 100 * MS).deadline(50 * MS));
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
-    // And has some time to take effect.
+    // The members have some time to exit.
     assert_eq!((rig.now, rig.kills()[0]), (145 * MS, 50));
-    // Not again after a complete attempt by signals.
+    // SIGKILL is not sent again after a complete attempt by signals.
     let mut rig = Rig::new(&reaper().deadline(50 * MS));
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
     assert_eq!((rig.now, rig.kills()), (50 * MS, vec![0, 10]));
-    // `cgroup.kill` alone does not reach all.
+    // `cgroup.kill` alone does not reach all members.
     let mut rig = Rig::new(&reaper().deadline(5 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
     assert_eq!(rig.kills()[..2], [0, 5]);
     assert_eq!(rig.times(|action| matches!(action, Action::Kill(KillBy::CgroupKillAndSignals { .. })))[0], 5);
-    // Nor does it tell which members joined after it.
+    // It does not tell which members joined after it either.
     let mut rig = Rig::new(&reaper().method(KillMethod::CgroupKill).deadline(5 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.run(200 * MS), Some(End::TimedOut));
@@ -759,7 +760,7 @@ fn members_killed_by_cgroup_kill_are_not_listed_before_the_fourth_attempt() {
         .collect();
     rig.done.retain(|(_, action)| !matches!(action, Action::Wait(_)));
     assert_eq!(rig.done, expected);
-    // Nor are they listed before that.
+    // The members are not listed before that either.
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
     assert_eq!(rig.machine.step(at(Duration::ZERO), Input::Spawned), Action::Check(Detail::Members));
@@ -784,27 +785,27 @@ fn event_loop_lag_is_not_taken_for_members_that_do_not_exit() {
         rig.run(490 * MS);
         assert_eq!(rig.kills(), kills, "{method:?}");
     }
-    // What has outlived three attempts does not exit, whatever the lag.
+    // Members that have outlived three attempts are not expected to exit, at any lag.
     let mut rig = Rig::new(&reaper());
     assert_eq!(rig.run(50 * MS), None);
     rig.now = 600 * MS;
     rig.wake(lag(390)).unwrap();
     assert_eq!(rig.kills(), [0, 10, 50, 600]);
-    // Nor are the probes as close.
+    // The probes are less frequent too.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     rig.now = 21 * MS;
     rig.now = rig.wake(lag(20)).unwrap();
     rig.run(101 * MS);
     assert_eq!(rig.checks, [0, 21, 41, 81, 101]);
-    // Nor if the loop lags with other entries only.
+    // The wait stays the same if the loop lags only with other entries.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();
     rig.now = 5 * MS;
     rig.now = rig.wake(lag(20)).unwrap();
     rig.run(100 * MS);
     assert_eq!(rig.kills(), [0, 85]);
-    // Once an attempt, however much it lags each time.
+    // The wait is prolonged once for each attempt, however much the loop lags.
     let mut rig = Rig::new(&reaper());
     rig.kill.method = Some(UsedMethod::CgroupKill);
     rig.wake(Input::Spawned).unwrap();
@@ -813,7 +814,7 @@ fn event_loop_lag_is_not_taken_for_members_that_do_not_exit() {
         rig.wake(lag(by)).unwrap();
     }
     assert_eq!(rig.kills(), [0, 600, 3000]);
-    // And for no longer than `max_wait`.
+    // It is prolonged to `max_wait` at most.
     let mut rig = Rig::new(&reaper().max_wait(20 * MS));
     rig.kill.method = Some(UsedMethod::CgroupKill);
     rig.wake(Input::Spawned).unwrap();
@@ -845,7 +846,7 @@ fn a_failed_check_at_the_end_of_the_grace_delays_sigkill_by_a_retry() {
     }
 }
 
-/// A failed attempt is made again soon, whatever the waits are.
+/// A failed attempt is retried soon, whatever the waits of the pace are.
 #[test]
 fn a_failed_attempt_is_made_again_soon() {
     let mut rig = Rig::new(&reaper().min_wait(3_600_000 * MS).max_wait(3_600_000 * MS));
@@ -856,7 +857,7 @@ fn a_failed_attempt_is_made_again_soon() {
     assert_eq!(rig.kills(), [0, 10, 30, 70, 150, 230, 310, 390, 470, 550]);
 }
 
-/// Also if some members exit meanwhile.
+/// A failed attempt is retried soon also if some members exit meanwhile.
 #[test]
 fn an_exit_does_not_make_up_for_a_failed_attempt() {
     let mut rig = Rig::new(&reaper().min_wait(3_600_000 * MS).max_wait(3_600_000 * MS));
@@ -870,7 +871,7 @@ fn an_exit_does_not_make_up_for_a_failed_attempt() {
     assert_eq!(rig.kills(), [0, 10]);
 }
 
-/// So is a failed thaw, and a freeze is given up in time though every check fails.
+/// A failed thaw is retried soon too, and a freeze is given up in time even if every check fails.
 #[test]
 fn a_freeze_ends_in_time_whatever_fails_meanwhile() {
     let reaper = reaper().method(KillMethod::Freezer).min_wait(3_600_000 * MS).max_wait(3_600_000 * MS);
@@ -891,7 +892,7 @@ fn a_freeze_ends_in_time_whatever_fails_meanwhile() {
     assert!(thaws[0] <= 1080 && thaws.windows(2).all(|pair| pair[1] - pair[0] <= 80), "{thaws:?}");
 }
 
-/// A removal that an error keeps from being made is made again soon, one of a directory in use is backed off.
+/// A removal that fails by an error is retried soon. If a directory is in use, the removal is backed off.
 #[test]
 fn a_failed_removal_is_made_again_soon() {
     let mut rig = Rig::new(&reaper().min_wait(3_600_000 * MS).max_wait(3_600_000 * MS));
@@ -901,7 +902,8 @@ fn a_failed_removal_is_made_again_soon() {
     assert_eq!(rig.run(550 * MS), Some(End::Done(Outcome::Removed)));
 }
 
-/// A target was empty and could not be removed. All members that it has later are new, whether or not they were listed.
+/// If a target was empty and could not be removed, all members that it has later are new, whether or not they were
+/// listed.
 #[test]
 fn members_that_join_an_empty_target_are_killed_at_once() {
     let hour = 3_600_000 * MS;
@@ -923,7 +925,7 @@ fn members_that_join_an_empty_target_are_killed_at_once() {
     assert_eq!(rig.kills(), [100]);
 }
 
-/// Where attempts are refused for good, the last one is made without regard for what it cannot find out.
+/// If attempts are refused for good, the last one is made even if it cannot find out all that it needs to know.
 #[test]
 fn the_last_attempt_is_made_after_refusals() {
     let mut rig = Rig::new(&reaper());
@@ -934,7 +936,7 @@ fn the_last_attempt_is_made_after_refusals() {
     assert_eq!(rig.times(last).first(), rig.kills().last());
 }
 
-/// A grace signal that could not be sent at first is no failure any more once it was sent.
+/// Once a grace signal that failed at first was sent, the reap is not failing any more.
 #[test]
 fn a_grace_signal_that_was_sent_at_last_is_no_failure() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 3_600_000 * MS).min_wait(3_600_000 * MS));
@@ -946,8 +948,8 @@ fn a_grace_signal_that_was_sent_at_last_is_no_failure() {
     assert!(!rig.machine.is_failing());
 }
 
-/// A thaw that failed after the grace signal is made again soon, so that members that others froze can act on it; and the
-/// reap is not failing any more then.
+/// A thaw that failed after the grace signal is retried soon, so that members that other parties froze can act on the
+/// signal. Then the reap is not failing any more.
 #[test]
 fn a_thaw_that_failed_after_the_grace_signal_is_made_again() {
     let hour = 3_600_000 * MS;
@@ -978,7 +980,7 @@ fn a_freeze_that_failed_before_the_grace_signal_is_no_failure_after_it() {
     assert!(!rig.machine.is_failing());
 }
 
-/// A removal that takes several steps goes on for a moment after the deadline, and not without end.
+/// A removal that takes several steps goes on after the deadline, but no longer than `LAST_WAIT`.
 #[test]
 fn a_removal_may_end_shortly_after_the_deadline() {
     let mut rig = Rig::new(&reaper().deadline(10 * MS));
@@ -1005,7 +1007,7 @@ fn a_removal_when_empty_ends_at_the_deadline() {
     assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
 }
 
-/// A storm of which neither a freeze nor a kill is allowed.
+/// A fork storm in a target for which neither a freeze nor SIGKILL is allowed.
 #[test]
 fn a_target_that_may_be_neither_frozen_nor_killed_is_denied() {
     let mut rig = Rig::new(&reaper());
@@ -1016,7 +1018,7 @@ fn a_target_that_may_be_neither_frozen_nor_killed_is_denied() {
     assert!(rig.now >= 850 * MS, "{:?}", rig.now);
 }
 
-/// What is notified amid an attempt is not lost, however long the next wait is.
+/// A notification that comes amid an attempt is not lost, however long the next wait is.
 #[test]
 fn a_notification_amid_an_attempt_prompts_a_check_after_it() {
     let mut rig = Rig::new(&reaper().min_wait(10_000 * MS).max_wait(10_000 * MS));
@@ -1030,7 +1032,7 @@ fn a_notification_amid_an_attempt_prompts_a_check_after_it() {
     assert_eq!(rig.checks.len(), checks + 1);
 }
 
-/// Members that join an empty target whose removal fails are not what is to be removed.
+/// If members join an empty target whose removal fails, the failed removal is not retried.
 #[test]
 fn a_removal_that_failed_does_not_keep_the_grace_busy() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
@@ -1044,7 +1046,7 @@ fn a_removal_that_failed_does_not_keep_the_grace_busy() {
     assert!(rig.checks.len() - before < 100, "{} checks", rig.checks.len() - before);
 }
 
-/// What SIGKILL was sent to at the deadline has some time to exit.
+/// Members that were sent SIGKILL at the deadline have some time to exit.
 #[test]
 fn a_target_that_the_deadline_kills_is_removed() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).deadline(1000 * MS));
@@ -1055,7 +1057,7 @@ fn a_target_that_the_deadline_kills_is_removed() {
     assert_eq!(rig.wake(Input::Notified), Err(End::Done(Outcome::Removed)));
 }
 
-/// No pidfd is watched any more: the member that might have been exited as well.
+/// No pidfd is watched any more: the member that could have been watched has exited too.
 #[test]
 fn exits_that_nothing_notifies_of_are_probed_for() {
     let mut rig = Rig::new(&reaper());
@@ -1069,7 +1071,7 @@ fn exits_that_nothing_notifies_of_are_probed_for() {
     assert_eq!(rig.checks, [0, 5, 6, 8, 10]);
 }
 
-/// Where exits are notified at once, no probe is due between the attempts.
+/// If exits are notified at once, no probe is due between the attempts.
 #[test]
 fn probes_cover_for_delayed_notifications_only() {
     for (notice, checks) in [(ExitNotice::Delayed, vec![0, 1, 3, 7, 10]), (ExitNotice::Prompt, vec![0, 10])] {
@@ -1148,7 +1150,7 @@ fn an_attempt_that_the_deadline_interrupts_is_completed() {
     rig.kill.reach = Reach::Unfinished;
     assert_eq!(rig.wake(Input::Spawned), Ok(Duration::ZERO));
     rig.now = 10 * MS;
-    // The check that finds the deadline passed, and part of the attempt.
+    // The check that finds that the deadline has passed, and a part of the attempt.
     assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
     assert_eq!((rig.checks.len(), rig.kills().len()), (2, 2));
     assert_eq!(rig.wake(Input::Resumed), Ok(rig.now));
@@ -1207,7 +1209,7 @@ fn a_grace_period_that_is_over_when_the_signal_was_sent_ends_at_once() {
     assert!(matches!(machine.step(late, Input::Checked(POPULATED)), Action::Kill(_)));
 }
 
-/// A thaw of several steps goes on where it stopped, at once, and what follows it is not forgotten.
+/// A thaw of several steps continues at once where it stopped, and the action that is to follow it is made.
 #[test]
 fn a_thaw_of_several_steps_is_finished() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
@@ -1215,14 +1217,14 @@ fn a_thaw_of_several_steps_is_finished() {
     assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
     for _ in 0..3 {
         rig.done.clear();
-        // No check comes in between.
+        // No check is made in between.
         assert_eq!((rig.wake(Input::Resumed), rig.checks.len()), (Ok(ZERO_TIME), 1));
         assert_eq!(rig.done, [(0, Action::ContinueThaw), (0, Action::Yield)]);
     }
     rig.rest_of_thaw = Thawed::All;
     assert!(rig.wake(Input::Resumed).unwrap() > ZERO_TIME);
     assert!(!rig.machine.has_frozen());
-    // Past the deadline, and at the end, too.
+    // The same holds after the deadline, and at the end of the reap.
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
     rig.thaw = Thawed::Unfinished;
     rig.freeze = Froze::Freezing;
@@ -1232,7 +1234,7 @@ fn a_thaw_of_several_steps_is_finished() {
     assert_eq!(rig.done.last(), Some(&(0, Action::Finish(End::Cancelled))));
 }
 
-/// What an external freeze did is remembered while the target's own thaw takes several steps.
+/// The result for external freezes is remembered while the target's own thaw takes several steps.
 #[test]
 fn a_thaw_of_several_steps_does_not_hide_an_external_freeze() {
     let mut rig = Rig::new(&reaper().freeze_timeout(100 * MS));
@@ -1240,7 +1242,8 @@ fn a_thaw_of_several_steps_does_not_hide_an_external_freeze() {
     assert_eq!(rig.run(60_000 * MS), Some(End::FrozenByAncestor));
 }
 
-/// A freeze whose search for the caller takes several steps is begun afterwards, without a check in between.
+/// If the search for the caller before a freeze takes several steps, the freeze begins after it, without a
+/// check in between.
 #[test]
 fn a_freeze_of_several_steps_is_finished() {
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
@@ -1251,7 +1254,7 @@ fn a_freeze_of_several_steps_is_finished() {
     rig.freeze = Froze::Frozen;
     assert!(rig.wake(Input::Resumed).is_ok());
     assert_eq!((rig.checks.len(), rig.kills().len()), (1, 1));
-    // At the deadline it is not waited for.
+    // At the deadline the search is not waited for.
     let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(5 * MS));
     rig.freeze = Froze::Unfinished;
     assert!(rig.wake(Input::Spawned).is_ok());
@@ -1260,7 +1263,7 @@ fn a_freeze_of_several_steps_is_finished() {
     assert_eq!(rig.kills(), [5]);
 }
 
-/// As long as members exit, and none has joined since all were sent SIGKILL, they are not frozen again.
+/// As long as members exit, and none has joined since all were sent SIGKILL, the target is not frozen again.
 #[test]
 fn members_that_exit_are_not_frozen_again() {
     let freezes = |rig: &Rig| rig.times(|action| *action == Action::Freeze).len();
@@ -1270,18 +1273,18 @@ fn members_that_exit_are_not_frozen_again() {
     assert_eq!(rig.run(200 * MS), None);
     assert!(rig.kills().len() > 5);
     assert_eq!(freezes(&rig), 1);
-    // Those that joined are.
+    // If members have joined, it is frozen.
     rig.check = populated(Change::JoinedAndFewer, ExitNotice::Prompt);
     rig.now += 20 * MS;
     assert!(rig.wake(TICK).is_ok());
     assert_eq!(freezes(&rig), 2);
-    // So are those that do not exit.
+    // If the members do not exit, it is frozen too.
     rig.check = POPULATED;
     assert_eq!(rig.run(rig.now + 1000 * MS), None);
     assert!(freezes(&rig) > 3);
 }
 
-/// What an earlier step of a check has read may be what has changed since.
+/// The state that an earlier step of a check has read may have changed since.
 #[test]
 fn a_notification_amid_a_check_is_followed_by_another() {
     for (begins, goes_on, checks) in
@@ -1316,7 +1319,7 @@ fn what_was_empty_before_a_last_thaw_in_steps_is_checked_again() {
     }
 }
 
-/// However many notifications come meanwhile.
+/// This holds however many notifications come meanwhile.
 #[test]
 fn a_grace_signal_that_failed_is_sent_again_after_a_wait() {
     for reach in [Reach::Failed, Reach::Denied] {
@@ -1330,7 +1333,7 @@ fn a_grace_signal_that_failed_is_sent_again_after_a_wait() {
     }
 }
 
-/// A freeze that the grace signal waits for goes on.
+/// A freeze that the grace signal waits for continues.
 #[test]
 fn a_freeze_for_the_grace_signal_goes_on() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
@@ -1341,7 +1344,7 @@ fn a_freeze_for_the_grace_signal_goes_on() {
     assert_eq!(touched(&rig), [TERM, Action::Freeze, Action::Freeze]);
 }
 
-/// The last attempt, after what refused those before it, is made to its end.
+/// The last attempt, after earlier ones were refused, is completed.
 #[test]
 fn a_last_attempt_in_steps_is_finished() {
     let mut rig = Rig::new(&reaper());
@@ -1373,7 +1376,7 @@ fn a_last_attempt_in_steps_is_finished() {
     assert_eq!(rig.machine.step(end, Input::Resumed), last);
 }
 
-/// At the deadline the members are listed, whatever was under way.
+/// At the deadline the members are listed, whatever action was under way.
 #[test]
 fn a_deadline_begins_with_a_check() {
     let deadline = at(50 * MS);
@@ -1397,7 +1400,8 @@ fn a_deadline_begins_with_a_check() {
     assert_eq!(rig.machine.step(deadline, TICK), members);
 }
 
-/// A thaw that failed, and then is denied of what others froze, is not tried again and again in the grace period.
+/// A thaw that failed, and is then denied for directories that other parties froze, is not retried again and
+/// again in the grace period.
 #[test]
 fn a_thaw_that_is_denied_after_a_failure_does_not_spin() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 5000 * MS));
@@ -1408,7 +1412,7 @@ fn a_thaw_that_is_denied_after_a_failure_does_not_spin() {
     assert!(rig.checks.len() < 20, "{:?}", rig.checks);
 }
 
-/// What was frozen before another directory refused is thawed, whatever follows.
+/// A directory that was frozen before the freeze of another was refused is thawed, whatever follows.
 #[test]
 fn a_freeze_that_is_refused_in_part_is_undone() {
     for method in [KillMethod::Auto, KillMethod::Freezer] {
@@ -1423,7 +1427,8 @@ fn a_freeze_that_is_refused_in_part_is_undone() {
     }
 }
 
-/// A grace signal that takes many steps is broken off at the end of the grace period, and an attempt at the end of the last wait.
+/// If sending the grace signal takes many steps, it ends with the grace period. An attempt of many steps ends with the last
+/// wait.
 #[test]
 fn steps_do_not_outlast_the_time_that_they_have() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 50 * MS));
@@ -1447,7 +1452,7 @@ fn steps_do_not_outlast_the_time_that_they_have() {
     assert_eq!(rig.wake(Input::Resumed), Err(End::TimedOut));
 }
 
-/// A check that the last attempt comes before is made after it: the target may have been empty.
+/// If the last attempt comes before a check, the check is made after it: the target may have been empty.
 #[test]
 fn a_check_that_the_deadline_cuts_off_is_made_after_the_attempt() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).deadline(50 * MS));
@@ -1460,7 +1465,7 @@ fn a_check_that_the_deadline_cuts_off_is_made_after_the_attempt() {
     assert_eq!(rig.machine.step(now, thawed), Action::Check(Detail::Members));
 }
 
-/// The end of what is under way may be notified amid the steps of the attempt that began it.
+/// The notification that a helper thread's call has ended may come amid the steps of the attempt that began it.
 #[test]
 fn an_answer_amid_an_attempt_is_not_waited_for() {
     let mut rig = Rig::new(&reaper().min_wait(3600 * 1000 * MS));
@@ -1471,7 +1476,7 @@ fn an_answer_amid_an_attempt_is_not_waited_for() {
     assert_eq!(rig.kills(), [0, 0, 0], "begun, finished, and asked once more");
 }
 
-/// What was notified then may as well have been an exit: a check finds that out.
+/// That notification may also have been of an exit: a check finds this out.
 #[test]
 fn an_exit_amid_an_attempt_that_is_made_again_prompts_a_check() {
     let mut rig = Rig::new(&reaper().min_wait(3600 * 1000 * MS));
@@ -1490,8 +1495,8 @@ fn an_exit_amid_an_attempt_that_is_made_again_prompts_a_check() {
     assert_eq!(answer(thawed), Action::Check(Detail::Members));
 }
 
-/// Where nothing but a freeze makes SIGKILL safe, one that is not complete at once is waited for at the deadline too, be it
-/// begun before or after that.
+/// If only a freeze makes SIGKILL safe, a freeze that is not complete at once is waited for at the deadline too, whether it
+/// began before or after the deadline.
 #[test]
 fn a_freeze_at_the_deadline_is_waited_for() {
     for begun_before in [false, true] {
@@ -1513,7 +1518,7 @@ fn a_freeze_at_the_deadline_is_waited_for() {
     }
 }
 
-/// `TimedOut` says that SIGKILL was sent to all.
+/// `TimedOut` says that SIGKILL was sent to all members.
 #[test]
 fn a_cancel_amid_the_last_attempt_is_no_deadline() {
     let mut rig = Rig::new(&reaper().deadline(50 * MS));
@@ -1543,7 +1548,8 @@ fn a_freeze_that_is_overdue_after_an_attempt_is_undone() {
     assert!(!rig.machine.has_frozen());
 }
 
-/// A check that the deadline comes amid of has a last time to end, unless members are known that were sent no SIGKILL.
+/// If the deadline passes amid a check, the check has `LAST_WAIT` to end, unless there are known members that were not
+/// sent SIGKILL.
 #[test]
 fn a_check_in_steps_ends_soon_after_the_deadline() {
     let mut rig = Rig::new(&reaper().deadline(50 * MS));
@@ -1563,7 +1569,7 @@ fn a_check_in_steps_ends_soon_after_the_deadline() {
     assert_eq!(rig.kills().last(), Some(&50));
 }
 
-/// Among members that could not be listed at the deadline there may be some that were sent no SIGKILL.
+/// Among members that could not be listed at the deadline, there may be some that were not sent SIGKILL.
 #[test]
 fn members_that_the_check_at_the_deadline_does_not_know_are_killed() {
     let partial = Population { change: Change::None, is_partial: true, notice: ExitNotice::Delayed };
@@ -1577,7 +1583,8 @@ fn members_that_the_check_at_the_deadline_does_not_know_are_killed() {
     }
 }
 
-/// What fails at the deadline is tried again in time, not at each notification, and a last time at the end.
+/// An attempt that fails at the deadline is retried by timer, not at each notification, and a last time at the
+/// end.
 #[test]
 fn a_kill_that_fails_at_the_deadline_is_tried_again() {
     let mut rig = Rig::new(&reaper().deadline(50 * MS));
@@ -1591,7 +1598,7 @@ fn a_kill_that_fails_at_the_deadline_is_tried_again() {
     assert_eq!(rig.kills().last(), Some(&145));
 }
 
-/// While the end waits for a thaw, members that were sent no SIGKILL are sent it, where the deadline was the reason.
+/// While the end waits for a thaw after the deadline, members that were not sent SIGKILL are sent it.
 #[test]
 fn an_end_that_waits_for_a_thaw_kills_at_a_deadline_only() {
     for cancelled in [true, false] {
@@ -1623,8 +1630,8 @@ fn members_are_listed_after_three_attempts_by_cgroup_kill() {
     }
 }
 
-/// What makes the removal fail at the deadline may be members that have joined since the check. They are killed, and nothing is waited
-/// for where there are none.
+/// If the removal fails at the deadline, members may have joined since the check. They are killed. If there are none, the
+/// reap does not wait.
 #[test]
 fn members_that_joined_before_a_late_removal_are_killed() {
     let mut rig = Rig::new(&reaper().deadline(50 * MS));

@@ -21,7 +21,7 @@ use crate::reaper::Reaper;
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Reaped {
-    /// What became of the target's directories.
+    /// What happened to the target's directories.
     pub outcome: Outcome,
     /// The method of the last attempt to kill; `None` if there was nothing to kill.
     pub method: Option<UsedMethod>,
@@ -78,7 +78,7 @@ pub struct Effort {
     pub elapsed: Duration,
 }
 
-/// What became of the target's directories.
+/// What happened to the target's directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {

@@ -29,7 +29,8 @@ struct CloneArgs {
 /// See linux/sched.h. libc has it as a `c_int` for some targets, where it is cut off.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// A child in a cgroup, which waits to execute a program. It ends if this is dropped. The caller waits for it, waitpid(2).
+/// A child in a cgroup, which waits to execute a program. The child ends if this value is dropped. The caller waits for
+/// it by waitpid(2).
 ///
 /// Hidden: it is for `cgreap run`.
 #[derive(Debug)]
@@ -42,27 +43,28 @@ pub struct Held {
 /// Why a [`Held`] child did not execute its program.
 #[derive(Debug)]
 pub enum Failure {
-    /// It could not join the further cgroup of this index.
+    /// The child could not join the further cgroup of this index.
     Join(usize, io::Error),
-    /// It could not execute the program.
+    /// The child could not execute the program.
     Execute(io::Error),
 }
 
 impl Held {
-    /// Its pid, which is then the program's.
+    /// Returns the child's pid, which the program keeps.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Lets it execute the program. [`failure`] reads from what is returned.
+    /// Lets the child execute the program. Returns the descriptor for [`failure`].
     pub fn execute(self) -> OwnedFd {
-        // It fails if the child has ended already.
+        // The write fails if the child has ended already.
         let _ = write(&self.go, b"+");
         self.failure
     }
 }
 
-/// Why the child has not executed its program, if so. To be called after its end, as it waits for one of the two.
+/// Returns why the child has not executed its program, if so. It blocks until the child has executed the program
+/// or ended, so call it after the child's end.
 pub fn failure(from: OwnedFd) -> Option<Failure> {
     let mut told = [0; 8];
     io::Read::read_exact(&mut std::fs::File::from(from), &mut told).ok()?;
@@ -74,11 +76,13 @@ pub fn failure(from: OwnedFd) -> Option<Failure> {
     })
 }
 
-/// Makes a child in this v2 cgroup, which will execute a program, found as execvp(3) does. It blocks these signals, has the
-/// default for SIGPIPE, and joins further cgroups, whose `tasks` or `cgroup.procs` are given. For the rest it inherits what
-/// fork(2) and execve(2) leave. If it does not get as far as the program, it exits with 125, or as shells do with 126 or 127.
+/// Makes a child in this v2 cgroup, which will execute a program, found as execvp(3) does. The child blocks the signals in
+/// `blocked`, has the default for SIGPIPE, and joins further cgroups, whose `tasks` or `cgroup.procs` are in `join`. It
+/// inherits everything else that fork(2) and execve(2) leave. If it does not reach the program, it exits with 125, or as
+/// shells do with 126 or 127.
 ///
-/// A process that joins a v2 cgroup waits for all CPUs from Linux 6.0 on, 4 to 15 ms; one that is made there does not.
+/// From Linux 6.0 on, a process that joins a v2 cgroup waits for all CPUs, 4 to 15 ms. A process that is made inside
+/// does not wait.
 ///
 /// # Errors
 ///
@@ -95,7 +99,7 @@ pub fn spawn_in(
     // SAFETY: the child makes system calls only.
     let pid = unsafe { clone(&CloneArgs { flags, cgroup, ..CloneArgs::default() })? };
     if pid == 0 {
-        // So that it sees when the parent closes this end.
+        // So that the child sees when the parent closes its copy of this end.
         drop(go);
         // SAFETY: this is the child. `words` are terminated strings and a null pointer.
         unsafe { become_program(&wait, &report, &words, blocked, join) }
@@ -104,7 +108,7 @@ pub fn spawn_in(
 }
 
 /// Starts a program as a child in a session of its own. All of its standard streams are `stream`, to which it writes a byte
-/// once it has left the session of the caller. A program that cannot be executed is a child that ends. For the rest see
+/// once it has left the session of the caller. If the program cannot be executed, the child ends. For the rest see
 /// [`spawn_in`].
 ///
 /// # Errors
@@ -137,7 +141,8 @@ fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
 ///
 /// # Safety
 ///
-/// In the child, locks may be held for ever by threads that it does not have. It makes system calls only.
+/// In the child, locks may be held for ever by threads that it does not have. So the child must make system
+/// calls only.
 unsafe fn clone(args: &CloneArgs) -> io::Result<u32> {
     let args = CloneArgs { exit_signal: libc::SIGCHLD as u64, ..*args };
     // SAFETY: the structure outlives the call, and its size is given. Without CLONE_VM the child has memory of its own, as
@@ -146,7 +151,7 @@ unsafe fn clone(args: &CloneArgs) -> io::Result<u32> {
     u32::try_from(pid).map_err(|_| io::Error::last_os_error())
 }
 
-/// What the child does. It makes system calls only: locks may be held for ever, by threads that it does not have.
+/// Runs the child. It makes system calls only: locks may be held for ever, by threads that it does not have.
 ///
 /// # Safety
 ///
@@ -187,7 +192,8 @@ unsafe fn become_program(
         match nix::unistd::read(wait, &mut [0]) {
             Ok(1) => break,
             Err(Errno::EINTR) => {}
-            // SAFETY: an end without a word: the parent has ended, or goes no further.
+            // SAFETY: the end of the process. Nothing is reported, because the parent has ended, or has dropped
+            // the [`Held`].
             _ => unsafe { libc::_exit(125) },
         }
     }

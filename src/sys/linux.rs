@@ -28,11 +28,11 @@ use super::{Kind, Open, Pid, Stat, Sys};
 use crate::facility::Facility;
 use crate::metrics::Calls;
 
-/// The kernel that we run on, and what was asked of it. Clones count together.
+/// The kernel that we run on, and the number of system calls made. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Linux {
     counts: Arc<Counts>,
-    /// Facilities that it is to be without, in tests.
+    /// Facilities that the kernel seems to lack, in tests.
     absent: &'static [Facility],
 }
 
@@ -57,7 +57,7 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Linux {
-    /// A kernel without these facilities.
+    /// Makes a kernel without these facilities.
     pub(crate) fn without(absent: &'static [Facility]) -> Linux {
         Linux { absent, ..Linux::default() }
     }
@@ -113,7 +113,7 @@ const PIDFD_INFO_PID: u64 = 1 << 0;
 
 const PIDFD_INFO_CGROUPID: u64 = 1 << 2;
 
-/// Of `linux/stat.h`; in libc only since lately.
+/// Of `linux/stat.h`. Older versions of libc do not have it.
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// `_IOWR(0xFF, 11, struct pidfd_info)`.
@@ -155,7 +155,7 @@ impl Sys for Linux {
     type Fd = OwnedFd;
 
     fn now(&self) -> Duration {
-        // With a valid clock id it has no way to fail.
+        // With a valid clock id the call cannot fail.
         clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
     }
 
@@ -167,7 +167,7 @@ impl Sys for Linux {
     }
 
     fn caller(&self) -> (Pid, Pid) {
-        // Fits: the kernel's pids are ints.
+        // The kernel's pids fit into an int.
         let positive = |id| Pid::new(id).expect("getpid(2) and gettid(2) return positive numbers");
         (positive(std::process::id() as i32), positive(gettid().as_raw()))
     }
@@ -196,7 +196,7 @@ impl Sys for Linux {
 
     fn path_of(&self, fd: &OwnedFd) -> io::Result<PathBuf> {
         count(&self.counts.stat);
-        // The calling thread's, which may have descriptors of its own, unshare(2).
+        // Of the calling thread, which may have descriptors of its own, unshare(2).
         std::fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))
     }
 
@@ -274,7 +274,7 @@ impl Sys for Linux {
         match size {
             0.. => Ok(true),
             _ => match Errno::last() {
-                // There is none, or none can be.
+                // The file has no such attribute, or cannot have one.
                 Errno::ENODATA | Errno::EOPNOTSUPP => Ok(false),
                 errno => Err(errno.into()),
             },
@@ -322,7 +322,7 @@ impl Sys for Linux {
     fn process_of(&self, pidfd: &OwnedFd) -> io::Result<Pid> {
         count(&self.counts.pidfd_info);
         let tgid = pidfd_info(pidfd, PIDFD_INFO_PID)?.tgid;
-        // 0 for one outside of the caller's pid namespace.
+        // It is 0 for a process outside of the caller's pid namespace.
         i32::try_from(tgid).ok().and_then(Pid::new).ok_or_else(|| Errno::ESRCH.into())
     }
 
@@ -364,11 +364,11 @@ impl Sys for Linux {
     }
 }
 
-/// The descriptor, whose readiness is told by the tokio runtime that this is called from.
+/// Wraps the descriptor, so that the tokio runtime that this is called from reports when it is readable.
 #[cfg(feature = "tokio")]
 pub(crate) fn readable_in_tokio(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: it is open, stays open until it is dropped, which the AsyncFd does, and is the same at each call of as_raw_fd.
-    // The AsyncFd is not lent out mutably, so that no other can take its place.
+    // SAFETY: the descriptor is open, stays open until the AsyncFd drops it, and is the same at each call of as_raw_fd. The
+    // AsyncFd is not lent out mutably, so no other descriptor can take its place.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 

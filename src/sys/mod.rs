@@ -1,7 +1,7 @@
 //! The system calls that the cgroup side makes: [`Sys`], and the kernel itself behind it,
 //! [`Linux`]. Beside it `held` starts programs, for `cgreap`.
 //!
-//! A trait, so that the tests can put a simulated kernel in its place and have it fail wherever a real one could.
+//! It is a trait, so that tests can use a simulated kernel, which fails wherever a real one could.
 
 mod held;
 mod linux;
@@ -35,7 +35,7 @@ pub(crate) trait Sys {
     /// The caller's process id, and its thread id, which is the same on the main thread.
     fn caller(&self) -> (Pid, Pid);
 
-    /// How many descriptors the process may have, getrlimit(2) with RLIMIT_NOFILE; `None` if that is not known.
+    /// How many descriptors the process may have, getrlimit(2) with RLIMIT_NOFILE; `None` if this is not known.
     fn descriptor_limit(&self) -> Option<usize>;
 
     /// openat(2). The descriptor is close-on-exec.
@@ -47,8 +47,8 @@ pub(crate) trait Sys {
     /// The path of an open file, by its link in /proc.
     fn path_of(&self, fd: &Self::Fd) -> io::Result<PathBuf>;
 
-    /// open_by_handle_at(2): the cgroup directory with this inode number in the hierarchy that `mount` is a readable
-    /// directory of, as an O_PATH descriptor. Needs CAP_DAC_READ_SEARCH. ESTALE once that directory was removed.
+    /// open_by_handle_at(2): opens the cgroup directory with this inode number, as an O_PATH descriptor. `mount` is
+    /// a readable directory of its hierarchy. Needs CAP_DAC_READ_SEARCH. ESTALE once that directory was removed.
     fn open_identity(&self, mount: &Self::Fd, ino: u64) -> io::Result<Self::Fd>;
 
     /// pread(2).
@@ -60,10 +60,10 @@ pub(crate) trait Sys {
     /// statx(2), links not followed; of the descriptor itself if the path is empty.
     fn stat(&self, at: Option<&Self::Fd>, path: &CStr) -> io::Result<Stat>;
 
-    /// What kind of filesystem it is on: `f_type` of fstatfs(2).
+    /// The kind of filesystem that the file is on: `f_type` of fstatfs(2).
     fn filesystem(&self, fd: &Self::Fd) -> io::Result<i64>;
 
-    /// fgetxattr(2): whether a file has an extended attribute. Attributes `trusted.*` are seen by root only.
+    /// fgetxattr(2): whether a file has an extended attribute. Only root sees attributes `trusted.*`.
     fn has_attribute(&self, fd: &Self::Fd, name: &CStr) -> io::Result<bool>;
 
     /// getdents64(2): the names of the directories in a directory.
@@ -75,16 +75,16 @@ pub(crate) trait Sys {
     /// pidfd_open(2), Linux 5.3.
     fn pidfd_open(&self, pid: Pid) -> io::Result<Self::Fd>;
 
-    /// pidfd_open(2) of a thread, a main one included (PIDFD_THREAD, Linux 6.9).
+    /// pidfd_open(2) of a thread, which may be a main thread (PIDFD_THREAD, Linux 6.9).
     fn pidfd_of_thread(&self, tid: Pid) -> io::Result<Self::Fd>;
 
     /// The inode number of the v2 cgroup that a pidfd's task is in: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
     fn cgroup_of(&self, pidfd: &Self::Fd) -> io::Result<u64>;
 
-    /// The process that a pidfd's thread is of: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
+    /// The process of a pidfd's thread: ioctl(2) PIDFD_GET_INFO, Linux 6.13.
     fn process_of(&self, pidfd: &Self::Fd) -> io::Result<Pid>;
 
-    /// Whether the id is that of a thread of the caller's process, by tgkill(2) without a signal.
+    /// Whether the id is of a thread of the caller's process, by tgkill(2) without a signal.
     fn is_own_thread(&self, tid: Pid) -> bool;
 
     /// pidfd_send_signal(2), Linux 5.1, without siginfo.
@@ -102,8 +102,8 @@ pub(crate) trait Sys {
     fn process_mrelease(&self, pidfd: &Self::Fd) -> io::Result<()>;
 }
 
-/// The id of a process or of a thread. Always positive: 0 and negative numbers mean groups of processes to kill(2), and
-/// a process outside of the reader's pid namespace in `cgroup.procs`.
+/// The id of a process or of a thread. Always positive: For kill(2), 0 and negative numbers mean groups of processes.
+/// In `cgroup.procs`, 0 means a process outside of the reader's pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pid(NonZeroI32);
 
@@ -135,16 +135,16 @@ pub(crate) enum Open {
     ReadWrite,
 }
 
-/// What is to be known of a file.
+/// The status of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) kind: Kind,
     pub(crate) links: u32,
-    /// The user that it belongs to.
+    /// The user that owns it.
     pub(crate) owner: u32,
-    /// The mount that it is seen through: a number that is never given out again (Linux 6.8).
+    /// The mount that it is seen through: a number that the kernel never reuses (Linux 6.8).
     pub(crate) mount: Option<u64>,
     /// Whether it is the root of a mount, which covers the directory below it (Linux 5.8). `None` before.
     pub(crate) mount_root: Option<bool>,
