@@ -41,8 +41,8 @@ impl Queue {
         // Only a push to an empty queue wakes the reactor.
         if inner.commands.is_empty() {
             if let Err(error) = waker.wake() {
-                // A write to our own non-blocking eventfd cannot fail. If it does, the reactor finds the
-                // command in its next turn.
+                // A write to our own non-blocking eventfd has no way to fail. Should it fail nevertheless, the
+                // reactor finds the command in its next turn.
                 log::error!("cannot wake the reactor: {error}");
             }
         }

@@ -82,8 +82,8 @@ impl<S: Sys> Rest<S> {
         }
     }
 
-    /// Whether the attempt has used up its time. Without a limit it would follow for ever a process that forks, or makes
-    /// cgroups, faster than it is signalled. One write to `cgroup.kill`, or the next attempt, kills the rest.
+    /// Whether the attempt has used up its time. Without this limit, an attempt would never end if a process forks, or
+    /// makes cgroups, faster than it is signalled. One write to `cgroup.kill`, or the next attempt, kills the rest.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
         let most = match self.source {
             Source::Directories(..) => LONG.saturating_mul(LONGER),

@@ -150,7 +150,7 @@ fn add_pages<S: Sys>(
         if len == 0 {
             return Ok(None);
         }
-        // A shorter page is the last one, so nothing that takes long follows it.
+        // After a page of fewer members, nothing is left that takes long.
         if len >= LARGE && opened.cuts < CUTS && limit.is_over(sys) {
             opened.cuts += 1;
             return Ok(Some(opened));

@@ -114,7 +114,7 @@ pub(crate) fn recent<S: Sys>(sys: &S, mounts: &Mutex<Mounts<S>>) -> io::Result<A
 }
 
 /// Opens the root of the mount that contains `dir`, for open_by_handle_at(2). It must be the root: since Linux 6.12,
-/// a caller that has the capability only in a child user namespace may open directories below the descriptor
+/// a caller that has the capability only in a child user namespace may open only directories below the descriptor
 /// (`may_decode_fh`).
 ///
 /// Not O_PATH, which open_by_handle_at(2) refuses (EBADF).

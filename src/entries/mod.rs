@@ -158,7 +158,7 @@ impl<S: Sys> Entries<S> {
     }
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = Pending<'_>> {
-        // `std::time::Instant` reads the same clock, but cannot be made from it.
+        // `std::time::Instant` reads the same clock, but cannot be made from a time of `sys.now()`.
         let (now, clock) = (std::time::Instant::now(), self.resolver.sys.now());
         self.slab.iter().map(move |(_, entry)| Pending {
             path: entry.target.path(),

@@ -102,7 +102,7 @@ pub(crate) trait Sys {
     fn process_mrelease(&self, pidfd: &Self::Fd) -> io::Result<()>;
 }
 
-/// The id of a process or of a thread. Always positive: For kill(2), 0 and negative numbers mean groups of processes.
+/// The id of a process or of a thread. Always positive: for kill(2), 0 and negative numbers mean groups of processes.
 /// In `cgroup.procs`, 0 means a process outside of the reader's pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pid(NonZeroI32);
