@@ -49,7 +49,7 @@ fn with_the_shortest_budget_each_call_does_one_piece_of_work() {
 
 /// Where the kernel tells of a pidfd which cgroup its process is in.
 fn steps() -> Result<(), String> {
-    if linux() >= (6, 18) { Ok(()) } else { Err("before Linux 6.18 a large group is killed at once".into()) }
+    if linux() >= (6, 13) { Ok(()) } else { Err("before Linux 6.13 a large group is killed at once".into()) }
 }
 
 /// So long the steps of one attempt take at the most.

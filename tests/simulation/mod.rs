@@ -264,7 +264,9 @@ impl History {
             }
             turns = if now == last { turns + 1 } else { 0 };
             last = now;
-            if turns > if self.limited > 0 { PIECES * TURNS } else { TURNS } {
+            // Each of the processes that were signalled may take a turn.
+            let processes = self.sim.0.borrow().processes.len();
+            if turns > if self.limited > 0 { PIECES * TURNS + processes } else { TURNS } {
                 return self.problem(format!("{turns} turns and no time has passed"));
             }
             let Some(next) = self.next() else {
