@@ -108,9 +108,9 @@ fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<b
     let group = sys.open(None, &c_path(dir)?, Open::Place)?;
     let mut held = MemberList::default();
     let walk = descendants(sys, &group, LONGEST)?;
-    let mut near = Near::new();
+    let mut near = Near::new(&group);
     for number in 0..walk.len() {
-        let (place, path) = near.place(sys, &group, &walk, number);
+        let (place, path) = near.place(sys, &walk, number);
         held.add(sys, place, &path)?;
     }
     if walk.uncertain {

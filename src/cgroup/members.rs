@@ -51,9 +51,9 @@ impl MemberList {
     ) -> Result<(), Failed> {
         let (root, subtree) = directories.subtree(sys, &tree.identity, most)?;
         let mut all = !subtree.uncertain;
-        let mut near = Near::new();
+        let mut near = Near::new(root);
         for number in 0..subtree.len() {
-            all &= self.add_one(sys, near.place(sys, root, subtree, number))?;
+            all &= self.add_one(sys, near.place(sys, subtree, number))?;
         }
         // v2 directories cannot be renamed.
         self.vanished |= !all && tree.hierarchy.is_v1();

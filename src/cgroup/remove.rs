@@ -146,13 +146,15 @@ impl<S: Sys> RemovalStep<S> {
             walk = Some(Walk::new());
         }
         let mut walk = walk.unwrap_or_else(Walk::of_leaf);
-        let mut near = Near::new();
-        while !walk.is_over() {
-            walk.advance(sys, directories.get(sys, &tree.identity)?, &mut near)?;
-            self.visited += 1;
-            if self.is_spent(sys, context.limit) {
-                (self.left.tree, self.unfinished) = (Some((id, walk)), true);
-                return Ok(());
+        if !walk.is_over() {
+            let mut near = Near::new(directories.get(sys, &tree.identity)?);
+            while !walk.is_over() {
+                walk.advance(sys, &mut near)?;
+                self.visited += 1;
+                if self.is_spent(sys, context.limit) {
+                    (self.left.tree, self.unfinished) = (Some((id, walk)), true);
+                    return Ok(());
+                }
             }
         }
         if self.leaves {
@@ -162,13 +164,15 @@ impl<S: Sys> RemovalStep<S> {
             }
         }
         // The root is removed by its identity.
-        while walk.len() > 1 && !self.is_spent(sys, context.limit) {
-            self.removed += 1;
-            let root = directories.get(sys, &tree.identity)?;
-            let (place, path) = near.place(sys, root, &walk, walk.len() - 1);
-            // After an error the next removal lists the directories anew.
-            unless_gone(&path, below(sys, place, &path, |at, path| sys.rmdir(Some(at), path)))?;
-            walk.pop();
+        if walk.len() > 1 {
+            let mut near = Near::new(directories.get(sys, &tree.identity)?);
+            while walk.len() > 1 && !self.is_spent(sys, context.limit) {
+                self.removed += 1;
+                let (place, path) = near.place(sys, &walk, walk.len() - 1);
+                // After an error the next removal lists the directories anew.
+                unless_gone(&path, below(sys, place, &path, |at, path| sys.rmdir(Some(at), path)))?;
+                walk.pop();
+            }
         }
         if self.is_spent(sys, context.limit) {
             (self.left.tree, self.unfinished) = (Some((id, walk)), true);

@@ -32,15 +32,17 @@ pub(crate) struct Removal<S: Sys> {
 
 impl<S: Sys> Removal<S> {
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
-        let mut near = Near::new();
-        for number in (1..self.below.len()).rev() {
-            if !self.shared.is_wanted() {
-                return None;
-            }
-            let (place, path) = near.place(sys, self.directory.as_ref()?, &self.below, number);
-            let removed = below(sys, place, &path, |at, path| sys.rmdir(Some(at), path));
-            if let Err(error) = unless_gone(&path, removed) {
-                return Some(Err(error));
+        if let Some(root) = &self.directory {
+            let mut near = Near::new(root);
+            for number in (1..self.below.len()).rev() {
+                if !self.shared.is_wanted() {
+                    return None;
+                }
+                let (place, path) = near.place(sys, &self.below, number);
+                let removed = below(sys, place, &path, |at, path| sys.rmdir(Some(at), path));
+                if let Err(error) = unless_gone(&path, removed) {
+                    return Some(Err(error));
+                }
             }
         }
         // rmdir(2) takes a name. The identity is compared directly before.

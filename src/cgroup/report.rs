@@ -94,9 +94,9 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             // The last removal found the directories of `subtree`. A mount on a directory is not among them.
             let (root, subtree) = directories.subtree(sys, &tree.identity, LONG)?;
-            let mut near = Near::new();
+            let mut near = Near::new(root);
             for number in 0..subtree.len() {
-                let (place, path) = near.place(sys, root, subtree, number);
+                let (place, path) = near.place(sys, subtree, number);
                 for name in below(sys, place, &path, |at, dir| sys.subdirectories(at, dir))? {
                     let child = tree.path().join(subtree.path(number)).join(name);
                     // The directories above `child` are in use because of it.

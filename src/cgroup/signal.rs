@@ -192,7 +192,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let sys = self.context.sys;
         // The grace signal has no such limit: it is sent until the grace period is over.
         let is_late = signal == Signal::KILL && rest.is_late(Instant::after_start(sys.now()));
-        let (mut read, mut near) = (0, Near::new());
+        let (mut read, limit) = (0, self.context.limit);
         while !rest.has_unopened() {
             match &mut rest.source {
                 Source::None => return Ok(()),
@@ -210,11 +210,9 @@ impl<S: Sys> Step<'_, '_, S> {
                     }
                 }
                 Source::Directories(number, walk) => {
-                    if read >= FEW && self.context.limit.is_over(sys) {
+                    if read >= FEW && limit.is_over(sys) {
                         return Ok(());
                     }
-                    read += 1;
-                    (rest.members, rest.next) = (MemberList::default(), 0);
                     if walk.is_over() {
                         (*number, *walk) = (*number + 1, Walk::new());
                     }
@@ -225,15 +223,23 @@ impl<S: Sys> Step<'_, '_, S> {
                     let mut is_there = false;
                     let (members, refused) = self.list_directory(*number, |sys, root, members| {
                         is_there = true;
-                        match walk.advance(sys, root, &mut near)? {
-                            Some(number) => members.add_one(sys, near.place(sys, root, walk, number)),
-                            None => Ok(true),
+                        let (mut near, mut whole) = (Near::new(root), true);
+                        // In any case one directory is read, or passed over.
+                        loop {
+                            read += 1;
+                            if let Some(number) = walk.advance(sys, &mut near)? {
+                                whole &= members.add_one(sys, near.place(sys, walk, number))?;
+                            }
+                            if walk.is_over() || !members.pids.is_empty() || read >= FEW && limit.is_over(sys)
+                            {
+                                return Ok(whole);
+                            }
                         }
                     });
-                    rest.members = members;
-                    if walk.uncertain && self.target.is_v1() {
+                    if members.is_uncertain() || walk.uncertain && self.target.is_v1() {
                         tally.missed(Reach::Failed);
                     }
+                    (rest.members, rest.next) = (members, 0);
                     if !is_there {
                         *walk = Walk::of_leaf();
                     }
@@ -273,7 +279,7 @@ impl<S: Sys> Step<'_, '_, S> {
         match &rest.source {
             Source::Directories(number, walk) => {
                 let listed = self.list_directory(*number, |sys, root, members| match walk.last() {
-                    Some(number) => members.add_one(sys, Near::new().place(sys, root, walk, number)),
+                    Some(number) => members.add_one(sys, Near::new(root).place(sys, walk, number)),
                     None => Ok(true),
                 });
                 match listed {

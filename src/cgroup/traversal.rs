@@ -62,24 +62,27 @@ impl<L> Traversal<L> {
         let under_way = self.tree.take_if(|(of, ..)| *of == id);
         let (mut walk, mut left) =
             under_way.map_or_else(|| (Walk::new(), None), |(_, walk, left)| (walk, left));
-        let (mut is_cut, mut near) = (false, Near::new());
-        while !walk.is_over() || left.is_some() {
-            if is_cut || self.visited >= least && limit.is_over(sys) {
-                self.over.retain(|over| *over != id);
-                (self.tree, self.unfinished) = (Some((id, walk, left)), true);
-                return Ok(None);
+        let is_left = |walk: &Walk, left: &Option<L>| !walk.is_over() || left.is_some();
+        let mut is_cut = self.visited >= least && limit.is_over(sys);
+        if !is_cut && is_left(&walk, &left) {
+            let mut near = Near::new(directories.get(sys, &tree.identity)?);
+            while !is_cut && is_left(&walk, &left) {
+                self.visited += 1;
+                let number = match left {
+                    Some(_) => walk.last(),
+                    None => walk.advance(sys, &mut near)?,
+                };
+                if let Some(number) = number {
+                    let (place, path) = near.place(sys, &walk, number);
+                    left = visit(place, &path, left)?;
+                }
+                is_cut = left.is_some() || self.visited >= least && limit.is_over(sys);
             }
-            self.visited += 1;
-            let root = directories.get(sys, &tree.identity)?;
-            let number = match left {
-                Some(_) => walk.last(),
-                None => walk.advance(sys, root, &mut near)?,
-            };
-            if let Some(number) = number {
-                let (place, path) = near.place(sys, root, &walk, number);
-                left = visit(place, &path, left)?;
-                is_cut = left.is_some();
-            }
+        }
+        if is_left(&walk, &left) {
+            self.over.retain(|over| *over != id);
+            (self.tree, self.unfinished) = (Some((id, walk, left)), true);
+            return Ok(None);
         }
         Ok(Some(walk))
     }

@@ -83,17 +83,12 @@ impl Walk {
     }
 
     /// Visits the next directory. Returns its number if it is found. A directory whose visit fails is skipped.
-    pub(crate) fn advance<S: Sys>(
-        &mut self,
-        sys: &S,
-        root: &S::Fd,
-        near: &mut Near<S>,
-    ) -> io::Result<Option<usize>> {
+    pub(crate) fn advance<S: Sys>(&mut self, sys: &S, near: &mut Near<'_, S>) -> io::Result<Option<usize>> {
         if self.is_over() {
             return Ok(None);
         }
         let number = self.found;
-        match self.visit(sys, near.place(sys, root, self, number)) {
+        match self.visit(sys, near.place(sys, self, number)) {
             Ok(true) => {
                 self.found += 1;
                 Ok(Some(number))
@@ -155,39 +150,37 @@ impl Walk {
     }
 }
 
-/// An open directory in a deep tree, from which the paths to the directories below it are short. It is not kept from one step to
-/// the next, since it has no permit of the descriptor budget.
-pub(crate) struct Near<S: Sys>(Option<(usize, S::Fd)>);
+/// The root of a walk, and an open directory in a deep tree, from which the paths to the directories below it are short. That
+/// directory has no permit of the descriptor budget, so a `Near` is not kept from one step to the next.
+pub(crate) struct Near<'r, S: Sys> {
+    root: &'r S::Fd,
+    open: Option<(usize, S::Fd)>,
+}
 
-impl<S: Sys> Near<S> {
-    pub(crate) fn new() -> Near<S> {
-        Near(None)
+impl<'r, S: Sys> Near<'r, S> {
+    pub(crate) fn new(root: &'r S::Fd) -> Near<'r, S> {
+        Near { root, open: None }
     }
 
-    /// An open directory above one of a walk, and the path from it. That is empty for the root, and for no other.
-    pub(crate) fn place<'a>(
-        &'a mut self,
-        sys: &S,
-        root: &'a S::Fd,
-        walk: &Walk,
-        number: usize,
-    ) -> (&'a S::Fd, PathBuf) {
+    /// An open directory above one of the walk through this root, and the path from it. The path is empty for the root, and for
+    /// no other.
+    pub(crate) fn place(&mut self, sys: &S, walk: &Walk, number: usize) -> (&S::Fd, PathBuf) {
         if let Some(path) = walk.path_from(0, number, FAR) {
-            return (root, path);
+            return (self.root, path);
         }
         if self.path(walk, number).is_none() {
             let above = walk.above(number, FAR.div_ceil(2));
-            let (place, path) = self.path(walk, above).unwrap_or_else(|| (root, walk.path(above)));
+            let (place, path) = self.path(walk, above).unwrap_or_else(|| (self.root, walk.path(above)));
             let opened = below(sys, place, &path, |at, path| sys.open(Some(at), path, Open::Place));
             // If it cannot be opened, the path from the root is used.
-            self.0 = opened.ok().map(|fd| (above, fd));
+            self.open = opened.ok().map(|fd| (above, fd));
         }
-        self.path(walk, number).unwrap_or_else(|| (root, walk.path(number)))
+        self.path(walk, number).unwrap_or_else(|| (self.root, walk.path(number)))
     }
 
     /// The open directory, and the path from there, if it is above the one with this number, and not far.
     fn path(&self, walk: &Walk, number: usize) -> Option<(&S::Fd, PathBuf)> {
-        let (open, fd) = self.0.as_ref().filter(|(open, _)| *open != number)?;
+        let (open, fd) = self.open.as_ref().filter(|(open, _)| *open != number)?;
         Some((fd, walk.path_from(*open, number, FAR)?))
     }
 }
@@ -210,9 +203,9 @@ pub(crate) fn unless_gone<T>(dir: &Path, result: io::Result<T>) -> io::Result<Op
 /// Finds all directories at and below `root`, by a [`Walk`]. An error if it takes longer than `most`.
 pub(crate) fn descendants<S: Sys>(sys: &S, root: &S::Fd, most: Span) -> io::Result<Walk> {
     let end = Instant::after_start(sys.now()).saturating_add(most);
-    let (mut walk, mut near) = (Walk::new(), Near::new());
+    let (mut walk, mut near) = (Walk::new(), Near::new(root));
     while !walk.is_over() {
-        walk.advance(sys, root, &mut near)?;
+        walk.advance(sys, &mut near)?;
         if !walk.is_over() && Instant::after_start(sys.now()) >= end {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "too many cgroups to be listed at once"));
         }
