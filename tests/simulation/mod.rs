@@ -28,7 +28,7 @@ use std::thread;
 use std::time::Duration;
 
 use self::judge::{holds_caller, lacks};
-use self::kernel::{FREEZER, Features, FrozenBy, MOUNTS, Nature, ROOTS, SELF, Sim, World};
+use self::kernel::{FIRST_INO, FREEZER, Features, FrozenBy, MOUNTS, Nature, ROOTS, SELF, Sim, World};
 use self::others::some_time;
 use self::reactors::{EventLoop, Reactor};
 use self::reap::Reap;
@@ -264,8 +264,8 @@ impl History {
             }
             turns = if now == last { turns + 1 } else { 0 };
             last = now;
-            // Each of the processes that were signalled may take a turn.
-            let processes = self.sim.0.borrow().processes.len();
+            // Each process that was signalled may take a turn.
+            let processes = (self.sim.0.borrow().next_ino - FIRST_INO) as usize;
             if turns > if self.limited > 0 { PIECES * TURNS + processes } else { TURNS } {
                 return self.problem(format!("{turns} turns and no time has passed"));
             }

@@ -34,6 +34,9 @@ pub(super) const MOUNTS: [&str; 3] =
     ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"];
 
 /// The library's own process.
+/// The first of the inode numbers of processes.
+pub(super) const FIRST_INO: u64 = 5000;
+
 pub(super) const SELF: i32 = 1000;
 
 /// The thread of it that calls, where that is not the main one.
@@ -356,7 +359,7 @@ pub(super) struct World {
     planned: u64,
     watches: BTreeMap<u64, WatchOf>,
     next_fd: u64,
-    next_ino: u64,
+    pub(super) next_ino: u64,
     next_pid: i32,
     /// Reactors and their tokens to be woken.
     notified: Vec<(usize, usize)>,
@@ -404,7 +407,7 @@ impl World {
             planned: 0,
             watches: BTreeMap::new(),
             next_fd: 0,
-            next_ino: 5000,
+            next_ino: FIRST_INO,
             next_pid: 2000,
             notified: Vec::new(),
         };
