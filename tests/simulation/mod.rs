@@ -264,9 +264,9 @@ impl History {
             }
             turns = if now == last { turns + 1 } else { 0 };
             last = now;
-            // Each process that was signalled may take a turn.
+            // Each process that was signalled may take a step, and a step two turns.
             let processes = (self.sim.0.borrow().next_ino - FIRST_INO) as usize;
-            if turns > if self.limited > 0 { PIECES * TURNS + processes } else { TURNS } {
+            if turns > if self.limited > 0 { PIECES * TURNS + 2 * processes } else { TURNS } {
                 return self.problem(format!("{turns} turns and no time has passed"));
             }
             let Some(next) = self.next() else {

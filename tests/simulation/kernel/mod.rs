@@ -33,10 +33,10 @@ pub(super) const ROOTS: [GroupId; 3] = [FREEZER, CPU, V2];
 pub(super) const MOUNTS: [&str; 3] =
     ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"];
 
-/// The library's own process.
 /// The first of the inode numbers of processes.
 pub(super) const FIRST_INO: u64 = 5000;
 
+/// The library's own process.
 pub(super) const SELF: i32 = 1000;
 
 /// The thread of it that calls, where that is not the main one.
