@@ -74,6 +74,30 @@ fn three_free_descriptors(world: &World) {
 }
 each!(isolated three_free_descriptors needs Ok(()), on v2, freezer, cpu);
 
+/// No descriptor is used for shorter paths if none is left for the calls that take them.
+fn three_free_descriptors_for_a_deep_tree(world: &World) {
+    for method in by_descriptors(world) {
+        with_few_descriptors(|| {
+            let mut reactor = Reactor::new().expect("reactor");
+            world.group("first");
+            let first = spawn(&mut reactor, world.reaper("first"));
+            assert_eq!(finish(&mut reactor, &first).expect("reaped").outcome, Outcome::Removed);
+            let (dirs, reaper) = world.target();
+            let name = format!("target{}", "/n".repeat(150));
+            let members = world.sandbox.sleepers(5, &refs(&world.group(&name)));
+            let taken = TakenDescriptors::all_but(3);
+            let handle = spawn(&mut reactor, slow(reaper.method(method)));
+            let result = finish(&mut reactor, &handle);
+            drop(taken);
+            let reaped = result.unwrap_or_else(|error| panic!("{method}: {error}"));
+            assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+            assert!(members.ended(TIMEOUT), "{method}");
+            assert_gone(&dirs);
+        });
+    }
+}
+each!(isolated three_free_descriptors_for_a_deep_tree needs Ok(()), on v2, freezer, cpu);
+
 /// Reaps that wait for a descriptor are woken one by one, as there is one, so that each is checked a few times only.
 fn a_hundred_groups_with_twenty_free_descriptors(world: &World) {
     with_few_descriptors(|| {

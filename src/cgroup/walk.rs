@@ -172,8 +172,9 @@ impl<'r, S: Sys> Near<'r, S> {
             let above = walk.above(number, FAR.div_ceil(2));
             let (place, path) = self.path(walk, above).unwrap_or_else(|| (self.root, walk.path(above)));
             let opened = below(sys, place, &path, |at, path| sys.open(Some(at), path, Open::Place));
-            // If it cannot be opened, the path from the root is used.
-            self.open = opened.ok().map(|fd| (above, fd));
+            // If it cannot be opened, or if no descriptor is free then for the call that follows, the path from the root is used.
+            let is_another_free = |fd: &S::Fd| sys.open(Some(fd), c".", Open::Place).is_ok();
+            self.open = opened.ok().filter(is_another_free).map(|fd| (above, fd));
         }
         self.path(walk, number).unwrap_or_else(|| (self.root, walk.path(number)))
     }
