@@ -22,11 +22,11 @@ impl<S: Sys> Step<'_, '_, S> {
         self.context.metrics.checks += 1;
         let mut listing = match std::mem::replace(&mut self.target.progress, Progress::None) {
             Progress::Check(listing) => *listing,
-            Progress::Attempt(rest) => {
-                self.target.tracked.untry(rest.untried());
-                Listing::default()
-            }
-            Progress::None | Progress::Removal(_) | Progress::Freeze(_) | Progress::Thaw(_) => {
+            others => {
+                if let Progress::Attempt(rest) = others {
+                    self.target.tracked.untry(rest.untried());
+                }
+                self.target.tracked.ask_anew();
                 Listing::default()
             }
         };
@@ -166,7 +166,7 @@ impl<S: Sys> Step<'_, '_, S> {
             let change = Change::new(joined, fewer);
             return Checked::Populated(Population { change, is_partial, notice: self.target.exit_notice() });
         }
-        // Every signalled process is dead by now.
+        // Every signalled process is dead by now, or has left.
         self.target.tracked.forget();
         match self.target.fate() {
             Some(Fate::Removed) => Checked::Gone,

@@ -27,11 +27,14 @@ impl Process {
         (Some(number) == self.number).then_some(pidfd)
     }
 
-    /// Whether the process, which is no longer listed, is exiting and not dead yet.
-    pub(super) fn is_exiting<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<bool> {
+    /// What became of the process, which is no longer listed.
+    pub(super) fn life<S: Sys>(self, sys: &S, pidfd: &S::Fd) -> io::Result<Life> {
+        if sys.has_exited(pidfd)? {
+            return Ok(Life::Dead);
+        }
         // The caller may have been a member for a moment.
-        if sys.has_exited(pidfd)? || self.pid == sys.caller().0 {
-            return Ok(false);
+        if self.pid == sys.caller().0 {
+            return Ok(Life::Elsewhere);
         }
         let exiting = self.signal == Some(Signal::KILL)
             || match Proc::open(sys).and_then(|proc| proc.map(|proc| proc.stat(self.pid)).transpose()) {
@@ -41,6 +44,20 @@ impl Process {
                 Ok(None) | Err(_) => true,
             };
         // Checked again: if the process has not exited, the pid in /proc was its own.
-        Ok(exiting && !sys.has_exited(pidfd)?)
+        Ok(match exiting {
+            false => Life::Elsewhere,
+            true if sys.has_exited(pidfd)? => Life::Dead,
+            true => Life::Exiting,
+        })
     }
+}
+
+/// What became of a tracked process that is no longer listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It is alive, and has left the target. It may come back.
+    Elsewhere,
+    /// It is exiting and not dead yet.
+    Exiting,
+    Dead,
 }

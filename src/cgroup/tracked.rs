@@ -14,7 +14,7 @@ use super::Context;
 use super::attempt::{Part, Pidfds, Rest, Tally};
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
-use super::process::Process;
+use super::process::{Life, Process};
 use super::watched::Watched;
 use crate::machine::Reach;
 use crate::outcome::UsedMethod;
@@ -48,6 +48,8 @@ pub(crate) struct Tracked<S: Sys> {
     killed_unlisted: bool,
     /// The number of members at the last check.
     last: u32,
+    /// So many of the processes at the end were found to live outside of the target, by the check under way.
+    elsewhere: u32,
     /// Attempts since SIGKILL was last sent again to every member, modulo [`RESEND`].
     attempts: u8,
     /// One member, whose exit wakes the reap.
@@ -70,6 +72,7 @@ impl<S: Sys> Tracked<S> {
             tried: Vec::new(),
             killed_unlisted: false,
             last: 0,
+            elsewhere: 0,
             attempts: 0,
             watched: None,
         }
@@ -175,7 +178,7 @@ impl<S: Sys> Tracked<S> {
                 Ok(pidfd) => match facts.number(*sys, &pidfd) {
                     Ok(number) if number != process.number => false,
                     // If it cannot be found out now, a later check finds it out.
-                    _ => process.is_exiting(*sys, &pidfd).unwrap_or(true),
+                    _ => process.life(*sys, &pidfd).map_or(true, |life| life == Life::Exiting),
                 },
                 Err(error) => meaning(Call::PidfdOpen, &error) != Meaning::Gone,
             }
@@ -190,38 +193,57 @@ impl<S: Sys> Tracked<S> {
     pub(crate) fn all_dead(&mut self, context: &mut Context<'_, S>) -> io::Result<Option<bool>> {
         if let Some(Watched { pidfd, tracked: Some(pid), .. }) = &self.watched {
             if let Ok(at) = self.find(*pid) {
-                if self.processes[at].is_exiting(context.sys, pidfd)? {
-                    return Ok(Some(false));
+                match self.processes[at].life(context.sys, pidfd)? {
+                    Life::Exiting => return Ok(Some(false)),
+                    Life::Dead => {
+                        let was_asked = at >= self.processes.len() - self.elsewhere as usize;
+                        self.elsewhere -= u32::from(was_asked);
+                        self.processes.remove(at);
+                    }
+                    // It is asked again below.
+                    Life::Elsewhere => {}
                 }
-                self.processes.remove(at);
             }
         }
         for asked in 0..ASKED {
             if asked >= FEW_SIGNALS && context.limit.is_over(context.sys) {
                 break;
             }
-            let Some(&process) = self.processes.last() else { return Ok(Some(true)) };
+            let Some(at) = self.processes.len().checked_sub(self.elsewhere as usize + 1) else {
+                return Ok(Some(true));
+            };
+            let process = self.processes[at];
+            let mut life = Life::Dead;
             if process.number.is_some() {
                 match context.sys.pidfd_open(process.pid) {
-                    Ok(fd) => {
-                        let same = context.facts.number(context.sys, &fd)? == process.number;
-                        if same && process.is_exiting(context.sys, &fd)? {
+                    Ok(fd) if context.facts.number(context.sys, &fd)? == process.number => {
+                        life = process.life(context.sys, &fd)?;
+                        if life == Life::Exiting {
                             self.watch(context, fd, Some(process.pid));
                             return Ok(Some(false));
                         }
                     }
+                    Ok(_) => {}
                     Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Gone => {}
                     Err(error) => return Err(error),
                 }
             }
-            self.processes.pop();
+            match life {
+                Life::Elsewhere => self.elsewhere += 1,
+                _ => _ = self.processes.remove(at),
+            }
         }
         Ok(None)
     }
 
-    /// Forgets the tracked processes, because all are dead.
+    /// Begins to ask anew whether the tracked processes are dead.
+    pub(crate) fn ask_anew(&mut self) {
+        self.elsewhere = 0;
+    }
+
+    /// Forgets the tracked processes that are dead: all but those that were found to live elsewhere.
     pub(crate) fn forget(&mut self) {
-        self.processes.clear();
+        self.processes.drain(..self.processes.len() - self.elsewhere as usize);
         self.watched = None;
     }
 

@@ -297,6 +297,10 @@ impl Machine {
         if refused {
             return self.end(End::Denied);
         }
+        if self.retries.is_due(now) {
+            // A retry has become due amid the steps of the thaw. It is made now, for a wait is bounded by those ahead only.
+            self.unheeded = Unheeded::Notification;
+        }
         let external = match after {
             AfterThaw::Check => return Action::Check(Detail::Members),
             // The signal took longer to send than the grace period lasts.

@@ -19,8 +19,6 @@ impl Machine {
         match removed {
             Removed::All => return self.end(End::Done(Outcome::Removed)),
             Removed::Replaced => return self.end(End::Replaced),
-            // The target is thawed first: a member that joins meanwhile would be frozen until the removal ends.
-            Removed::Unfinished if self.freezer.is_ours() => self.pace.probe_while_waiting(now),
             Removed::Unfinished | Removed::UnderWay => {
                 if self.is_expired(now) {
                     match self.phase {
@@ -29,6 +27,11 @@ impl Machine {
                         Phase::Expired { .. } => {}
                         _ => self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) },
                     }
+                }
+                if removed == Removed::Unfinished && self.freezer.is_ours() {
+                    // The target is thawed first: a member that joins meanwhile would be frozen until the removal ends.
+                    self.pace.probe_while_waiting(now);
+                    return self.wait_empty(now);
                 }
                 if removed == Removed::Unfinished {
                     self.pending = Pending::Removal;

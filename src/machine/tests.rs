@@ -1180,6 +1180,30 @@ fn an_entry_is_small() {
     assert!(size_of::<Machine>() <= 320, "{}", size_of::<Machine>());
 }
 
+/// A thaw of several steps may end after the time of a retry. The attempt is made then, and not after the next wait.
+#[test]
+fn a_retry_that_becomes_due_amid_a_thaw_is_made() {
+    let mut rig = Rig::new(&reaper().min_wait(3_000 * MS));
+    (rig.kill, rig.thaw) = (Attempt { reach: Reach::Failed, ..KILLED }, Thawed::Unfinished);
+    assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+    (rig.kill, rig.thaw, rig.now) = (KILLED, Thawed::All, 10 * MS);
+    assert!(rig.wake(Input::Resumed).is_ok());
+    assert_eq!(rig.kills(), [0, 10]);
+}
+
+/// At the deadline too, a removal that takes several steps is made of a target that is thawed.
+#[test]
+fn an_empty_target_is_not_left_frozen_at_the_deadline() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).deadline(20 * MS));
+    rig.freeze = Froze::Freezing;
+    rig.kill = Attempt { reach: Reach::Unsafe, ..KILLED };
+    rig.run(21 * MS);
+    (rig.check, rig.removal, rig.freeze, rig.now) = (EMPTY, Removed::Unfinished, Froze::Frozen, 22 * MS);
+    let before = rig.done.len();
+    assert!(rig.wake(Input::Notified).is_ok());
+    assert_eq!(rig.done[before..before + 2], [(22, Action::Remove), (22, Action::Thaw(ThawScope::All))]);
+}
+
 /// A target that has become empty in mid-freeze, and cannot be removed yet, is thawed at once.
 #[test]
 fn an_empty_target_is_not_left_frozen() {
