@@ -249,18 +249,19 @@ impl Machine {
     }
 
     pub(super) fn on_thawed_external(&mut self, thawed: Thawed) -> Action {
-        self.pending = Pending::Thawing(AfterThaw::WaitAfterExternal(thawed));
+        self.pending = Pending::Thawing(AfterThaw::WaitAfterExternal(thawed), None);
         self.thaw_for_sigkill()
     }
 
     pub(super) fn on_thawed(&mut self, now: Instant, thawed: Thawed, ours_left: bool) -> Action {
-        let after = match self.take_pending() {
-            Pending::Thawing(after) => after,
-            _ => AfterThaw::Wait,
+        let (after, retry) = match self.take_pending() {
+            Pending::Thawing(after, retry) => (after, retry),
+            _ => (AfterThaw::Wait, None),
         };
         if thawed == Thawed::Unfinished {
             let is_last = matches!(self.phase, Phase::Ending(End::Done(_)));
-            self.pending = Pending::Thaw(if is_last { AfterThaw::Check } else { after });
+            let after = if is_last { AfterThaw::Check } else { after };
+            self.pending = Pending::Thaw(after, retry.or(self.retries.next(now)));
             return Action::Yield;
         }
         let has_failed = matches!(self.freezer, Freezer::ThawDue { failing_since: Some(_) });
@@ -297,8 +298,8 @@ impl Machine {
         if refused {
             return self.end(End::Denied);
         }
-        if self.retries.is_due(now) {
-            // A retry has become due amid the steps of the thaw. It is made now, for a wait is bounded by those ahead only.
+        if retry.is_some_and(|retry| now >= retry) {
+            // It has become due amid the steps of the thaw. A wait is bounded only by the retries that are not due yet.
             self.unheeded = Unheeded::Notification;
         }
         let external = match after {

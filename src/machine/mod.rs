@@ -262,8 +262,8 @@ impl Machine {
         }
         if let Phase::Ending(end) = self.phase {
             return match pending {
-                Pending::Thaw(after) => {
-                    self.pending = Pending::Thawing(after);
+                Pending::Thaw(after, retry) => {
+                    self.pending = Pending::Thawing(after, retry);
                     Action::ContinueThaw
                 }
                 Pending::Kill => Action::Kill(self.kill_by()),
@@ -279,13 +279,13 @@ impl Machine {
                 Action::Signal(signal, self.freezer.members())
             }
             Pending::Freeze if !self.is_expired(now) || is_last => Action::Freeze,
-            Pending::Thaw(after) if !self.is_expired(now) || is_last => {
-                self.pending = Pending::Thawing(after);
+            Pending::Thaw(after, retry) if !self.is_expired(now) || is_last => {
+                self.pending = Pending::Thawing(after, retry);
                 Action::ContinueThaw
             }
             Pending::Removal => Action::Remove,
             Pending::Nothing if matches!(self.freezer, Freezer::ThawDue { .. }) => {
-                self.pending = Pending::Thawing(AfterThaw::Check);
+                self.pending = Pending::Thawing(AfterThaw::Check, None);
                 Action::Thaw(ThawScope::All)
             }
             Pending::Nothing if self.phase.sends_nothing() && !self.is_expired(now) => {

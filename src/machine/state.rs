@@ -79,10 +79,10 @@ pub(super) enum Pending {
     Signal(Signal),
     /// The removal continues.
     Removal,
-    /// The thaw continues.
-    Thaw(AfterThaw),
-    /// A thaw was begun, and its answer comes next.
-    Thawing(AfterThaw),
+    /// The thaw continues. With the time of the first retry that was not due when the thaw began.
+    Thaw(AfterThaw, Option<Instant>),
+    /// A thaw was begun, or continues, and its answer comes next.
+    Thawing(AfterThaw, Option<Instant>),
 }
 
 /// What the machine does after a thaw.
