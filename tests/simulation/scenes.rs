@@ -435,6 +435,42 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     assert_eq!(all_dead(), Some(true));
 }
 
+/// A process that a list has missed, since it was moved meanwhile, seems to live elsewhere. It is still waited for if it exits as
+/// a member later, when no list has it.
+#[test]
+fn a_process_that_comes_back_is_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[CPU] = slice;
+    let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
+    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
+    let members = MemberList { pids: vec![pid], ..MemberList::default() };
+    let mut tracked = Tracked::new();
+    let identified = tracked.identify(&mut kernel, &members).expect("nothing fails");
+    tracked.track(identified, &members);
+    let mut ask = |tracked: &mut Tracked<Sim>| {
+        tracked.ask_anew();
+        let dead = tracked.all_dead(&mut kernel).expect("nothing fails");
+        if dead == Some(true) {
+            tracked.forget();
+        }
+        dead
+    };
+    assert_eq!(ask(&mut tracked), Some(true), "it lives elsewhere, as far as the list tells");
+    sim.0.borrow_mut().sigkill(ino);
+    assert_eq!(ask(&mut tracked), Some(false), "it is exiting");
+    sim.0.borrow_mut().calm();
+    let soon = sim.0.borrow().now + Duration::from_millis(1);
+    sim.0.borrow_mut().advance(soon);
+    assert_eq!(ask(&mut tracked), Some(true));
+    assert_eq!(tracked.pids().count(), 0, "it is dead");
+}
+
 /// After a kill of every member by `cgroup.kill` and by signals, a member that is not among the signalled is new.
 #[test]
 fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
