@@ -214,7 +214,10 @@ impl History {
             }
             ReapError::Replaced { .. } => world.targets[of].remade,
             ReapError::Denied { .. } => world.refused || insists,
-            ReapError::FrozenByAncestor { .. } => world.frozen_outside,
+            // A cgroup inside of one target is outside of another.
+            ReapError::FrozenByAncestor { .. } => {
+                world.frozen_outside || world.frozen_inside && world.targets.len() > 1
+            }
             ReapError::TimedOut { survivors, .. } => {
                 if let Some(pid) = self.misnamed(&world, of, survivors) {
                     return Some(format!("{pid} is named, and is no survivor"));

@@ -112,9 +112,9 @@ impl World {
             (frozen, _) => frozen,
         };
         let Group { hierarchy, target, .. } = self.groups[group];
-        // What is inside of one target is outside of another.
-        let outside = target.is_none() || self.targets.len() > 1;
-        self.frozen_outside |= frozen.is_some() && hierarchy == FREEZER && outside;
+        let is_frozen = frozen.is_some() && hierarchy == FREEZER;
+        self.frozen_outside |= is_frozen && target.is_none();
+        self.frozen_inside |= is_frozen && target.is_some();
         self.changed();
     }
 

@@ -351,6 +351,8 @@ pub(super) struct World {
     acting: Option<usize>,
     /// A v1 freezer group outside of a target was frozen.
     pub(super) frozen_outside: bool,
+    /// The same, inside of a target.
+    pub(super) frozen_inside: bool,
     /// The step of the library that is under way.
     pub(super) step: u64,
     pub(super) calls: u64,
@@ -400,6 +402,7 @@ impl World {
             kill_left_in: 0,
             acting: None,
             frozen_outside: false,
+            frozen_inside: false,
             step: 1,
             calls: 0,
             violations: Vec::new(),
