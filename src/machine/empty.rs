@@ -42,8 +42,12 @@ impl Machine {
                 return self.wait_empty(now);
             }
             Removed::Busy => {
-                // A task in the last steps of its exit causes EBUSY for a moment; other causes last.
-                self.pace.probe_while_waiting(now);
+                // A task in the last steps of its exit causes EBUSY for a moment; other causes last. After the deadline, a
+                // member that has joined is to be found in time, and sent SIGKILL.
+                match self.phase {
+                    Phase::Expired { .. } => self.pace.probe(),
+                    _ => self.pace.probe_while_waiting(now),
+                }
                 self.pace.back_off(now);
             }
             Removed::Denied | Removed::Failed => {

@@ -94,7 +94,7 @@ pub(super) enum AfterThaw {
     WaitAfterExternal(Thawed),
 }
 
-/// A notification that came amid an action of several steps, and prompted no check.
+/// A notification that came amid an action of several steps, and prompted no check; or a retry that became due amid a thaw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Unheeded {
     #[default]

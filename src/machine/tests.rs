@@ -1670,3 +1670,18 @@ fn members_that_joined_before_a_late_removal_are_killed() {
     assert_eq!(rig.run(1000 * MS), Some(End::TimedOut));
     assert!(rig.now <= 145 * MS && rig.kills().is_empty());
 }
+
+/// The same, if the deadline passes between two steps of the removal.
+#[test]
+fn members_that_joined_amid_a_removal_at_the_deadline_are_killed() {
+    let mut rig = Rig::new(&reaper().deadline(60 * MS));
+    assert_eq!(rig.run(49 * MS), None);
+    (rig.check, rig.removal, rig.now) = (EMPTY, Removed::Unfinished, 50 * MS);
+    assert_eq!(rig.wake(TICK), Ok(50 * MS));
+    rig.now = 60 * MS;
+    assert_eq!(rig.wake(Input::Resumed), Ok(60 * MS), "the removal continues");
+    (rig.check, rig.removal) = (FRESH, Removed::Busy);
+    rig.now = rig.wake(Input::Resumed).unwrap();
+    rig.wake(TICK).unwrap();
+    assert_eq!(rig.kills(), [0, 10, 61]);
+}
