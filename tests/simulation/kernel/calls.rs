@@ -316,12 +316,16 @@ impl Sys for Sim {
             let known = hierarchy == V2 || p.is_known(world.groups[group].target) && !p.nature.unmapped;
             p.life == Life::Exiting && known && p.groups[hierarchy] == group && p.moved < world.step
         };
-        // A thread of its own may wait.
-        if world.features.exiting_unlisted && !world.on_helper_thread && world.processes.iter().any(blocks) {
+        let is_held = world.features.exiting_unlisted && world.processes.iter().any(blocks);
+        if is_held && !world.on_helper_thread {
             world.violation(format!("rmdir of {name} would block"));
         }
         if world.groups[group].denied {
             return Err(world.refuse("unlinkat", libc::EACCES));
+        }
+        if is_held {
+            // A thread of its own may wait. No time passes here, so it fails as on the kernels that do not wait.
+            return Err(errno(libc::EBUSY));
         }
         let result = world.remove(group);
         world.note(|| format!("rmdir {name}: {result:?}"));
