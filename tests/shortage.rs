@@ -52,39 +52,18 @@ fn more_members_than_descriptors(world: &World) {
 }
 each!(isolated more_members_than_descriptors needs Ok(()), on v2, freezer, cpu, several);
 
-/// The reactor holds some descriptors of its own from its first reap on.
-fn three_free_descriptors(world: &World) {
+/// Reaps a target with so many members, so many levels below it, while three descriptors are free.
+fn with_three_free_descriptors(world: &World, members: usize, levels: usize) {
     for method in by_descriptors(world) {
         with_few_descriptors(|| {
+            // The reactor holds some descriptors of its own from its first reap on.
             let mut reactor = Reactor::new().expect("reactor");
             world.group("first");
             let first = spawn(&mut reactor, world.reaper("first"));
             assert_eq!(finish(&mut reactor, &first).expect("reaped").outcome, Outcome::Removed);
             let (dirs, reaper) = world.target();
-            let members = world.sandbox.sleepers(40, &refs(&dirs));
-            let taken = TakenDescriptors::all_but(3);
-            let handle = spawn(&mut reactor, slow(reaper.method(method)));
-            let result = finish(&mut reactor, &handle);
-            drop(taken);
-            let reaped = result.unwrap_or_else(|error| panic!("{method}: {error}"));
-            assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
-            assert!(members.ended(TIMEOUT), "{method}");
-        });
-    }
-}
-each!(isolated three_free_descriptors needs Ok(()), on v2, freezer, cpu);
-
-/// No descriptor is used for shorter paths if none is left for the calls that take them.
-fn three_free_descriptors_for_a_deep_tree(world: &World) {
-    for method in by_descriptors(world) {
-        with_few_descriptors(|| {
-            let mut reactor = Reactor::new().expect("reactor");
-            world.group("first");
-            let first = spawn(&mut reactor, world.reaper("first"));
-            assert_eq!(finish(&mut reactor, &first).expect("reaped").outcome, Outcome::Removed);
-            let (dirs, reaper) = world.target();
-            let name = format!("target{}", "/n".repeat(150));
-            let members = world.sandbox.sleepers(5, &refs(&world.group(&name)));
+            let lowest = world.group(&format!("target{}", "/n".repeat(levels)));
+            let members = world.sandbox.sleepers(members, &refs(&lowest));
             let taken = TakenDescriptors::all_but(3);
             let handle = spawn(&mut reactor, slow(reaper.method(method)));
             let result = finish(&mut reactor, &handle);
@@ -95,6 +74,16 @@ fn three_free_descriptors_for_a_deep_tree(world: &World) {
             assert_gone(&dirs);
         });
     }
+}
+
+fn three_free_descriptors(world: &World) {
+    with_three_free_descriptors(world, 40, 0);
+}
+each!(isolated three_free_descriptors needs Ok(()), on v2, freezer, cpu);
+
+/// No descriptor is used for shorter paths if none is left for the calls that take them.
+fn three_free_descriptors_for_a_deep_tree(world: &World) {
+    with_three_free_descriptors(world, 5, 150);
 }
 each!(isolated three_free_descriptors_for_a_deep_tree needs Ok(()), on v2, freezer, cpu);
 

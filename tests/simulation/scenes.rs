@@ -71,6 +71,14 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
     (sim, entries, handle)
 }
 
+/// Calls `act` with what a step passes to its actions, in this world.
+fn in_context(world: World, act: impl FnOnce(&Sim, &mut Context<'_, Sim>)) {
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    act(&sim, &mut Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default()));
+}
+
 /// Lets time pass, and the reaps go on.
 pub(super) fn run(sim: &Sim, entries: &mut Entries<Sim>) {
     let mut event_loop = EventLoop::new(sim);
@@ -411,28 +419,26 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (gone, left) = (pid(leaves), pid(stays));
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let resolver = Resolver::new(sim.clone(), Budget::new(100));
-    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
-    let list = |pids: &[i32]| {
-        let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-        MemberList { pids, ..MemberList::default() }
-    };
-    let mut signalled = Tracked::new();
-    let identified = signalled.identify(&mut kernel, &list(&[gone, left])).expect("nothing fails");
-    sim.0.borrow_mut().migrate(leaves, ROOTS);
-    signalled.track(identified, &list(&[left]));
-    assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
-    let mut all_dead = || signalled.all_dead(&mut kernel).expect("nothing fails");
-    let mut world = sim.0.borrow_mut();
-    world.sigkill(leaves);
-    world.sigkill(stays);
-    drop(world);
-    assert_eq!(all_dead(), Some(false));
-    let soon = sim.0.borrow().now + Duration::from_millis(1);
-    sim.0.borrow_mut().advance(soon);
-    assert_eq!(all_dead(), Some(true));
+    in_context(world, |sim, kernel| {
+        let list = |pids: &[i32]| {
+            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
+            MemberList { pids, ..MemberList::default() }
+        };
+        let mut signalled = Tracked::new();
+        let identified = signalled.identify(kernel, &list(&[gone, left])).expect("nothing fails");
+        sim.0.borrow_mut().migrate(leaves, ROOTS);
+        signalled.track(identified, &list(&[left]));
+        assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
+        let mut all_dead = || signalled.all_dead(kernel).expect("nothing fails");
+        let mut world = sim.0.borrow_mut();
+        world.sigkill(leaves);
+        world.sigkill(stays);
+        drop(world);
+        assert_eq!(all_dead(), Some(false));
+        let soon = sim.0.borrow().now + Duration::from_millis(1);
+        sim.0.borrow_mut().advance(soon);
+        assert_eq!(all_dead(), Some(true));
+    });
 }
 
 /// A process that a list has missed, since it was moved meanwhile, seems to live elsewhere. It is still waited for if it exits as
@@ -445,30 +451,28 @@ fn a_process_that_comes_back_is_waited_for() {
     groups[CPU] = slice;
     let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
     let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let resolver = Resolver::new(sim.clone(), Budget::new(100));
-    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
-    let members = MemberList { pids: vec![pid], ..MemberList::default() };
-    let mut tracked = Tracked::new();
-    let identified = tracked.identify(&mut kernel, &members).expect("nothing fails");
-    tracked.track(identified, &members);
-    let mut ask = |tracked: &mut Tracked<Sim>| {
-        tracked.ask_anew();
-        let dead = tracked.all_dead(&mut kernel).expect("nothing fails");
-        if dead == Some(true) {
-            tracked.forget();
-        }
-        dead
-    };
-    assert_eq!(ask(&mut tracked), Some(true), "it lives elsewhere, as far as the list tells");
-    sim.0.borrow_mut().sigkill(ino);
-    assert_eq!(ask(&mut tracked), Some(false), "it is exiting");
-    sim.0.borrow_mut().calm();
-    let soon = sim.0.borrow().now + Duration::from_millis(1);
-    sim.0.borrow_mut().advance(soon);
-    assert_eq!(ask(&mut tracked), Some(true));
-    assert_eq!(tracked.pids().count(), 0, "it is dead");
+    in_context(world, |sim, kernel| {
+        let members = MemberList { pids: vec![pid], ..MemberList::default() };
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &members).expect("nothing fails");
+        tracked.track(identified, &members);
+        let mut ask = |tracked: &mut Tracked<Sim>| {
+            tracked.ask_anew();
+            let dead = tracked.all_dead(kernel).expect("nothing fails");
+            if dead == Some(true) {
+                tracked.forget();
+            }
+            dead
+        };
+        assert_eq!(ask(&mut tracked), Some(true), "it lives elsewhere, as far as the list tells");
+        sim.0.borrow_mut().sigkill(ino);
+        assert_eq!(ask(&mut tracked), Some(false), "it is exiting");
+        sim.0.borrow_mut().calm();
+        let soon = sim.0.borrow().now + Duration::from_millis(1);
+        sim.0.borrow_mut().advance(soon);
+        assert_eq!(ask(&mut tracked), Some(true));
+        assert_eq!(tracked.pids().count(), 0, "it is dead");
+    });
 }
 
 /// After a kill of every member by `cgroup.kill` and by signals, a member that is not among the signalled is new.
@@ -482,28 +486,26 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (member, new_member) = (pid(member), pid(new_member));
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let resolver = Resolver::new(sim.clone(), Budget::new(100));
-    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
-    let list = |pids: &[i32]| {
-        let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-        MemberList { pids, ..MemberList::default() }
-    };
-    let mut signalled = Tracked::new();
-    signalled.killed_all(None);
-    let mut rest = Rest::new(list(&[member]));
-    let part = Part { most: 9, is_held: false };
-    let (mut tally, mut obstacle) = (Tally::new(), None);
-    let opened = signalled.open(&mut kernel, Signal::KILL, &mut rest, part, &mut tally, &mut obstacle);
-    assert_eq!(opened.expect("nothing fails"), Pidfds::Opened { full: false });
-    assert!(rest.batch.verify(Instant::after_start(Duration::ZERO), &list(&[member])).is_empty());
-    let verified = rest.batch.take(9);
-    signalled
-        .send(&mut kernel, Signal::KILL, verified, true, &mut tally, &mut obstacle)
-        .expect("nothing fails");
-    assert_eq!(tally.signalled, 1);
-    assert_eq!(signalled.compare(&list(&[member, new_member])), (true, false));
+    in_context(world, |_, kernel| {
+        let list = |pids: &[i32]| {
+            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
+            MemberList { pids, ..MemberList::default() }
+        };
+        let mut signalled = Tracked::new();
+        signalled.killed_all(None);
+        let mut rest = Rest::new(list(&[member]));
+        let part = Part { most: 9, is_held: false };
+        let (mut tally, mut obstacle) = (Tally::new(), None);
+        let opened = signalled.open(kernel, Signal::KILL, &mut rest, part, &mut tally, &mut obstacle);
+        assert_eq!(opened.expect("nothing fails"), Pidfds::Opened { full: false });
+        assert!(rest.batch.verify(Instant::after_start(Duration::ZERO), &list(&[member])).is_empty());
+        let verified = rest.batch.take(9);
+        signalled
+            .send(kernel, Signal::KILL, verified, true, &mut tally, &mut obstacle)
+            .expect("nothing fails");
+        assert_eq!(tally.signalled, 1);
+        assert_eq!(signalled.compare(&list(&[member, new_member])), (true, false));
+    });
 }
 
 /// A member that may not be killed is watched all the same: it may go by itself.
@@ -699,15 +701,13 @@ fn a_refusal_is_final_whatever_proc_there_is() {
 fn the_caller_that_has_left_is_not_waited_for() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     world.vantage.proc = Proc::None;
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let resolver = Resolver::new(sim.clone(), Budget::new(100));
-    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    let mut kernel = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
-    let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
-    let mut tracked = Tracked::new();
-    let identified = tracked.identify(&mut kernel, &list).expect("nothing fails");
-    tracked.track(identified, &list);
-    assert_eq!(tracked.all_dead(&mut kernel).expect("nothing fails"), Some(true));
+    in_context(world, |sim, kernel| {
+        let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &list).expect("nothing fails");
+        tracked.track(identified, &list);
+        assert_eq!(tracked.all_dead(kernel).expect("nothing fails"), Some(true));
+    });
 }
 
 /// A pidfd by which its process cannot be told, or not be signalled, does not spare the members after it.
