@@ -205,13 +205,18 @@ impl<S: Sys> Tracked<S> {
                 }
             }
         }
-        for asked in 0..ASKED {
-            if asked >= FEW_SIGNALS && context.limit.is_over(context.sys) {
-                break;
-            }
+        let (mut asked, mut asked_before) = (0, self.elsewhere);
+        let mut is_last = false;
+        while is_last || asked < FEW_SIGNALS || asked < ASKED && !context.limit.is_over(context.sys) {
             let Some(at) = self.processes.len().checked_sub(self.elsewhere as usize + 1) else {
-                return Ok(Some(true));
+                if asked_before == 0 {
+                    return Ok(Some(true));
+                }
+                // Those that an earlier step has found elsewhere may have come back since. Nothing cuts this.
+                (self.elsewhere, asked_before, is_last) = (0, 0, true);
+                continue;
             };
+            asked += 1;
             let process = self.processes[at];
             let mut life = Life::Dead;
             if process.number.is_some() {

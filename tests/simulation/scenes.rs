@@ -72,11 +72,11 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
 }
 
 /// Calls `act` with what a step passes to its actions, in this world.
-fn in_context(world: World, act: impl FnOnce(&Sim, &mut Context<'_, Sim>)) {
+fn in_context(world: World, limit: Limit, act: impl FnOnce(&Sim, &mut Context<'_, Sim>)) {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    act(&sim, &mut Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default()));
+    act(&sim, &mut Context::new(&resolver, &mut metrics, &mut facts, None, limit));
 }
 
 /// Lets time pass, and the reaps go on.
@@ -419,7 +419,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (gone, left) = (pid(leaves), pid(stays));
-    in_context(world, |sim, kernel| {
+    in_context(world, Limit::default(), |sim, kernel| {
         let list = |pids: &[i32]| {
             let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
             MemberList { pids, ..MemberList::default() }
@@ -451,7 +451,7 @@ fn a_process_that_comes_back_is_waited_for() {
     groups[CPU] = slice;
     let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
     let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    in_context(world, |sim, kernel| {
+    in_context(world, Limit::default(), |sim, kernel| {
         let members = MemberList { pids: vec![pid], ..MemberList::default() };
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &members).expect("nothing fails");
@@ -475,6 +475,27 @@ fn a_process_that_comes_back_is_waited_for() {
     });
 }
 
+/// The same, if it comes back between two steps of one check.
+#[test]
+fn a_process_that_comes_back_amid_a_check_is_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let groups = world.processes[0].groups;
+    let nature = Nature { hangs: true, ..Nature::default() };
+    let [other, ino] = [(); 2].map(|()| world.add_process(groups, nature, None));
+    let mut pid = |ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let members = MemberList { pids: vec![pid(other), pid(ino)], ..MemberList::default() };
+    let over = Limit::default().until(Instant::after_start(Duration::ZERO));
+    in_context(world, over, |sim, kernel| {
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &members).expect("nothing fails");
+        tracked.track(identified, &members);
+        assert_eq!(tracked.all_dead(kernel).expect("nothing fails"), None, "one of two was asked");
+        sim.0.borrow_mut().sigkill(ino);
+        let dead = [(); 2].map(|()| tracked.all_dead(kernel).expect("nothing fails"));
+        assert_eq!(dead, [None, Some(false)]);
+    });
+}
+
 /// After a kill of every member by `cgroup.kill` and by signals, a member that is not among the signalled is new.
 #[test]
 fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
@@ -486,7 +507,7 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (member, new_member) = (pid(member), pid(new_member));
-    in_context(world, |_, kernel| {
+    in_context(world, Limit::default(), |_, kernel| {
         let list = |pids: &[i32]| {
             let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
             MemberList { pids, ..MemberList::default() }
@@ -701,7 +722,7 @@ fn a_refusal_is_final_whatever_proc_there_is() {
 fn the_caller_that_has_left_is_not_waited_for() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     world.vantage.proc = Proc::None;
-    in_context(world, |sim, kernel| {
+    in_context(world, Limit::default(), |sim, kernel| {
         let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &list).expect("nothing fails");
