@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::context::Limit;
 use super::errors::{Failed, Fate, is_out_of_descriptors};
 use super::hierarchy::{Hierarchy, Watch};
 use super::listing::Listing;
@@ -106,9 +107,11 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.tracked.rewatch(self.context, &members);
             }
         } else if !populated && unknown.is_none() && self.target.trees.iter().any(may_hide_exiting) {
-            let dead = match self.target.tracked.all_dead(self.context) {
+            let limit = self.context.limit;
+            let dead = match self.target.tracked.all_dead(self.context, limit) {
                 Err(error) if is_out_of_descriptors(&error) && self.findings.directories.close() => {
-                    self.target.tracked.all_dead(self.context)
+                    // The next step may open the directories before it comes here, so this one goes on.
+                    self.target.tracked.all_dead(self.context, Limit::default())
                 }
                 dead => dead,
             };

@@ -12,6 +12,7 @@ use std::io;
 
 use super::Context;
 use super::attempt::{Part, Pidfds, Rest, Tally};
+use super::context::Limit;
 use super::errors::{Call, Cause, Meaning, Obstacle, meaning};
 use super::members::MemberList;
 use super::process::{Life, Process};
@@ -190,7 +191,11 @@ impl<S: Sys> Tracked<S> {
     ///
     /// From Linux 6.19 on an exiting task leaves the lists before it is dead, so an empty list does not prove that
     /// the target is empty. Before 6.9 pidfds have no inode numbers, but on these kernels an empty list is proof.
-    pub(crate) fn all_dead(&mut self, context: &mut Context<'_, S>) -> io::Result<Option<bool>> {
+    pub(crate) fn all_dead(
+        &mut self,
+        context: &mut Context<'_, S>,
+        limit: Limit,
+    ) -> io::Result<Option<bool>> {
         if let Some(Watched { pidfd, tracked: Some(pid), .. }) = &self.watched {
             if let Ok(at) = self.find(*pid) {
                 match self.processes[at].life(context.sys, pidfd)? {
@@ -207,7 +212,7 @@ impl<S: Sys> Tracked<S> {
         }
         let (mut asked, mut asked_before) = (0, self.elsewhere);
         let mut is_last = false;
-        while is_last || asked < FEW_SIGNALS || asked < ASKED && !context.limit.is_over(context.sys) {
+        while is_last || asked < FEW_SIGNALS || asked < ASKED && !limit.is_over(context.sys) {
             let Some(at) = self.processes.len().checked_sub(self.elsewhere as usize + 1) else {
                 if asked_before == 0 {
                     return Ok(Some(true));

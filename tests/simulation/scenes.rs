@@ -72,11 +72,11 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
 }
 
 /// Calls `act` with what a step passes to its actions, in this world.
-fn in_context(world: World, limit: Limit, act: impl FnOnce(&Sim, &mut Context<'_, Sim>)) {
+fn in_context(world: World, act: impl FnOnce(&Sim, &mut Context<'_, Sim>)) {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    act(&sim, &mut Context::new(&resolver, &mut metrics, &mut facts, None, limit));
+    act(&sim, &mut Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default()));
 }
 
 /// Lets time pass, and the reaps go on.
@@ -419,7 +419,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (gone, left) = (pid(leaves), pid(stays));
-    in_context(world, Limit::default(), |sim, kernel| {
+    in_context(world, |sim, kernel| {
         let list = |pids: &[i32]| {
             let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
             MemberList { pids, ..MemberList::default() }
@@ -429,7 +429,7 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
         sim.0.borrow_mut().migrate(leaves, ROOTS);
         signalled.track(identified, &list(&[left]));
         assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
-        let mut all_dead = || signalled.all_dead(kernel).expect("nothing fails");
+        let mut all_dead = || signalled.all_dead(kernel, Limit::default()).expect("nothing fails");
         let mut world = sim.0.borrow_mut();
         world.sigkill(leaves);
         world.sigkill(stays);
@@ -451,14 +451,14 @@ fn a_process_that_comes_back_is_waited_for() {
     groups[CPU] = slice;
     let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
     let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    in_context(world, Limit::default(), |sim, kernel| {
+    in_context(world, |sim, kernel| {
         let members = MemberList { pids: vec![pid], ..MemberList::default() };
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &members).expect("nothing fails");
         tracked.track(identified, &members);
         let mut ask = |tracked: &mut Tracked<Sim>| {
             tracked.ask_anew();
-            let dead = tracked.all_dead(kernel).expect("nothing fails");
+            let dead = tracked.all_dead(kernel, Limit::default()).expect("nothing fails");
             if dead == Some(true) {
                 tracked.forget();
             }
@@ -485,13 +485,13 @@ fn a_process_that_comes_back_amid_a_check_is_waited_for() {
     let mut pid = |ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
     let members = MemberList { pids: vec![pid(other), pid(ino)], ..MemberList::default() };
     let over = Limit::default().until(Instant::after_start(Duration::ZERO));
-    in_context(world, over, |sim, kernel| {
+    in_context(world, |sim, kernel| {
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &members).expect("nothing fails");
         tracked.track(identified, &members);
-        assert_eq!(tracked.all_dead(kernel).expect("nothing fails"), None, "one of two was asked");
+        assert_eq!(tracked.all_dead(kernel, over).expect("nothing fails"), None, "one of two was asked");
         sim.0.borrow_mut().sigkill(ino);
-        let dead = [(); 2].map(|()| tracked.all_dead(kernel).expect("nothing fails"));
+        let dead = [(); 2].map(|()| tracked.all_dead(kernel, over).expect("nothing fails"));
         assert_eq!(dead, [None, Some(false)]);
     });
 }
@@ -507,7 +507,7 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
     let mut pid = |ino| world.process(ino).expect("it lives").pid;
     let (member, new_member) = (pid(member), pid(new_member));
-    in_context(world, Limit::default(), |_, kernel| {
+    in_context(world, |_, kernel| {
         let list = |pids: &[i32]| {
             let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
             MemberList { pids, ..MemberList::default() }
@@ -722,12 +722,12 @@ fn a_refusal_is_final_whatever_proc_there_is() {
 fn the_caller_that_has_left_is_not_waited_for() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     world.vantage.proc = Proc::None;
-    in_context(world, Limit::default(), |sim, kernel| {
+    in_context(world, |sim, kernel| {
         let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &list).expect("nothing fails");
         tracked.track(identified, &list);
-        assert_eq!(tracked.all_dead(kernel).expect("nothing fails"), Some(true));
+        assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
     });
 }
 
