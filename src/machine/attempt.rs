@@ -264,7 +264,7 @@ impl Machine {
             self.pending = Pending::Thaw(after, retry.or(self.retries.next(now)));
             return Action::Yield;
         }
-        let has_failed = matches!(self.freezer, Freezer::ThawDue { failing_since: Some(_) });
+        let has_failed = self.freezer.has_thaw_failed();
         let failing_since = match ours_left {
             true => self.freezer.thaw_failed(now),
             false => {

@@ -1,16 +1,24 @@
 //! How the machine handles a target that is empty.
 
 use super::action::{Action, Detail, End, Removed, ThawScope};
-use super::state::{Pending, Phase, Sigkill};
+use super::state::{AfterThaw, Pending, Phase, Sigkill};
 use super::{LAST_WAIT, Machine};
 use crate::outcome::{Act, Outcome};
 use crate::time::Instant;
 
 impl Machine {
-    pub(super) fn on_empty(&mut self, replaced: bool) -> Action {
+    pub(super) fn on_empty(&mut self, now: Instant, replaced: bool) -> Action {
         self.sigkill = Sigkill::NoMembers;
         if !self.keep_dir {
             return Action::Remove;
+        }
+        if self.freezer.is_ours() && matches!(self.phase, Phase::Grace { .. }) {
+            // A process that joins before the target is thawed has the rest of the grace period.
+            if self.freezer.has_thaw_failed() {
+                return self.wait(now);
+            }
+            self.pending = Pending::Thawing(AfterThaw::Check, None);
+            return Action::Thaw(ThawScope::All);
         }
         self.end(if replaced { End::Replaced } else { End::Done(Outcome::Emptied) })
     }

@@ -35,6 +35,11 @@ impl Freezer {
         matches!(self, Freezer::Freezing { .. } | Freezer::Frozen)
     }
 
+    /// Whether a thaw has failed, so that it is retried later.
+    pub(super) fn has_thaw_failed(self) -> bool {
+        matches!(self, Freezer::ThawDue { failing_since: Some(_) })
+    }
+
     /// Whether the members are known to be frozen by us.
     pub(super) fn members(self) -> Members {
         if self == Freezer::Frozen { Members::Frozen } else { Members::Running }

@@ -318,7 +318,7 @@ impl Machine {
             Checked::Gone => self.end(End::Done(Outcome::AlreadyGone)),
             Checked::Replaced => self.end(End::Replaced),
             Checked::CallerInside => self.end(End::Refused),
-            Checked::Empty { replaced } => self.on_empty(replaced),
+            Checked::Empty { replaced } => self.on_empty(now, replaced),
             Checked::Populated(Population { change, is_partial, .. }) if self.is_expired(now) => {
                 if change.has_joined() || is_partial {
                     self.sigkill = Sigkill::Due;

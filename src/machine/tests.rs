@@ -1343,6 +1343,31 @@ fn what_was_empty_before_a_last_thaw_in_steps_is_checked_again() {
     }
 }
 
+/// In the grace period, too; a process that has joined has the rest of it.
+#[test]
+fn what_joins_during_a_thaw_in_the_grace_has_the_grace() {
+    for thaw in [Thawed::All, Thawed::Unfinished, Thawed::Failed] {
+        for joined in [true, false] {
+            let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).keep_dir());
+            rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+            rig.freeze = Froze::Freezing;
+            rig.wake(Input::Spawned).unwrap();
+            (rig.check, rig.thaw) = (EMPTY, thaw);
+            let empty = rig.wake(Input::Notified);
+            rig.kill = KILLED;
+            rig.check = if joined { FRESH } else { EMPTY };
+            (rig.freeze, rig.thaw) = (Froze::Frozen, Thawed::All);
+            let end = empty.err().or_else(|| {
+                rig.now = 200 * MS;
+                rig.wake(if thaw == Thawed::Unfinished { Input::Resumed } else { TICK }).err()
+            });
+            let ends = !joined || thaw == Thawed::All;
+            assert_eq!(end, ends.then_some(End::Done(Outcome::Emptied)), "{thaw:?}, {joined}");
+            assert_eq!(rig.kills(), [0; 0], "{thaw:?}, {joined}");
+        }
+    }
+}
+
 /// This holds however many notifications come meanwhile.
 #[test]
 fn a_grace_signal_that_failed_is_sent_again_after_a_wait() {
