@@ -491,8 +491,20 @@ fn a_linked_hierarchy_is_followed() {
         let slice = sandbox.v1_dir("freezer");
         let options =
             CgroupOptions::new(&scratch.0).slice(slice.file_name().expect("a name")).subsystems(["linked"]);
-        assert_eq!(reaped(Reaper::new(options, "target")).outcome, Outcome::Removed);
+        assert_eq!(reaped(Reaper::new(options.clone(), "target")).outcome, Outcome::Removed);
         assert!(!target.exists() && member.ended(TIMEOUT));
+        // By both ways, there is none of the name now: not below the link to the root, nor below a link to a cgroup.
+        let to_slice = scratch.0.join("slice");
+        symlink(&slice, &to_slice).expect("symlink");
+        let by_root = scratch.0.join("linked").join(slice.file_name().expect("a name"));
+        for reaper in [
+            Reaper::new(options, "target"),
+            Reaper::at(by_root.join("target")),
+            Reaper::at(to_slice.join("target")),
+            Reaper::at(scratch.0.join("linked/cgroup-reaper-never-made")),
+        ] {
+            assert_eq!(reaped(reaper).outcome, Outcome::AlreadyGone);
+        }
         canary.assert_alive();
     });
 }

@@ -49,6 +49,12 @@ pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
+/// The path of a directory above a target, which may be a symbolic link to one, such as `cpu` to `cpu,cpuacct`:
+/// `Open::Place` follows no link in the last component.
+pub(crate) fn above_path(path: &Path) -> io::Result<CString> {
+    c_path(&path.join("."))
+}
+
 /// Whether a cgroup has a file. Only ENOENT and ENODEV say that it has not.
 pub(crate) fn has<S: Sys>(sys: &S, cgroup: &S::Fd, name: &CStr) -> io::Result<bool> {
     match sys.stat(Some(cgroup), name) {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Cause, Failed, Fate, Meaning, is_gone, meaning};
-use super::file::{as_path, c_path};
+use super::file::{above_path, as_path, c_path};
+use super::hierarchy::Version;
 use crate::sys::{Open, Stat, Sys};
 
 /// Identifies a directory for as long as the machine runs: cgroup inode numbers carry a generation and are not
@@ -130,11 +131,8 @@ impl<S: Sys> Identity<S> {
             match sys.open_identity(mount, self.id.ino) {
                 Ok(fd) => return Ok(fd),
                 Err(error) => match meaning(Call::Handle, &error) {
-                    // ENOENT, as a held descriptor would return. `fate` then finds out whether the directory was
-                    // replaced.
-                    Meaning::Gone => return Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
-                    // The caller has dropped the capability.
-                    Meaning::Denied => {}
+                    // The path tells whether it is there all the same. Or the caller has dropped the capability.
+                    Meaning::Gone | Meaning::Denied => {}
                     _ => return Err(error.into()),
                 },
             }
@@ -142,18 +140,14 @@ impl<S: Sys> Identity<S> {
         let fd = sys.open(None, &self.path, Open::Place)?;
         match Id::of(&sys.stat(Some(&fd), c"")?) == self.id {
             true => Ok(fd),
-            // `fate` then finds out whether the directory was removed or replaced.
+            // As a held descriptor would return. `fate` then finds out whether the directory was removed or replaced.
             false => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
         }
     }
 
     /// Whether the directory exists, under any name; `None` if only its path can tell.
     fn is_there(&self, sys: &S) -> io::Result<Option<bool>> {
-        let is_alive = |fd: &S::Fd| match sys.stat(Some(fd), c"cgroup.procs") {
-            Ok(_) => Ok(Some(true)),
-            Err(error) if is_gone(&error) => Ok(Some(false)),
-            Err(error) => Err(error),
-        };
+        let is_alive = |fd: &S::Fd| is_found(sys.stat(Some(fd), c"cgroup.procs")).map(Some);
         match &self.address {
             Address::Path => Ok(None),
             Address::Held { directory, .. } => is_alive(directory),
@@ -162,11 +156,23 @@ impl<S: Sys> Identity<S> {
                 // (`kernfs_find_and_get_node_by_id`).
                 Ok(fd) => is_alive(&fd),
                 Err(error) => match meaning(Call::Handle, &error) {
-                    Meaning::Gone => Ok(Some(false)),
+                    // ESTALE also stands for an inode or a file that could not be allocated (`do_handle_to_path`,
+                    // `__kernfs_fh_to_dentry`).
+                    Meaning::Gone => self.is_at_path(sys).map(Some),
                     Meaning::Denied => Ok(None),
                     _ => Err(error),
                 },
             },
+        }
+    }
+
+    /// Whether its path leads to it. No file is opened.
+    fn is_at_path(&self, sys: &S) -> io::Result<bool> {
+        match sys.stat(None, &self.path) {
+            Ok(stat) if Id::of(&stat) == self.id => {
+                is_found(sys.stat(None, &c_path(&self.path().join("cgroup.procs"))?))
+            }
+            found => is_found(found).map(|_| false),
         }
     }
 
@@ -189,8 +195,9 @@ impl<S: Sys> Identity<S> {
         let by_path = there.is_none();
         match found {
             Ok(stat) if Id::of(&stat) == self.id => Ok(if by_path { None } else { Some(Fate::Removed) }),
-            // A mount hides it.
-            Ok(stat) if by_path && stat.dev != self.id.dev => Err(Cause::NameLost),
+            // A mount hides it, or hides where it was.
+            Ok(stat) if stat.dev != self.id.dev && by_path => Err(Cause::NameLost),
+            Ok(stat) if stat.dev != self.id.dev => Ok(Some(Fate::Removed)),
             Ok(_) => Ok(Some(Fate::Replaced)),
             Err(error) if is_gone(&error) && by_path && !self.is_removed(sys)? => Err(Cause::NameLost),
             Err(error) if is_gone(&error) => Ok(Some(Fate::Removed)),
@@ -201,7 +208,7 @@ impl<S: Sys> Identity<S> {
     /// Whether a directory whose path does not exist was removed. False if it may be renamed or hidden by a mount.
     fn is_removed(&self, sys: &S) -> io::Result<bool> {
         for above in self.path().ancestors().skip(1) {
-            let directory = match sys.open(None, &c_path(above)?, Open::Place) {
+            let directory = match sys.open(None, &above_path(above)?, Open::Place) {
                 Ok(directory) => directory,
                 Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error),
@@ -210,8 +217,11 @@ impl<S: Sys> Identity<S> {
             if id.dev != self.id.dev {
                 return Ok(false);
             }
-            let is_parent = self.parent.is_some_and(|parent| parent.get() == id.ino);
-            return Ok(!is_parent || self.name_in(sys, &directory, c".")?.is_none());
+            if self.parent.is_some_and(|parent| parent.get() == id.ino) {
+                return Ok(self.name_in(sys, &directory, c".")?.is_none());
+            }
+            // Its parent is not there either. A v1 directory above may have been renamed (`cgroup1_rename`).
+            return Ok(Version::of(sys, &directory)? == Some(Version::V2));
         }
         Ok(true)
     }
@@ -229,7 +239,7 @@ impl<S: Sys> Identity<S> {
         Ok(None)
     }
 
-    /// Where its name is looked up: in its parent at the spawn. ENOENT if the parent is gone.
+    /// Where its name is looked up: in its parent at the spawn, or by its path if the parent cannot be opened.
     fn place<'a>(&'a self, sys: &S, parents: &'a mut Parents<S>) -> io::Result<NameIn<'a, S>> {
         let by_path = || NameIn { at: None, name: self.path.as_ref().into() };
         let Some(parent) = self.parent else { return Ok(by_path()) };
@@ -238,8 +248,7 @@ impl<S: Sys> Identity<S> {
                 match parents.get(sys, mount, Id { dev: self.id.dev, ino: parent.get() }) {
                     Ok(fd) => Ok(NameIn { at: Some(fd), name: self.name().into() }),
                     Err(error) => match meaning(Call::Handle, &error) {
-                        Meaning::Gone => Err(io::Error::from_raw_os_error(libc::ENOENT)),
-                        Meaning::Denied => Ok(by_path()),
+                        Meaning::Gone | Meaning::Denied => Ok(by_path()),
                         _ => Err(error),
                     },
                 }
@@ -348,6 +357,15 @@ impl<S: Sys> FoundName<'_, S> {
     /// both.
     pub(crate) fn rmdir(&self, sys: &S) -> io::Result<()> {
         sys.rmdir(self.place.at, &self.place.name)
+    }
+}
+
+/// Whether what a call was made on is there; an error if the call does not tell.
+fn is_found<T>(found: io::Result<T>) -> io::Result<bool> {
+    match found {
+        Ok(_) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

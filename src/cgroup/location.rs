@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::errors::is_gone;
-use super::file::c_path;
+use super::file::{above_path, c_path};
 use super::hierarchy::Version;
 use super::identity::Id;
 use crate::outcome::Refusal;
@@ -31,7 +31,8 @@ pub(super) fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Re
         Ok(fd) => Ok(Some((path, fd))),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             // A name that was never a cgroup is a mistake, not a group that is already gone.
-            let above = path.ancestors().skip(1).find_map(|above| place(sys, above).ok());
+            let place_of = |above| sys.open(None, &above_path(above).ok()?, Open::Place).ok();
+            let above = path.ancestors().skip(1).find_map(place_of);
             match above {
                 Some(above) if is_cgroup(sys, &above, &path)? => Ok(None),
                 _ => Err(Refusal::NoSuchDirectory { path }),

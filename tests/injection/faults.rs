@@ -108,7 +108,7 @@ impl Kind {
     }
 
     /// The errors that such a call can give for a cgroup or process that is there, and how long each may last. Errors
-    /// that say that the object is gone (ENOENT, ENODEV, ESTALE, ESRCH) are not among them: here that would be untrue.
+    /// that say that the object is gone (ENOENT, ENODEV, ESRCH) are not among them: here that would be untrue.
     pub(super) fn errors(self) -> &'static [(Errno, Extent)] {
         use Errno::*;
         use Extent::*;
@@ -130,7 +130,8 @@ impl Kind {
                 (EINTR, Passes),
             ],
             // EPERM: the caller has dropped CAP_DAC_READ_SEARCH (`may_decode_fh`).
-            Kind::OpenIdentity => &[(EMFILE, Any), (ENFILE, Any), (ENOMEM, Any), (EPERM, Any)],
+            // ESTALE: no inode, or no file for the search of a parent (`do_handle_to_path`, `__kernfs_fh_to_dentry`).
+            Kind::OpenIdentity => &[(EMFILE, Any), (ENFILE, Any), (ENOMEM, Any), (EPERM, Any), (ESTALE, Any)],
             // The buffer of a sequence file; security modules ask again at each read (`security_file_permission`); a
             // signal handler.
             Kind::Read => &[(ENOMEM, Any), (EACCES, Any), (EINTR, Passes)],

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::kernel::{CPU, FREEZER, Features, GroupId, MOUNTS, ROOTS, Sim, World};
+use super::kernel::{CPU, FREEZER, Features, GroupId, MOUNTS, ROOTS, Sim, V2, World};
 use crate::cgroup::Budget;
 use crate::cgroup::errors::{Cause, Failed, Fate};
 use crate::cgroup::identity::{Address, Id, Identity, Parents};
@@ -131,7 +131,7 @@ fn rename(world: &mut World) {
 type Act = fn(&mut World);
 
 /// What others do to it, and what is seen then.
-const BY_PATH: [(&str, Act, Seen); 8] = [
+const BY_PATH: [(&str, Act, Seen); 9] = [
     ("nothing", |_| (), Seen::There),
     ("removed", remove, Seen::Removed),
     (
@@ -143,7 +143,15 @@ const BY_PATH: [(&str, Act, Seen); 8] = [
             });
             world.remove(slice).expect("it is empty");
         },
-        Seen::Removed,
+        Seen::Lost,
+    ),
+    (
+        "its parent renamed",
+        |world| {
+            let (_, slice) = groups(world);
+            world.groups[slice].name = "renamed".into();
+        },
+        Seen::Lost,
     ),
     (
         "removed, and its parent made again",
@@ -155,7 +163,7 @@ const BY_PATH: [(&str, Act, Seen); 8] = [
             }
             world.mkdir(ROOTS[FREEZER], "slice");
         },
-        Seen::Removed,
+        Seen::Lost,
     ),
     (
         "removed and made again",
@@ -205,6 +213,43 @@ fn a_path_that_leads_nowhere_is_not_enough() {
         act(&mut sim.0.borrow_mut());
         assert_eq!(seen(&sim, &identity), expected, "{what}");
     }
+}
+
+/// v2 directories cannot be renamed: without its parent, it is removed.
+#[test]
+fn a_path_whose_parent_is_gone_is_enough_on_v2() {
+    let sim = sim();
+    let mut world = sim.0.borrow_mut();
+    let slice = world.child(ROOTS[V2], "slice").unwrap_or_else(|| world.mkdir(ROOTS[V2], "slice"));
+    let group = world.mkdir(slice, "e");
+    drop(world);
+    let identity = identity(&sim, V2, "slice/e", Address::Path);
+    assert_eq!(seen(&sim, &identity), Seen::There);
+    let mut world = sim.0.borrow_mut();
+    let mut inside: Vec<GroupId> =
+        (0..world.groups.len()).filter(|&at| world.groups[at].parent == Some(slice)).collect();
+    inside.retain(|&at| !world.groups[at].removed && at != group);
+    for at in inside.into_iter().chain([group, slice]) {
+        world.remove(at).expect("it is empty");
+    }
+    drop(world);
+    assert_eq!(seen(&sim, &identity), Seen::Removed);
+}
+
+/// ESTALE alone does not say that it is gone: the kernel also returns it where it could not open a file.
+#[test]
+fn a_handle_that_opens_nothing_is_not_enough() {
+    let sim = sim();
+    let (there, gone) = (by_handle(&sim, FREEZER, "slice/b"), by_handle(&sim, FREEZER, "slice/a"));
+    remove(&mut sim.0.borrow_mut());
+    sim.0.borrow_mut().stale = true;
+    assert_eq!(seen(&sim, &there), Seen::There);
+    assert_eq!(
+        there.open(&sim).map(|fd| Id::of(&sim.stat(Some(&fd), c"").expect("open"))).ok(),
+        Some(there.id)
+    );
+    assert_eq!(seen(&sim, &gone), Seen::Removed);
+    assert!(gone.open(&sim).is_err());
 }
 
 /// No answer is one that something is gone, whichever call fails.

@@ -32,6 +32,8 @@ impl History {
             self.reaps.iter().enumerate().filter(|(_, reap)| reap.handle.is_some() && !reap.done)
         {
             let began = reap.spawned + reap.queued_for.unwrap_or_default();
+            // The loop may also be late in taking a reap from the queue.
+            let lag = if reap.queued_for.is_some() { lag * 3 / 2 } else { lag };
             let Reaper { deadline, min_wait, freeze_timeout, .. } = reap.reaper;
             let end = |span: Duration| began.saturating_add(span);
             let frozen = world.groups.iter().filter(|group| {

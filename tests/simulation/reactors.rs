@@ -10,7 +10,7 @@ use super::SHARED;
 use super::kernel::{Fd, Sim};
 use super::others::some_time;
 use crate::cgroup::{Budget, Job, Notice, Resolver};
-use crate::entries::{Command, Entries, Host};
+use crate::entries::{Command, Entries, Host, NoThread};
 use crate::entry_id::EntryId;
 use crate::remote::Queue;
 
@@ -79,12 +79,12 @@ impl Host<Sim> for EventLoop {
 
     fn stop(&mut self) {}
 
-    fn help(&self, id: EntryId, job: Job<Sim>) -> Result<(), Job<Sim>> {
+    fn help(&self, id: EntryId, job: Job<Sim>) -> Result<(), NoThread> {
         let mut world = self.sim.0.borrow_mut();
         let is_hostile = world.faults > 0;
         if is_hostile && world.rng.u8(..8) == 0 {
             world.note(|| "no helper thread".into());
-            return Err(job);
+            return Err(NoThread(None));
         }
         let (longest, may_hang) = match &job {
             Job::Release(release) => {

@@ -143,9 +143,16 @@ impl Sys for Sim {
     fn open_identity(&self, mount: &Fd, ino: u64) -> io::Result<Fd> {
         let group = {
             let mut world = self.0.borrow_mut();
-            world.enter("open_by_handle_at", HANDLE)?;
+            world.enter("open_by_handle_at", HANDLE).map_err(|error| match error.raw_os_error() {
+                // No file is left for the search of a parent: `do_handle_to_path` returns ESTALE for that, too.
+                Some(libc::ENFILE) if ino % 2 == 0 => errno(libc::ESTALE),
+                _ => error,
+            })?;
             if !world.handles {
                 return Err(errno(libc::EPERM));
+            }
+            if world.stale {
+                return Err(errno(libc::ESTALE));
             }
             let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
             let hierarchy = world.groups[mount].hierarchy;
@@ -244,6 +251,7 @@ impl Sys for Sim {
             links,
             owner: 0,
             mount: numbers.then_some(dev),
+            reused_mount: (roots && !numbers).then_some(dev),
             mount_root: roots.then_some(false),
         };
         Ok(match object {

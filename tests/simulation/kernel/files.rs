@@ -20,6 +20,8 @@ const FILES: [&str; 9] = [
 impl World {
     /// The directory, or file in one, that a path leads to.
     pub(super) fn lookup(&self, at: Option<&Object>, path: &str) -> Result<Object, i32> {
+        // The directory itself, also by a link.
+        let path = if at.is_none() { path.strip_suffix("/.").unwrap_or(path) } else { path };
         let mut rest = path;
         let mut here;
         if let Some(Object::Proc(dir)) = at {

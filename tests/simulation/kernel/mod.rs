@@ -318,6 +318,8 @@ pub(super) struct World {
     pub(super) wait_after: Option<Duration>,
     /// The library may open directories by their inode numbers.
     pub(super) handles: bool,
+    /// No inode number opens anything, as where the kernel is short of inodes.
+    pub(super) stale: bool,
     pub(super) descriptors: usize,
     pub(super) descriptor_limit: usize,
     /// Some call was refused for want of rights or of a facility, ever and in which step last.
@@ -384,6 +386,7 @@ impl World {
             vantage: Vantage::default(),
             wait_after: None,
             handles: true,
+            stale: false,
             descriptors: 0,
             descriptor_limit: usize::MAX,
             refused: !features.pidfd,
