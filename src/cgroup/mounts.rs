@@ -42,17 +42,21 @@ struct Known<S: Sys> {
     by_handle: Option<Arc<S::Fd>>,
 }
 
-/// The number of a mount, which the kernel never reuses (Linux 6.8); on older kernels the number of the device.
+/// The number of a mount, which the kernel never reuses (Linux 6.8); on older kernels the numbers of the device and of the
+/// mount. One mount of a hierarchy may be read-only, and another writable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     Mount(u64),
-    /// As long as a descriptor of the filesystem is open, no other filesystem gets the number.
-    Device(u64),
+    /// As long as a descriptor of the mount is open, no other filesystem and no other mount gets the numbers.
+    Device {
+        dev: u64,
+        mount: Option<u64>,
+    },
 }
 
 impl Key {
     fn of(stat: &Stat) -> Key {
-        stat.mount.map_or(Key::Device(stat.dev), Key::Mount)
+        stat.mount.map_or(Key::Device { dev: stat.dev, mount: stat.reused_mount }, Key::Mount)
     }
 }
 
@@ -78,8 +82,8 @@ impl<S: Sys> Mounts<S> {
         by_handle: Option<Arc<S::Fd>>,
     ) {
         let key = Key::of(stat);
-        if matches!(key, Key::Device(_)) && by_handle.is_none() {
-            // Another filesystem may have the number next time.
+        if matches!(key, Key::Device { .. }) && by_handle.is_none() {
+            // Another filesystem may have the numbers next time.
             return;
         }
         if self.known.len() == MOUNTS {

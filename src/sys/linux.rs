@@ -231,8 +231,9 @@ impl Sys for Linux {
         Facility::check_file(self.absent, path)?;
         const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
         let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-        let mask =
-            libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK | libc::STATX_UID | STATX_MNT_ID_UNIQUE;
+        // Of the two for the number of the mount, the kernel heeds the one that it knows, and prefers the second.
+        let mask = libc::STATX_TYPE | libc::STATX_INO | libc::STATX_NLINK | libc::STATX_UID;
+        let mask = mask | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
         let mut stat = std::mem::MaybeUninit::<libc::statx>::zeroed();
         // SAFETY: the descriptor is borrowed and so open, the path ends in a nul, and the kernel writes no
         // more than the structure it is given.
@@ -254,6 +255,7 @@ impl Sys for Linux {
             links: stat.stx_nlink,
             owner: stat.stx_uid,
             mount: (stat.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id),
+            reused_mount: (stat.stx_mask & libc::STATX_MNT_ID != 0).then_some(stat.stx_mnt_id),
             mount_root: (stat.stx_attributes_mask & MOUNT_ROOT != 0)
                 .then_some(stat.stx_attributes & MOUNT_ROOT != 0),
         })

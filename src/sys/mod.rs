@@ -146,6 +146,8 @@ pub(crate) struct Stat {
     pub(crate) owner: u32,
     /// The mount that it is seen through: a number that the kernel never reuses (Linux 6.8).
     pub(crate) mount: Option<u64>,
+    /// Before Linux 6.8, the number of the mount, which another mount may have once this one is gone (Linux 5.8).
+    pub(crate) reused_mount: Option<u64>,
     /// Whether it is the root of a mount, which covers the directory below it (Linux 5.8). `None` before.
     pub(crate) mount_root: Option<bool>,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::positive;
 use crate::cgroup::{Budget, Job, Limit, Notice, Resolver};
-use crate::entries::{Command, Entries, Host, Spawn};
+use crate::entries::{Command, Entries, Host, NoThread, Spawn};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::handle;
@@ -419,6 +419,7 @@ impl Sys for Rc<Anything> {
             links: 2 + u32::from(drawn & 1),
             owner: u32::from(drawn & 1),
             mount: (drawn & 2 == 0).then_some(dev),
+            reused_mount: (drawn & 2 != 0).then_some(dev),
             mount_root: (drawn & 4 == 0).then_some((232..240).contains(&drawn)),
         })
     }
@@ -560,7 +561,7 @@ impl Host<Rc<Anything>> for EventLoop<'_> {
 
     fn stop(&mut self) {}
 
-    fn help(&self, id: EntryId, job: Job<Rc<Anything>>) -> Result<(), Job<Rc<Anything>>> {
+    fn help(&self, id: EntryId, job: Job<Rc<Anything>>) -> Result<(), NoThread> {
         self.jobs.borrow_mut().push((id, job));
         Ok(())
     }
