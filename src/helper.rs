@@ -14,7 +14,7 @@ use std::thread::{Builder, JoinHandle};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::cgroup::Job;
-use crate::entries::Command;
+use crate::entries::{Command, NoThread};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::metrics::Metrics;
@@ -98,31 +98,33 @@ impl Helper {
         Helper { shared: Arc::new(shared), sys, queue, absent }
     }
 
-    /// Hands a job to a thread. Returns the job if there is no thread and none can be started; an urgent job also if
-    /// all threads are busy.
-    pub(crate) fn submit(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
+    /// Hands a job to a thread. Fails if there is no thread and none can be started; with an urgent job also if all threads
+    /// are busy.
+    pub(crate) fn submit(&self, id: EntryId, job: Job<Linux>) -> Result<(), NoThread> {
+        let mut why = NoThread(None);
         let mut state = self.shared.lock();
         let idle = state.threads.iter().filter(|thread| !thread.busy).count();
         if idle <= state.jobs.len() && state.threads.len() < THREADS {
             match self.start(state.threads.len()) {
                 Ok(handle) => state.threads.push(Thread { handle, busy: false }),
                 Err(error) => {
-                    log::warn!("cannot start a helper thread: {error}");
+                    why = NoThread(Some(error));
                     if state.threads.is_empty() {
                         state.refused += 1;
-                        return Err(job);
+                        return Err(why);
                     }
                 }
             }
         }
         let idle = state.threads.iter().filter(|thread| !thread.busy).count();
         if job.is_urgent() && idle <= state.jobs.len() {
-            return Err(job);
+            return Err(why);
         }
         state.taken += 1;
         state.jobs.push_back((id, job));
         drop(state);
         self.shared.changed.notify_one();
+        why.log();
         Ok(())
     }
 
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_thread_the_job_is_handed_back() {
+    fn without_a_thread_no_job_is_taken() {
         let (helper, queue, _poll) = helper(&[Facility::HelperThreads]);
         for refused in 1..3 {
             let job = Job::Test { urgent: false, act: Box::new(|| panic!("it is not done")) };

@@ -58,9 +58,10 @@ impl<S: Sys> Entries<S> {
                 Action::Kill(by) => {
                     let mut attempt = step.kill(by);
                     if let Some(job) = step.take_job() {
-                        if host.help(*id, job).is_err() {
+                        if let Err(refused) = host.help(*id, job) {
                             // There is no thread for the job, so it is done here.
                             step.target.note_cgroup_kill(None);
+                            refused.log();
                             attempt = step.kill(by);
                         }
                     }
@@ -83,8 +84,9 @@ impl<S: Sys> Entries<S> {
                 Action::Remove => {
                     let mut removed = step.remove();
                     if let Some(job) = step.take_job() {
-                        if host.help(*id, job).is_err() {
+                        if let Err(refused) = host.help(*id, job) {
                             step.target.note_removal(None);
+                            refused.log();
                             removed = step.remove();
                         }
                     }
@@ -102,8 +104,9 @@ impl<S: Sys> Entries<S> {
                     self.wheel.schedule(key, until.millis_rounded_up());
                     let wanted = machine.is_stubborn() && (attempted || step.target.has_more_to_release());
                     if let Some(job) = if wanted && !others_lack { step.release() } else { None } {
-                        if host.help(*id, job).is_err() {
+                        if let Err(refused) = host.help(*id, job) {
                             step.target.release_refused();
+                            refused.log();
                         }
                     }
                     let is_short = std::mem::take(lacked) || step.context.is_short;

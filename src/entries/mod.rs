@@ -37,9 +37,21 @@ pub(crate) trait Host<S: Sys> {
     /// Called for [`Command::Stop`].
     fn stop(&mut self);
 
-    /// Hands a job of this entry to a helper thread. The answer comes as a command. Returns the job if there is no
-    /// thread for it.
-    fn help(&self, id: EntryId, job: Job<S>) -> Result<(), Job<S>>;
+    /// Hands a job of this entry to a helper thread. The answer comes as a command.
+    fn help(&self, id: EntryId, job: Job<S>) -> Result<(), NoThread>;
+}
+
+/// There is no thread for a job. With the reason why none could be started, if that was tried.
+#[derive(Debug)]
+pub(crate) struct NoThread(pub(crate) Option<io::Error>);
+
+impl NoThread {
+    /// To be called when the target knows that the job is not done: a logger may panic.
+    pub(crate) fn log(self) {
+        if let NoThread(Some(error)) = self {
+            log::warn!("cannot start a helper thread: {error}");
+        }
+    }
 }
 
 /// A request of another thread or a handle, or the answer of a helper thread.

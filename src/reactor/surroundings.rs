@@ -7,7 +7,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use crate::cgroup::{Job, Notice};
-use crate::entries::{Command, Host};
+use crate::entries::{Command, Host, NoThread};
 use crate::entry_id::EntryId;
 use crate::facility::Facility;
 use crate::helper::Helper;
@@ -42,7 +42,7 @@ impl Host<Linux> for Surroundings<'_> {
         *self.stopped = true;
     }
 
-    fn help(&self, id: EntryId, job: Job<Linux>) -> Result<(), Job<Linux>> {
+    fn help(&self, id: EntryId, job: Job<Linux>) -> Result<(), NoThread> {
         self.helper.submit(id, job)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use cgroup_reaper::{KillMethod, Reactor, ReapHandle, Reaper};
+use cgroup_reaper::{Facility, KillMethod, Reactor, ReapHandle, Reaper};
 
 use crate::common::*;
 use crate::loops::*;
@@ -140,6 +140,40 @@ fn a_logger_that_panics_does_not_stop_a_reap() {
                         break;
                     }
                 }
+            }
+        }
+    });
+}
+
+/// As above, where no helper thread can be started: its warning comes amid the attempt and amid the removal.
+#[test]
+fn a_logger_that_panics_about_a_helper_thread_does_not_stop_a_reap() {
+    require!(v2(), namespaces());
+    isolated(test_name!(), || {
+        log::set_logger(&Logger).expect("the only logger");
+        log::set_max_level(log::LevelFilter::Warn);
+        let sandbox = Sandbox::new("helper");
+        for at in 1.. {
+            let dir = sandbox.v2(&at.to_string());
+            let members = sandbox.sleepers(200, &[&dir]);
+            let mut reactor = Reactor::without(&[Facility::HelperThreads]).expect("a reactor");
+            reactor.set_helper_thread(true);
+            let mut driver = Driver::new(epoll_edge, &reactor);
+            MESSAGES.store(at, Ordering::Relaxed);
+            let spawn = || drop(reactor.spawn_reaper(patient(&dir).tag(at as u64)).expect("a spawn"));
+            let _ = catch_unwind(AssertUnwindSafe(spawn));
+            let mut ended = Vec::new();
+            while ended.is_empty() {
+                let step = catch_unwind(AssertUnwindSafe(|| driver.patient(&mut reactor, TIMEOUT)));
+                assert!(!matches!(step, Ok(None)), "a wake-up got lost: message {at}, {reactor:?}");
+                ended.extend(reactor.drain_completed());
+            }
+            let never = MESSAGES.swap(0, Ordering::Relaxed) > 0;
+            assert!(matches!(&ended[..], [one] if one.result.is_ok()), "message {at}: {ended:?}");
+            assert!(members.ended(TIMEOUT) && !dir.exists());
+            if never {
+                assert!(at > 2, "too few messages");
+                break;
             }
         }
     });

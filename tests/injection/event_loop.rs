@@ -11,7 +11,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use super::faults::Kind;
 use super::kernel::{Failing, File};
 use crate::cgroup::{Budget, Job, Limit, Notice, Resolver};
-use crate::entries::{Command, Entries, Host, Spawn};
+use crate::entries::{Command, Entries, Host, NoThread, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle;
 use crate::outcome::{ReapError, Reaped, Refusal};
@@ -51,8 +51,8 @@ impl Host<Failing> for EventLoop<'_> {
 
     fn stop(&mut self) {}
 
-    fn help(&self, _: EntryId, job: Job<Failing>) -> Result<(), Job<Failing>> {
-        Err(job)
+    fn help(&self, _: EntryId, _: Job<Failing>) -> Result<(), NoThread> {
+        Err(NoThread(None))
     }
 }
 
