@@ -96,10 +96,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Hands a reap to the reactor, which starts it in its next turn.
+    /// Hands a reap to the reactor, which starts it in its next turn. The periods of the reaper, such as the deadline, count
+    /// from that turn.
     ///
     /// The checks are made on the calling thread, before this returns: from then on the target is the cgroup that the
-    /// path led to.
+    /// path led to. As a rule they take much less than a millisecond. In a v1 target of very many cgroups they take up to half
+    /// a second: async code calls this in `spawn_blocking` for such a target.
     ///
     /// # Errors
     ///

@@ -124,7 +124,8 @@
 //! controller.
 //!
 //! A target that the program itself is in, or that is above it, is [refused](crate::Refusal::OwnCgroup). The root of
-//! a delegated subtree cannot be removed by the user, nor killed by its `cgroup.kill`; SECURITY.md has the table.
+//! a delegated subtree cannot be removed by the user, nor killed by its `cgroup.kill`;
+//! [SECURITY.md](https://github.com/cgroup-reaper/cgroup-reaper/blob/main/SECURITY.md) has the table of rights.
 //!
 //! In a container /sys/fs/cgroup is often mounted read-only, and no cgroup can be made there. A privileged container,
 //! or one whose runtime delegates, has it writable.
@@ -157,7 +158,7 @@
 //! - A process that a daemon has started at the job's request, for instance systemd, cron, or a container runtime. It
 //!   was never in the cgroup.
 //!
-//! SECURITY.md says what a process in the target can do.
+//! [SECURITY.md](https://github.com/cgroup-reaper/cgroup-reaper/blob/main/SECURITY.md) says what a process in the target can do.
 
 #[allow(unused_imports, reason = "for links")]
 use crate::Reaper;

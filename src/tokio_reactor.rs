@@ -34,11 +34,15 @@ use crate::sys;
 /// # }
 /// ```
 ///
-/// - A turn of the reactor takes about 1 ms at most ([`Reactor::set_turn_budget`]), so that other tasks of the thread go on.
+/// - A turn of the reactor works for about 1 ms ([`Reactor::set_turn_budget`]), and then completes the step that it has begun.
+///   [The limitations](crate::limitations#calls-that-cannot-be-cut) list the steps that take longer. If other tasks must not
+///   wait for these, run the reactor [on a thread of its own](crate::driving#a-thread-of-its-own).
 /// - When the `TokioReactor` is dropped, the task stops, and reaps under way complete as
 ///   [`Disconnected`](crate::ReapError::Disconnected), also where the runtime does not run: before the drop returns or, if
 ///   the task is in a turn, at the end of the turn. [`shutdown`](TokioReactor::shutdown) cancels the reaps instead, and waits
 ///   until they have ended. When the runtime is dropped first, the reaps complete in the same way as in a drop.
+/// - If a turn fails, the task ends: all reaps complete as `Disconnected`, and later spawns are refused. Only
+///   [`shutdown`](TokioReactor::shutdown) returns the error.
 /// - [`Reaper::tag`] is of use only on a reactor that the caller drives: here each reap has a handle, and the task
 ///   discards the completions of [`Reactor::drain_completed`].
 pub struct TokioReactor {
@@ -80,7 +84,8 @@ impl TokioReactor {
         Ok(TokioReactor { remote, task, _shared: Shared(slot) })
     }
 
-    /// Hands a reap to the reactor. The checks are made before this returns, see [`Remote::spawn_reaper`].
+    /// Hands a reap to the reactor. The checks are made before this returns, and can take long in a v1 target of very many
+    /// cgroups: see [`Remote::spawn_reaper`].
     ///
     /// # Errors
     ///

@@ -22,8 +22,8 @@
 //     -ENOTRECOVERABLE  a panic: a bug in this library, now or in an earlier call with this object, which can only be
 //                       freed. The panic does not leave the library, but for a message on standard error.
 //
-// Ownership. What a function writes to a place of type `cgr_... **` is the caller's, who frees it with the function for its
-// type. Arguments stay the caller's, and are not kept. Objects may be freed in any order.
+// Ownership. What a function writes to a place of type `cgr_... **` belongs to the caller, which frees it with the function for
+// its type. Arguments stay the caller's, and are not kept. Objects may be freed in any order.
 //
 // NULL and freed objects. What a pointer to an object holds is an id, not an address: every function is defined for NULL, and
 // for an object that was freed, also when it was freed by another thread. Pointers to the caller's own memory, and texts, are
