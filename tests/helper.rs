@@ -207,7 +207,7 @@ fn a_thread_that_cannot_remove_says_why() {
 /// Several directories that cannot be removed are tried by the backoff, and not one after the other without an end.
 #[test]
 fn a_thread_does_not_try_again_and_again() {
-    require!(v1("cpu"), v1("freezer"), namespaces());
+    require!(Layout::Several.need(), namespaces());
     isolated(test_name!(), || {
         let world = World::new(test_name!(), Layout::Several);
         let (dirs, reaper) = world.target();
