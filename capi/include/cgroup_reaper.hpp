@@ -91,6 +91,13 @@ template <typename T> using Owned = std::unique_ptr<T, Free>;
 
 inline std::string text(const char *bytes) { return bytes ? bytes : ""; }
 
+// For C, a text ends at the first NUL: a path with a NUL in it would be that of another cgroup, such as one above it.
+inline const char *c_str(const std::string &text) {
+    if (text.find('\0') != std::string::npos)
+        throw std::invalid_argument("a path or a name with a NUL in it");
+    return text.c_str();
+}
+
 // A time that std::chrono has, rounded up to microseconds. One that is not positive is 0, one that does not fit is for ever.
 template <typename Rep, typename Period> std::uint64_t micros(std::chrono::duration<Rep, Period> time) {
     if (std::chrono::duration<double, std::micro>(time).count() > 9e18)
@@ -196,23 +203,23 @@ struct CGroupOptions {
 // What to reap, and how. One may serve many spawns, of one thread at a time. cgroup_reaper.h has the defaults.
 class Reaper {
 public:
-    // The cgroup directory `path`, v1 or v2.
+    // The cgroup directory `path`, v1 or v2. Throws std::invalid_argument for a path with a NUL in it.
     explicit Reaper(const std::string &path) {
         cgr_reaper *made;
-        detail::check("cgr_reaper_new", cgr_reaper_new(path.c_str(), &made));
+        detail::check("cgr_reaper_new", cgr_reaper_new(detail::c_str(path), &made));
         reaper_.reset(made);
     }
 
-    // The cgroup, or cgroups, of this name.
+    // The cgroup, or cgroups, of this name. Throws std::invalid_argument for names with a NUL in them.
     Reaper(const CGroupOptions &options, const std::string &name) {
         std::vector<const char *> subsystems;
         for (const std::string &subsystem : options.subsystems)
-            subsystems.push_back(subsystem.c_str());
+            subsystems.push_back(detail::c_str(subsystem));
         cgr_reaper *made;
         detail::check("cgr_reaper_new_named",
-                      cgr_reaper_new_named(options.root.c_str(), options.slice.c_str(),
+                      cgr_reaper_new_named(detail::c_str(options.root), detail::c_str(options.slice),
                                            subsystems.empty() ? nullptr : subsystems.data(), subsystems.size(),
-                                           name.c_str(), &made));
+                                           detail::c_str(name), &made));
         reaper_.reset(made);
         if (options.kill_without_freezer)
             kill_without_freezer();

@@ -58,6 +58,27 @@ static void refusals() {
     } catch (const std::system_error &error) {
         EXPECT(error.code() == std::errc::invalid_argument);
     }
+    // A text of C would end at the NUL: what is above would be reaped.
+    const std::string cut("/tmp\0/x", 7);
+    int invalid = 0;
+    CGroupOptions cut_root, cut_slice, cut_subsystem;
+    cut_root.root = cut_slice.slice = cut;
+    cut_subsystem.subsystems = {cut};
+    try {
+        Reaper reaper(cut);
+    } catch (const std::invalid_argument &) {
+        invalid++;
+    }
+    const std::pair<CGroupOptions, std::string> named[] = {
+        {cut_root, "a"}, {cut_slice, "a"}, {cut_subsystem, "a"}, {options, cut}};
+    for (const auto &of : named) {
+        try {
+            Reaper reaper(of.first, of.second);
+        } catch (const std::invalid_argument &) {
+            invalid++;
+        }
+    }
+    EXPECT(invalid == 5);
     // None of them is left behind to be reported.
     reactor.turn();
 }
