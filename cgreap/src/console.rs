@@ -25,11 +25,15 @@ fn error_line(message: &str) -> String {
     format!("cgreap: {}\n", printable(message))
 }
 
-/// Writes to stdout.
-pub fn print(text: &str) {
+/// Writes to stdout. That the reader of a pipe has closed it is no failure.
+pub fn print(text: &str) -> Result<(), String> {
     let mut stdout = io::stdout().lock();
     // Unlike with `print!`, a closed stdout is no panic.
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        _ => Ok(()),
+    }
 }
 
 /// The text with control characters escaped. Cgroups and processes are named by other users, and a terminal

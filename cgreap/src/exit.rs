@@ -36,8 +36,8 @@ fn die_of(signal: i32) {
     }
     // A core dump would be cgreap's, and not the command's.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    // Sets the default disposition, and unblocks the signal. Real-time signals are unknown to it, and have their default.
-    if emulate_default_handler(signal).is_err() {
-        let _ = raise(signal);
-    }
+    // Sets the default disposition, and unblocks the signal. It does not know real-time signals, and takes SIGIO for one that
+    // is ignored by default: these have their default, unless cgreap was started with them ignored.
+    let _ = emulate_default_handler(signal);
+    let _ = raise(signal);
 }

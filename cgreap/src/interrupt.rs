@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// Remembers which signal asked the program to end. It needs no thread: there may be no pid left for one.
 #[derive(Debug)]
 pub struct Interrupt {
     pending: SignalFd,
+    /// The signals that were blocked before.
+    original: SigSet,
     first: Cell<Option<Signal>>,
     /// The number of SIGINTs.
     typed: Cell<u32>,
@@ -43,15 +45,22 @@ pub struct Wait<'a> {
 
 impl Interrupt {
     /// Blocks the signals, and watches for them. Child processes inherit that they are blocked, see [`unblock_all`].
+    ///
+    /// A signal that was ignored when the program was started stays ignored, as nohup(1) and `trap '' INT` expect. (Once it
+    /// is blocked, it would arrive.)
     pub fn watch() -> io::Result<Interrupt> {
-        let mut watched = SigSet::from(Signal::SIGINT) | Signal::SIGTERM;
-        // nohup(1) starts programs with SIGHUP ignored, and that is kept.
-        if !Ignored::of_this_process().contains(Signal::SIGHUP) {
-            watched.add(Signal::SIGHUP);
-        }
-        watched.thread_block()?;
+        let ignored = Ignored::of_this_process();
+        let ending = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+        let watched: SigSet = ending.into_iter().filter(|&signal| !ignored.contains(signal)).collect();
+        let original = watched.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let pending = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Interrupt { pending, first: Cell::default(), typed: Cell::default(), sent: Cell::default() })
+        Ok(Interrupt {
+            pending,
+            original,
+            first: Cell::default(),
+            typed: Cell::default(),
+            sent: Cell::default(),
+        })
     }
 
     /// The signal that arrived first, if any has. Those after it make it more [urgent](Interrupt::urgency).
@@ -65,6 +74,15 @@ impl Interrupt {
             }
         }
         self.first.get()
+    }
+
+    /// Unblocks the signals, once nothing is to be undone any more: from here on, one of them ends the program, also during a
+    /// write that blocks. Returns the signal that arrived first before.
+    pub fn restore(&self) -> Option<Signal> {
+        let first = self.signal();
+        // If it fails they stay blocked.
+        let _ = self.original.thread_set_mask();
+        first
     }
 
     /// What the signals ask for that [`Interrupt::signal`] has seen.

@@ -27,6 +27,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 fn command<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(CGREAP);
     command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
+    before_exec(&mut command, heed_signals);
     command
 }
 
@@ -95,11 +96,25 @@ fn await_watch(child: &Child, signal: i32) {
     });
 }
 
-/// SIGHUP is ignored where the tests run under nohup(1), and the program keeps that.
+/// The signals that end it. They are ignored where the tests run under nohup(1), or in the background of a shell without job
+/// control, and the program keeps that.
+const ENDING: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
 #[expect(unsafe_code, reason = "std has no signal dispositions")]
-fn heed_hangup() -> i32 {
-    // SAFETY: SIG_DFL is a valid disposition.
-    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+fn heed_signals() -> i32 {
+    for number in ENDING {
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    0
+}
+
+#[expect(unsafe_code, reason = "std has no signal dispositions")]
+fn ignore_signals() -> i32 {
+    for number in ENDING {
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
     0
 }
 
@@ -766,7 +781,6 @@ fn a_signal_cancels_and_leaves_nothing_frozen() {
         let (number, status, name) = signals[attempt as usize % 3];
         let options = ["--method", "freezer", "--min-wait", "1ms", "--max-wait", "2ms"];
         let mut command = command(options);
-        before_exec(&mut command, heed_hangup);
         command.arg(&v1).arg(&v2).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("spawn");
         await_watch(&child, number);
@@ -792,6 +806,23 @@ fn a_signal_cancels_and_leaves_nothing_frozen() {
         }
     }
     stuck.release();
+}
+
+#[test]
+fn signals_that_were_ignored_stay_ignored() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("stuck");
+    let stuck = sandbox.trace_exit(&[&dir]);
+    let mut command = command::<&str>([]);
+    before_exec(&mut command, ignore_signals);
+    let child = command.arg(&dir).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    eventually("it kills", || stuck.parked());
+    ENDING.iter().for_each(|&number| signal(&child, number));
+    stuck.release();
+    let run = finish(child);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(!dir.exists());
 }
 
 /// As above, with a freeze that is certainly under way: it cannot complete, because a frozen v1 cgroup holds

@@ -169,6 +169,7 @@ fn the_exit_status_is_the_commands() {
         // The runtime of Rust ignores the first, and has a handler for the second.
         ("kill -PIPE $$", 141),
         ("ulimit -c 0; kill -SEGV $$", 139),
+        ("kill -IO $$", 128 + libc::SIGIO),
         // A status like that of a signal.
         ("exit 143", 143),
         // A real-time signal.
@@ -323,6 +324,39 @@ fn a_timeout_is_124_whatever_the_command_makes_of_it() {
     // One that ends in time is not ended.
     assert_eq!(place.sh(&["--timeout", "60s"], "exit 3").status, Some(3));
     place.assert_nothing_left("timeouts");
+}
+
+/// A main process that has become another user's, and is moved out of the cgroup, can be neither reaped nor killed.
+#[test]
+fn a_main_process_that_lives_on_after_the_timeout_is_125() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::User);
+    let (elsewhere, program) = (sandbox.v2("elsewhere"), sandbox.scratch().join("setpriv"));
+    let mut copied = Command::new("sh");
+    copied.args(["-c", "cp $(command -v setpriv) $1 && chmod u+s $1", "sh"]).arg(&program);
+    if !copied.status().expect("sh").success() {
+        return skip(test_name!(), "no setpriv");
+    }
+    let options = ["--timeout", "1s", "--grace", "TERM=100ms", "--deadline", "1s", "--report", "-"];
+    // Without the pipes, which would not end before it.
+    let script = "exec \"$@\" > /dev/null 2>&1";
+    let become_root =
+        ["sh", "-c", script, text(&program), text(&program), "--reuid=0", "--clear-groups", "sleep", "300"];
+    let child = start(&mut place.command(&options, &become_root));
+    let sleeper = || place.living().iter().find(|line| line.ends_with(": sleep 300 ")).cloned();
+    eventually("it has become root's", || sleeper().is_some());
+    let pid = sleeper().and_then(|line| line.split(':').next().map(str::to_owned)).expect("a pid");
+    fs::write(elsewhere.join("cgroup.procs"), &pid).expect("move");
+    let run = output(child);
+    let lives = sleeper().is_some();
+    kill(pid.parse().expect("a pid"), libc::SIGKILL).expect("kill");
+    assert!(lives, "{run:?}");
+    assert_eq!(run.status, Some(125), "{run:?}");
+    assert!(run.err.contains("cgreap: run: sh has left its cgroup, and does not exit\n"), "{run:?}");
+    assert!(run.err.contains("\"outcome\":\"failed\""), "{run:?}");
+    eventually("it is dead", || place.living().is_empty());
+    place.assert_nothing_left("the main process");
 }
 
 /// Returns when the command has written its first line.

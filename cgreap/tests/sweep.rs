@@ -23,6 +23,20 @@ fn command() -> Command {
     command
 }
 
+/// The program keeps signals ignored that were ignored before, as in the background of a shell without job control.
+#[expect(unsafe_code, reason = "std has no signal dispositions")]
+fn with_default_signals(mut command: Command) -> Command {
+    use std::os::unix::process::CommandExt;
+    let set = || {
+        // SAFETY: SIG_DFL is a valid disposition.
+        unsafe { libc::signal(libc::SIGTERM, libc::SIG_DFL) };
+        Ok(())
+    };
+    // SAFETY: nothing but a system call.
+    unsafe { command.pre_exec(set) };
+    command
+}
+
 #[track_caller]
 fn sweep<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command().args(args).output().expect("cgreap");
@@ -120,7 +134,7 @@ fn a_signal_ends_it_as_one_that_it_dies_of() {
     let sandbox = Sandbox::new(test_name!());
     let group = sandbox.v1("freezer", "top/stuck");
     let stuck = sandbox.trace_exit(&[&group]);
-    let mut command = command();
+    let mut command = with_default_signals(command());
     command.arg("--kill").arg(group.parent().expect("top")).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().expect("cgreap");
     eventually("it kills", || stuck.parked());
@@ -146,6 +160,30 @@ fn kill_reaps_all_below_and_not_the_directory() {
     });
 }
 
+/// A stream that takes no more bytes, and the end that it is read from.
+#[track_caller]
+fn full_stream() -> (OwnedFd, UnixStream) {
+    let (reader, mut full) = UnixStream::pair().expect("socketpair");
+    full.set_nonblocking(true).expect("fcntl");
+    let end = loop {
+        if let Err(error) = full.write_all(b"x") {
+            break error;
+        }
+    };
+    assert_eq!(end.kind(), ErrorKind::WouldBlock);
+    full.set_nonblocking(false).expect("fcntl");
+    (full.into(), reader)
+}
+
+#[track_caller]
+fn await_write_to_stderr(child: &Child) {
+    let file = format!("/proc/{}/syscall", child.id());
+    let write = format!("{} 0x2 ", libc::SYS_write);
+    eventually("it writes to stderr", || {
+        fs::read_to_string(&file).is_ok_and(|call| call.starts_with(&write))
+    });
+}
+
 /// A cgreap that has listed the cgroups and touched none: it writes its log to a stream that is full.
 struct Held {
     child: Child,
@@ -155,25 +193,13 @@ struct Held {
 impl Held {
     #[track_caller]
     fn start(option: &str, dir: &Path) -> Held {
-        let (log, mut full) = UnixStream::pair().expect("socketpair");
-        full.set_nonblocking(true).expect("fcntl");
-        let end = loop {
-            if let Err(error) = full.write_all(b"x") {
-                break error;
-            }
-        };
-        assert_eq!(end.kind(), ErrorKind::WouldBlock);
-        full.set_nonblocking(false).expect("fcntl");
+        let (full, log) = full_stream();
         let mut command = command();
         command.args([option.as_ref(), dir.as_os_str()]).env("RUST_LOG", "trace");
-        let child = command.stdout(Stdio::piped()).stderr(OwnedFd::from(full)).spawn().expect("cgreap");
+        let child = command.stdout(Stdio::piped()).stderr(full).spawn().expect("cgreap");
         // The command has a copy of the descriptor.
         drop(command);
-        let file = format!("/proc/{}/syscall", child.id());
-        let write = format!("{} 0x2 ", libc::SYS_write);
-        eventually("it writes to its log", || {
-            fs::read_to_string(&file).is_ok_and(|call| call.starts_with(&write))
-        });
+        await_write_to_stderr(&child);
         Held { child, log }
     }
 
@@ -233,6 +259,77 @@ fn a_failure_names_the_cgroup_as_the_directory_was_named() {
                 format!("cgreap: {}: refused: is or contains the caller's own cgroup\n", named.display());
             assert_eq!(text, expected, "{}", dir.display());
         }
+    });
+}
+
+#[test]
+fn a_signal_ends_it_while_its_messages_are_not_read() {
+    require!(any_hierarchy());
+    let sandbox = Sandbox::new(test_name!());
+    in_each(&sandbox, |make| {
+        let (top, own) = (make("unread"), make("unread/own"));
+        let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", own.display());
+        let mut command = with_default_signals(Command::new("sh"));
+        command
+            .args(["-c", &join, "sh"])
+            .arg(self::command().get_program())
+            .args(["sweep", "--kill"])
+            .arg(&top);
+        let (full, _reader) = full_stream();
+        let child = command.env_remove("RUST_LOG").stdout(Stdio::null()).stderr(full).spawn();
+        drop(command);
+        let mut child = child.expect("sh");
+        // That the caller's own cgroup is refused.
+        await_write_to_stderr(&child);
+        kill(child.id() as i32, libc::SIGTERM).expect("kill");
+        let ended = wait_until(TIMEOUT, || child.try_wait().expect("wait").is_some());
+        let _ = child.kill();
+        let status = child.wait().expect("wait");
+        assert!(ended && status.signal() == Some(libc::SIGTERM), "{status}");
+    });
+}
+
+#[test]
+fn a_list_that_cannot_be_written_is_a_failure() {
+    require!(any_hierarchy());
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else {
+        return skip(test_name!(), "no /dev/full");
+    };
+    let sandbox = Sandbox::new(test_name!());
+    in_each(&sandbox, |make| {
+        let (top, group) = (make("full-disk"), make("full-disk/a"));
+        for (options, exists) in [(&[][..], true), (&["--empty"][..], false)] {
+            let stdout = full.try_clone().expect("dup");
+            let run = command().args(args(options, &top)).stdout(stdout).output().expect("cgreap");
+            let err = String::from_utf8(run.stderr).expect("UTF-8");
+            assert_eq!(run.status.code(), Some(1), "{err}");
+            assert!(err.starts_with("cgreap: sweep: stdout: No space left"), "{err}");
+            assert_eq!(group.exists(), exists);
+        }
+    });
+}
+
+#[test]
+fn a_unit_of_systemd_that_is_left_to_it_does_not_count_as_removed() {
+    require!(any_hierarchy());
+    let sandbox = Sandbox::new(test_name!());
+    in_each(&sandbox, |make| {
+        let (top, other, unit) = (make("units"), make("units/other"), make("units/x.service"));
+        let set = Command::new("python3")
+            .args([
+                "-c",
+                "import os, sys; os.setxattr(sys.argv[1], 'trusted.invocation_id', b'8a1e6ae2b7f04a1c')",
+            ])
+            .arg(&unit)
+            .output();
+        if !set.is_ok_and(|set| set.status.success()) {
+            return skip(test_name!(), "no attribute can be set, or there is no python3");
+        }
+        let (status, out, err) = sweep(args(&["--empty"], &top));
+        assert_eq!((status, &*err), (Some(0), ""));
+        assert!(out.starts_with("1 of 2 cgroups removed in "), "{out}");
+        assert!(out.ends_with("; 1 are empty and left to systemd\n"), "{out}");
+        assert!(!other.exists() && unit.exists());
     });
 }
 

@@ -309,7 +309,7 @@ pub struct ReapArgs {
     #[arg(long, value_name = "TIME", value_hint = ValueHint::Other, value_parser = duration::parse)]
     pub deadline: Option<Duration>,
 
-    /// Release the memory of processes that have SIGKILL and cannot exit (Linux 5.15)
+    /// Release the memory of processes that were sent SIGKILL and cannot exit (Linux 5.15)
     #[arg(long)]
     pub release_memory: bool,
 

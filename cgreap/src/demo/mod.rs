@@ -69,7 +69,8 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     targets.sort_by_key(|target| Reverse(target.hierarchy));
     let processes: Vec<_> = targets.iter().map(DemoTarget::processes).collect();
     let total: usize = processes.iter().sum();
-    print(&format!("demo: {} targets, {total} processes; reaping all at once\n", targets.len()));
+    // An error here would also be one of the table.
+    let _ = print(&format!("demo: {} targets, {total} processes; reaping all at once\n", targets.len()));
 
     let since = Instant::now();
     let mut ends: Vec<Option<End>> = targets.iter().map(|_| None).collect();
@@ -86,10 +87,6 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
         .zip(&ends)
         .map(|((target, &processes), end)| row(target, processes, end.as_ref()))
         .collect();
-    print(&table(&rows));
-    if rows.iter().any(|row| row[4] == UsedMethod::Pidfd.to_string()) {
-        print(PIDFD_NOTE);
-    }
     let removed = |end: &Option<End>| end.as_ref().is_some_and(|end| end.result.is_ok());
     let unremoved = targets.iter().zip(&ends).filter(|(target, end)| removed(end) && target.group.exists());
     let mut left: Vec<_> =
@@ -98,6 +95,12 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
         left.push(format!("{survivors} processes were left and had to be killed afterwards"));
     }
     left.extend(setup.remove());
+    interrupt.restore();
+    let mut text = table(&rows);
+    if rows.iter().any(|row| row[4] == UsedMethod::Pidfd.to_string()) {
+        text += PIDFD_NOTE;
+    }
+    print(&text)?;
     let reaped = ends.iter().flatten().filter(|end| end.result.is_ok()).count();
     for (target, end) in targets.iter().zip(&ends) {
         if let Some(Err(failure)) = end.as_ref().map(|end| &end.result) {
@@ -106,7 +109,7 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     }
     let rest = if left.is_empty() { "nothing is left".to_owned() } else { left.join("; ") };
     let total = targets.len();
-    print(&format!("demo: {reaped} of {total} reaped in {}; {rest}\n", human(elapsed)));
+    print(&format!("demo: {reaped} of {total} reaped in {}; {rest}\n", human(elapsed)))?;
     Ok(reaped == total && left.is_empty())
 }
 

@@ -30,7 +30,7 @@ pub fn files(dir: &Path) -> Result<(), String> {
     for (path, text) in shells.chain(pages) {
         let path = dir.join(path);
         write(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
-        print(&format!("{}\n", path.display()));
+        print(&format!("{}\n", path.display()))?;
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 //!
 //! Each module uses only modules to the left of it:
 //!
-//! - `status`, `terminal`, `signals`, `children`, `outcome`: exit statuses, the terminal, signals, the main process, and how a
-//!   run ended
+//! - `status`, `process`, `terminal`, `signals`, `children`, `outcome`: exit statuses, what /proc tells of processes, the
+//!   terminal, signals, the main process, and how a run ended
 //! - `mark`, `place`, `guard`, `group`: what tells the cgroups of a run from others, where they are made, the process that reaps
 //!   them should cgreap be killed, and the cgroups themselves
 //! - `start`: the start of the command in them
@@ -18,6 +18,7 @@ mod left;
 mod mark;
 mod outcome;
 mod place;
+mod process;
 mod report;
 mod signals;
 mod start;
@@ -131,8 +132,8 @@ fn supervised(args: &RunArgs, signals: &Signals, guard: &mut Option<Guard>) -> R
 
 impl Ran {
     fn outcome(&self) -> Outcome {
-        let Done { ended, failure, cause, result, .. } = &self.done;
-        Outcome::of(result.error.is_some(), *cause, failure.is_none(), *ended)
+        let Done { ended, executed, cause, result, .. } = &self.done;
+        Outcome::of(result.error.is_some(), *cause, *executed, *ended)
     }
 
     fn say(&self, args: &RunArgs, outcome: Outcome, guard: &mut Option<Guard>) {
@@ -157,7 +158,7 @@ impl Ran {
             command: &args.command,
             status: outcome.status(),
             outcome,
-            ended: self.done.ended,
+            ended: self.done.ended.filter(|_| self.done.executed),
             failure: self.done.failure.as_deref(),
             started: self.started,
             elapsed: self.elapsed,

@@ -31,7 +31,7 @@ impl Outcome {
     /// `executed` is about the command, `ended` about its process.
     pub fn of(failed: bool, cause: Option<Cause>, executed: bool, ended: Option<Ended>) -> Outcome {
         match (failed, cause, ended) {
-            (false, Some(cause), _) => Outcome::Ended(cause),
+            (false, Some(cause), Some(_)) => Outcome::Ended(cause),
             (false, None, Some(ended)) if executed => Outcome::Command(ended),
             (false, None, Some(ended)) => Outcome::NotExecuted(ended.status()),
             _ => Outcome::Failed,
@@ -82,6 +82,8 @@ mod tests {
         assert_eq!(Outcome::of(false, Some(Cause::Timeout), true, exited).status(), 124);
         assert_eq!(Outcome::of(false, None, true, exited).status(), 3);
         assert_eq!(Outcome::of(false, None, true, None).status(), 125);
+        // It has left its cgroup, and lives on.
+        assert_eq!(Outcome::of(false, Some(Cause::Timeout), true, None).status(), 125);
         let not_found = Outcome::of(false, None, false, Some(Ended::Exited(127)));
         assert_eq!((not_found.status(), not_found.word()), (127, "failed"));
     }

@@ -43,6 +43,7 @@ pub struct Report<'a> {
     pub command: &'a [OsString],
     pub status: u8,
     pub outcome: Outcome,
+    /// How the command ended, if it was executed and has ended.
     pub ended: Option<Ended>,
     /// Why the command was not executed.
     pub failure: Option<&'a str>,
@@ -55,7 +56,7 @@ pub struct Report<'a> {
 
 impl Report<'_> {
     pub fn object(&self) -> Value {
-        let (exit_code, signal) = match self.ended.filter(|_| self.failure.is_none()) {
+        let (exit_code, signal) = match self.ended {
             Some(Ended::Exited(code)) => (Some(code), None),
             Some(Ended::Signalled(signal)) => (None, Some(signal)),
             None => (None, None),

@@ -32,7 +32,10 @@ pub struct Supervisor<'a> {
     main: Main,
     /// Until the command is executed.
     starter: Option<Starter>,
+    /// Tells why the command was not executed.
     started: Option<Started>,
+    /// Whether the process was alive when it was to execute the command.
+    told: bool,
     since: Instant,
     /// `None` while the command runs.
     ending: Option<Ending<'a>>,
@@ -48,7 +51,9 @@ pub struct Supervisor<'a> {
 #[derive(Debug)]
 pub struct Done {
     pub ended: Option<Ended>,
-    /// Why the command was not executed.
+    /// Whether the command was executed.
+    pub executed: bool,
+    /// Why not, unless cgreap was told to end before.
     pub failure: Option<String>,
     pub cause: Option<Cause>,
     pub left: Left,
@@ -73,6 +78,7 @@ impl<'a> Supervisor<'a> {
             main: Main::new(starter.pid()),
             starter: Some(starter),
             started: None,
+            told: false,
             since: Instant::now(),
             ending: None,
             cause: None,
@@ -86,10 +92,10 @@ impl<'a> Supervisor<'a> {
     pub fn run(mut self) -> io::Result<Done> {
         // What the terminal has sent so far may have come before there was a process to get it too.
         self.handle_signals();
-        match self.starter.take() {
-            Some(starter) if self.ending.is_none() => self.started = Some(starter.execute()),
-            // Dropped, it ends.
-            _ => {}
+        self.told = self.ending.is_none();
+        // A process that has ended already may have told why. If cgreap was told to end, the starter is dropped, and ends.
+        if let Some(starter) = self.starter.take().filter(|_| self.told || self.main.ended().is_some()) {
+            self.started = Some(starter.execute());
         }
         loop {
             self.handle_signals();
@@ -107,11 +113,16 @@ impl<'a> Supervisor<'a> {
         self.collect();
         let started = self.started.filter(|_| self.main.ended().is_some());
         let failure = started.and_then(|started| started.failure(&self.args.command));
+        let executed = self.told && failure.is_none();
+        let failure = failure.or_else(|| {
+            let is_unknown = !executed && self.cause.is_none();
+            is_unknown.then(|| "the process that was to execute the command has ended".to_owned())
+        });
         let result = self
             .ending
             .map_or_else(|| Ending::new(self.args, self.groups).into_result(), Ending::into_result);
         let (ended, left) = (self.main.ended(), self.left.unwrap_or_default());
-        Ok(Done { ended, failure, cause: self.cause, left, result })
+        Ok(Done { ended, executed, failure, cause: self.cause, left, result })
     }
 
     fn handle_signals(&mut self) {

@@ -7,7 +7,9 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::signal::killpg;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{getpgrp, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+
+use super::process::has_live_process;
 
 /// That of the session.
 pub fn open() -> io::Result<File> {
@@ -20,13 +22,19 @@ pub fn own_modes() -> Option<Termios> {
     tcgetattr(&terminal).ok().filter(|_| tcgetpgrp(&terminal) == Ok(getpgrp()))
 }
 
-/// Gives it to the process group of cgreap, with these modes, if no process is left of the one that has it. SIGTTOU has to
-/// be blocked.
+/// Gives it to the process group of cgreap, with these modes, if no live process is left of the one that has it. SIGTTOU has
+/// to be blocked.
 pub fn take_back(modes: &Termios) {
     let Ok(terminal) = open() else { return };
-    if tcgetpgrp(&terminal).is_ok_and(|group| killpg(group, None) == Err(Errno::ESRCH)) {
+    if tcgetpgrp(&terminal).is_ok_and(is_left) {
         // What reads from it is told by the kernel if it fails.
         let _ = tcsetpgrp(&terminal, getpgrp());
         let _ = tcsetattr(&terminal, SetArg::TCSANOW, modes);
     }
+}
+
+/// Whether the process group has no live process. To kill(2), a zombie is a process, and stays one where the init of a
+/// container does not wait for it.
+fn is_left(group: Pid) -> bool {
+    killpg(group, None) == Err(Errno::ESRCH) || has_live_process(group.as_raw()) == Some(false)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{ReapError, Reaper, SpawnError};
+use cgroup_reaper::{Outcome, ReapError, Reaper, SpawnError};
 
 use crate::args::SweepArgs;
 use crate::console::{complain, print, printable};
@@ -40,8 +40,13 @@ pub fn run(args: &SweepArgs) -> Exit {
     if args.empty || args.kill {
         sweep(args, &found)
     } else {
-        list(&found);
-        Exit::Status(ALL_REAPED)
+        match print(&list(&found)) {
+            Ok(()) => Exit::Status(ALL_REAPED),
+            Err(error) => {
+                complain(&format!("sweep: {error}"));
+                Exit::Status(NOT_REAPED)
+            }
+        }
     }
 }
 
@@ -60,14 +65,14 @@ fn is_root(dir: &Path) -> io::Result<bool> {
     Ok(dir.metadata()?.dev() != dir.join("..").metadata()?.dev())
 }
 
-fn list(found: &[Found]) {
+fn list(found: &[Found]) -> String {
     let mut text = "PROCESSES  CGROUPS       AGE  CGROUP\n".to_owned();
     for found in found {
         let members = found.members.map_or_else(|| "?".to_owned(), |members| members.to_string());
         let path = printable(&found.path.to_string_lossy());
         text += &format!("{members:>9}  {:>7}  {:>8}  {path}\n", found.cgroups, age(found.age));
     }
-    print(&text);
+    text
 }
 
 /// A lower bound of an age, rounded down.
@@ -104,6 +109,8 @@ struct Swept {
     /// Their paths, by index.
     paths: Vec<PathBuf>,
     removed: usize,
+    /// Units of systemd, which removes their directories itself.
+    left_to_systemd: usize,
     in_use: usize,
     status: u8,
     failures: Vec<String>,
@@ -114,6 +121,7 @@ struct Swept {
 impl Listener for Swept {
     fn ended(&mut self, index: usize, end: End) {
         match &end.result {
+            Ok(reaped) if reaped.outcome == Outcome::Emptied => self.left_to_systemd += 1,
             Ok(_) => self.removed += 1,
             Err(Failure::Reap(ReapError::TimedOut { .. })) if self.only_empty => self.in_use += 1,
             Err(failure) => {
@@ -154,6 +162,7 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> Exit {
     let in_use = found.len() - due.len();
     let mut swept = Swept { paths, in_use, only_empty: args.empty, ..Swept::default() };
     let driven = driver::drive(reactor, due, &interrupt, &mut swept);
+    let signal = interrupt.restore();
     for failure in &swept.failures {
         complain(failure);
     }
@@ -161,10 +170,19 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> Exit {
         complain(&format!("sweep: event loop: {error}"));
         swept.status = swept.status.max(NOT_REAPED);
     }
-    let in_use = if swept.in_use > 0 { format!("; {} have processes", swept.in_use) } else { String::new() };
     let (removed, total) = (swept.removed, found.len());
-    print(&format!("{removed} of {total} cgroups removed in {}{in_use}\n", human(since.elapsed())));
-    match interrupt.signal() {
+    let mut line = format!("{removed} of {total} cgroups removed in {}", human(since.elapsed()));
+    if swept.in_use > 0 {
+        line += &format!("; {} have processes", swept.in_use);
+    }
+    if swept.left_to_systemd > 0 {
+        line += &format!("; {} are empty and left to systemd", swept.left_to_systemd);
+    }
+    if let Err(error) = print(&(line + "\n")) {
+        complain(&format!("sweep: {error}"));
+        swept.status = swept.status.max(NOT_REAPED);
+    }
+    match signal {
         Some(signal) => {
             complain(&interrupt::describe(signal));
             Exit::Signal(signal as i32)

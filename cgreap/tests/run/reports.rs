@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -60,6 +61,31 @@ fn a_command_that_was_not_executed_has_failed() {
         assert_eq!((&report["outcome"], &report["exit_code"]), (&json!("exited"), &json!(127)), "{report}");
     }
     place.assert_nothing_left("what was not executed");
+}
+
+/// A user who may make a cgroup somewhere may not be allowed to move a process into it.
+#[test]
+fn a_command_that_cannot_be_moved_into_its_cgroup_has_failed() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let user = Place::new(&sandbox, Kind::User);
+    let elsewhere = sandbox.v2("elsewhere");
+    chown(&elsewhere, Some(USER), None).expect("chown");
+    let file = sandbox.scratch().join("report");
+    fs::write(&file, "").and_then(|()| chown(&file, Some(USER), None)).expect("a file of the user");
+    for _ in 0..10 {
+        let options = ["--parent", text(&elsewhere), "--report", text(&file)];
+        let run = output(start(&mut user.without_parent(&options, &["true"])));
+        let report = report(&file);
+        let error = report["error"].as_str().unwrap_or_else(|| panic!("no error: {report}"));
+        assert!(error.starts_with("cannot move a process into "), "{error}");
+        assert!(error.contains("Permission denied"), "{error}");
+        assert_eq!((run.status, run.err), (Some(125), format!("cgreap: run: {error}\n")));
+        assert_eq!((&report["outcome"], &report["exit_code"]), (&json!("failed"), &Value::Null), "{report}");
+    }
+    let left: Vec<_> = fs::read_dir(&elsewhere).expect("elsewhere").flatten().collect();
+    assert!(left.iter().all(|entry| !entry.path().is_dir()), "{left:?}");
+    user.assert_nothing_left("what was not executed");
 }
 
 #[test]
