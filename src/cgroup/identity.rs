@@ -158,7 +158,8 @@ impl<S: Sys> Identity<S> {
                 Err(error) => match meaning(Call::Handle, &error) {
                     // ESTALE also stands for an inode or a file that could not be allocated (`do_handle_to_path`,
                     // `__kernfs_fh_to_dentry`).
-                    Meaning::Gone => self.is_at_path(sys).map(Some),
+                    Meaning::Gone if self.is_at_path(sys)? => Ok(Some(true)),
+                    Meaning::Gone => opens_root(sys, mount).map(|opens| opens.then_some(false)),
                     Meaning::Denied => Ok(None),
                     _ => Err(error),
                 },
@@ -357,6 +358,21 @@ impl<S: Sys> FoundName<'_, S> {
     /// both.
     pub(crate) fn rmdir(&self, sys: &S) -> io::Result<()> {
         sys.rmdir(self.place.at, &self.place.name)
+    }
+}
+
+/// Whether handles can be opened at the moment: that of the mount's root, which is always there. An error if the machine is
+/// short of files or memory.
+fn opens_root<S: Sys>(sys: &S, mount: &S::Fd) -> io::Result<bool> {
+    let root = sys.stat(Some(mount), c"")?;
+    match sys.open_identity(mount, root.ino) {
+        Ok(_) => Ok(true),
+        Err(error) => match meaning(Call::Handle, &error) {
+            // A removed cgroup is mounted.
+            Meaning::Gone => Ok(true),
+            Meaning::Denied => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 

@@ -148,12 +148,12 @@ impl<S: Sys> Resolver<S> {
         }
     }
 
-    /// Returns why an action failed in a directory that exists; `None` if it is gone.
+    /// Returns why an action failed in a directory that exists; `None` if it is gone, or cannot be reached any more.
     fn cause(&self, tree: &Tree<S>, failed: Failed) -> Option<Cause> {
         match failed {
             Failed::Gone(_) => None,
             Failed::Because(cause) => match tree.identity.fate(&self.sys, &mut Parents::new()) {
-                Ok(Some(_)) => None,
+                Ok(Some(_)) | Err(Cause::NameLost) => None,
                 Ok(None) | Err(_) => Some(cause),
             },
         }

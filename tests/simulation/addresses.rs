@@ -240,16 +240,23 @@ fn a_path_whose_parent_is_gone_is_enough_on_v2() {
 #[test]
 fn a_handle_that_opens_nothing_is_not_enough() {
     let sim = sim();
-    let (there, gone) = (by_handle(&sim, FREEZER, "slice/b"), by_handle(&sim, FREEZER, "slice/a"));
-    remove(&mut sim.0.borrow_mut());
-    sim.0.borrow_mut().stale = true;
+    let [there, gone, renamed] = ["slice/b", "slice/a", "other/c"].map(|path| by_handle(&sim, FREEZER, path));
+    let mut world = sim.0.borrow_mut();
+    remove(&mut world);
+    let other = world.child(ROOTS[FREEZER], "other").expect("it is there");
+    let c = world.child(other, "c").expect("it is there");
+    world.groups[c].name = "renamed".into();
+    world.stale = true;
+    drop(world);
+    assert_eq!([&gone, &renamed].map(|identity| seen(&sim, identity)), [Seen::Error; 2]);
     assert_eq!(seen(&sim, &there), Seen::There);
     assert_eq!(
         there.open(&sim).map(|fd| Id::of(&sim.stat(Some(&fd), c"").expect("open"))).ok(),
         Some(there.id)
     );
-    assert_eq!(seen(&sim, &gone), Seen::Removed);
     assert!(gone.open(&sim).is_err());
+    sim.0.borrow_mut().stale = false;
+    assert_eq!([&gone, &renamed].map(|identity| seen(&sim, identity)), [Seen::Removed, Seen::There]);
 }
 
 /// No answer is one that something is gone, whichever call fails.

@@ -143,16 +143,19 @@ impl Sys for Sim {
     fn open_identity(&self, mount: &Fd, ino: u64) -> io::Result<Fd> {
         let group = {
             let mut world = self.0.borrow_mut();
-            world.enter("open_by_handle_at", HANDLE).map_err(|error| match error.raw_os_error() {
-                // No file is left for the search of a parent: `do_handle_to_path` returns ESTALE for that, too.
-                Some(libc::ENFILE) if ino % 2 == 0 => errno(libc::ESTALE),
-                _ => error,
-            })?;
+            let entered = world.enter("open_by_handle_at", HANDLE);
+            // Where no file is left for the search of a parent, `do_handle_to_path` returns ESTALE. No parent is searched for
+            // the root.
+            let is_short = entered.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENFILE));
+            if is_short && ino % 2 == 0 {
+                world.no_files_in = world.step;
+            }
+            if world.stale || world.no_files_in == world.step {
+                return Err(errno(if ino == ROOT_INODE { libc::ENFILE } else { libc::ESTALE }));
+            }
+            entered?;
             if !world.handles {
                 return Err(errno(libc::EPERM));
-            }
-            if world.stale {
-                return Err(errno(libc::ESTALE));
             }
             let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
             let hierarchy = world.groups[mount].hierarchy;

@@ -318,8 +318,10 @@ pub(super) struct World {
     pub(super) wait_after: Option<Duration>,
     /// The library may open directories by their inode numbers.
     pub(super) handles: bool,
-    /// No inode number opens anything, as where the kernel is short of inodes.
+    /// The kernel is short of files, so that inode numbers open nothing.
     pub(super) stale: bool,
+    /// The same, in this step.
+    pub(super) no_files_in: u64,
     pub(super) descriptors: usize,
     pub(super) descriptor_limit: usize,
     /// Some call was refused for want of rights or of a facility, ever and in which step last.
@@ -387,6 +389,7 @@ impl World {
             wait_after: None,
             handles: true,
             stale: false,
+            no_files_in: u64::MAX,
             descriptors: 0,
             descriptor_limit: usize::MAX,
             refused: !features.pidfd,
