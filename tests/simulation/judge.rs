@@ -215,6 +215,17 @@ impl History {
                 world.caller().was_ever_in(of) && !world.processes.iter().any(is_signalled)
             }
             ReapError::Replaced { .. } => world.targets[of].remade,
+            // By path, nothing tells whether a v1 directory was removed whose parent was removed, too, or is not known:
+            // before Linux 5.8 it is not, if the directory was removed amid the spawn.
+            ReapError::Denied { source, .. } if source.raw_os_error() == Some(libc::ESTALE) => {
+                let is_lost = |&top: &kernel::GroupId| {
+                    let kernel::Group { hierarchy, parent, removed, .. } = world.groups[top];
+                    let is_above_removed = parent.is_some_and(|parent| world.groups[parent].removed);
+                    let is_above_known = !is_above_removed && world.features.cgroup_kill;
+                    hierarchy != kernel::V2 && removed && !is_above_known
+                };
+                world.refused || insists || world.targets[of].tops.iter().any(is_lost)
+            }
             ReapError::Denied { .. } => world.refused || insists,
             // A cgroup inside of one target is outside of another.
             ReapError::FrozenByAncestor { .. } => {
