@@ -128,7 +128,7 @@ fn a_member_killed_in_time_is_no_survivor() {
             fs::create_dir(&child).expect("mkdir");
             mount(Path::new("none"), &child, "tmpfs", 0, "");
             let member = sandbox.sleeper(&[&dir]);
-            let result = reap(Reaper::at(&dir).method(KillMethod::Pidfd).deadline(300 * MS));
+            let result = reap(Reaper::at(&dir).method(KillMethod::Pidfd).deadline(1000 * MS));
             assert_eq!(member.state(), Some('Z'));
             match &result {
                 Err(ReapError::TimedOut { survivors, source: Some(source), .. }) => {
