@@ -144,22 +144,22 @@ impl Sys for Sim {
         let group = {
             let mut world = self.0.borrow_mut();
             let entered = world.enter("open_by_handle_at", HANDLE);
-            // Where no file is left for the search of a parent, `do_handle_to_path` returns ESTALE. No parent is searched for
-            // the root.
             let is_short = entered.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENFILE));
             if is_short && ino % 2 == 0 {
                 world.no_files_in = world.step;
             }
-            if world.stale || world.no_files_in == world.step {
-                return Err(errno(if ino == ROOT_INODE { libc::ENFILE } else { libc::ESTALE }));
-            }
-            entered?;
             if !world.handles {
                 return Err(errno(libc::EPERM));
             }
             let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
             let hierarchy = world.groups[mount].hierarchy;
             let group = if ino == ROOT_INODE { ROOTS[hierarchy] } else { ino as usize - 1 };
+            if world.stale || world.no_files_in == world.step {
+                // Where no file is left for the search of a parent, `do_handle_to_path` returns ESTALE. No parent is searched
+                // for the root of the mount.
+                return Err(errno(if group == mount { libc::ENFILE } else { libc::ESTALE }));
+            }
+            entered?;
             // Older kernels open a removed directory as well, as long as a file in it is open.
             let is_open = |watch: &WatchOf| matches!(watch.object, Object::File(of, _) if of == group);
             let lingers = !world.features.pidfs && world.watches.values().any(is_open);
