@@ -97,6 +97,68 @@ fn a_renamed_target_that_is_addressed_by_path_is_lost() {
     });
 }
 
+/// Nor does the path, if a directory above is renamed: the member lives, so `Removed` would be untrue.
+#[test]
+fn a_target_below_a_renamed_directory_is_lost_by_path_and_found_by_identity() {
+    require!(v1("freezer"), namespaces());
+    with_each(&BY_ANY, test_name!(), |address, reactor, sandbox| {
+        let dir = sandbox.v1("freezer", "above/parent/target");
+        let above = dir.ancestors().nth(2).expect("above");
+        let member = sandbox.sleeper(&[&dir]);
+        let reaper = Reaper::at(&dir).when_empty().max_wait(20 * MS).deadline(TIMEOUT);
+        let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+        turn_for(reactor, 30 * MS);
+        fs::rename(above, above.with_file_name("new")).expect("rename");
+        turn_for(reactor, 50 * MS);
+        if address == Address::Path {
+            match finish(reactor, &handle) {
+                Err(ReapError::Denied { source, .. }) => {
+                    assert_eq!(source.raw_os_error(), Some(libc::ESTALE));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(member.alive());
+            return;
+        }
+        assert!(!handle.is_complete() && member.alive());
+        member.signal(libc::SIGKILL);
+        assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        assert!(!above.with_file_name("new").join("parent/target").exists());
+    });
+}
+
+/// One mount of a hierarchy may be read-only. What is named by another is reaped through that one.
+#[test]
+fn a_target_is_reaped_through_the_mount_that_it_was_named_by() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for dir in groups(&sandbox, "target") {
+            let member = sandbox.sleeper(&[&dir]);
+            let above = dir.parent().expect("a parent");
+            let read_only = sandbox.scratch().join("read-only");
+            fs::create_dir_all(&read_only).expect("mkdir");
+            mount(above, &read_only, "none", libc::MS_BIND, "");
+            let flags = libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY;
+            mount(Path::new("none"), &read_only, "none", flags, "");
+            let mut reactor = Reactor::new().expect("a reactor");
+            let mut reap = |reaper: Reaper| {
+                let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+                finish(&mut reactor, &handle)
+            };
+            // The members are killed where that takes no write.
+            let refused = reap(Reaper::at(read_only.join("target")).max_wait(20 * MS));
+            match refused {
+                Err(ReapError::Denied { source, .. }) => assert_eq!(source.raw_os_error(), Some(libc::EROFS)),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(reap(Reaper::at(&dir)).expect("reaped").outcome, Outcome::Removed);
+            assert!(member.ended(TIMEOUT));
+            unmount(&read_only);
+        }
+    });
+}
+
 #[test]
 fn a_frozen_target_is_thawed_after_a_rename() {
     require!(v1("freezer"), namespaces());

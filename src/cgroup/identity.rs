@@ -52,7 +52,14 @@ pub(crate) struct Identity<S: Sys> {
 
 /// For each hierarchy, the open parent directory that was used last. Targets often have the same parent.
 pub(crate) struct Parents<S: Sys> {
-    open: Vec<(Id, S::Fd)>,
+    open: Vec<Parent<S>>,
+}
+
+struct Parent<S: Sys> {
+    id: Id,
+    /// The mount that it was opened through, which may be read-only.
+    mount: Arc<S::Fd>,
+    directory: S::Fd,
 }
 
 impl<S: Sys> Parents<S> {
@@ -60,17 +67,21 @@ impl<S: Sys> Parents<S> {
         Parents { open: Vec::new() }
     }
 
-    fn get(&mut self, sys: &S, mount: &S::Fd, id: Id) -> io::Result<&S::Fd> {
-        let at = match self.open.iter().position(|(known, _)| *known == id) {
+    fn position(&self, mount: &Arc<S::Fd>, id: Id) -> Option<usize> {
+        self.open.iter().position(|parent| parent.id == id && Arc::ptr_eq(&parent.mount, mount))
+    }
+
+    fn get(&mut self, sys: &S, mount: &Arc<S::Fd>, id: Id) -> io::Result<&S::Fd> {
+        let at = match self.position(mount, id) {
             Some(at) => at,
             None => {
-                let fd = sys.open_identity(mount, id.ino)?;
-                self.open.retain(|(known, _)| known.dev != id.dev);
-                self.open.push((id, fd));
+                let directory = sys.open_identity(mount, id.ino)?;
+                self.open.retain(|parent| parent.id.dev != id.dev);
+                self.open.push(Parent { id, mount: Arc::clone(mount), directory });
                 self.open.len() - 1
             }
         };
-        Ok(&self.open[at].1)
+        Ok(&self.open[at].directory)
     }
 
     /// Closes the open parents.
@@ -327,9 +338,9 @@ impl<S: Sys> Identity<S> {
     pub(crate) fn rmdir(&self, sys: &S, parents: &mut Parents<S>) -> Option<io::Result<()>> {
         let parent = Id { dev: self.id.dev, ino: self.parent?.get() };
         match &self.address {
-            Address::Handle(_) => {
-                let (_, fd) = parents.open.iter().find(|(known, _)| *known == parent)?;
-                Some(sys.rmdir(Some(fd), self.name()))
+            Address::Handle(mount) => {
+                let at = parents.position(mount, parent)?;
+                Some(sys.rmdir(Some(&parents.open[at].directory), self.name()))
             }
             // From a held directory, `..` leads into a mount that covers the parent, and a path may lead there
             // too.
