@@ -159,6 +159,34 @@ fn a_target_is_reaped_through_the_mount_that_it_was_named_by() {
     });
 }
 
+/// The freeze of an ancestor is not undone, by whichever mount or link the target was named.
+#[test]
+fn a_target_below_a_frozen_directory_is_reported_by_whichever_name() {
+    require!(v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v1("freezer", "above/target");
+        let above = dir.parent().expect("above");
+        let (mounted, link) = (sandbox.scratch().join("mounted"), sandbox.scratch().join("link"));
+        fs::create_dir(&mounted).expect("mkdir");
+        mount(above.parent().expect("the sandbox's"), &mounted, "none", libc::MS_BIND, "");
+        std::os::unix::fs::symlink(above, &link).expect("symlink");
+        let member = sandbox.sleeper(&[&dir]);
+        freeze_v1(above);
+        for named in [dir.clone(), mounted.join("above/target"), link.join("target")] {
+            let reaper = Reaper::at(&named).max_wait(20 * MS).freeze_timeout(300 * MS);
+            match cgroup_reaper::reap(reaper) {
+                Err(ReapError::FrozenByAncestor { .. }) => {}
+                other => panic!("{}: {other:?}", named.display()),
+            }
+            assert_eq!(freezer_state(above), "FROZEN", "{}", named.display());
+        }
+        thaw_v1(above);
+        assert!(member.ended(TIMEOUT));
+        unmount(&mounted);
+    });
+}
+
 #[test]
 fn a_frozen_target_is_thawed_after_a_rename() {
     require!(v1("freezer"), namespaces());

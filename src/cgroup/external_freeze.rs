@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Cause, Refused, is_gone};
 use super::file::{self, c_path, read_path};
+use super::identity::{Id, ids_upwards};
 use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
 use super::proc::Proc;
@@ -69,14 +70,10 @@ pub(crate) struct Undone {
 
 /// Returns the freezer cgroups that hold some of these members frozen; after an error, the cgroups found so
 /// far.
-///
-/// Cgroups inside or above the target's `own` freezer cgroups are left out, because the target's own thaw
-/// handles these.
 pub(crate) fn find<S: Sys>(
     proc: &Proc<'_, S>,
     mounts: &[Mount],
     members: &[Pid],
-    own: &[PathBuf],
 ) -> (Vec<PathBuf>, Option<Refused>) {
     let (mut dirs, mut refused) = (Vec::new(), None);
     for &pid in members.iter().take(ASKED) {
@@ -85,10 +82,26 @@ pub(crate) fn find<S: Sys>(
             Err(error) => refused = Some((format!("/proc/{pid}").into(), error.into())),
         }
     }
-    dirs.retain(|dir| !own.iter().any(|own| dir.starts_with(own) || own.starts_with(dir)));
     dirs.sort_unstable();
     dirs.dedup();
     (dirs, refused)
+}
+
+/// Returns those of the cgroups that are neither in a freezer cgroup of the target nor above one: the target's own thaw
+/// handles the former, and the freeze of an ancestor is not undone. `own` has the ids of each freezer cgroup of the target
+/// and of those above it. Paths would not do: they may lead through other mounts and links.
+pub(crate) fn outside<S: Sys>(sys: &S, dirs: Vec<PathBuf>, own: &[Vec<Id>]) -> Result<Vec<PathBuf>, Refused> {
+    let mut outside = Vec::new();
+    for dir in dirs {
+        let ids = c_path(&dir).and_then(|path| ids_upwards(sys, &sys.open(None, &path, Open::Place)?));
+        match ids {
+            Ok(ids) if own.iter().any(|own| ids.contains(&own[0]) || own.contains(&ids[0])) => {}
+            Ok(_) => outside.push(dir),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err((dir, error.into())),
+        }
+    }
+    Ok(outside)
 }
 
 /// Thaws those of the cgroups whose processes are all members. `members` must be complete.

@@ -319,19 +319,6 @@ impl<S: Sys> Identity<S> {
         sys.stat(None, &self.path).is_ok_and(|stat| Id::of(&stat) != self.id)
     }
 
-    /// Its path now, as far as it is known.
-    pub(crate) fn current_path(&self, sys: &S, parents: &mut Parents<S>) -> PathBuf {
-        match self.find(sys, parents) {
-            Ok(FoundName { place, .. }) => {
-                match Path::new(OsStr::from_bytes(place.name.to_bytes())).file_name() {
-                    Some(name) => self.path().with_file_name(name),
-                    None => self.path().into(),
-                }
-            }
-            Err(_) => self.path().into(),
-        }
-    }
-
     /// Calls rmdir(2) with the name at the spawn, for a directory that cannot be renamed (v2), and of which an open file
     /// was read just now: the read has shown that the directory still exists, so the name leads to it. `None` if another
     /// call would be needed in between.
@@ -369,6 +356,21 @@ impl<S: Sys> FoundName<'_, S> {
     /// both.
     pub(crate) fn rmdir(&self, sys: &S) -> io::Result<()> {
         sys.rmdir(self.place.at, &self.place.name)
+    }
+}
+
+/// The ids of a directory and of those above it in its filesystem, as far up as a mount shows them.
+pub(crate) fn ids_upwards<S: Sys>(sys: &S, directory: &S::Fd) -> io::Result<Vec<Id>> {
+    let mut ids = vec![Id::of(&sys.stat(Some(directory), c"")?)];
+    let mut above = sys.open(Some(directory), c"..", Open::Place)?;
+    loop {
+        let id = Id::of(&sys.stat(Some(&above), c"")?);
+        // `..` leads from the root to itself, or above the mount point.
+        if id.dev != ids[0].dev || ids.contains(&id) {
+            return Ok(ids);
+        }
+        ids.push(id);
+        above = sys.open(Some(&above), c"..", Open::Place)?;
     }
 }
 

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Failed, Refused};
+use super::errors::{Cause, Failed, Refused, is_gone};
 use super::external_freeze::{self, Undone};
 use super::hierarchy::{HasFreezer, Hierarchy};
+use super::identity::ids_upwards;
 use super::mounts::{self, MOUNTINFO};
 use super::proc::Proc;
 use super::step::Step;
@@ -89,6 +90,24 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
+    /// Returns those of the freezer cgroups that are neither in the target nor above it.
+    fn outside(&self, dirs: Vec<PathBuf>) -> Result<Vec<PathBuf>, Refused> {
+        let sys = self.context.sys;
+        let mut own = Vec::new();
+        let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
+        for tree in freezers.filter(|_| !dirs.is_empty()) {
+            let opened = tree.identity.open(sys);
+            match opened.and_then(|directory| Ok(ids_upwards(sys, &directory)?)) {
+                Ok(ids) => own.push(ids),
+                // Removed, or not to be found: no member is in there that could be named.
+                Err(Failed::Gone(_)) => {}
+                Err(Failed::Because(cause)) if matches!(&cause, Cause::Error(error) if is_gone(error)) => {}
+                Err(Failed::Because(cause)) => return Err((tree.path().into(), cause)),
+            }
+        }
+        external_freeze::outside(sys, dirs, &own)
+    }
+
     /// Thaws external freezes that hold no process but members of the target.
     pub(crate) fn thaw_external(&mut self) -> Thawed {
         if self.target.may_be_own {
@@ -98,10 +117,6 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.thaw_refused(refused);
         }
         let sys = self.context.sys;
-        let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
-        let parents = &mut self.context.facts.parents;
-        // /proc names the cgroups that hold members by their current paths.
-        let own: Vec<PathBuf> = freezers.map(|tree| tree.identity.current_path(sys, parents)).collect();
         let proc = match Proc::open(sys) {
             Ok(Some(proc)) => proc,
             // Without a /proc of the caller's pid namespace, external freezes cannot be found. There may be no
@@ -115,7 +130,11 @@ impl<S: Sys> Step<'_, '_, S> {
         };
         // Without a complete list, the members that the last attempt has handled.
         let asked = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
-        let (dirs, unasked) = external_freeze::find(&proc, &mounts, asked, &own);
+        let (dirs, unasked) = external_freeze::find(&proc, &mounts, asked);
+        let dirs = match self.outside(dirs) {
+            Ok(dirs) => dirs,
+            Err(refused) => return self.thaw_refused(refused),
+        };
         let mut undone = Undone { held: false, refused: None };
         if !dirs.is_empty() {
             // If the list were not complete, other members would count as processes outside of the target.

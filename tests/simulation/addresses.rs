@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::kernel::{CPU, FREEZER, Features, GroupId, MOUNTS, ROOTS, Sim, V2, World};
 use crate::cgroup::Budget;
 use crate::cgroup::errors::{Cause, Failed, Fate};
-use crate::cgroup::identity::{Address, Id, Identity, Parents};
+use crate::cgroup::identity::{Address, Id, Identity, Parents, ids_upwards};
 use crate::sys::{Open, Sys};
 
 /// A kernel with the groups `slice/a`, `slice/b` and `other/c` in the freezer's hierarchy, and `slice/d` in that of cpu.
@@ -362,17 +362,13 @@ fn a_directory_is_removed_by_its_name_below_its_parent() {
     assert!(held.rmdir(&sim, &mut Parents::new()).is_none() && is_left(&sim));
 }
 
-/// Messages have the name that it has now, as far as that is known.
+/// The ids of a directory and of those above it, up to the root of the hierarchy.
 #[test]
-fn the_current_path_follows_a_rename() {
+fn the_way_up_ends_at_the_root() {
     let sim = sim();
-    let identity = by_handle(&sim, FREEZER, "slice/a");
-    let current = || identity.current_path(&sim, &mut Parents::new());
-    assert_eq!(current(), identity.path());
-    rename(&mut sim.0.borrow_mut());
-    assert_eq!(current(), identity.path().with_file_name("renamed"));
-    sim.0.borrow_mut().handles = false;
-    assert_eq!(current(), identity.path());
+    let ids = ids_upwards(&sim, &open(&sim, &format!("{}/slice/a", MOUNTS[FREEZER]))).expect("no error");
+    let expected = ["/slice/a", "/slice", ""].map(|path| id(&sim, &format!("{}{path}", MOUNTS[FREEZER])));
+    assert_eq!(ids, expected);
 }
 
 /// What is mounted on it covers it.
