@@ -100,8 +100,9 @@ impl Remote {
     /// from that turn.
     ///
     /// The checks are made on the calling thread, before this returns: from then on the target is the cgroup that the
-    /// path led to. As a rule they take much less than a millisecond. In a v1 target of very many cgroups they take up to half
-    /// a second: async code calls this in `spawn_blocking` for such a target.
+    /// path led to. As a rule they take much less than a millisecond. They can take long for a target of very many cgroups: up to
+    /// half a second on v1; up to 10 s on v2, if /proc and the mounts do not tell the caller's cgroup. Async code calls this
+    /// in `spawn_blocking` for such a target.
     ///
     /// # Errors
     ///

@@ -127,6 +127,33 @@ fn a_target_below_a_renamed_directory_is_lost_by_path_and_found_by_identity() {
     });
 }
 
+/// Nor does a target that is known by its identity depend on the directories and links above its mount.
+#[test]
+fn a_target_whose_path_leads_to_a_file_is_found_by_its_handle() {
+    require!(any_hierarchy(), namespaces());
+    with_each(&[Address::Handle], test_name!(), |_, reactor, sandbox| {
+        for is_removed_by_another in [true, false] {
+            for dir in groups(sandbox, "target") {
+                let link = sandbox.scratch().join("link");
+                let _ = fs::remove_file(&link);
+                std::os::unix::fs::symlink(dir.parent().expect("a parent"), &link).expect("symlink");
+                let member = sandbox.sleeper(&[&dir]);
+                let reaper = Reaper::at(link.join("target")).when_empty().max_wait(20 * MS).deadline(TIMEOUT);
+                let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+                turn_for(reactor, 30 * MS);
+                fs::remove_file(&link).and_then(|()| fs::write(&link, "")).expect("a file");
+                member.signal(libc::SIGKILL);
+                assert!(member.ended(TIMEOUT));
+                if is_removed_by_another {
+                    eventually("it can be removed", || fs::remove_dir(&dir).is_ok());
+                }
+                assert_eq!(finish(reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+                assert!(!dir.exists());
+            }
+        }
+    });
+}
+
 /// One mount of a hierarchy may be read-only. What is named by another is reaped through that one.
 #[test]
 fn a_target_is_reaped_through_the_mount_that_it_was_named_by() {

@@ -36,6 +36,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> Exit {
     let mut report = report.quiet(args.quiet).must_exist(args.must_exist);
     let driven = driver::drive(reactor, reapers, &interrupt, &mut report);
     let Summary { mut status, reaped, stdout_error, counts } = report.finish(&interrupt);
+    let signal = interrupt.restore();
     if let Err(error) = driven {
         complain(&format!("event loop: {error}"));
         status = status.max(NOT_REAPED);
@@ -46,7 +47,7 @@ pub fn run(args: &ReapArgs, verbose: bool) -> Exit {
         status = status.max(NOT_REAPED);
     }
     let summary = format!("{reaped} of {total} reaped in {}", human(since.elapsed()));
-    if let Some(signal) = interrupt.signal() {
+    if let Some(signal) = signal {
         complain_at_once(&format!("{}: {summary}", interrupt::describe(signal)));
         return Exit::Signal(signal as i32);
     }

@@ -328,7 +328,7 @@ fn a_unit_of_systemd_that_is_left_to_it_does_not_count_as_removed() {
         let (status, out, err) = sweep(args(&["--empty"], &top));
         assert_eq!((status, &*err), (Some(0), ""));
         assert!(out.starts_with("1 of 2 cgroups removed in "), "{out}");
-        assert!(out.ends_with("; 1 are empty and left to systemd\n"), "{out}");
+        assert!(out.ends_with("; 1 empty, left to systemd\n"), "{out}");
         assert!(!other.exists() && unit.exists());
     });
 }

@@ -142,23 +142,39 @@ impl<S: Sys> Identity<S> {
             match sys.open_identity(mount, self.id.ino) {
                 Ok(fd) => return Ok(fd),
                 Err(error) => match meaning(Call::Handle, &error) {
-                    // The path tells whether it is there all the same. Or the caller has dropped the capability.
-                    Meaning::Gone | Meaning::Denied => {}
+                    // The path tells whether it is there all the same.
+                    Meaning::Gone => {
+                        return self.open_path(sys).map_err(|error| match is_short(&error) {
+                            true => error.into(),
+                            false => io::Error::from_raw_os_error(libc::ENOENT).into(),
+                        });
+                    }
+                    // The caller has dropped the capability.
+                    Meaning::Denied => {}
                     _ => return Err(error.into()),
                 },
             }
         }
+        Ok(self.open_path(sys)?)
+    }
+
+    /// Opens the directory by its path.
+    fn open_path(&self, sys: &S) -> io::Result<S::Fd> {
         let fd = sys.open(None, &self.path, Open::Place)?;
         match Id::of(&sys.stat(Some(&fd), c"")?) == self.id {
             true => Ok(fd),
             // As a held descriptor would return. `fate` then finds out whether the directory was removed or replaced.
-            false => Err(io::Error::from_raw_os_error(libc::ENOENT).into()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOENT)),
         }
     }
 
     /// Whether the directory exists, under any name; `None` if only its path can tell.
     fn is_there(&self, sys: &S) -> io::Result<Option<bool>> {
-        let is_alive = |fd: &S::Fd| is_found(sys.stat(Some(fd), c"cgroup.procs")).map(Some);
+        let is_alive = |fd: &S::Fd| match sys.stat(Some(fd), c"cgroup.procs") {
+            Ok(_) => Ok(Some(true)),
+            Err(error) if is_gone(&error) => Ok(Some(false)),
+            Err(error) => Err(error),
+        };
         match &self.address {
             Address::Path => Ok(None),
             Address::Held { directory, .. } => is_alive(directory),
@@ -169,7 +185,7 @@ impl<S: Sys> Identity<S> {
                 Err(error) => match meaning(Call::Handle, &error) {
                     // ESTALE also stands for an inode or a file that could not be allocated (`do_handle_to_path`,
                     // `__kernfs_fh_to_dentry`).
-                    Meaning::Gone if self.is_at_path(sys)? => Ok(Some(true)),
+                    Meaning::Gone if self.is_seen_at_path(sys)? => Ok(Some(true)),
                     Meaning::Gone => opens_root(sys, mount).map(|opens| opens.then_some(false)),
                     Meaning::Denied => Ok(None),
                     _ => Err(error),
@@ -178,13 +194,17 @@ impl<S: Sys> Identity<S> {
         }
     }
 
-    /// Whether its path leads to it. No file is opened.
-    fn is_at_path(&self, sys: &S) -> io::Result<bool> {
-        match sys.stat(None, &self.path) {
-            Ok(stat) if Id::of(&stat) == self.id => {
-                is_found(sys.stat(None, &c_path(&self.path().join("cgroup.procs"))?))
-            }
-            found => is_found(found).map(|_| false),
+    /// Whether its path leads to it. No file is opened. An error only if the machine is short of memory: any other may be
+    /// one of the directories above the mount, which a directory that is known by its handle does not depend on.
+    fn is_seen_at_path(&self, sys: &S) -> io::Result<bool> {
+        let found = match sys.stat(None, &self.path) {
+            Ok(stat) if Id::of(&stat) != self.id => return Ok(false),
+            Ok(_) => sys.stat(None, &c_path(&self.path().join("cgroup.procs"))?),
+            error => error,
+        };
+        match found {
+            Err(error) if is_short(&error) => Err(error),
+            found => Ok(found.is_ok()),
         }
     }
 
@@ -195,6 +215,11 @@ impl<S: Sys> Identity<S> {
             return Ok(None);
         }
         let found = match self.place(sys, parents) {
+            Ok(NameIn { at: None, name }) if there == Some(false) => match sys.stat(None, &name) {
+                // It is gone. A path that cannot be followed to its name shows no other directory of that name.
+                Err(error) if !is_short(&error) => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+                found => found,
+            },
             Ok(place) => sys.stat(place.at, &place.name),
             Err(error) => Err(error),
         };
@@ -389,13 +414,8 @@ fn opens_root<S: Sys>(sys: &S, mount: &S::Fd) -> io::Result<bool> {
     }
 }
 
-/// Whether what a call was made on is there; an error if the call does not tell.
-fn is_found<T>(found: io::Result<T>) -> io::Result<bool> {
-    match found {
-        Ok(_) => Ok(true),
-        Err(error) if is_gone(&error) => Ok(false),
-        Err(error) => Err(error),
-    }
+fn is_short(error: &io::Error) -> bool {
+    meaning(Call::Cgroup, error) == Meaning::Short
 }
 
 /// The name of a sibling, as seen from a directory.

@@ -34,6 +34,8 @@ struct OwnSearch<S: Sys> {
     /// The rest of the search, if it was not complete.
     left: Option<Listing<S>>,
     is_large_tree: bool,
+    /// Whether this holds for all directories: none was gone.
+    all_there: bool,
 }
 
 impl<S: Sys> Resolver<S> {
@@ -51,7 +53,7 @@ impl<S: Sys> Resolver<S> {
                 return Err(Refusal::Unsupported { method: reaper.method, path: first });
             }
         }
-        let OwnSearch { v1_members, left, is_large_tree } =
+        let OwnSearch { v1_members, left, is_large_tree, all_there } =
             self.refuse_own(&trees, &mut directories, limit)?;
         let is_systemds = self.is_systemds(&trees, &mut directories)?;
         let not_chosen = matches!(reaper.method, KillMethod::Pidfd | KillMethod::Freezer);
@@ -72,7 +74,7 @@ impl<S: Sys> Resolver<S> {
             sparing: false,
             obstacle: None,
         };
-        let findings = Findings { directories, caller_outside: true, v1_members, ..Findings::default() };
+        let findings = Findings { directories, caller_outside: all_there, v1_members, ..Findings::default() };
         Ok((target, findings))
     }
 
@@ -86,7 +88,7 @@ impl<S: Sys> Resolver<S> {
         let sys = &self.sys;
         let mut listing = Listing::at_spawn();
         let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
-        let mut unknown = false;
+        let (mut unknown, mut all_there) = (false, true);
         for tree in trees {
             let own = if tree.hierarchy.is_v1() {
                 let listed = listing.add(self, limit, tree, directories);
@@ -110,7 +112,7 @@ impl<S: Sys> Resolver<S> {
             match self.or_gone(tree, own.map(Some), None)? {
                 Some(false) => {}
                 Some(true) => return Err(Refusal::OwnCgroup { path: tree.path().into() }),
-                None => whole = false,
+                None => (whole, all_there) = (false, false),
             }
         }
         let is_large_tree = listing.large || listing.is_unfinished();
@@ -119,7 +121,7 @@ impl<S: Sys> Resolver<S> {
             true => (None, Some(listing.rest(None))),
             false => (is_whole.then_some(listing.members), None),
         };
-        Ok(OwnSearch { v1_members, left, is_large_tree })
+        Ok(OwnSearch { v1_members, left, is_large_tree, all_there })
     }
 
     /// Whether the cgroup of a unit of systemd is among the directories.

@@ -131,6 +131,8 @@ impl<S: Sys> Step<'_, '_, S> {
         // Without a complete list, the members that the last attempt has handled.
         let asked = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
         let (dirs, unasked) = external_freeze::find(&proc, &mounts, asked);
+        // Its descriptor may be needed.
+        drop(proc);
         let dirs = match self.outside(dirs) {
             Ok(dirs) => dirs,
             Err(refused) => return self.thaw_refused(refused),

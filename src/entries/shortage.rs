@@ -75,7 +75,7 @@ impl<S: Sys> Entries<S> {
     /// Takes watches from other entries, so that the entry `but` makes progress: from entries that wait for long, or, where
     /// there are none, from others that do not fail.
     fn unwatch(&mut self, but: usize) {
-        // Else each of many entries that fail would search all of them.
+        // Each of many entries that fail would search all entries.
         if self.resolver.budget.used() == 0 {
             return;
         }

@@ -12,7 +12,9 @@ impl Machine {
         if !self.keep_dir {
             return Action::Remove;
         }
-        if self.freezer.is_ours() && matches!(self.phase, Phase::Grace { .. }) {
+        let is_grace =
+            matches!(self.phase, Phase::Grace { until, .. } if now < until) && !self.is_expired(now);
+        if self.freezer.is_ours() && is_grace {
             // A process that joins before the target is thawed has the rest of the grace period.
             if self.freezer.has_thaw_failed() {
                 return self.wait(now);

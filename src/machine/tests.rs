@@ -1368,6 +1368,42 @@ fn what_joins_during_a_thaw_in_the_grace_has_the_grace() {
     }
 }
 
+/// A thaw that keeps failing, or takes many steps, holds up neither the deadline nor the end.
+#[test]
+fn a_thaw_of_an_empty_target_in_the_grace_has_an_end() {
+    for (thaw, deadline) in [
+        (Thawed::Failed, true),
+        (Thawed::Failed, false),
+        (Thawed::Unfinished, true),
+        (Thawed::Unfinished, false),
+    ] {
+        let mut reaper = reaper().grace(Signal::TERM, 1000 * MS).keep_dir();
+        if deadline {
+            reaper = reaper.deadline(500 * MS);
+        }
+        let mut rig = Rig::new(&reaper);
+        rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+        rig.freeze = Froze::Freezing;
+        rig.wake(Input::Spawned).unwrap();
+        (rig.check, rig.thaw, rig.rest_of_thaw) = (EMPTY, thaw, Thawed::Unfinished);
+        let mut woken = rig.wake(Input::Notified);
+        while let (Ok(next), true) = (woken, rig.done.len() < 1000) {
+            if thaw == Thawed::Unfinished {
+                // Each step takes its time, and the last one ends.
+                rig.now += 10 * MS;
+                rig.rest_of_thaw = if rig.now < 1500 * MS { Thawed::Unfinished } else { Thawed::All };
+                woken = rig.wake(Input::Resumed);
+            } else {
+                rig.now = rig.now.max(next);
+                woken = rig.wake(TICK);
+            }
+        }
+        let expected = if thaw == Thawed::Failed { End::Denied } else { End::Done(Outcome::Emptied) };
+        assert_eq!(woken, Err(expected), "{thaw:?}, {deadline}");
+        assert!(rig.now <= 12_000 * MS, "{thaw:?}, {deadline}: {:?}", rig.now);
+    }
+}
+
 /// This holds however many notifications come meanwhile.
 #[test]
 fn a_grace_signal_that_failed_is_sent_again_after_a_wait() {

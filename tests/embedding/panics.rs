@@ -148,7 +148,7 @@ fn a_logger_that_panics_does_not_stop_a_reap() {
 /// As above, where no helper thread can be started: its warning comes amid the attempt and amid the removal.
 #[test]
 fn a_logger_that_panics_about_a_helper_thread_does_not_stop_a_reap() {
-    require!(v2(), namespaces());
+    require!(cgroup_kill(), namespaces());
     isolated(test_name!(), || {
         log::set_logger(&Logger).expect("the only logger");
         log::set_max_level(log::LevelFilter::Warn);

@@ -224,7 +224,8 @@ impl History {
                     let is_above_known = !is_above_removed && world.features.cgroup_kill;
                     hierarchy != kernel::V2 && removed && !is_above_known
                 };
-                world.refused || insists || world.targets[of].tops.iter().any(is_lost)
+                let by_path = !world.handles || !world.targets[of].may_be_renamed;
+                world.refused || insists || by_path && world.targets[of].tops.iter().any(is_lost)
             }
             ReapError::Denied { .. } => world.refused || insists,
             // A cgroup inside of one target is outside of another.

@@ -40,7 +40,9 @@ pub fn run() -> Exit {
             return Exit::Status(NOT_REAPED);
         }
     };
-    let status = match demo(reactor, &interrupt) {
+    let done = demo(reactor, &interrupt);
+    let signal = interrupt.restore();
+    let status = match done {
         Ok(true) => ALL_REAPED,
         Ok(false) => NOT_REAPED,
         Err(error) => {
@@ -48,7 +50,7 @@ pub fn run() -> Exit {
             NOT_REAPED
         }
     };
-    interrupt.signal().map_or(Exit::Status(status), |signal| Exit::Signal(signal as i32))
+    signal.map_or(Exit::Status(status), |signal| Exit::Signal(signal as i32))
 }
 
 /// Whether all were reaped and nothing is left.
@@ -69,7 +71,7 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     targets.sort_by_key(|target| Reverse(target.hierarchy));
     let processes: Vec<_> = targets.iter().map(DemoTarget::processes).collect();
     let total: usize = processes.iter().sum();
-    // An error here would also be one of the table.
+    // If stdout cannot be written to, the table cannot be written either, and that is reported.
     let _ = print(&format!("demo: {} targets, {total} processes; reaping all at once\n", targets.len()));
 
     let since = Instant::now();
@@ -100,7 +102,7 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     if rows.iter().any(|row| row[4] == UsedMethod::Pidfd.to_string()) {
         text += PIDFD_NOTE;
     }
-    print(&text)?;
+    let printed = print(&text);
     let reaped = ends.iter().flatten().filter(|end| end.result.is_ok()).count();
     for (target, end) in targets.iter().zip(&ends) {
         if let Some(Err(failure)) = end.as_ref().map(|end| &end.result) {
@@ -109,7 +111,8 @@ fn demo(reactor: Reactor, interrupt: &Interrupt) -> Result<bool, String> {
     }
     let rest = if left.is_empty() { "nothing is left".to_owned() } else { left.join("; ") };
     let total = targets.len();
-    print(&format!("demo: {reaped} of {total} reaped in {}; {rest}\n", human(elapsed)))?;
+    let last = print(&format!("demo: {reaped} of {total} reaped in {}; {rest}\n", human(elapsed)));
+    printed.and(last)?;
     Ok(reaped == total && left.is_empty())
 }
 

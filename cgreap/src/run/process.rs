@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exiting_are_not_live() {
+    fn a_process_that_exits_is_not_live() {
         let sleep = Process { pid: 71, command: "a) (b".to_owned(), state: Some('S'), group: 2 };
         assert_eq!(Process::parse(71, &stat("a) (b", 'S', 0x40_0000, 1)), Some(sleep));
         assert_eq!(Process::parse(71, &stat("x", 'R', 0x40_0004, 1)), None);

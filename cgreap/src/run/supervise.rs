@@ -34,8 +34,8 @@ pub struct Supervisor<'a> {
     starter: Option<Starter>,
     /// Tells why the command was not executed.
     started: Option<Started>,
-    /// Whether the process was alive when it was to execute the command.
-    told: bool,
+    /// Whether the process was let execute the command.
+    released: bool,
     since: Instant,
     /// `None` while the command runs.
     ending: Option<Ending<'a>>,
@@ -78,7 +78,7 @@ impl<'a> Supervisor<'a> {
             main: Main::new(starter.pid()),
             starter: Some(starter),
             started: None,
-            told: false,
+            released: false,
             since: Instant::now(),
             ending: None,
             cause: None,
@@ -92,9 +92,9 @@ impl<'a> Supervisor<'a> {
     pub fn run(mut self) -> io::Result<Done> {
         // What the terminal has sent so far may have come before there was a process to get it too.
         self.handle_signals();
-        self.told = self.ending.is_none();
+        self.released = self.ending.is_none();
         // A process that has ended already may have told why. If cgreap was told to end, the starter is dropped, and ends.
-        if let Some(starter) = self.starter.take().filter(|_| self.told || self.main.ended().is_some()) {
+        if let Some(starter) = self.starter.take().filter(|_| self.released || self.main.ended().is_some()) {
             self.started = Some(starter.execute());
         }
         loop {
@@ -113,7 +113,7 @@ impl<'a> Supervisor<'a> {
         self.collect();
         let started = self.started.filter(|_| self.main.ended().is_some());
         let failure = started.and_then(|started| started.failure(&self.args.command));
-        let executed = self.told && failure.is_none();
+        let executed = self.released && failure.is_none();
         let failure = failure.or_else(|| {
             let is_unknown = !executed && self.cause.is_none();
             is_unknown.then(|| "the process that was to execute the command has ended".to_owned())

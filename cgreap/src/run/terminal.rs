@@ -26,15 +26,22 @@ pub fn own_modes() -> Option<Termios> {
 /// to be blocked.
 pub fn take_back(modes: &Termios) {
     let Ok(terminal) = open() else { return };
-    if tcgetpgrp(&terminal).is_ok_and(is_left) {
+    if tcgetpgrp(&terminal).is_ok_and(|group| group != getpgrp() && has_no_live_process(group)) {
         // What reads from it is told by the kernel if it fails.
         let _ = tcsetpgrp(&terminal, getpgrp());
         let _ = tcsetattr(&terminal, SetArg::TCSANOW, modes);
     }
 }
 
-/// Whether the process group has no live process. To kill(2), a zombie is a process, and stays one where the init of a
-/// container does not wait for it.
-fn is_left(group: Pid) -> bool {
-    killpg(group, None) == Err(Errno::ESRCH) || has_live_process(group.as_raw()) == Some(false)
+/// Whether the process group is known to have no live process. To kill(2), a zombie is a process, and stays one where the
+/// init of a container does not wait for it.
+fn has_no_live_process(group: Pid) -> bool {
+    // 0: a group of another pid namespace.
+    group.as_raw() > 0
+        && match killpg(group, None) {
+            Err(Errno::ESRCH) => true,
+            Ok(()) => has_live_process(group.as_raw()) == Some(false),
+            // A process of another user.
+            Err(_) => false,
+        }
 }

@@ -176,7 +176,7 @@ fn sweep(args: &SweepArgs, found: &[Found]) -> Exit {
         line += &format!("; {} have processes", swept.in_use);
     }
     if swept.left_to_systemd > 0 {
-        line += &format!("; {} are empty and left to systemd", swept.left_to_systemd);
+        line += &format!("; {} empty, left to systemd", swept.left_to_systemd);
     }
     if let Err(error) = print(&(line + "\n")) {
         complain(&format!("sweep: {error}"));
