@@ -182,6 +182,8 @@ async fn turn_until_stopped(shared: Shared, readiness: AsyncFd<OwnedFd>) -> io::
         // This clears only the readiness that the guard has seen. Readiness that came later, during the turn,
         // stays set.
         ready.clear_ready();
+        // `readable` itself does not yield, however many turns follow one another.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -84,16 +84,19 @@ pub(crate) fn read_path<S: Sys>(sys: &S, path: &Path) -> io::Result<Vec<u8>> {
 /// Reads the whole of an open file, from its beginning, into `text`. (`read_to_end` asks for the size first,
 /// which these files don't have.)
 pub(crate) fn read_whole<S: Sys>(sys: &S, file: &S::Fd, text: &mut Vec<u8>) -> io::Result<()> {
-    text.clear();
-    loop {
-        let filled = text.len();
-        text.resize((filled * 2).max(512), 0);
-        let result = read_at(sys, file, &mut text[filled..], filled as u64);
-        text.truncate(filled + result.as_ref().map_or(0, |&n| n));
-        if result? == 0 {
-            return Ok(());
+    let mut filled = 0;
+    let result = loop {
+        if filled == text.len() {
+            text.resize((filled * 2).max(512), 0);
         }
-    }
+        match read_at(sys, file, &mut text[filled..], filled as u64) {
+            Ok(0) => break Ok(()),
+            Ok(read) => filled += read,
+            Err(error) => break Err(error),
+        }
+    };
+    text.truncate(filled);
+    result
 }
 
 /// Makes one read from the beginning: of the whole of a file of a line or two, or of the first lines of a

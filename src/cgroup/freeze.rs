@@ -47,10 +47,10 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             context.metrics.freezes += 1;
-            let sys = context.sys;
+            let (sys, may_wait) = (context.sys, !context.limit.is_set());
             let dir = directories.get(sys, &tree.identity)?;
             let freeze = |file: &S::Fd| match by_v1 {
-                true => v1::freeze(sys, file),
+                true => v1::freeze(sys, file, may_wait),
                 false => v2::freeze(sys, dir, file),
             };
             let froze = match &tree.frozen_by {

@@ -88,7 +88,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut rest = match left {
             Some(rest) => rest,
             None if self.goes_by_directories() => by_directories(),
-            None => match self.members_to_signal(signal, members) {
+            None => match self.members_to_signal(signal, members, tally) {
                 Err((_, cause)) if cause.is_too_long() => by_directories(),
                 rest => rest?,
             },
@@ -148,14 +148,19 @@ impl<S: Sys> Step<'_, '_, S> {
         if !is_over || is_told {
             return Ok(Some(rest));
         }
-        if begins {
+        if begins && !rest.members.vanished {
             self.findings.members = Some(rest.members);
         }
         Ok(None)
     }
 
     /// Returns the members to signal in a new attempt.
-    fn members_to_signal(&mut self, signal: Signal, members: Members) -> Result<Rest<S>, Refused> {
+    fn members_to_signal(
+        &mut self,
+        signal: Signal,
+        members: Members,
+        tally: &mut Tally,
+    ) -> Result<Rest<S>, Refused> {
         // Members of v2 directories that were not listed are killed by `cgroup.kill`.
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
@@ -166,7 +171,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 let first = if self.context.limit.is_set() { self.first_page() } else { None };
                 match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
-                    None => self.list_all(LONG).map(Rest::new),
+                    None => self.list_reachable(tally).map(Rest::new),
                 }
             }
         }
@@ -275,7 +280,7 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 
     /// Lists the members again, to verify those of `rest`: those of the same directory, or all.
-    fn list_again(&mut self, rest: &Rest<S>) -> Result<MemberList, Refused> {
+    fn list_again(&mut self, rest: &Rest<S>, tally: &mut Tally) -> Result<MemberList, Refused> {
         match &rest.source {
             Source::Directories(number, walk) => {
                 let listed = self.list_directory(*number, |sys, root, members| match walk.last() {
@@ -287,7 +292,23 @@ impl<S: Sys> Step<'_, '_, S> {
                     (_, Some(refused)) => Err(refused),
                 }
             }
-            _ => self.list_all(LONG),
+            _ => self.list_reachable(tally),
+        }
+    }
+
+    /// Lists all members. A directory to which no known name leads does not keep the members of the others from being signalled.
+    fn list_reachable(&mut self, tally: &mut Tally) -> Result<MemberList, Refused> {
+        match self.list(|_| true, LONG) {
+            (mut members, Some(refused)) if matches!(refused.1, Cause::NameLost) && !members.is_empty() => {
+                members.vanished = true;
+                self.not_all(refused, tally);
+                Ok(members)
+            }
+            (members, None) => Ok(members),
+            (_, Some(refused)) => {
+                self.target.is_large_tree |= refused.1.is_too_long();
+                Err(refused)
+            }
         }
     }
 
@@ -300,7 +321,7 @@ impl<S: Sys> Step<'_, '_, S> {
                     None => rest.not_told = true,
                 }
             }
-            match self.list_again(rest) {
+            match self.list_again(rest, tally) {
                 Ok(after) => break after,
                 Err(refused) => {
                     let is_short = refused.1.is_out_of_descriptors();

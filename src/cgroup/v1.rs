@@ -36,8 +36,9 @@ pub(crate) fn open<S: Sys>(sys: &S, root: &S::Fd) -> io::Result<S::Fd> {
     file::open(sys, root, Path::new(""), STATE, Open::ReadWrite)
 }
 
-/// Freezes the cgroup and everything below it, or reads the state of a freeze under way.
-pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<Froze> {
+/// Freezes the cgroup and everything below it, or reads the state of a freeze under way. `may_wait`: whether the members may
+/// have the CPU meanwhile. On a busy machine this takes many milliseconds.
+pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd, may_wait: bool) -> io::Result<Froze> {
     // Written again each time, because another party may have thawed the cgroup.
     file::write_open(sys, control, b"FROZEN")?;
     let mut buffer = [0; 256];
@@ -45,7 +46,7 @@ pub(crate) fn freeze<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<Froze> {
         // From here on the cgroup is frozen, or will be, and has to be thawed, whatever a read says.
         match file::read_start(sys, control, &mut buffer).and_then(parse) {
             Ok(State::Frozen) => return Ok(Froze::Frozen),
-            Ok(_) if read + 1 < READS => std::thread::yield_now(),
+            Ok(_) if may_wait && read + 1 < READS => std::thread::yield_now(),
             _ => break,
         }
     }

@@ -214,7 +214,7 @@ impl Sys for Linux {
 
     fn read_at(&self, fd: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         count(&self.counts.read);
-        let offset = i64::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+        let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
         Ok(pread(fd, buffer, offset)?)
     }
 

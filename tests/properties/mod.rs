@@ -125,7 +125,7 @@ pub fn freezer(text: &[u8]) {
     // One read has to do for a word.
     let word = text[..text.len().min(256)].trim_ascii_end();
     let sys = Anything::saying(text);
-    let freeze = v1::freeze(&sys, &v1::open(&sys, &sys.dir(V1)).unwrap()).unwrap();
+    let freeze = v1::freeze(&sys, &v1::open(&sys, &sys.dir(V1)).unwrap(), text.len() % 2 == 0).unwrap();
     assert_eq!(freeze, if word == b"FROZEN" { Froze::Frozen } else { Froze::Freezing });
     assert_eq!(*sys.written.borrow(), [b"FROZEN"]);
     for supposed in [false, true] {
