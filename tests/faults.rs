@@ -814,6 +814,34 @@ fn vforked_by_every_method(world: &World) {
     by_every_method(world, |sandbox, dirs| sandbox.vfork(dirs).0);
 }
 
+/// The threads move, and the main thread, which has exited, stays where it was: the list of the processes of the target is
+/// empty, and that of its threads is not.
+#[test]
+fn a_zombie_leader_that_was_moved_by_every_method() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (before, dir) = (sandbox.v2("before"), sandbox.v2("target"));
+    let mut methods = vec![KillMethod::Auto, KillMethod::Pidfd];
+    methods.extend(dir.join("cgroup.freeze").exists().then_some(KillMethod::Freezer));
+    for method in methods {
+        for is_budget in [true, false] {
+            fs::create_dir_all(&dir).expect("mkdir");
+            let zombie = sandbox.zombie_leader(&[&before]);
+            fs::write(dir.join("cgroup.procs"), zombie.pid.to_string()).expect("move");
+            let mut reactor = Reactor::new().expect("a reactor");
+            if !is_budget {
+                reactor.set_turn_budget(Duration::MAX);
+            }
+            let reaper =
+                Reaper::at(&dir).method(method).max_wait(Duration::from_millis(20)).deadline(TIMEOUT);
+            let handle = spawn(&mut reactor, reaper);
+            let reaped = finish(&mut reactor, &handle).unwrap_or_else(|error| panic!("{method}: {error:?}"));
+            assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 1), "{method}, {is_budget}");
+            assert!(zombie.ended(TIMEOUT));
+        }
+    }
+}
+
 each!(zombie_leaders_by_every_method on v2, freezer, cpu, several);
 fn zombie_leaders_by_every_method(world: &World) {
     // On some kernels `cgroup.kill` does not reach the threads of a leader that has exited.

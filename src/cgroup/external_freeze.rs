@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Cause, Refused, is_gone};
 use super::file::{self, c_path, read_path};
+use super::hierarchy::Version;
 use super::identity::{Id, ids_upwards};
 use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
@@ -124,7 +125,7 @@ fn thaw_group<S: Sys>(sys: &S, dir: &Path, members: &MemberList) -> io::Result<b
     let mut near = Near::new(&group);
     for number in 0..walk.len() {
         let (place, path) = near.place(sys, &walk, number);
-        held.add(sys, place, &path)?;
+        held.add(sys, place, &path, Version::V1)?;
     }
     if walk.uncertain {
         return Err(vanished());

@@ -73,6 +73,10 @@ impl<S: Sys> Hierarchy<S> {
         }
     }
 
+    pub(crate) fn version(&self) -> Version {
+        if self.is_v1() { Version::V1 } else { Version::V2 }
+    }
+
     pub(crate) fn is_v1(&self) -> bool {
         matches!(self, Hierarchy::V1(_))
     }

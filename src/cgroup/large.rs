@@ -83,7 +83,8 @@ impl<S: Sys> Step<'_, '_, S> {
     /// The members that begin with this page, if the kernel tells the cgroup of each: page by page if they are many and a
     /// descriptor may be held, else all of them.
     pub(super) fn told_members(&mut self, (page, mut pages): (MemberList, Pages<S>)) -> Option<Rest<S>> {
-        if !self.is_told_members() {
+        // A cgroup that lists no process may have threads of one, which another list finds.
+        if page.is_empty() || !self.is_told_members() {
             return None;
         }
         let is_large = page.len() >= LARGE;

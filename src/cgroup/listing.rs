@@ -10,7 +10,7 @@ use std::path::Path;
 use super::context::{Limit, Resolver};
 use super::descriptor_budget::Permit;
 use super::errors::{Call, Failed, Meaning, Refused, meaning};
-use super::hierarchy::Hierarchy;
+use super::hierarchy::{Hierarchy, Version};
 use super::members::{LARGE, MemberList, Pages};
 use super::traversal::{FEW, Traversal};
 use super::tree::{Directories, Tree};
@@ -104,7 +104,7 @@ impl<S: Sys> Listing<S> {
         let least = if self.at_spawn { LARGE_TREE } else { FEW };
         let found = traversal.visit(sys, limit, least, (tree, directories), |root, dir, opened| {
             let added = match tree.hierarchy {
-                Hierarchy::V1(_) => members.add(sys, root, dir).map(|()| None),
+                Hierarchy::V1(_) => members.add(sys, root, dir, Version::V1).map(|()| None),
                 Hierarchy::V2 { .. } => add_pages(members, resolver, limit, (root, dir), opened),
             };
             let added = unless_gone(dir, added)?;
@@ -134,21 +134,23 @@ fn add_pages<S: Sys>(
     let mut opened = match (opened, resolver.budget.take_spare()) {
         (Some(opened), _) => opened,
         (None, Some(permit)) => Opened { pages: Pages::open(sys, root, dir)?, cuts: 0, _permit: permit },
-        (None, None) => return members.add(sys, root, dir).map(|()| None),
+        (None, None) => return members.add(sys, root, dir, Version::V2).map(|()| None),
     };
     loop {
         let page = match opened.pages.next(sys) {
             Ok(page) => page,
             // A threaded cgroup lists its threads only.
             Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
-                return members.add(sys, root, dir).map(|()| None);
+                return members.add_threads(sys, root, dir).map(|()| None);
             }
             Err(error) => return Err(error),
         };
         let len = page.len();
         members.extend(page);
         if len == 0 {
-            return Ok(None);
+            // See `MemberList::add`.
+            let is_empty = opened.pages.are_empty();
+            return if is_empty { members.add_threads(sys, root, dir) } else { Ok(()) }.map(|()| None);
         }
         // After a page of fewer members, nothing is left that takes long.
         if len >= LARGE && opened.cuts < CUTS && limit.is_over(sys) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Call, Failed, Meaning, is_gone, meaning};
 use super::file;
+use super::hierarchy::Version;
 use super::proc::Proc;
 use super::tree::{Directories, Tree};
 use super::walk::{Near, unless_gone};
@@ -53,7 +54,7 @@ impl MemberList {
         let mut all = !subtree.uncertain;
         let mut near = Near::new(root);
         for number in 0..subtree.len() {
-            all &= self.add_one(sys, near.place(sys, subtree, number))?;
+            all &= self.add_one(sys, near.place(sys, subtree, number), tree.hierarchy.version())?;
         }
         // v2 directories cannot be renamed.
         self.vanished |= !all && tree.hierarchy.is_v1();
@@ -61,34 +62,56 @@ impl MemberList {
     }
 
     /// Adds the members of one directory of a tree. Returns false if that is gone, and is not the root.
-    pub(super) fn add_one<S: Sys>(&mut self, sys: &S, (place, path): (&S::Fd, PathBuf)) -> io::Result<bool> {
-        Ok(unless_gone(&path, self.add(sys, place, &path))?.is_some())
+    pub(super) fn add_one<S: Sys>(
+        &mut self,
+        sys: &S,
+        (place, path): (&S::Fd, PathBuf),
+        version: Version,
+    ) -> io::Result<bool> {
+        Ok(unless_gone(&path, self.add(sys, place, &path, version))?.is_some())
     }
 
     /// Adds the members of one directory. Each call opens the file anew: v1 returns stale data to a descriptor
     /// that is read again within a second (`cgroup_pidlist_start`).
-    pub(crate) fn add<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+    pub(crate) fn add<S: Sys>(
+        &mut self,
+        sys: &S,
+        root: &S::Fd,
+        dir: &Path,
+        version: Version,
+    ) -> io::Result<()> {
         match file::read(sys, root, dir, c"cgroup.procs") {
-            Ok(text) => self.parse(&text),
-            // A threaded cgroup lists threads only. Only the process of a thread can be killed.
-            Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
-                let mut threads = MemberList::default();
-                threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
-                self.unmapped += threads.unmapped;
-                self.garbled |= threads.garbled;
-                let mut proc = None;
-                for tid in threads.pids {
-                    match process_of(sys, tid, &mut proc) {
-                        Ok(Some(pid)) => self.pids.push(pid),
-                        // The thread lives, and its process cannot be found out.
-                        Ok(None) => self.unmapped += 1,
-                        // The thread has exited meanwhile.
-                        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+            // A v2 cgroup that lists no process may have threads of one: a process that is moved after its main thread has
+            // exited stays in the list of the cgroup that it has left (`cgroup_migrate_add_task` skips exiting tasks).
+            Ok(text) if text.is_empty() && version == Version::V2 => self.add_threads(sys, root, dir),
+            Ok(text) => {
+                self.parse(&text);
+                Ok(())
             }
-            Err(error) => return Err(error),
+            // A threaded cgroup lists threads only.
+            Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
+                self.add_threads(sys, root, dir)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the processes of the threads in a v2 directory: a thread cannot be killed alone.
+    pub(super) fn add_threads<S: Sys>(&mut self, sys: &S, root: &S::Fd, dir: &Path) -> io::Result<()> {
+        let mut threads = MemberList::default();
+        threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
+        self.unmapped += threads.unmapped;
+        self.garbled |= threads.garbled;
+        let mut proc = None;
+        for tid in threads.pids {
+            match process_of(sys, tid, &mut proc) {
+                Ok(Some(pid)) => self.pids.push(pid),
+                // The thread lives, and its process cannot be found out.
+                Ok(None) => self.unmapped += 1,
+                // The thread has exited meanwhile.
+                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -166,6 +189,11 @@ impl<S: Sys> Pages<S> {
     pub(crate) fn open(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<Pages<S>> {
         let file = file::open(sys, root, dir, c"cgroup.procs", Open::Read)?;
         Ok(Pages { file, offset: 0, partial: Vec::new() })
+    }
+
+    /// Whether the pages read so far have no line.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.offset == 0
     }
 
     /// Returns the next members; none after the last.

@@ -46,7 +46,7 @@ mod facts;
 mod file;
 mod freeze;
 mod helper_call;
-mod hierarchy;
+pub(crate) mod hierarchy;
 pub(crate) mod identity;
 mod job;
 mod kill;

@@ -12,6 +12,7 @@ use std::thread::{self, ThreadId};
 
 use super::errors::Failed;
 use super::file::{c_path, read_path, read_whole};
+use super::hierarchy::Version;
 use super::identity::Id;
 use super::members::MemberList;
 use super::mounts::{self, Mount, Mounts, lock, membership};
@@ -242,7 +243,7 @@ impl<S: Sys> Task<S> {
         let is_member = || {
             let dir = ancestry.open(sys)?;
             let mut members = MemberList::default();
-            members.add(sys, &dir, Path::new(""))?;
+            members.add(sys, &dir, Path::new(""), Version::V2)?;
             members.finish();
             io::Result::Ok(self.text(sys)? == ancestry.text && members.contains(sys.caller().0))
         };

@@ -4,6 +4,7 @@ use std::io;
 
 use super::attempt::{Part, Pidfds, Rest, Source, Tally};
 use super::errors::{Cause, Obstacle, Refused};
+use super::hierarchy::Version;
 use super::listing::LARGE_TREE;
 use super::members::MemberList;
 use super::step::Step;
@@ -226,14 +227,14 @@ impl<S: Sys> Step<'_, '_, S> {
                         continue;
                     }
                     let mut is_there = false;
-                    let (members, refused) = self.list_directory(*number, |sys, root, members| {
+                    let (members, refused) = self.list_directory(*number, |sys, root, version, members| {
                         is_there = true;
                         let (mut near, mut whole) = (Near::new(root), true);
                         // In any case one directory is read, or passed over.
                         loop {
                             read += 1;
                             if let Some(number) = walk.advance(sys, &mut near)? {
-                                whole &= members.add_one(sys, near.place(sys, walk, number))?;
+                                whole &= members.add_one(sys, near.place(sys, walk, number), version)?;
                             }
                             if walk.is_over() || !members.pids.is_empty() || read >= FEW && limit.is_over(sys)
                             {
@@ -262,7 +263,7 @@ impl<S: Sys> Step<'_, '_, S> {
     fn list_directory(
         &mut self,
         number: usize,
-        mut list: impl FnMut(&S, &S::Fd, &mut MemberList) -> io::Result<bool>,
+        mut list: impl FnMut(&S, &S::Fd, Version, &mut MemberList) -> io::Result<bool>,
     ) -> (MemberList, Option<Refused>) {
         let mut members = MemberList::default();
         let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
@@ -271,7 +272,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 return Ok(());
             }
             let root = directories.get(context.sys, &tree.identity)?;
-            let is_there = list(context.sys, root, &mut members)?;
+            let is_there = list(context.sys, root, tree.hierarchy.version(), &mut members)?;
             members.vanished |= !is_there && tree.hierarchy.is_v1();
             Ok(())
         });
@@ -283,8 +284,8 @@ impl<S: Sys> Step<'_, '_, S> {
     fn list_again(&mut self, rest: &Rest<S>, tally: &mut Tally) -> Result<MemberList, Refused> {
         match &rest.source {
             Source::Directories(number, walk) => {
-                let listed = self.list_directory(*number, |sys, root, members| match walk.last() {
-                    Some(number) => members.add_one(sys, Near::new(root).place(sys, walk, number)),
+                let listed = self.list_directory(*number, |sys, root, version, members| match walk.last() {
+                    Some(number) => members.add_one(sys, Near::new(root).place(sys, walk, number), version),
                     None => Ok(true),
                 });
                 match listed {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use self::anything::{Anything, Script, Threads};
 pub use self::anything::{accepted, reap};
 
+use crate::cgroup::hierarchy::Version;
 use crate::cgroup::members::{MemberList, Pages};
 use crate::cgroup::mounts::{Mount, membership};
 use crate::cgroup::proc::ProcStat;
@@ -47,7 +48,7 @@ pub fn members(text: &[u8], chunk: u16) {
     let chunk = usize::from(chunk).max(1);
     let sys = Anything::scripted(Script { text: text.to_vec(), chunk: Some(chunk), threads: None });
     let mut listing = MemberList::default();
-    listing.add(&sys, &sys.dir(V2), here()).unwrap();
+    listing.add(&sys, &sys.dir(V2), here(), Version::V2).unwrap();
     listing.finish();
     let lines: Vec<&[u8]> = text.split(|&b| b == b'\n').filter(|line| !line.is_empty()).collect();
     let mut pids: Vec<Pid> = lines.iter().filter_map(|line| positive(line)).collect();
@@ -80,7 +81,7 @@ pub fn threads(status: &[u8]) {
     let sys =
         Anything::scripted(Script { text: status.to_vec(), threads: Some(threads), ..Script::default() });
     let mut listing = MemberList::default();
-    let added = listing.add(&sys, &sys.dir(V2), here());
+    let added = listing.add(&sys, &sys.dir(V2), here(), Version::V2);
     let said = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
     match said.and_then(|pid| positive(pid.trim_ascii())) {
         Some(pid) => assert_eq!((added.unwrap(), listing.pids), ((), vec![pid])),
@@ -308,7 +309,7 @@ mod tests {
             let mut members = MemberList::default();
             let pids =
                 |members: MemberList| members.pids.into_iter().map(|pid| pid.get()).collect::<Vec<_>>();
-            let added = members.add(&sys, &sys.dir(V2), here());
+            let added = members.add(&sys, &sys.dir(V2), here(), Version::V2);
             let (unmapped, garbled) = (members.unmapped, members.garbled);
             added.map(|()| (pids(members), unmapped, garbled)).map_err(|error| error.raw_os_error())
         };

@@ -95,7 +95,8 @@ impl World {
                 let pids = self.processes.iter().filter(lists).map(|process| process.pid);
                 pids.chain(thread).map(|tid| format!("{tid}\n")).collect()
             }
-            "cgroup.procs" => {
+            // Each process has one thread.
+            "cgroup.procs" | "cgroup.threads" => {
                 let mut text = String::new();
                 let exiting_unlisted = self.features.exiting_unlisted;
                 for process in &self.processes {
