@@ -402,11 +402,12 @@ pub(crate) fn ids_upwards<S: Sys>(sys: &S, directory: &S::Fd) -> io::Result<Vec<
 /// Whether handles can be opened at the moment: that of the mount's root, which is always there. An error if the machine is
 /// short of files or memory.
 fn opens_root<S: Sys>(sys: &S, mount: &S::Fd) -> io::Result<bool> {
-    let root = sys.stat(Some(mount), c"")?;
-    match sys.open_identity(mount, root.ino) {
+    let opened = sys.stat(Some(mount), c"").and_then(|root| sys.open_identity(mount, root.ino));
+    match opened {
         Ok(_) => Ok(true),
+        // A removed cgroup is mounted.
+        Err(error) if is_gone(&error) => Ok(true),
         Err(error) => match meaning(Call::Handle, &error) {
-            // A removed cgroup is mounted.
             Meaning::Gone => Ok(true),
             Meaning::Denied => Ok(false),
             _ => Err(error),
