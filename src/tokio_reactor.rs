@@ -84,7 +84,7 @@ impl TokioReactor {
         Ok(TokioReactor { remote, task, _shared: Shared(slot) })
     }
 
-    /// Hands a reap to the reactor. The checks are made before this returns, and can take long in a v1 target of very many
+    /// Hands a reap to the reactor. The checks are made before this returns, and can take long for a target of very many
     /// cgroups: see [`Remote::spawn_reaper`].
     ///
     /// # Errors

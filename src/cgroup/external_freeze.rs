@@ -94,7 +94,8 @@ pub(crate) fn find<S: Sys>(
 pub(crate) fn outside<S: Sys>(sys: &S, dirs: Vec<PathBuf>, own: &[Vec<Id>]) -> Result<Vec<PathBuf>, Refused> {
     let mut outside = Vec::new();
     for dir in dirs {
-        let ids = c_path(&dir).and_then(|path| ids_upwards(sys, &sys.open(None, &path, Open::Place)?));
+        let ids =
+            c_path(&dir).and_then(|path| ids_upwards(sys, &sys.open(None, &path, Open::Place)?, usize::MAX));
         match ids {
             Ok(ids) if own.iter().any(|own| ids.contains(&own[0]) || own.contains(&ids[0])) => {}
             Ok(_) => outside.push(dir),

@@ -384,19 +384,21 @@ impl<S: Sys> FoundName<'_, S> {
     }
 }
 
-/// The ids of a directory and of those above it in its filesystem, as far up as a mount shows them.
-pub(crate) fn ids_upwards<S: Sys>(sys: &S, directory: &S::Fd) -> io::Result<Vec<Id>> {
+/// The ids of a directory and of those above it in its filesystem: so many levels, or as far up as a mount shows them.
+pub(crate) fn ids_upwards<S: Sys>(sys: &S, directory: &S::Fd, levels: usize) -> io::Result<Vec<Id>> {
     let mut ids = vec![Id::of(&sys.stat(Some(directory), c"")?)];
-    let mut above = sys.open(Some(directory), c"..", Open::Place)?;
-    loop {
+    let mut here = None;
+    while ids.len() <= levels {
+        let above = sys.open(Some(here.as_ref().unwrap_or(directory)), c"..", Open::Place)?;
         let id = Id::of(&sys.stat(Some(&above), c"")?);
         // `..` leads from the root to itself, or above the mount point.
         if id.dev != ids[0].dev || ids.contains(&id) {
-            return Ok(ids);
+            break;
         }
         ids.push(id);
-        above = sys.open(Some(&above), c"..", Open::Place)?;
+        here = Some(above);
     }
+    Ok(ids)
 }
 
 /// Whether handles can be opened at the moment: that of the mount's root, which is always there. An error if the machine is

@@ -13,7 +13,7 @@ use std::thread::{self, ThreadId};
 use super::errors::Failed;
 use super::file::{c_path, read_path, read_whole};
 use super::hierarchy::Version;
-use super::identity::Id;
+use super::identity::{Id, ids_upwards};
 use super::members::MemberList;
 use super::mounts::{self, Mount, Mounts, lock, membership};
 use super::proc::Proc;
@@ -255,17 +255,11 @@ impl<S: Sys> Task<S> {
 /// `levels` above.
 fn ancestry<S: Sys>(sys: &S, text: &[u8], dir: &Path, levels: usize) -> io::Result<Ancestry> {
     let dir = c_path(dir)?;
-    let mut fd = sys.open(None, &dir, Open::Place)?;
-    let Id { dev, ino } = Id::of(&sys.stat(Some(&fd), c"")?);
-    let mut inodes = vec![ino];
-    for _ in 0..levels {
-        fd = sys.open(Some(&fd), c"..", Open::Place)?;
-        let id = Id::of(&sys.stat(Some(&fd), c"")?);
-        if id.dev != dev {
-            // Another mount hides the one in question.
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        inodes.push(id.ino);
+    let ids = ids_upwards(sys, &sys.open(None, &dir, Open::Place)?, levels)?;
+    if ids.len() <= levels {
+        // Another mount hides the one in question.
+        return Err(io::ErrorKind::NotFound.into());
     }
-    Ok(Ancestry { text: text.to_vec(), dir, dev, inodes })
+    let inodes = ids.iter().map(|id| id.ino).collect();
+    Ok(Ancestry { text: text.to_vec(), dir, dev: ids[0].dev, inodes })
 }

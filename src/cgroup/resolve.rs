@@ -34,7 +34,7 @@ struct OwnSearch<S: Sys> {
     /// The rest of the search, if it was not complete.
     left: Option<Listing<S>>,
     is_large_tree: bool,
-    /// Whether this holds for all directories: none was gone.
+    /// Whether no directory was gone, so that the caller is known to be outside of all.
     all_there: bool,
 }
 
@@ -87,7 +87,6 @@ impl<S: Sys> Resolver<S> {
     ) -> Result<OwnSearch<S>, Refusal> {
         let sys = &self.sys;
         let mut listing = Listing::at_spawn();
-        let mut whole = trees.iter().any(|tree| tree.hierarchy.is_v1());
         let (mut unknown, mut all_there) = (false, true);
         for tree in trees {
             let own = if tree.hierarchy.is_v1() {
@@ -112,11 +111,12 @@ impl<S: Sys> Resolver<S> {
             match self.or_gone(tree, own.map(Some), None)? {
                 Some(false) => {}
                 Some(true) => return Err(Refusal::OwnCgroup { path: tree.path().into() }),
-                None => (whole, all_there) = (false, false),
+                None => all_there = false,
             }
         }
         let is_large_tree = listing.large || listing.is_unfinished();
-        let is_whole = whole && !listing.is_unfinished() && !listing.members.is_uncertain();
+        let has_v1 = trees.iter().any(|tree| tree.hierarchy.is_v1());
+        let is_whole = has_v1 && all_there && !listing.is_unfinished() && !listing.members.is_uncertain();
         let (v1_members, left) = match unknown {
             true => (None, Some(listing.rest(None))),
             false => (is_whole.then_some(listing.members), None),

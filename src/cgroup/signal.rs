@@ -297,7 +297,8 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Lists all members. A directory to which no known name leads does not keep the members of the others from being signalled.
+    /// Lists all members that can be reached: a directory to which no known name leads does not keep the members of the others
+    /// from being signalled.
     fn list_reachable(&mut self, tally: &mut Tally) -> Result<MemberList, Refused> {
         match self.list(|_| true, LONG) {
             (mut members, Some(refused)) if matches!(refused.1, Cause::NameLost) && !members.is_empty() => {
@@ -305,11 +306,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.not_all(refused, tally);
                 Ok(members)
             }
-            (members, None) => Ok(members),
-            (_, Some(refused)) => {
-                self.target.is_large_tree |= refused.1.is_too_long();
-                Err(refused)
-            }
+            listed => self.complete(listed),
         }
     }
 

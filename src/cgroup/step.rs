@@ -115,12 +115,21 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
 
     /// Lists all members. A walk through a tree takes no longer than `most`.
     pub(super) fn list_all(&mut self, most: Span) -> Result<MemberList, Refused> {
-        match self.list(|_| true, most) {
-            (_, Some(refused)) => {
+        let listed = self.list(|_| true, most);
+        self.complete(listed)
+    }
+
+    /// Returns a list if it is complete.
+    pub(super) fn complete(
+        &mut self,
+        (members, refused): (MemberList, Option<Refused>),
+    ) -> Result<MemberList, Refused> {
+        match refused {
+            Some(refused) => {
                 self.target.is_large_tree |= refused.1.is_too_long();
                 Err(refused)
             }
-            (members, None) => Ok(members),
+            None => Ok(members),
         }
     }
 

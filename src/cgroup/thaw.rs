@@ -97,7 +97,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
         for tree in freezers.filter(|_| !dirs.is_empty()) {
             let opened = tree.identity.open(sys);
-            match opened.and_then(|directory| Ok(ids_upwards(sys, &directory)?)) {
+            match opened.and_then(|directory| Ok(ids_upwards(sys, &directory, usize::MAX)?)) {
                 Ok(ids) => own.push(ids),
                 // Removed, or not to be found: no member is in there that could be named.
                 Err(Failed::Gone(_)) => {}

@@ -107,6 +107,23 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
+/// Reaps, with a logger that panics at this message. The reap ends, is reported once, and wakes the loop for it. Returns whether
+/// there were fewer messages.
+fn reap_with_a_panic(reactor: &mut Reactor, reaper: Reaper, at: usize) -> bool {
+    let mut driver = Driver::new(epoll_edge, reactor);
+    MESSAGES.store(at, Ordering::Relaxed);
+    let spawn = || drop(reactor.spawn_reaper(reaper.tag(at as u64)).expect("a spawn"));
+    let _ = catch_unwind(AssertUnwindSafe(spawn));
+    let mut ended = Vec::new();
+    while ended.is_empty() {
+        let step = catch_unwind(AssertUnwindSafe(|| driver.patient(reactor, TIMEOUT)));
+        assert!(!matches!(step, Ok(None)), "a wake-up got lost: message {at}, {reactor:?}");
+        ended.extend(reactor.drain_completed());
+    }
+    assert!(matches!(&ended[..], [one] if one.result.is_ok()), "message {at}: {ended:?}");
+    MESSAGES.swap(0, Ordering::Relaxed) > 0
+}
+
 /// At whichever message a logger panics, the reap ends, is reported once, and wakes the loop for it.
 #[test]
 fn a_logger_that_panics_does_not_stop_a_reap() {
@@ -121,19 +138,7 @@ fn a_logger_that_panics_does_not_stop_a_reap() {
                     let dir = hierarchy.group(&sandbox, &at.to_string());
                     let member = sandbox.sleeper(&[&dir]);
                     let mut reactor = Reactor::new().expect("a reactor");
-                    let mut driver = Driver::new(epoll_edge, &reactor);
-                    MESSAGES.store(at, Ordering::Relaxed);
-                    let reaper = patient(&dir).method(method).tag(at as u64);
-                    let spawn = || drop(reactor.spawn_reaper(reaper).expect("a spawn"));
-                    let _ = catch_unwind(AssertUnwindSafe(spawn));
-                    let mut ended = Vec::new();
-                    while ended.is_empty() {
-                        let step = catch_unwind(AssertUnwindSafe(|| driver.patient(&mut reactor, TIMEOUT)));
-                        assert!(!matches!(step, Ok(None)), "a wake-up got lost: message {at}, {reactor:?}");
-                        ended.extend(reactor.drain_completed());
-                    }
-                    let never = MESSAGES.swap(0, Ordering::Relaxed) > 0;
-                    assert!(matches!(&ended[..], [one] if one.result.is_ok()), "message {at}: {ended:?}");
+                    let never = reap_with_a_panic(&mut reactor, patient(&dir).method(method), at);
                     assert!(!member.alive() && !dir.exists() && reactor.is_empty());
                     if never {
                         assert!(at > 5, "too few messages");
@@ -158,19 +163,8 @@ fn a_logger_that_panics_about_a_helper_thread_does_not_stop_a_reap() {
             let members = sandbox.sleepers(200, &[&dir]);
             let mut reactor = Reactor::without(&[Facility::HelperThreads]).expect("a reactor");
             reactor.set_helper_thread(true);
-            let mut driver = Driver::new(epoll_edge, &reactor);
-            MESSAGES.store(at, Ordering::Relaxed);
-            let spawn = || drop(reactor.spawn_reaper(patient(&dir).tag(at as u64)).expect("a spawn"));
-            let _ = catch_unwind(AssertUnwindSafe(spawn));
-            let mut ended = Vec::new();
-            while ended.is_empty() {
-                let step = catch_unwind(AssertUnwindSafe(|| driver.patient(&mut reactor, TIMEOUT)));
-                assert!(!matches!(step, Ok(None)), "a wake-up got lost: message {at}, {reactor:?}");
-                ended.extend(reactor.drain_completed());
-            }
-            let never = MESSAGES.swap(0, Ordering::Relaxed) > 0;
-            assert!(matches!(&ended[..], [one] if one.result.is_ok()), "message {at}: {ended:?}");
-            assert!(members.ended(TIMEOUT) && !dir.exists());
+            let never = reap_with_a_panic(&mut reactor, patient(&dir), at);
+            assert!(members.ended(TIMEOUT) && !dir.exists() && reactor.is_empty());
             if never {
                 assert!(at > 2, "too few messages");
                 break;

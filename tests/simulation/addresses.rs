@@ -246,7 +246,7 @@ fn a_handle_that_opens_nothing_is_not_enough() {
     let other = world.child(ROOTS[FREEZER], "other").expect("it is there");
     let c = world.child(other, "c").expect("it is there");
     world.groups[c].name = "renamed".into();
-    world.stale = true;
+    world.no_files_in = world.step;
     drop(world);
     assert_eq!([&gone, &renamed].map(|identity| seen(&sim, identity)), [Seen::Error; 2]);
     assert_eq!(seen(&sim, &there), Seen::There);
@@ -255,7 +255,7 @@ fn a_handle_that_opens_nothing_is_not_enough() {
         Some(there.id)
     );
     assert!(gone.open(&sim).is_err());
-    sim.0.borrow_mut().stale = false;
+    sim.0.borrow_mut().no_files_in = u64::MAX;
     assert_eq!([&gone, &renamed].map(|identity| seen(&sim, identity)), [Seen::Removed, Seen::There]);
 }
 
@@ -366,9 +366,11 @@ fn a_directory_is_removed_by_its_name_below_its_parent() {
 #[test]
 fn the_way_up_ends_at_the_root() {
     let sim = sim();
-    let ids = ids_upwards(&sim, &open(&sim, &format!("{}/slice/a", MOUNTS[FREEZER]))).expect("no error");
+    let directory = open(&sim, &format!("{}/slice/a", MOUNTS[FREEZER]));
     let expected = ["/slice/a", "/slice", ""].map(|path| id(&sim, &format!("{}{path}", MOUNTS[FREEZER])));
-    assert_eq!(ids, expected);
+    for (levels, found) in [(usize::MAX, 3), (2, 3), (1, 2), (0, 1)] {
+        assert_eq!(ids_upwards(&sim, &directory, levels).expect("no error"), expected[..found]);
+    }
 }
 
 /// What is mounted on it covers it.

@@ -7,7 +7,7 @@ mod help_text;
 mod man;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
@@ -37,8 +37,7 @@ pub fn files(dir: &Path) -> Result<(), String> {
 
 /// Writes the completions for one shell to stdout.
 pub fn completions(shell: Shell) -> Result<(), String> {
-    let script = completions::script(shell, &Cli::command());
-    io::stdout().write_all(script.as_bytes()).map_err(|error| format!("stdout: {error}"))
+    print(&completions::script(shell, &Cli::command()))
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

@@ -56,9 +56,18 @@ pub fn has_live_process(group: i32) -> Option<bool> {
     if !is_own_proc() {
         return None;
     }
-    let entries = fs::read_dir("/proc").ok()?;
-    let mut pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Some(pids.any(|pid| Process::read(pid).is_some_and(|process| process.group == group)))
+    for entry in fs::read_dir("/proc").ok()? {
+        let Some(pid) = entry.ok()?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) if Process::parse(pid, &stat).is_some_and(|process| process.group == group) => {
+                return Some(true);
+            }
+            // It has been waited for meanwhile, or is in another group.
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return None,
+            _ => {}
+        }
+    }
+    Some(false)
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl Sys for Sim {
             let Object::Group(mount) = mount.object else { return Err(errno(libc::ESTALE)) };
             let hierarchy = world.groups[mount].hierarchy;
             let group = if ino == ROOT_INODE { ROOTS[hierarchy] } else { ino as usize - 1 };
-            if world.stale || world.no_files_in == world.step {
+            if world.no_files_in == world.step {
                 // Where no file is left for the search of a parent, `do_handle_to_path` returns ESTALE. No parent is searched
                 // for the root of the mount.
                 return Err(errno(if group == mount { libc::ENFILE } else { libc::ESTALE }));

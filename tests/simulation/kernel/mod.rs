@@ -318,9 +318,7 @@ pub(super) struct World {
     pub(super) wait_after: Option<Duration>,
     /// The library may open directories by their inode numbers.
     pub(super) handles: bool,
-    /// The kernel is short of files, so that inode numbers open nothing.
-    pub(super) stale: bool,
-    /// The same, in this step.
+    /// The step in which the kernel is short of files, so that inode numbers open nothing.
     pub(super) no_files_in: u64,
     pub(super) descriptors: usize,
     pub(super) descriptor_limit: usize,
@@ -388,7 +386,6 @@ impl World {
             vantage: Vantage::default(),
             wait_after: None,
             handles: true,
-            stale: false,
             no_files_in: u64::MAX,
             descriptors: 0,
             descriptor_limit: usize::MAX,
