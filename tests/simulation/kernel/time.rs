@@ -107,8 +107,8 @@ impl World {
             let is_waited_for = self.vantage.proc != Proc::Own && (0..self.targets.len()).any(has_left);
             let process = &mut self.processes[at];
             process.killed |= is_waited_for && process.pid != SELF;
-            if process.pid == SELF {
-                process.groups = own;
+            if process.pid == SELF && process.groups != own {
+                (process.groups, process.moved_at) = (own, self.now);
             }
             // v1 does not list an unmapped process, and `cgroup.kill` does not reach one without a leader thread.
             process.killed |= process.nature.unmapped || process.nature.leaderless;
