@@ -228,8 +228,11 @@ fn costs(program: &Path, rounds: usize, has_systemd: bool) -> Result<()> {
     for _ in 0..rounds {
         for ((_, words), times) in commands.iter().zip(&mut times) {
             let since = Instant::now();
-            Command::new(words[0]).args(&words[1..]).process_group(0).status()?;
+            let status = Command::new(words[0]).args(&words[1..]).process_group(0).status()?;
             times.push(since.elapsed());
+            if !status.success() {
+                return Err(format!("{}: {status}", words.join(" ")).into());
+            }
         }
     }
     println!("| {rounds} in turn | least, ms | median, ms |\n|---|---:|---:|");

@@ -248,6 +248,21 @@ fn wrong_usage_is_2_with_a_hint() {
 }
 
 #[test]
+fn a_command_after_an_option_is_refused() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let dir = sandbox.v2("x");
+    let canary = sandbox.canary(&[&dir]);
+    for (command, status) in [("sweep", 2), ("demo", 2), ("run", 125)] {
+        let run = run([OsStr::new("-v"), command.as_ref(), dir.as_os_str()]);
+        assert_eq!((run.status, &*run.out), (Some(status), ""), "{run:?}");
+        assert!(run.err.contains(&format!("`cgreap {command} [OPTIONS] ...`")), "{run:?}");
+        assert!(run.err.contains(&format!("`./{command}` is the directory")), "{run:?}");
+        canary.assert_alive();
+    }
+}
+
+#[test]
 fn reaps_v2_and_says_how() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());

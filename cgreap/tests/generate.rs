@@ -243,9 +243,10 @@ fn bash_completes() {
         ("cgreap --kee", &["--keep-dir"]),
         ("cgreap --method _", &["auto", "cgroup-kill", "freezer", "pidfd"]),
         ("cgreap --method f", &["freezer"]),
-        ("cgreap --deadline 5s sw", &["sweep"]),
-        ("cgreap --deadline = 5s sw", &["sweep"]),
-        ("cgreap --slice run _", &["demo", "dir-one", "dir-two", "run", "sweep"]),
+        // A command is the first word.
+        ("cgreap --deadline 5s sw", &[]),
+        ("cgreap --deadline = 5s _", &dirs),
+        ("cgreap -v run _", &dirs),
         ("cgreap sweep _", &dirs),
         ("cgreap sweep --old", &["--older-than"]),
         ("cgreap sweep --older-than 1h _", &dirs),

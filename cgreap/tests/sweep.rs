@@ -7,11 +7,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::UNIX_EPOCH;
 
 use common::*;
 
@@ -126,6 +127,44 @@ fn empty_removes_what_is_threaded_too() {
     assert_eq!((status, &*err), (Some(0), ""));
     assert!(out.starts_with("1 of 2 cgroups removed in ") && out.ends_with("; 1 have processes\n"), "{out}");
     assert!(!empty.exists() && full.exists() && sleeper.alive());
+}
+
+#[test]
+fn empty_fails_for_what_cannot_be_removed() {
+    require!(namespaces(), any_hierarchy());
+    // The mounts are in the mount namespace of this test alone.
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        in_each(&sandbox, |make| {
+            let (top, held, point) = (make("held"), make("held/a"), make("held/a/point"));
+            let other = make("held/b");
+            mount(Path::new("none"), &point, "tmpfs", 0, "");
+            let (status, out, err) = sweep(args(&["--empty"], &top));
+            unmount(&point);
+            assert_eq!(status, Some(1), "{err}");
+            assert!(out.starts_with("1 of 2 cgroups removed in ") && !out.contains("processes"), "{out}");
+            let expected = format!("cgreap: {}: not reaped in time (", held.display());
+            assert!(err.starts_with(&expected) && err.contains("cannot be removed"), "{err}");
+            assert!(err.contains(&format!("{} is in the way", point.display())), "{err}");
+            assert!(held.exists() && !other.exists());
+        });
+    });
+}
+
+#[test]
+fn an_owner_cannot_age_other_cgroups() {
+    require!(any_hierarchy());
+    let sandbox = Sandbox::new(test_name!());
+    in_each(&sandbox, |make| {
+        let (top, before, owned) = (make("age"), make("age/before"), make("age/owned"));
+        chown(&owned, Some(USER), None).expect("chown");
+        let times = fs::FileTimes::new().set_accessed(UNIX_EPOCH).set_modified(UNIX_EPOCH);
+        fs::File::open(&owned).and_then(|dir| dir.set_times(times)).expect("times");
+        // The boot is longer ago, unless the machine runs for this test.
+        let (status, list, err) = sweep(args(&["--older-than", "1m"], &top));
+        assert_eq!((status, &*err, list.lines().count()), (Some(0), "", 1), "{list}");
+        assert!(before.exists() && owned.exists());
+    });
 }
 
 #[test]

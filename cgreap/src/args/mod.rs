@@ -3,7 +3,7 @@
 mod run;
 mod sweep;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -341,8 +341,15 @@ pub struct ReapArgs {
 impl Cli {
     /// Parses the arguments of the process. Does not return if they are wrong or ask for help.
     pub fn from_command_line() -> Cli {
-        let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
+        let first = std::env::args_os().nth(1).unwrap_or_default();
+        let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error, &first));
         if cli.command.is_none() {
+            if let Some(command) = cli.reap.command_after_options() {
+                let message = format!(
+                    "options come after the command: `cgreap {command} [OPTIONS] ...`; `./{command}` is the directory"
+                );
+                refuse(&Cli::command().error(ErrorKind::ArgumentConflict, message), command.as_ref());
+            }
             if let Err(error) = cli.reap.check() {
                 Cli::command().error(ErrorKind::ValueValidation, error).exit();
             }
@@ -352,10 +359,8 @@ impl Cli {
 }
 
 /// Prints the error, or the help that was asked for, and exits.
-fn refuse(error: &clap::Error) -> ! {
-    // After an option it is the name of a target.
-    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
-    if error.use_stderr() && is_run {
+fn refuse(error: &clap::Error, command: &OsStr) -> ! {
+    if error.use_stderr() && command == "run" {
         // A failure has no place where it could be reported.
         let _ = error.print();
         std::process::exit(RUN_FAILED.into());
@@ -375,6 +380,14 @@ impl ReapArgs {
             return Err(format!("--min-wait {min_wait:?} is longer than --max-wait {max_wait:?}"));
         }
         Ok(())
+    }
+
+    /// The command that follows an option. clap takes it for the first of the targets, and its directory for the second.
+    fn command_after_options(&self) -> Option<String> {
+        let first = self.names.first().filter(|_| self.place().is_none())?;
+        let commands = Cli::command();
+        let command = commands.find_subcommand(first).filter(|command| !command.is_hide_set())?;
+        Some(command.get_name().to_owned())
     }
 
     /// Where names are looked up; `None` if the targets are directories.
@@ -502,6 +515,28 @@ mod tests {
             assert!(cli.reap.names.last().unwrap().to_string_lossy().ends_with("demo"), "{line}");
         }
         assert_eq!(parse("cgreap demo -vv").unwrap().verbose, 2);
+    }
+
+    #[test]
+    fn a_command_after_an_option_is_no_target() {
+        let command = |line: &str| parse(line).unwrap().reap.command_after_options();
+        for (line, name) in [
+            ("cgreap -v run -- make", "run"),
+            ("cgreap --deadline 5s sweep /a", "sweep"),
+            ("cgreap -- demo", "demo"),
+        ] {
+            assert_eq!(command(line).as_deref(), Some(name), "{line}");
+        }
+        for line in [
+            "cgreap -v ./sweep /a",
+            "cgreap -v /a sweep",
+            "cgreap -v __generate",
+            "cgreap -v --slice s sweep",
+            "cgreap --root /r sweep",
+            "cgreap --subsystem freezer demo",
+        ] {
+            assert_eq!(command(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ Signals:
   the process group of cgreap, as timeout(1) and setsid(1) do, it does not get them: they end it as --timeout
   does. Once COMMAND has ended, or is being ended, Ctrl-C kills what is left at once. SIGTERM, SIGHUP, and
   SIGINT and SIGQUIT sent by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops
-  cgreap with COMMAND.
+  cgreap with COMMAND, if there is a shell that can continue them.
 
   What the main process of COMMAND sends to its process group, as with kill 0, is no order to cgreap. SIGUSR1
   and SIGUSR2 are passed on to COMMAND once it is executed.
@@ -45,6 +45,9 @@ Limits:
   SIGKILL of cgreap; if both are killed, COMMAND lives on, and its cgroup is left, also when it is empty. If
   cgreap is the init of a pid namespace, a SIGKILL ends the namespace with COMMAND, and leaves the empty
   cgroup. cgreap sweep --empty removes such cgroups.
+
+  A COMMAND that runs as the same user can stop cgreap by SIGSTOP. --timeout and the second process do not act
+  then, until cgreap is continued.
 
   On v2 since Linux 5.7, a run within a run is refused with --set for a controller that the cgroup of the outer
   run does not give to those below it. Give the limit to the outer run, or name another place with --parent:

@@ -21,7 +21,7 @@ pub fn script(shell: Shell, command: &Command) -> String {
             let operands = include_str!("operands.bash").replace(VALUES, &values.join("|"));
             format!("{}\n{operands}", generated(Bash, NAME, visible(command, Parts::Both)))
         }
-        Shell::Zsh => zsh(command).replace(VALUES, &values.join("|")),
+        Shell::Zsh => zsh(command),
         Shell::Fish => {
             let operands = include_str!("operands.fish").replace(VALUES, &values.join(" "));
             // Where a command may be there are options, which there also are behind the first target.

@@ -1,6 +1,6 @@
 # What follows the options: directories, and the command of `cgreap run`.
 _cgreap_operands() {
-    local word i start=0 command="" operands=0 value="" only_operands=""
+    local word i start=0 command="" value="" only_operands=""
     local -a words=() starts=()
     # bash splits words at `=` too. Those before the cursor are put together again.
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -19,8 +19,8 @@ _cgreap_operands() {
             only_operands=1
         elif [[ ! $only_operands && $word == -?* ]]; then
             case $word in OPTIONS_WITH_VALUES) value=1 ;; esac
-        elif ((operands++ == 0)) && [[ ! $command && $word == @(run|sweep|demo) ]]; then
-            command=$word operands=0
+        elif ((i == 0)) && [[ $word == @(run|sweep|demo) ]]; then
+            command=$word
         elif [[ $command == run ]]; then
             start=${starts[i]}
             break
@@ -43,7 +43,7 @@ _cgreap_operands() {
     elif [[ $command != demo ]]; then
         mapfile -t COMPREPLY < <(compgen -d -- "$cur")
         compopt -o filenames
-        if [[ ! $command && ! $only_operands ]] && ((operands == 0)); then
+        if ((${#words[@]} == 0)); then
             mapfile -t -O "${#COMPREPLY[@]}" COMPREPLY < <(compgen -W "run sweep demo" -- "$cur")
         fi
     fi

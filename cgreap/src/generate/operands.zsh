@@ -1,16 +1,10 @@
-# The first operand decides whether it is a command or the first of the targets.
+# A command is the first word.
 _cgreap() {
-    local -i at
-    for ((at = 2; at < CURRENT; at++)); do
-        case $words[at] in
-            (OPTIONS_WITH_VALUES) ((at++)) ;;
-            (--) break ;;
-            (-?*) ;;
-            (run|sweep|demo) _cgreap_of_commands; return ;;
-            (*) break ;;
-        esac
-    done
-    if ((at == CURRENT)) && [[ $words[CURRENT] != -?* ]]; then
+    if ((CURRENT > 2)) && [[ $words[2] == (run|sweep|demo) ]]; then
+        _cgreap_of_commands
+        return
+    fi
+    if ((CURRENT == 2)) && [[ $words[CURRENT] != -?* ]]; then
         _cgreap_of_commands_commands
     fi
     _cgreap_of_targets

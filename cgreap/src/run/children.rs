@@ -102,14 +102,15 @@ impl Main {
     }
 }
 
-/// Waits for all children that have ended or stopped by now. Tells whether `guard` was among them.
+/// Waits for all children that have ended, stopped or been continued by now. Tells whether `guard` was among them.
 pub fn collect(main: &mut Main, guard: Option<Pid>) -> bool {
     let mut guard_ended = false;
-    while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+    let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
+    while let Ok(Some((pid, status))) = wait(options) {
         if pid == main.pid {
             main.is_stopped = status.stopped();
             main.ended = Ended::of(status);
-        } else if Some(pid) == guard && !status.stopped() {
+        } else if Some(pid) == guard && Ended::of(status).is_some() {
             guard_ended = true;
         }
     }

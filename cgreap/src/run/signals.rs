@@ -14,7 +14,7 @@ use crate::interrupt::Ignored;
 /// A signal that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A child has ended, or was stopped.
+    /// A child has ended, or was stopped or continued.
     Child,
     /// The terminal has sent this to all processes of the foreground: Ctrl-C, Ctrl-\.
     Typed(Signal),

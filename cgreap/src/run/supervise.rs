@@ -200,6 +200,10 @@ impl<'a> Supervisor<'a> {
         if self.ending.is_none() && self.main.is_stopped() && (typed || self.main.has_own_job()) {
             self.stop_at = None;
             stop_self();
+            // cgreap runs: it was continued, or was not stopped, because no shell could continue it and the command.
+            if typed {
+                self.main.resume();
+            }
         }
     }
 

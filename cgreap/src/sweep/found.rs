@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cgroup_reaper::{Reaper, Refusal, SpawnError};
+use nix::sys::sysinfo::sysinfo;
+use rustix::process::geteuid;
 
 use crate::directory::{is_inode, open};
 
@@ -52,6 +54,7 @@ pub fn find(dir: &Path) -> io::Result<Vec<Found>> {
             .iter()
             .map(|(inode, seen, _)| (*inode, now.duration_since(*seen).unwrap_or_default()))
             .collect(),
+        sysinfo()?.uptime(),
     );
     let mut found: Vec<_> = found
         .into_iter()
@@ -66,28 +69,31 @@ pub fn find(dir: &Path) -> io::Result<Vec<Found>> {
 }
 
 /// When the kernel made the inode, which is at the first look-up, at the latest: `set_default_inode_attr` in
-/// fs/kernfs/inode.c. Changes move some of the times forward.
+/// fs/kernfs/inode.c. Changes move some of the times forward. The owner of a directory can set atime and mtime back, and not
+/// ctime: utimensat(2) sets that to now.
 fn first_seen(metadata: &fs::Metadata) -> SystemTime {
     let time = |seconds: i64, nanos: i64| {
         UNIX_EPOCH + Duration::new(u64::try_from(seconds).unwrap_or(0), u32::try_from(nanos).unwrap_or(0))
     };
-    let times = [
-        time(metadata.atime(), metadata.atime_nsec()),
-        time(metadata.mtime(), metadata.mtime_nsec()),
-        time(metadata.ctime(), metadata.ctime_nsec()),
-    ];
-    times.into_iter().min().unwrap_or(UNIX_EPOCH)
+    let changed = time(metadata.ctime(), metadata.ctime_nsec());
+    if ![0, geteuid().as_raw()].contains(&metadata.uid()) {
+        return changed;
+    }
+    let accessed = time(metadata.atime(), metadata.atime_nsec());
+    let modified = time(metadata.mtime(), metadata.mtime_nsec());
+    changed.min(accessed).min(modified)
 }
 
-/// Raises each age to that of the oldest which was made later. Inode numbers, which are the ids of cgroups, only grow,
-/// `__kernfs_new_node` in fs/kernfs/dir.c (before Linux 5.5 for the first 2^32 files).
-fn ages(found: Vec<(u64, Duration)>) -> Vec<Duration> {
+/// Raises each age to that of the oldest which was made later, and bounds it by the time since boot: the clock may have been
+/// set. Inode numbers, which are the ids of cgroups, only grow, `__kernfs_new_node` in fs/kernfs/dir.c (before Linux 5.5 for the
+/// first 2^32 files).
+fn ages(found: Vec<(u64, Duration)>, since_boot: Duration) -> Vec<Duration> {
     let mut by_inode: Vec<usize> = (0..found.len()).collect();
     by_inode.sort_by_key(|&index| std::cmp::Reverse(found[index].0));
     let mut ages = vec![Duration::ZERO; found.len()];
     let mut oldest = Duration::ZERO;
     for index in by_inode {
-        oldest = oldest.max(found[index].1);
+        oldest = oldest.max(found[index].1.min(since_boot));
         ages[index] = oldest;
     }
     ages
@@ -114,9 +120,11 @@ mod tests {
     #[test]
     fn what_was_made_before_is_at_least_as_old() {
         let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect::<Vec<_>>();
-        let found = vec![(30, 5), (10, 0), (20, 60), (40, 1)];
-        let found = found.into_iter().map(|(inode, age)| (inode, Duration::from_secs(age))).collect();
-        assert_eq!(ages(found), seconds(&[5, 60, 60, 1]));
-        assert_eq!(ages(Vec::new()), []);
+        let found =
+            [(30, 5), (10, 0), (20, 60), (40, 1)].map(|(inode, age)| (inode, Duration::from_secs(age)));
+        assert_eq!(ages(found.to_vec(), Duration::MAX), seconds(&[5, 60, 60, 1]));
+        assert_eq!(ages(Vec::new(), Duration::MAX), []);
+        // None is older than the boot.
+        assert_eq!(ages(found.to_vec(), Duration::from_secs(4)), seconds(&[4, 4, 4, 1]));
     }
 }

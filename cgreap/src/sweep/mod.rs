@@ -123,7 +123,11 @@ impl Listener for Swept {
         match &end.result {
             Ok(reaped) if reaped.outcome == Outcome::Emptied => self.left_to_systemd += 1,
             Ok(_) => self.removed += 1,
-            Err(Failure::Reap(ReapError::TimedOut { .. })) if self.only_empty => self.in_use += 1,
+            Err(Failure::Reap(ReapError::TimedOut { survivors, .. }))
+                if self.only_empty && !survivors.is_empty() =>
+            {
+                self.in_use += 1;
+            }
             Err(failure) => {
                 // Also where it is refused: the command line, which names the directory, was right.
                 self.status = NOT_REAPED;

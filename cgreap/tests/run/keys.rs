@@ -70,6 +70,51 @@ fn a_command_in_a_process_group_of_its_own_stops_and_goes_on() {
 }
 
 #[test]
+fn without_a_shell_that_could_continue_it_a_command_goes_on() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let (program, parent) = (place.program(), place.parent.display());
+    for command in ["timeout 300", "setsid"] {
+        let terminal = Terminal::new(&place);
+        // The leader of the session, whose process group is orphaned.
+        let run = format!("exec {} run --parent {parent}", program.display());
+        let script = "trap \"echo continued\" CONT; echo ready; while :; do sleep 0.1; done";
+        terminal.line(&format!("clear; {run} -- {command} sh -c '{script}'"));
+        terminal.expect("ready\n");
+        terminal.key("C-z");
+        terminal.expect("continued\n");
+        assert!(!place.some_is_stopped(), "{command}");
+        terminal.key("C-c");
+        terminal.close(&place);
+    }
+}
+
+#[test]
+fn a_command_that_was_continued_is_not_taken_for_stopped() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    terminal.line("clear; run -- sh -c 'trap \"\" TSTP; exec cat'; echo status $?");
+    eventually("it reads", || place.living().iter().any(|line| line.ends_with(": cat ")));
+    let cat = place.living().into_iter().find_map(|line| line.strip_suffix(": cat ")?.parse().ok());
+    let cat = cat.expect("it reads");
+    for (number, is_stopped) in [(libc::SIGSTOP, true), (libc::SIGCONT, false)] {
+        kill(cat, number).expect("kill");
+        eventually("it obeys", || (state_of(cat) == Some('T')) == is_stopped);
+    }
+    // The command ignores it, and cgreap does not stop alone.
+    terminal.key("C-z");
+    terminal.line("one");
+    terminal.expect("one\none");
+    assert!(!place.some_is_stopped());
+    terminal.key("C-d");
+    terminal.expect("\nstatus 0");
+    terminal.close(&place);
+}
+
+#[test]
 fn the_terminal_of_a_shell_that_was_killed_is_given_back() {
     require!(v2(), tmux());
     let sandbox = Sandbox::new(test_name!());
