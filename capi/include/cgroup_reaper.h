@@ -375,8 +375,8 @@ int cgr_reactor_new(struct cgr_reactor **reactor);
 // Frees a reactor, and closes its descriptor: stop watching that first. Reaps under way end as CGR_DISCONNECTED, with nothing
 // left frozen; `cgr_reactor_shutdown` ends them in order. Results, handles and remotes stay the caller's.
 //
-// Any thread; if another is in a call with this reactor, the end of that call frees it. NULL, and a reactor that was freed
-// before, are ignored.
+// Any thread; if another is in a call with this reactor, the end of that call frees it. A turn of another thread does not wait
+// any more. NULL, and a reactor that was freed before, are ignored.
 void cgr_reactor_free(struct cgr_reactor *reactor);
 
 // Returns the descriptor that is readable when there is something to do: call `cgr_reactor_turn(reactor, 0)` then. Watch it
@@ -502,13 +502,14 @@ int cgr_remote_spawn(const struct cgr_remote *remote,
 // Any thread. NULL, and a handle that was freed before, are ignored.
 void cgr_handle_free(struct cgr_handle *handle);
 
-// Asks the reactor to stop this reap: unless it has ended by the reactor's next turn, it ends as CGR_CANCELLED once its freeze
-// is undone, or each thaw has failed for 10 s. Returns 0.
+// Asks the reactor to stop this reap: when the reactor handles the request, the reap ends as CGR_CANCELLED, once its freeze is
+// undone, or each thaw has failed for 10 s. A reap that has failed before, and only undoes its freeze, ends with that failure.
+// The reactor handles up to 256 requests and spawns in a turn, and a turn can take several calls. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_handle_cancel(struct cgr_handle *handle);
 
-// Asks the reactor to send SIGKILL now: in its next turn this ends linger and grace, and a reap `when_empty` becomes one that
+// Asks the reactor to send SIGKILL now: when the reactor handles the request, this ends linger and grace, and a reap `when_empty` becomes one that
 // kills. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.

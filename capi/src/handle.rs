@@ -40,8 +40,9 @@ pub extern "C" fn cgr_handle_free(handle: *mut cgr_handle) {
     })
 }
 
-/// Asks the reactor to stop this reap: unless it has ended by the reactor's next turn, it ends as CGR_CANCELLED once its freeze
-/// is undone, or each thaw has failed for 10 s. Returns 0.
+/// Asks the reactor to stop this reap: when the reactor handles the request, the reap ends as CGR_CANCELLED, once its freeze is
+/// undone, or each thaw has failed for 10 s. A reap that has failed before, and only undoes its freeze, ends with that failure.
+/// The reactor handles up to 256 requests and spawns in a turn, and a turn can take several calls. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]
@@ -52,7 +53,7 @@ pub extern "C" fn cgr_handle_cancel(handle: *mut cgr_handle) -> c_int {
     })
 }
 
-/// Asks the reactor to send SIGKILL now: in its next turn this ends linger and grace, and a reap `when_empty` becomes one that
+/// Asks the reactor to send SIGKILL now: when the reactor handles the request, this ends linger and grace, and a reap `when_empty` becomes one that
 /// kills. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
