@@ -3,7 +3,7 @@
 //! `cargo bench --bench wheel -- [--quick]`
 //!
 //! Without criterion, which measures one contender after the other. The result is a ratio, so in each round every
-//! contender does the same operations, in random order, and a busy moment of the machine affects all of them.
+//! contender does the same operations, the first one chosen at random, and a busy moment of the machine affects all of them.
 
 #[allow(dead_code, unreachable_pub, reason = "the library's own, where all of it is used")]
 #[path = "../src/wheel.rs"]

@@ -1,6 +1,6 @@
 //! What the C ABI adds to a reap: the same reaps through Rust and through C, in turns, on the same kind of cgroups.
 //!
-//!     cargo bench -p cgroup-reaper-capi [-- --pairs 1000]
+//!     cargo bench -p cgroup-reaper-capi --bench cost [-- --pairs 1000]
 //!
 //! Needs root and cgroups. A pair is one reap each, the one that goes first changes with each pair. Prints medians and
 //! quartiles in microseconds, and the ratio of the medians, with that of each fifth of the pairs as its spread.
@@ -39,8 +39,7 @@ fn main() -> io::Result<()> {
         return Ok(());
     };
     let result = measure(&top, "empty", 0, pairs).and_then(|()| measure(&top, "one process", 1, pairs));
-    fs::remove_dir(&top)?;
-    result
+    result.and(fs::remove_dir(&top))
 }
 
 fn measure(top: &Path, what: &str, members: usize, pairs: usize) -> io::Result<()> {
@@ -98,13 +97,25 @@ struct Target {
 impl Target {
     fn new(dir: PathBuf, members: usize) -> io::Result<Target> {
         fs::create_dir(&dir)?;
-        let mut children = Vec::new();
+        let mut target = Target { dir, children: Vec::new() };
         for _ in 0..members {
             let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn()?;
-            fs::write(dir.join("cgroup.procs"), child.id().to_string())?;
-            children.push(child);
+            let pid = child.id().to_string();
+            target.children.push(child);
+            fs::write(target.dir.join("cgroup.procs"), pid)?;
         }
-        Ok(Target { dir, children })
+        Ok(target)
+    }
+}
+
+/// After a reap that failed; otherwise nothing is left to be done.
+impl Drop for Target {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            _ = child.kill();
+            _ = child.wait();
+        }
+        _ = fs::remove_dir(&self.dir);
     }
 }
 

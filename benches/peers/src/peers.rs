@@ -231,6 +231,8 @@ impl Contender for Youki {
 struct ProcessKit {
     card: Card,
     procs: PathBuf,
+    /// The cgroup that its groups are made in.
+    home: PathBuf,
     groups: Vec<ProcessGroup>,
 }
 
@@ -239,7 +241,7 @@ impl ProcessKit {
         let card = card("processkit v2, a check each 2 ms", Place::V2, 1000);
         // The root's: where this program is.
         let procs = base.parent().unwrap_or(base).join("cgroup.procs");
-        ProcessKit { card, procs, groups: Vec::new() }
+        ProcessKit { card, procs, home: base.join("processkit"), groups: Vec::new() }
     }
 }
 
@@ -248,11 +250,10 @@ impl Contender for ProcessKit {
         &self.card
     }
 
-    fn settle(&mut self, base: &Path, groups: &[Group], pids: &[i32]) -> io::Result<()> {
+    fn settle(&mut self, groups: &[Group], pids: &[i32]) -> io::Result<()> {
         // It makes its groups below the caller's own: for so long this is a place of ours.
-        let home = base.join("processkit");
-        fs::create_dir_all(&home)?;
-        fs::write(home.join("cgroup.procs"), "0")?;
+        fs::create_dir_all(&self.home)?;
+        fs::write(self.home.join("cgroup.procs"), "0")?;
         let made: io::Result<Vec<ProcessGroup>> =
             groups.iter().map(|_| ProcessGroup::new().map_err(io::Error::other)).collect();
         fs::write(&self.procs, "0")?;
@@ -281,5 +282,10 @@ impl Contender for ProcessKit {
             took.push(begun.elapsed());
         }
         Ok(took)
+    }
+
+    fn left(&self, _groups: &[Group]) -> Option<PathBuf> {
+        let inside = fs::read_dir(&self.home).ok()?.flatten().map(|entry| entry.path());
+        inside.into_iter().find(|path| path.is_dir())
     }
 }

@@ -138,7 +138,7 @@ struct Seen {
 impl Bench<'_> {
     pub(super) fn calls(&mut self) -> io::Result<()> {
         let largest = [40, 1000, 10_000][self.options.depth as usize];
-        println!("\n### The longest call, ms: thread CPU (time on the clock)\n");
+        println!("\n### The longest call, ms: of thread CPU (on the clock, maybe of another call)\n");
         println!(
             "A turn of this library is a `turn`. That of a bare loop handles what one epoll_wait(2) returned, at most"
         );
@@ -157,7 +157,7 @@ impl Bench<'_> {
                 contenders.iter().map(|contender| *contender.card()).zip(seen).collect();
             self.tell(work, &rows);
         }
-        for mut contender in self.callable()? {
+        for mut contender in self.entrants(self.callable()?, 1) {
             let name = contender.card().name;
             if contender.driven().is_none() {
                 println!("| {:<15} | {name:<42} | no step is smaller than the reap of a group | | |", "");

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{KillMethod, Metrics, Reactor, ReapHandle, Reaper};
@@ -49,7 +49,7 @@ pub trait Contender {
     fn prepare(&mut self, _groups: &[Group]) {}
 
     /// The same, once the members are there: each group's, in its order.
-    fn settle(&mut self, _base: &Path, _groups: &[Group], _pids: &[i32]) -> io::Result<()> {
+    fn settle(&mut self, _groups: &[Group], _pids: &[i32]) -> io::Result<()> {
         Ok(())
     }
 
@@ -57,10 +57,15 @@ pub trait Contender {
     /// time that each took from its own start.
     fn reap(&mut self, groups: &[Group]) -> io::Result<Vec<Duration>>;
 
-    /// Reaps groups that cannot become empty until `until`, and reports how often it woke up. After `release` it completes
-    /// the reaps.
-    fn wait(&mut self, _groups: &[Group], _phases: &mut dyn Phases) -> io::Result<bool> {
-        Ok(false)
+    /// A directory that should have been removed by `reap`, and is still there.
+    fn left(&self, groups: &[Group]) -> Option<PathBuf> {
+        groups.iter().find(|group| group.dir.exists()).map(|group| group.dir.clone())
+    }
+
+    /// Begins to reap groups that cannot become empty before the last phase ends. At the end of each phase it tells how often
+    /// it has woken up. Then it completes the reaps.
+    fn wait(&mut self, _groups: &[Group], _phases: &mut dyn Phases) -> io::Result<()> {
+        Ok(())
     }
 
     /// Allocations of a turn with nothing to do, where `wait` took them.
@@ -154,7 +159,7 @@ impl Ours {
     }
 }
 
-/// How long each reap took, without the checks at the spawn: some tens of microseconds.
+/// How long each reap took, without the checks at the spawn.
 fn times(handles: &[ReapHandle]) -> io::Result<Vec<Duration>> {
     handles.iter().map(|handle| Ok(handle.wait().map_err(io::Error::other)?.elapsed)).collect()
 }
@@ -179,7 +184,7 @@ impl Contender for Ours {
         times(&handles)
     }
 
-    fn wait(&mut self, _groups: &[Group], phases: &mut dyn Phases) -> io::Result<bool> {
+    fn wait(&mut self, _groups: &[Group], phases: &mut dyn Phases) -> io::Result<()> {
         let _handles = self.spawn()?;
         while let Some(until) = phases.until() {
             let now = Instant::now();
@@ -198,8 +203,7 @@ impl Contender for Ours {
                 phases.next(self.reactor.metrics().wakeups);
             }
         }
-        self.reactor.run_until_idle()?;
-        Ok(true)
+        self.reactor.run_until_idle()
     }
 
     fn idle_allocations(&self) -> Option<u64> {

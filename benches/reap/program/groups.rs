@@ -254,8 +254,7 @@ impl MemberMaker {
 }
 
 /// Forks a process for each path that it receives, which joins the group, fills its memory and sleeps, and answers with its
-/// pid. It ends
-/// when the other end is closed, and the members are killed with it.
+/// pid. It ends when the other end is closed, and the members are killed with it.
 fn fork_members(mut requests: UnixStream, [joined, failed]: &[AtomicU32; 2]) -> io::Result<()> {
     loop {
         let (mut length, mut mib) = ([0; 8], [0; 8]);

@@ -16,7 +16,7 @@ const NOTHING: u64 = 1 << 20;
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Who calls process_mrelease(2).
+/// The thread that calls process_mrelease(2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// This library: a helper thread.
@@ -102,11 +102,12 @@ fn release(group: &Group, pid: i32, holder: i32, caller: Caller) -> io::Result<S
         io::Result::Ok(())
     };
     let (began, process, own) = (Instant::now(), sys::process_cpu(), sys::thread_cpu());
-    let mut handle = None;
+    let mut spawned = None;
     call(&mut || {
-        handle = Some(reactor.spawn_reaper(reaper.clone()).map_err(io::Error::other)?);
+        spawned = Some(reactor.spawn_reaper(reaper.clone()).map_err(io::Error::other)?);
         Ok(())
     })?;
+    let handle = spawned.expect("just spawned");
     if caller == Caller::Loop {
         let pidfd = sys::pidfd_open(pid)?;
         call(&mut || sys::process_mrelease(&pidfd))?;
@@ -125,8 +126,15 @@ fn release(group: &Group, pid: i32, holder: i32, caller: Caller) -> io::Result<S
     }
     let own = sys::thread_cpu() - own;
     let others = (sys::process_cpu() - process).saturating_sub(own);
+    if handle.is_complete() {
+        return Err(io::Error::other("the member was to be held at its exit"));
+    }
     sys::kill(holder)?;
     reactor.run_until_idle()?;
+    handle.wait().map_err(io::Error::other)?;
+    if group.dir.exists() {
+        return Err(io::Error::other(format!("{} is still there", group.dir.display())));
+    }
     Ok(Seen { back: ms(back), longest: ms(longest.0), longest_cpu: ms(longest.1), others: ms(others) })
 }
 

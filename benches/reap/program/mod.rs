@@ -3,10 +3,10 @@
 //! `--quick` for a run within a minute; `--case one|many|fresh|waiting|calls|memory|counts`; `--rounds N`; `--only TEXT`, the
 //! contenders whose name has it.
 //!
-//! In every round each contender takes its turn, in random order, on groups of its own: a busy moment of the
-//! machine hits them all alike. The first round is for warming up and not counted. Directories and processes
-//! are made before the clock starts. Without `--bench` (as `cargo test --benches` runs it) it only goes once
-//! through everything, in a few seconds.
+//! In every round of `one`, `many`, `fresh` and `calls` each contender takes its turn, in random order, on groups of its
+//! own: a busy moment of the machine hits them all alike. The first round is for warming up and not counted. The other
+//! cases measure one contender after the other. Directories and processes are made before the clock starts. Without
+//! `--bench` (as `cargo test --benches` runs it) it only goes once through everything, in a few seconds.
 //!
 //! It needs to make cgroups below the roots of the hierarchies, and says SKIP for each where it may not. Three
 //! processes: this one waits and clears up, whatever happens to the others; the second measures; the third
@@ -98,6 +98,11 @@ impl Options {
 
     fn wants(&self, case: &str) -> bool {
         self.case.as_deref().is_none_or(|wanted| wanted == case)
+    }
+
+    /// Whether nothing is left out.
+    fn is_whole(&self) -> bool {
+        self.case.is_none() && self.only.is_none() && self.rounds.is_none()
     }
 
     /// By depth, but for what the caller asked for.
@@ -220,13 +225,13 @@ fn run(options: &Options, bases: &Bases, guests: &Guests) -> Result<(), Box<dyn 
     if options.wants("memory") {
         bench.memory()?;
     }
-    if let (Some(finish), true) = (guests.finish, options.case.is_none()) {
+    bench.report.print_summary();
+    bench.report.print_requirements();
+    if let (Some(finish), true) = (guests.finish, options.is_whole()) {
         // It may start programs, and wait for them.
         sys::keep_children();
         finish(bases, &bench.report)?;
     }
-    bench.report.print_summary();
-    bench.report.print_requirements();
     println!("\nload average at the end: {}", one_line("/proc/loadavg"));
     Ok(())
 }
@@ -331,9 +336,7 @@ impl Bench<'_> {
                 let groups = lots.iter().flat_map(|(_, groups)| groups);
                 let pids = self.member_maker.populate(groups, work.each, work.age != REST)?;
                 for ((index, groups), pids) in lots.iter().zip(pids.chunks(work.groups * work.each)) {
-                    if let Some(base) = self.bases.get(contenders[*index].card().place) {
-                        contenders[*index].settle(base, groups, pids)?;
-                    }
+                    contenders[*index].settle(groups, pids)?;
                 }
                 if !work.age.is_zero() {
                     std::thread::sleep(work.age);
@@ -345,8 +348,8 @@ impl Bench<'_> {
                     let latencies = contender.reap(groups)?;
                     let (total, cpu) = (start.elapsed(), sys::thread_cpu() - cpu);
                     let allocations = alloc::calls() - allocations;
-                    if let Some(left) = groups.iter().find(|group| group.dir.exists()) {
-                        let why = format!("{}: {} is still there", contender.card().name, left.dir.display());
+                    if let Some(left) = contender.left(groups) {
+                        let why = format!("{}: {} is still there", contender.card().name, left.display());
                         return Err(io::Error::other(why));
                     }
                     // The first round warms up.

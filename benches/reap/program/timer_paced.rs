@@ -134,7 +134,7 @@ impl Contender for TimerPaced {
         Ok(under.entries.iter().filter_map(|entry| entry.took).collect())
     }
 
-    fn wait(&mut self, groups: &[Group], phases: &mut dyn Phases) -> io::Result<bool> {
+    fn wait(&mut self, groups: &[Group], phases: &mut dyn Phases) -> io::Result<()> {
         let mut under = self.start(groups)?;
         let mut wakeups = 0;
         while let Some(until) = phases.until() {
@@ -158,6 +158,6 @@ impl Contender for TimerPaced {
             left.retain(|group| group.dir.is_dir());
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(true)
+        Ok(())
     }
 }
