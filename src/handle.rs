@@ -219,15 +219,19 @@ impl ReapHandle {
         Arc::ptr_eq(&self.queue, queue)
     }
 
-    /// Asks the reactor to stop this reap, from any thread. Unless it is complete by the reactor's next turn, it completes
-    /// with [`ReapError::Cancelled`] once its freeze is undone, or every thaw has failed for 10 s. Processes that were killed
-    /// stay killed. Further calls are no-ops.
+    /// Asks the reactor to stop this reap, from any thread. When the reactor handles the request, the reap ends as
+    /// [`ReapError::Cancelled`], once its freeze is undone, or every thaw has failed for 10 s. A reap that has failed before, and
+    /// only undoes its freeze, ends with that error. Processes that were killed stay killed. Further calls are no-ops.
+    ///
+    /// The reactor handles up to 256 requests and spawns in a turn, and a turn can take several calls of
+    /// [`Reactor::turn`](crate::Reactor::turn). A write to `cgroup.kill` or an rmdir(2) that a helper thread has begun goes on
+    /// after the end of the reap, see [`Reactor::set_helper_thread`](crate::Reactor::set_helper_thread).
     pub fn cancel(&self) {
         self.ask(Asked::Cancel);
     }
 
-    /// Asks the reactor to send SIGKILL now, from any thread, for instance at a second Ctrl-C. In the reactor's next turn
-    /// this ends [`linger`](crate::Reaper::linger) and [`grace`](crate::Reaper::grace), and a reap
+    /// Asks the reactor to send SIGKILL now, from any thread, for instance at a second Ctrl-C. When the reactor handles
+    /// the request, this ends [`linger`](crate::Reaper::linger) and [`grace`](crate::Reaper::grace), and a reap
     /// [`when_empty`](crate::Reaper::when_empty) becomes one that kills. It is a no-op where SIGKILL has been sent, on a
     /// reap that was cancelled or is complete, and when called again.
     pub fn kill_now(&self) {

@@ -120,6 +120,10 @@ impl Helper {
         if job.is_urgent() && idle <= state.jobs.len() {
             return Err(why);
         }
+        if state.jobs.len().is_power_of_two() {
+            // The threads may hang. Jobs of reaps that have ended need not wait for them.
+            state.jobs.retain(|(_, job)| job.is_wanted());
+        }
         state.taken += 1;
         state.jobs.push_back((id, job));
         drop(state);

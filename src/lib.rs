@@ -65,9 +65,9 @@
 //! A [`Reactor`] is a poll, a slab of one-shot entries, and a timing wheel. A [`Reaper`] says what to reap and how.
 //! [`Reactor::spawn_reaper`] checks the target, notes its identity, and makes the first attempt to kill. From then on the
 //! entry is a state machine without I/O: its input is what a check of the target found, its output is the next action and
-//! the time of the next check. The kernel wakes it (`cgroup.events` on v2, the pidfd of a member on v1); a timer covers
-//! notifications that the kernel delays or loses. When every directory of the target is empty and removed, the entry
-//! completes its [`ReapHandle`] and is dropped.
+//! the time of the next check. The kernel wakes it (`cgroup.events` on v2, the pidfd of a member on v1); timers start
+//! the attempts and end the waits, and cover notifications that the kernel delays or loses. When every directory of the
+//! target is empty, and removed unless it is kept, the entry completes its [`ReapHandle`] and is dropped.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 // Only `sys` may have unsafe code. `forbid` keeps the other modules from allowing it.

@@ -125,10 +125,11 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
             }
         }
-        if !populated && unknown.is_none() && self.target.keep_dir && (continued || self.may_be_renamed()) {
-            // A list that was made in several steps does not prove that the target is empty either: a process may have moved
-            // within the target, or its directory may have been renamed, while the names were read. A directory that has
-            // members cannot be removed, but a directory that is kept would be reported as empty.
+        if !populated && unknown.is_none() && self.target.keep_dir && self.target.trees.iter().any(is_v1) {
+            // An empty list of v1 does not prove that the target is empty: a process may have moved into a cgroup that was made
+            // or renamed while the names were read. A directory that has members cannot be removed, but a directory that is kept
+            // would be reported as empty. So it is listed once more, with the cgroups that are there now.
+            self.findings.directories.forget_subtrees();
             (members, unknown) = self.list(|_| true, LONGEST);
             populated |= !members.is_empty();
             if members.vanished && !populated && unknown.is_none() {
@@ -182,15 +183,6 @@ impl<S: Sys> Step<'_, '_, S> {
     }
 }
 
-impl<S: Sys> Step<'_, '_, S> {
-    /// Whether there are directories below the target that can be renamed. Only those of v1 can.
-    fn may_be_renamed(&self) -> bool {
-        let has_children = |id| !self.findings.directories.is_leaf(id);
-        let mut trees = self.target.trees.iter().filter(|tree| tree.is_left() && tree.hierarchy.is_v1());
-        trees.any(|tree| has_children(tree.identity.id))
-    }
-}
-
 impl<S: Sys> Target<S> {
     /// How the loop learns that the members exit.
     pub(super) fn exit_notice(&self) -> ExitNotice {
@@ -200,6 +192,10 @@ impl<S: Sys> Target<S> {
             (false, true) => ExitNotice::Delayed,
         }
     }
+}
+
+fn is_v1<S: Sys>(tree: &Tree<S>) -> bool {
+    tree.is_left() && tree.hierarchy.is_v1()
 }
 
 fn is_watched<S: Sys>(tree: &Tree<S>) -> bool {

@@ -22,6 +22,9 @@ struct Inner {
     directories: bool,
 }
 
+/// Descriptors of the jobs that the threads of one reactor do at once: a removal has two.
+const JOBS: usize = 8;
+
 /// The budget that reactors share.
 #[derive(Debug)]
 struct All {
@@ -83,6 +86,13 @@ impl Budget {
         self.take_below(self.inner.all.limit.load(Relaxed) / 2)
     }
 
+    /// A permit for a descriptor of a job that the loop itself must not do. If waiting reaps hold the whole budget, an eighth of
+    /// RLIMIT_NOFILE is left for such jobs, and always enough for one on each thread.
+    pub(crate) fn take_for_job(&self) -> Option<Permit> {
+        let limit = self.inner.all.limit.load(Relaxed);
+        self.take_below(limit.saturating_add((limit / 6).max(JOBS)))
+    }
+
     /// A permit for a descriptor that a reap cannot do without, even if the limit is reached.
     pub(crate) fn take_needed(&self) -> Permit {
         self.inner.all.used.fetch_add(1, Relaxed);
@@ -126,7 +136,9 @@ mod tests {
         let watches: Vec<Permit> = std::iter::from_fn(|| budget.take()).collect();
         assert_eq!(watches.len(), 6);
         assert!(budget.take_optional().is_none());
-        drop(watches);
+        let for_jobs: Vec<Permit> = std::iter::from_fn(|| budget.take_for_job()).collect();
+        assert_eq!(for_jobs.len(), 8);
+        drop((watches, for_jobs));
         assert_eq!(budget.used(), 0);
         let optional: Vec<Permit> = std::iter::from_fn(|| budget.take_optional()).collect();
         assert_eq!(optional.len(), 3);

@@ -2,30 +2,36 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::identity::Id;
 
-/// The state that the thread and the target share.
-pub(super) struct Shared {
-    /// Whether the reap still wants the call.
-    wanted: AtomicBool,
-    /// Whether the call was begun, and has not failed so far. It may have its effect before it returns.
-    begun: AtomicBool,
-}
+/// The state that the thread and the target share. It changes at one place for both: a call is begun, or is given up.
+pub(super) struct Shared(AtomicU8);
+
+/// The reap wants the call.
+const WANTED: u8 = 0;
+/// The thread has begun the call, which has not failed so far. It may have its effect before it returns.
+const BEGUN: u8 = 1;
+/// The call has failed.
+const FAILED: u8 = 2;
+/// The reap does not want the call any more.
+const GIVEN_UP: u8 = 3;
 
 impl Shared {
     /// Whether the reap still wants the call.
     pub(super) fn is_wanted(&self) -> bool {
-        self.wanted.load(Relaxed)
+        self.0.load(Relaxed) == WANTED
     }
 
-    /// Makes the call.
-    pub(super) fn call(&self, call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        self.begun.store(true, Relaxed);
+    /// Makes the call; `None` if it is not wanted any more.
+    pub(super) fn call(&self, call: impl FnOnce() -> io::Result<()>) -> Option<io::Result<()>> {
+        self.0.compare_exchange(WANTED, BEGUN, Relaxed, Relaxed).ok()?;
         let result = call();
-        self.begun.store(result.is_ok(), Relaxed);
-        result
+        if result.is_err() {
+            self.0.store(FAILED, Relaxed);
+        }
+        Some(result)
     }
 }
 
@@ -58,8 +64,7 @@ pub(super) enum Left {
 
 impl HelperCall {
     pub(super) fn new(of: Id) -> HelperCall {
-        let shared = Shared { wanted: AtomicBool::new(true), begun: AtomicBool::new(false) };
-        HelperCall { of, shared: Arc::new(shared), state: State::UnderWay }
+        HelperCall { of, shared: Arc::new(Shared(AtomicU8::new(WANTED))), state: State::UnderWay }
     }
 
     /// The thread's half of the record.
@@ -85,12 +90,54 @@ impl HelperCall {
 
     /// Whether the call was begun, and has not failed as far as is known.
     pub(super) fn has_begun(&self) -> bool {
-        self.shared.begun.load(Relaxed)
+        self.shared.0.load(Relaxed) == BEGUN
+    }
+
+    /// Gives the call up, unless it was begun.
+    pub(super) fn give_up(&self) {
+        _ = self.shared.0.compare_exchange(WANTED, GIVEN_UP, Relaxed, Relaxed);
     }
 }
 
 impl Drop for HelperCall {
     fn drop(&mut self) {
-        self.shared.wanted.store(false, Relaxed);
+        self.give_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call() -> HelperCall {
+        HelperCall::new(Id { dev: 1, ino: 1 })
+    }
+
+    #[test]
+    fn a_call_is_either_begun_or_given_up() {
+        let given_up = call();
+        let shared = given_up.shared();
+        given_up.give_up();
+        assert!(!given_up.has_begun() && !shared.is_wanted());
+        assert!(shared.call(|| panic!("it is not made")).is_none());
+        let begun = call();
+        let shared = begun.shared();
+        let made = shared.call(|| {
+            begun.give_up();
+            assert!(begun.has_begun(), "what has begun cannot be given up");
+            Ok(())
+        });
+        assert!(made.unwrap().is_ok() && begun.has_begun());
+    }
+
+    #[test]
+    fn a_call_that_has_failed_has_not_begun_and_a_dropped_one_is_not_wanted() {
+        let failed = call();
+        let made = failed.shared().call(|| Err(io::ErrorKind::Other.into()));
+        assert!(made.unwrap().is_err() && !failed.has_begun());
+        let dropped = call();
+        let shared = dropped.shared();
+        drop(dropped);
+        assert!(shared.call(|| panic!("it is not made")).is_none());
     }
 }

@@ -266,8 +266,12 @@ impl<S: Sys> super::Target<S> {
             call.note(answer);
         }
     }
-    /// Whether a helper thread has written to `cgroup.kill`, or is writing, and no attempt has noted the result yet.
-    pub(crate) fn is_killed_by_helper(&self) -> bool {
-        self.kill_by_helper.as_ref().is_some_and(|call| call.has_begun())
+    /// For the end of the reap: gives up a write to `cgroup.kill` that a helper thread has not begun. Returns whether a thread
+    /// has begun one, or made it, and no attempt has noted the result.
+    pub(crate) fn give_up_write(&self) -> bool {
+        self.kill_by_helper.as_ref().is_some_and(|call| {
+            call.give_up();
+            call.has_begun()
+        })
     }
 }

@@ -30,12 +30,16 @@ pub(crate) struct CgroupKillWrite<S: Sys> {
 }
 
 impl<S: Sys> CgroupKillWrite<S> {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.shared.is_wanted()
+    }
+
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
         let outside = lock(&self.own).is_process_in(sys, &self.mounts, self.id) == Some(false);
-        if !outside || !self.shared.is_wanted() {
+        if !outside {
             return None;
         }
-        Some(self.shared.call(|| file::write_open(sys, &self.file, b"1")))
+        self.shared.call(|| file::write_open(sys, &self.file, b"1"))
     }
 }
 
@@ -58,8 +62,8 @@ fn reaches<S: Sys>(
 /// The write for a helper thread, and the target's record of it.
 pub(super) type Prepared<S> = (CgroupKillWrite<S>, Box<HelperCall>);
 
-/// Prepares the write for a helper thread. `None` if a step can make the write as well, and if something fails: the step
-/// then meets the same failure.
+/// Prepares the write for a helper thread. `None` if the step is to make the write: because it is short, or because
+/// something fails or the budget has no permit.
 pub(super) fn prepare<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &Tree<S>,

@@ -15,7 +15,8 @@ pub(crate) struct Process {
     pub(super) pid: Pid,
     /// The inode number of its pidfds, where they have one: it tells a process from a later one of the same pid.
     pub(super) number: Option<NonZeroU64>,
-    /// The signal that it was sent, if it was signalled by itself. After SIGKILL it exits, also outside the target.
+    /// The signal that it was sent, if it was signalled by itself. After SIGKILL it exits, also outside the target
+    /// (unless it is process 1 of the caller's pid namespace, which cannot be killed).
     pub(super) signal: Option<Signal>,
 }
 

@@ -158,10 +158,8 @@ impl<S: Sys> RemovalStep<S> {
             }
         }
         if self.leaves {
-            self.job = remove_by_helper::prepare(context, tree, directories, &walk);
-            if self.job.is_some() {
-                return Ok(());
-            }
+            self.job = Some(remove_by_helper::prepare(context, tree, directories, &walk)?);
+            return Ok(());
         }
         // The root is removed by its identity.
         if walk.len() > 1 {

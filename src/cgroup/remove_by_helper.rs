@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::descriptor_budget::Permit;
-use super::errors::Fate;
+use super::errors::{Failed, Fate};
 use super::file::below;
 use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
@@ -31,6 +31,10 @@ pub(crate) struct Removal<S: Sys> {
 }
 
 impl<S: Sys> Removal<S> {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.shared.is_wanted()
+    }
+
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
         if let Some(root) = &self.directory {
             let mut near = Near::new(root);
@@ -45,13 +49,13 @@ impl<S: Sys> Removal<S> {
                 }
             }
         }
-        // rmdir(2) takes a name. The identity is compared directly before.
+        // rmdir(2) takes a name. The identity is compared directly before; then rmdir(2) may wait for the parent's lock.
         let is_same =
             || sys.stat(self.parent.as_ref(), &self.name).is_ok_and(|stat| Id::of(&stat) == self.id);
-        if !self.shared.is_wanted() || !is_same() {
+        if !is_same() {
             return None;
         }
-        Some(self.shared.call(|| sys.rmdir(self.parent.as_ref(), &self.name)))
+        self.shared.call(|| sys.rmdir(self.parent.as_ref(), &self.name))
     }
 }
 
@@ -62,26 +66,25 @@ pub(super) struct RemovalByHelper {
     pub(super) left: RemovalLeft,
 }
 
-/// Prepares the removal for a helper thread. `None` if something fails, or the budget has no permit: the step then meets the
-/// same failure.
+/// Prepares the removal for a helper thread. Fails if it needs a descriptor that cannot be had now: the removal is tried again
+/// then, because rmdir(2) could hold up the loop.
 pub(super) fn prepare<S: Sys>(
     context: &mut Context<'_, S>,
     tree: &Tree<S>,
     directories: &mut Directories<S>,
     below: &Walk,
-) -> Option<(Removal<S>, Box<HelperCall>)> {
+) -> Result<(Removal<S>, Box<HelperCall>), Failed> {
     let (sys, budget, id) = (context.sys, &context.resolver.budget, tree.identity.id);
-    let open = |at: &S::Fd| Some((budget.take_spare()?, sys.open(Some(at), c".", Open::Place).ok()?));
-    let found = tree.identity.find(sys, &mut context.facts.parents).ok()?;
-    let (parent, name) = found.place();
-    let parent = match parent {
-        Some(parent) => Some(open(parent)?),
-        None => None,
+    let open = |at: &S::Fd| -> Result<(Permit, S::Fd), Failed> {
+        let permit = budget.take_for_job().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        Ok((permit, sys.open(Some(at), c".", Open::Place)?))
     };
-    let name = name.to_owned();
+    let found = tree.identity.find(sys, &mut context.facts.parents)?;
+    let (parent, name) = found.place();
+    let (parent, name) = (parent.map(open).transpose()?, name.to_owned());
     let directory = match below.len() == 1 {
         true => None,
-        false => Some(open(directories.get(sys, &tree.identity).ok()?)?),
+        false => Some(open(directories.get(sys, &tree.identity)?)?),
     };
     let call = HelperCall::new(id);
     let mut permits = Vec::with_capacity(2);
@@ -92,7 +95,14 @@ pub(super) fn prepare<S: Sys>(
     let (parent, directory) = (parent.map(&mut hold), directory.map(&mut hold));
     let shared = call.shared();
     let removal = Removal { below: below.clone(), directory, id, name, parent, _permits: permits, shared };
-    Some((removal, Box::new(call)))
+    Ok((removal, Box::new(call)))
+}
+
+impl RemovalByHelper {
+    /// Whether the thread has removed this directory, or may be removing it.
+    pub(super) fn has_begun(&self, id: Id) -> bool {
+        self.call.as_ref().is_some_and(|call| call.of == id && call.has_begun())
+    }
 }
 
 impl<S: Sys> Target<S> {

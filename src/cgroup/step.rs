@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Context;
-use super::errors::{Cause, Failed, Obstacle, Refused};
+use super::errors::{Cause, Failed, Fate, Obstacle, Refused};
 use super::job::Job;
 use super::members::MemberList;
 use super::own_cgroup::is_caller_in;
@@ -20,6 +20,18 @@ pub(crate) struct Step<'a, 'k, S: Sys> {
     pub(super) findings: Findings<S>,
     /// The job for a helper thread.
     pub(super) job: Option<Job<S>>,
+}
+
+/// A job that was not handed over, because a logger has panicked, is made again by a later step.
+impl<S: Sys> Drop for Step<'_, '_, S> {
+    fn drop(&mut self) {
+        match &self.job {
+            None => {}
+            Some(Job::CgroupKill(_)) => self.target.note_cgroup_kill(None),
+            Some(Job::Remove(_)) => self.target.note_removal(None),
+            Some(_) => self.target.release_refused(),
+        }
+    }
 }
 
 /// What a step has found out. The findings of the checks in a spawn are passed to the first step.
@@ -96,6 +108,11 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
             let Err(failed) = act(context, tree, &mut findings.directories) else { continue };
             if let Err(cause) = tree.note(context.sys, &mut context.facts.parents, failed) {
                 last = Some((tree.path().to_path_buf(), cause));
+            }
+            // The helper thread has removed it, and its answer has not come yet.
+            let removal = target.removal_by_helper.as_ref();
+            if tree.fate == Some(Fate::Replaced) && removal.is_some_and(|it| it.has_begun(tree.identity.id)) {
+                tree.fate = Some(Fate::Removed);
             }
         }
         last

@@ -110,11 +110,13 @@ impl<S: Sys> Entries<S> {
                         }
                     }
                     let is_short = std::mem::take(lacked) || step.context.is_short;
+                    drop(step);
                     return self.note_shortage(key, is_short);
                 }
                 Action::Finish(end) => break end,
             };
         };
+        drop(step);
         self.complete(key, end);
     }
 
@@ -178,10 +180,10 @@ impl<S: Sys> Entries<S> {
     }
 }
 
-/// Returns what the reap has done so far.
+/// Returns what the reap has done, at its end.
 fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> Effort {
     // At a deadline the target may be found empty before the helper thread's answer has come.
-    let by_helper = target.is_killed_by_helper();
+    let by_helper = target.give_up_write();
     Effort {
         method: machine.used().or(by_helper.then_some(UsedMethod::CgroupKill)),
         signalled: machine.signalled(),

@@ -336,9 +336,12 @@ impl<S: Sys> Entries<S> {
         self.metrics.released += released.processes;
         self.metrics.released_bytes = self.metrics.released_bytes.saturating_add(released.bytes);
         let Some(entry) = self.get_mut(id) else { return };
-        log::debug!("{}: memory released: {released:?}", entry.target.path().display());
+        let text = format!("{}: memory released: {released:?}", entry.target.path().display());
         entry.target.note_released(released);
-        if entry.target.has_more_to_release() {
+        let has_more = entry.target.has_more_to_release();
+        // A logger is foreign code, and may panic.
+        log::debug!("{text}");
+        if has_more {
             self.wake(id, Input::Notified, host);
         }
     }

@@ -494,6 +494,11 @@ impl Machine {
                 self.phase = Phase::Ending(end);
                 end
             }
+            // After the thaw a check may find processes that have joined, which must not be killed any more.
+            Phase::Ending(End::Done(_)) if end == End::Cancelled => {
+                self.phase = Phase::Ending(end);
+                end
+            }
             Phase::Ending(first) => first,
             before => {
                 self.phase = Phase::Ending(end);

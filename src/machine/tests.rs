@@ -423,6 +423,24 @@ fn the_first_end_is_the_end() {
     assert_eq!(rig.wake(TICK), Err(End::TimedOut));
 }
 
+/// A cancel while the target is thawed for the last time: a process that has joined meanwhile is not killed.
+#[test]
+fn a_cancel_amid_the_last_thaw_is_heeded() {
+    for thaw in [Thawed::Unfinished, Thawed::Failed] {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).keep_dir());
+        rig.freeze = Froze::Freezing;
+        rig.run(5 * MS);
+        (rig.check, rig.thaw, rig.rest_of_thaw) = (EMPTY, thaw, thaw);
+        assert!(rig.wake(Input::Notified).is_ok());
+        let kills = rig.kills();
+        rig.check = POPULATED;
+        assert!(rig.wake(Input::Cancelled).is_ok(), "{thaw:?}");
+        (rig.thaw, rig.rest_of_thaw) = (Thawed::All, Thawed::All);
+        assert_eq!(rig.wake(TICK), Err(End::Cancelled), "{thaw:?}");
+        assert_eq!(rig.kills(), kills);
+    }
+}
+
 #[test]
 fn an_ancestor_may_hold_the_target_for_the_freeze_timeout() {
     let mut rig = Rig::new(&reaper().freeze_timeout(1000 * MS));

@@ -160,8 +160,8 @@ impl Reactor {
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
     /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose removal
-    /// does not return holds up no other; its deadline and a cancel do not wait for the removal, and the directory may be
-    /// removed after them.
+    /// does not return holds up no other. A deadline, a cancel and a drop of the reactor do not wait for a call that a thread has
+    /// begun: members may be killed, and the directory may be removed, after them.
     ///
     /// The spawn of a target with so many members then returns before they are killed. A thread is started when it is first
     /// needed, and further threads while it is busy, up to four; they end with the reactor. If no thread can be started, the
@@ -214,7 +214,8 @@ impl Reactor {
     /// Waits up to `max_wait` for work (`None`: without limit), does the work, and returns how many reaps completed since the
     /// last turn returned, in spawns and in this turn.
     ///
-    /// It does not wait while [`drain_completed`](Reactor::drain_completed) has reaps to yield.
+    /// It does not wait if a reap has completed in a spawn since the last turn, or while
+    /// [`drain_completed`](Reactor::drain_completed) has reaps to yield.
     ///
     /// It works in this order: notifications from the kernel, commands from other threads, timers that are due, and work that
     /// the last turn deferred. Each of these is bounded, and all together by [`set_turn_budget`](Reactor::set_turn_budget).
@@ -235,7 +236,9 @@ impl Reactor {
         if self.entries.is_in_turn() {
             self.more_events = true;
         } else {
-            let max_wait = if self.has_undrained() { Some(Duration::ZERO) } else { max_wait };
+            let has_uncounted = self.entries.metrics.completed != self.counted;
+            let max_wait =
+                if has_uncounted || self.has_undrained() { Some(Duration::ZERO) } else { max_wait };
             let timeout = max_wait.map(|wait| wait.min(LONGEST));
             self.entries.metrics.calls.epoll_wait += 1;
             match self.poll.poll(&mut self.events, timeout) {

@@ -52,7 +52,8 @@ impl Reactor {
     }
 
     /// Cancels all reaps, including those that a [`Remote`] hands over meanwhile, and runs until none is left or `at_most`
-    /// is over. Returns how many reaps are still under way: 0, unless the time was too short, or a target cannot be thawed.
+    /// is over. Returns how many reaps are left, with those that a [`Remote`] has handed over and that have not begun: 0,
+    /// unless the time was too short, or a target cannot be thawed.
     ///
     /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most.
     ///
@@ -67,14 +68,20 @@ impl Reactor {
         let end = Instant::now().checked_add(at_most);
         let left = || end.map_or(LONGEST, |end| end.saturating_duration_since(Instant::now()));
         self.running(|reactor| {
-            while reactor.cancel_all() > 0 {
+            let mut is_over = false;
+            loop {
+                let reaps = reactor.cancel_all();
+                if reaps == 0 || is_over {
+                    return Ok(reaps);
+                }
+                if reactor.entries.is_in_turn() {
+                    // The rest of a turn takes no further commands.
+                    reactor.turn_within(Some(Duration::ZERO), Duration::MAX)?;
+                }
                 let left = left();
                 reactor.turn_within(Some(left), Duration::MAX)?;
-                if left.is_zero() {
-                    break;
-                }
+                is_over = left.is_zero();
             }
-            Ok(reactor.len())
         })
     }
 

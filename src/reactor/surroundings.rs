@@ -24,7 +24,8 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Host<Linux> for Surroundings<'_> {
-    /// The kernel takes the descriptor out of the poll when it is closed, epoll(7).
+    /// The kernel takes the descriptor out of the poll when it is closed, epoll(7). If a forked child keeps it open, it may be
+    /// notified once more, of an entry that is gone.
     fn watch(&self, fd: &OwnedFd, id: EntryId, notice: Notice) -> io::Result<()> {
         Facility::Watches.check(self.absent)?;
         let interest = match notice {

@@ -366,3 +366,50 @@ fn a_shutdown_ends_all_reaps() {
         stuck.iter().for_each(TraceExit::release);
     }
 }
+
+/// A turn does not sleep on a reap that has completed in its spawn, though it has no tag.
+#[test]
+fn a_turn_counts_a_reap_that_ended_in_its_spawn() {
+    require!(cgroups());
+    let hierarchy = Hierarchy::all()[0];
+    let sandbox = Sandbox::new(test_name!());
+    let missing = hierarchy.group(&sandbox, "job").with_file_name("missing");
+    let (sender, counts) = channel();
+    thread::spawn(move || {
+        let mut reactor = Reactor::new().expect("a reactor");
+        for _ in 0..2 {
+            drop(reactor.spawn_reaper(patient(&missing)).expect("a spawn"));
+            sender.send(reactor.turn(None).expect("a turn")).expect("the test waits for it");
+        }
+    });
+    assert_eq!([(); 2].map(|()| counts.recv_timeout(TIMEOUT).expect("it sleeps")), [1, 1]);
+}
+
+/// What a shutdown leaves for lack of time includes the reaps that have not begun, and a turn under way.
+#[test]
+fn a_shutdown_counts_the_reaps_that_have_not_begun() {
+    require!(cgroups());
+    let hierarchy = Hierarchy::all()[0];
+    let sandbox = Sandbox::new(test_name!());
+    let missing = hierarchy.group(&sandbox, "job").with_file_name("missing");
+    let mut reactor = Reactor::new().expect("a reactor");
+    let remote = reactor.remote();
+    let spawn = || drop(remote.spawn_reaper(patient(&missing)).expect("a spawn"));
+    (0..300).for_each(|_| spawn());
+    assert_eq!(reactor.shutdown(Duration::ZERO).expect("no error"), 300 - 256);
+    assert_eq!(reactor.shutdown(TIMEOUT).expect("no error"), 0);
+    // A turn without time is over after one of the timers that are due; the next call takes the other.
+    reactor.set_turn_budget(Duration::ZERO);
+    let dirs = ["a", "b"].map(|name| hierarchy.group(&sandbox, name));
+    let _members = dirs.each_ref().map(|dir| sandbox.sleeper(&[dir]));
+    for dir in &dirs {
+        drop(reactor.spawn_reaper(patient(dir).linger(20 * MS)).expect("a spawn"));
+    }
+    thread::sleep(50 * MS);
+    let before = reactor.metrics().timers;
+    while reactor.metrics().timers == before {
+        reactor.turn(None).expect("a turn");
+    }
+    spawn();
+    assert_eq!(reactor.shutdown(Duration::ZERO).expect("no error"), 0);
+}

@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::kernel::{Features, GroupId, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::{Budget, Job, Limit, Resolver};
+use crate::cgroup::{Budget, Context, Facts, Findings, Job, Limit, Resolver};
 use crate::entries::{Command, Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
+use crate::machine::{Detail, KillBy, Reach};
+use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, UsedMethod};
 use crate::reaper::{KillMethod, Reaper};
 
@@ -54,6 +56,22 @@ impl Scene {
     fn write(&mut self) {
         self.event_loop.calm(Duration::ZERO);
         self.event_loop.work(Duration::ZERO);
+    }
+
+    /// Lets time pass until there is a job.
+    fn until_a_job(&mut self) {
+        for _ in 0..1000 {
+            if self.jobs() > 0 {
+                return;
+            }
+            let next = self.entries.next_tick().map(Duration::from_millis);
+            let next = next.into_iter().chain(self.sim.0.borrow().next_event()).min();
+            self.sim.0.borrow_mut().advance(next.unwrap_or_default());
+            self.sim.0.borrow_mut().begin_step();
+            let tokens = self.sim.0.borrow_mut().take_notified(0);
+            self.event_loop.turn(&mut self.entries, tokens);
+        }
+        panic!("no job, {:?}", self.handle);
     }
 
     /// Another thread makes the removals, which are not of interest here.
@@ -178,4 +196,75 @@ fn a_caller_that_has_moved_in_is_not_killed() {
         Some(Err(ReapError::Denied { act: Act::Kill, .. })) => {}
         other => panic!("{other:?}"),
     }
+}
+
+/// A logger panics between the preparation of the write and the thread.
+#[test]
+fn a_write_that_no_thread_was_given_is_made_by_the_next_step() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = world.mkdir(slice, "t");
+    (0..3).for_each(|_| _ = world.add_process(groups, Nature::default(), None));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t");
+    let (mut target, findings) = resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
+    context.helper_from = Some(3);
+    let mut step = target.step(&mut context, findings);
+    step.check(Detail::Members);
+    assert_eq!(step.kill(KillBy::CgroupKill).reach, Reach::UnderWay);
+    drop(step);
+    let mut step = target.step(&mut context, Findings::default());
+    assert_ne!(step.kill(KillBy::CgroupKill).reach, Reach::UnderWay);
+    assert!(sim.0.borrow().processes.iter().all(|process| process.killed == (process.pid != SELF)));
+}
+
+/// Another party makes the directory again after the thread has removed it, and before the reap knows that.
+#[test]
+fn a_directory_that_is_made_again_after_the_removal_was_removed() {
+    let mut scene = Scene::new(1, |reaper| reaper);
+    scene.until_a_job();
+    scene.write();
+    let answer = scene.event_loop.commands.pop_front().expect("an answer");
+    {
+        let mut world = scene.sim.0.borrow_mut();
+        let slice = world.child(V2, "slice").expect("it stays");
+        assert_ne!(world.mkdir(slice, "t"), scene.group);
+    }
+    scene.pass(SOON);
+    match scene.handle.try_wait() {
+        Some(Ok(Reaped { outcome: Outcome::Removed, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    scene.event_loop.commands.push_back(answer);
+    scene.pass(SOON);
+}
+
+/// The loop itself never calls rmdir(2), even if other reaps hold all descriptors that reaps may hold.
+#[test]
+fn a_removal_waits_for_the_descriptors_that_it_needs() {
+    let mut scene = Scene::new(1, |reaper| reaper);
+    let budget = scene.entries.resolver.budget.clone();
+    let waiting: Vec<_> = std::iter::from_fn(|| budget.take()).collect();
+    scene.until_a_job();
+    assert!(!scene.handle.is_complete());
+    drop(waiting);
+    scene.pass(SOON);
+    assert!(matches!(scene.handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
+
+    let mut scene = Scene::new(1, |reaper| reaper);
+    let budget = scene.entries.resolver.budget.clone();
+    let mut all = Vec::new();
+    for _ in 0..50 {
+        // It returns its own after a failure.
+        all.extend(std::iter::from_fn(|| budget.take_for_job()));
+        scene.pass(Duration::from_millis(10));
+        assert!(!scene.handle.is_complete());
+    }
+    drop(all);
+    scene.pass(SOON);
+    assert!(matches!(scene.handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
 }

@@ -548,6 +548,35 @@ fn a_member_that_cannot_be_killed_is_watched() {
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
 }
 
+/// A target that is kept is not reported as empty while a process makes a cgroup in it, and moves there, at some moment of a
+/// check.
+#[test]
+fn a_member_that_moves_into_a_new_group_is_seen() {
+    for (call, in_child) in (1..CALLS).flat_map(|call| [(call, false), (call, true)]) {
+        let mut world = world(call, |world| {
+            let slice = world.child(CPU, "slice").expect("it stays");
+            let group = world.child(slice, "t").expect("it stays");
+            if world.calls >= u64::from(world.acts) && world.child(group, "new").is_none() {
+                let member = world.processes.last().expect("it lives").ino;
+                let mut groups = world.processes[0].groups;
+                groups[CPU] = world.mkdir(group, "new");
+                world.migrate(member, groups);
+            }
+        });
+        let slice = world.mkdir(CPU, "slice");
+        let group = world.mkdir(slice, "t");
+        let mut groups = world.processes[0].groups;
+        groups[CPU] = if in_child { world.mkdir(group, "old") } else { group };
+        world.add_process(groups, Nature::default(), None);
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let reaper = reaper(&["cpu"]).keep_dir().when_empty();
+        let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+        run(&sim, &mut entries);
+        assert!(!handle.is_complete(), "call {call}, in a child: {in_child}: {handle:?}");
+    }
+}
+
 /// Entries that are dropped in mid-freeze leave nothing frozen, and say what was done.
 #[test]
 fn a_drop_in_mid_freeze_thaws() {
