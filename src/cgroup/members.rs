@@ -31,6 +31,8 @@ pub(crate) struct MemberList {
     pub(crate) garbled: bool,
     /// A v1 directory was gone when it was to be listed. If it was renamed, its members are missing here.
     pub(crate) vanished: bool,
+    /// No name leads to some directory any more: its members are missing here, and in later lists.
+    pub(crate) lost: bool,
 }
 
 impl MemberList {
@@ -130,6 +132,7 @@ impl MemberList {
         self.unmapped += other.unmapped;
         self.garbled |= other.garbled;
         self.vanished |= other.vanished;
+        self.lost |= other.lost;
     }
 
     /// Whether there may be members that the list does not have.

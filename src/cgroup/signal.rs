@@ -149,7 +149,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if !is_over || is_told {
             return Ok(Some(rest));
         }
-        if begins && !rest.members.vanished {
+        if begins && !rest.members.vanished && !rest.members.lost {
             self.findings.members = Some(rest.members);
         }
         Ok(None)
@@ -302,7 +302,7 @@ impl<S: Sys> Step<'_, '_, S> {
     fn list_reachable(&mut self, tally: &mut Tally) -> Result<MemberList, Refused> {
         match self.list(|_| true, LONG) {
             (mut members, Some(refused)) if matches!(refused.1, Cause::NameLost) && !members.is_empty() => {
-                members.vanished = true;
+                members.lost = true;
                 self.not_all(refused, tally);
                 Ok(members)
             }
