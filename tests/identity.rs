@@ -7,7 +7,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cgroup_reaper::{Act, CgroupOptions, Facility, Outcome, Reactor, ReapError, ReapHandle, Reaper, Signal};
+use cgroup_reaper::{
+    Act, CgroupOptions, Facility, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Signal,
+};
 use common::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -182,6 +184,31 @@ fn a_target_is_reaped_through_the_mount_that_it_was_named_by() {
             assert_eq!(reap(Reaper::at(&dir)).expect("reaped").outcome, Outcome::Removed);
             assert!(member.ended(TIMEOUT));
             unmount(&read_only);
+        }
+    });
+}
+
+/// The cgroup that is mounted on another one of the same hierarchy is not reaped by the name of that.
+#[test]
+fn the_root_of_a_mount_within_its_own_hierarchy_is_refused() {
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for (dir, point) in groups(&sandbox, "mounted").into_iter().zip(groups(&sandbox, "point")) {
+            let member = sandbox.sleeper(&[&dir]);
+            mount(&dir, &point, "none", libc::MS_BIND, "");
+            let mut reactor = Reactor::new().expect("a reactor");
+            let opened = fs::File::open(&point).expect("open");
+            for reaper in [Reaper::at(&point), Reaper::at_fd(opened.into())] {
+                match reactor.spawn_reaper(reaper) {
+                    Err(refused) if matches!(refused.refusal(), Refusal::Root { .. }) => {}
+                    // The kernel does not tell that there is a mount.
+                    Ok(_) if linux() < (5, 8) => return,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(member.alive());
+            unmount(&point);
         }
     });
 }

@@ -738,6 +738,21 @@ fn a_transient_scope_is_left(world: &World) {
         assert_eq!(dirs[0].exists(), outcome == Outcome::Emptied);
         dirs.iter().filter(|dir| dir.exists()).for_each(|dir| fs::remove_dir(dir).expect("an empty group"));
     }
+    // What its owner puts into the place of a service manager names no unit, and keeps no cgroup from being reaped.
+    let place = Path::new("/run/user/12346/systemd");
+    fs::create_dir_all(place.parent().expect("a parent")).expect("mkdir");
+    for link in [Some("/run/user/12345/systemd"), Some("systemd"), None] {
+        match link {
+            Some(to) => std::os::unix::fs::symlink(to, place).expect("symlink"),
+            None => fs::write(place, "").expect("write"),
+        }
+        let dirs = world.group("d.scope");
+        std::os::unix::fs::chown(&dirs[0], Some(12346), None).expect("chown");
+        let member = world.sandbox.sleeper(&refs(&dirs));
+        assert_eq!(reaped(world.reaper("d.scope")).outcome, Outcome::Removed, "{link:?}");
+        assert!(member.ended(TIMEOUT));
+        fs::remove_file(place).expect("unlink");
+    }
     unmount(run);
 }
 each!(isolated a_transient_scope_is_left needs a_place_for_systemd(), on v2, freezer);

@@ -68,6 +68,10 @@ impl<S: Sys> Step<'_, '_, S> {
         // A target whose members make cgroups faster than these are listed is never listed to the end. After
         // some time, the members found so far are enough for an attempt.
         let is_cut = listing.is_unfinished();
+        // Before the caller is known to be outside, nothing is done, so that list takes the time that it needs.
+        if is_cut && self.target.may_be_own {
+            listing.extend_time();
+        }
         if is_cut && (listing.members.is_empty() || !listing.is_late(self.context.sys)) {
             self.target.progress = Progress::Check(Box::new(listing.rest(refused)));
             return Checked::Unfinished;
@@ -94,8 +98,8 @@ impl<S: Sys> Step<'_, '_, S> {
             }
         }
         // An incomplete list is not compared with the last one. It only shows that there are members.
-        let whole = listed && refused.is_none() && !is_cut && !members.vanished;
-        let (joined, fewer) = if whole { self.target.tracked.compare(&members) } else { (false, false) };
+        let mut whole = listed && refused.is_none() && !is_cut && !members.vanished;
+        let (mut joined, fewer) = if whole { self.target.tracked.compare(&members) } else { (false, false) };
         unknown = refused.or(unknown);
         if members.vanished && members.is_empty() && unknown.is_none() {
             unknown = Some((self.path().to_path_buf(), vanished().into()));
@@ -132,6 +136,9 @@ impl<S: Sys> Step<'_, '_, S> {
             self.findings.directories.forget_subtrees();
             (members, unknown) = self.list(|_| true, LONGEST);
             populated |= !members.is_empty();
+            // Members that only this list has are new.
+            joined |= populated;
+            whole &= unknown.is_none() && !members.vanished;
             if members.vanished && !populated && unknown.is_none() {
                 unknown = Some((self.path().to_path_buf(), vanished().into()));
             }

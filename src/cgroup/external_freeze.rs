@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Cause, Refused, is_gone};
+use super::errors::{Cause, Refused, is_denied, is_gone};
 use super::file::{self, c_path, read_path};
 use super::hierarchy::Version;
 use super::identity::{Id, ids_upwards};
@@ -26,12 +26,18 @@ pub(crate) fn frozen_by<S: Sys>(
     pid: Pid,
     mounts: &[Mount],
 ) -> io::Result<Option<PathBuf>> {
+    let mut freezers = mounts.iter().filter(|mount| mount.is_freezer()).peekable();
+    if freezers.peek().is_none() {
+        return Ok(None);
+    }
     let cgroups = match proc.read(pid, "cgroup") {
-        // It has exited.
-        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
+        // It has exited, or /proc hides it.
+        Err(error) if is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::ESRCH) => {
+            return Ok(None);
+        }
         cgroups => cgroups?,
     };
-    for mount in mounts.iter().filter(|mount| mount.is_freezer()) {
+    for mount in freezers {
         let dir = membership(&cgroups, mount).and_then(|cgroup| mount.path_of(cgroup));
         if let Some(frozen) = dir.map_or(Ok(None), |dir| frozen_above(proc.sys, dir))? {
             return Ok(Some(frozen));

@@ -71,6 +71,11 @@ impl<S: Sys> Listing<S> {
         self.traversal.unfinished
     }
 
+    /// The time for the whole list begins anew.
+    pub(super) fn extend_time(&mut self) {
+        self.late_at = None;
+    }
+
     /// Whether the time for the whole list is over, so that the members found so far have to do.
     pub(super) fn is_late(&self, sys: &S) -> bool {
         self.late_at.is_some_and(|at| Instant::after_start(sys.now()) >= at)

@@ -70,7 +70,7 @@ pub(super) fn at_fd<S: Sys>(sys: &S, fd: &SharedFd) -> Result<OpenDirectory<S>, 
         let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
         let is_below = above.dev == stat.dev;
         // `..` may also lead into a mount that covers the parent.
-        if above == Id::of(&stat) || !is_below && stat.mount_root != Some(false) {
+        if above == Id::of(&stat) || stat.mount_root.unwrap_or(!is_below) {
             return Err(Refusal::Root { path });
         }
         if is_below && has_name(sys, &fd, &stat, path.file_name().unwrap_or_default()).map_err(io)? {

@@ -43,7 +43,7 @@ struct Known<S: Sys> {
 }
 
 /// The number of a mount, which the kernel never reuses (Linux 6.8); on older kernels the numbers of the device and of the
-/// mount. One mount of a hierarchy may be read-only, and another writable.
+/// mount (before Linux 5.8 that of the device alone). One mount of a hierarchy may be read-only, and another writable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     Mount(u64),

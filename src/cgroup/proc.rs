@@ -86,6 +86,27 @@ impl<'a, S: Sys> Proc<'a, S> {
         })
     }
 
+    /// Whether a process is exiting, with all its threads. `/proc/PID/stat` tells this of the main thread only.
+    pub(crate) fn is_exiting(&self, pid: Pid) -> io::Result<bool> {
+        if !self.stat(pid)?.is_exiting() {
+            return Ok(false);
+        }
+        let tasks = format!("{pid}/task");
+        for name in self.sys.subdirectories(&self.directory, &c_path(tasks.as_ref())?)? {
+            let Some(tid) = name.to_str() else { continue };
+            match self.read_path(&format!("{tasks}/{tid}/stat")) {
+                Ok(text) if ProcStat::parse(&text).is_some_and(|stat| !stat.is_exiting()) => {
+                    return Ok(false);
+                }
+                Ok(_) => {}
+                // The thread is gone meanwhile.
+                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
     /// Reads `/proc/PID/stat` of a process.
     pub(crate) fn stat(&self, pid: Pid) -> io::Result<ProcStat> {
         ProcStat::parse(&self.read(pid, "stat")?)

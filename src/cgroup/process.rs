@@ -38,8 +38,8 @@ impl Process {
             return Ok(Life::Elsewhere);
         }
         let exiting = self.signal == Some(Signal::KILL)
-            || match Proc::open(sys).and_then(|proc| proc.map(|proc| proc.stat(self.pid)).transpose()) {
-                Ok(Some(stat)) => stat.is_exiting(),
+            || match Proc::open(sys).and_then(|proc| proc.map(|proc| proc.is_exiting(self.pid)).transpose()) {
+                Ok(Some(exiting)) => exiting,
                 Err(error) if is_out_of_descriptors(&error) => return Err(error),
                 // If /proc does not say, the process is waited for.
                 Ok(None) | Err(_) => true,

@@ -33,6 +33,8 @@ impl<S: Sys> Step<'_, '_, S> {
             End::TimedOut => {
                 let is_busy = |obstacle: &Obstacle| obstacle.act == Act::Remove && obstacle.cause.is_busy();
                 let (survivors, refused) = self.survivors();
+                // A directory with members cannot be removed, which says nothing.
+                let obstacle = obstacle.filter(|it| survivors.is_empty() || it.act != Act::Remove);
                 let obstacle = obstacle.or_else(|| {
                     refused.map(|(path, cause)| Box::new(Obstacle { act: Act::Check, path, cause }))
                 });

@@ -97,7 +97,7 @@ impl<S: Sys> Resolver<S> {
                     uncertain => match is_known_in(sys, &self.own, &self.mounts, tree) {
                         Some(inside) => Ok(inside),
                         None if listing.members.garbled => Ok(uncertain?),
-                        // The first check lists the tree anew.
+                        // The first check goes on with the list, or lists the tree anew.
                         None => {
                             unknown = true;
                             Ok(false)
@@ -296,10 +296,10 @@ fn pin<S: Sys>(
             None => return Err(Refusal::NotCgroup { path }),
         },
     };
-    // There is no directory of the same filesystem above the root of a hierarchy, of a cgroup namespace, or of
-    // a mount.
+    // There is no directory above the root of a hierarchy or of a cgroup namespace, and one of another cgroup, or of another
+    // filesystem, above that of a mount.
     let above = Id::of(&sys.stat(Some(&fd), c"..").map_err(io)?);
-    if above == id || above.dev != id.dev {
+    if above == id || above.dev != id.dev || stat.mount_root == Some(true) {
         return Err(Refusal::Root { path });
     }
     // At the root of a mount, `..` leads above the mount point. The directory there is not the parent, though it may
@@ -339,7 +339,8 @@ fn try_handle<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result<Option<Ar
         Err(error) if meaning(Call::Cgroup, &error) == Meaning::Denied => return Ok(None),
         Err(error) => return Err(error),
     };
-    // The handle is the inode number on 64-bit kernels from 5.5 on. On others it opens nothing, or another directory.
+    // The handle is the inode number from 5.5 on, and on 32-bit kernels its lower half. Before, it opens nothing, or another
+    // directory.
     match sys.open_identity(&root, stat.ino) {
         Ok(opened) => {
             let same = Id::of(&sys.stat(Some(&opened), c"")?) == Id::of(stat);

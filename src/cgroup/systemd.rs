@@ -4,12 +4,12 @@
 //! removed before it has handled the notification: then the scope stays active until it is stopped. systemd itself
 //! removes the cgroup of a unit that is over.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::errors::{is_denied, is_gone};
+use super::errors::{Call, Meaning, is_denied, is_gone, meaning};
 use super::file::c_path;
 use crate::sys::{Open, Sys};
 
@@ -45,20 +45,27 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
         return Ok(false);
     }
     let owner = sys.stat(Some(dir), c"")?.owner;
-    for directory in ["/run/systemd".into(), format!("/run/user/{owner}/systemd")] {
-        match sys.stat(None, &transient_unit(&directory, path)?) {
-            Ok(_) => return Ok(true),
-            Err(error) if is_gone(&error) || is_denied(&error) => {}
-            Err(error) => return Err(error),
-        }
+    match has_transient_unit(sys, Path::new("/run"), path) {
+        Err(error) if is_gone(&error) || is_denied(&error) => {}
+        Ok(false) => {}
+        result => return result,
     }
-    Ok(false)
+    match has_transient_unit(sys, &Path::new("/run/user").join(owner.to_string()), path) {
+        Err(error) if meaning(Call::Cgroup, &error) == Meaning::Short => Err(error),
+        // The user can make anything of that directory.
+        result => Ok(result.unwrap_or(false)),
+    }
 }
 
-/// The file that a service manager, of the system or of a user, has for the transient unit of the cgroup at `path`.
-fn transient_unit(manager: &str, path: &Path) -> io::Result<CString> {
+/// Whether a service manager, of the system or of a user, has a file for the transient unit of the cgroup at `path`. No link is
+/// followed: that of a user could lead to a filesystem that does not answer.
+fn has_transient_unit<S: Sys>(sys: &S, run: &Path, path: &Path) -> io::Result<bool> {
     let name = path.file_name().unwrap_or_default();
     // If a file of the kernel could have the name, systemd puts an underscore before it.
     let unit = name.as_bytes().strip_prefix(b"_").map_or(name, OsStr::from_bytes);
-    c_path(&Path::new(manager).join("transient").join(unit))
+    let mut directory = sys.open(None, &c_path(run)?, Open::Place)?;
+    for name in [c"systemd", c"transient"] {
+        directory = sys.open(Some(&directory), name, Open::Place)?;
+    }
+    sys.stat(Some(&directory), &c_path(unit.as_ref())?).map(|_| true)
 }

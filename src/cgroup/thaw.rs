@@ -18,6 +18,7 @@ use super::{v1, v2};
 use crate::machine::{ThawScope, Thawed};
 use crate::outcome::Act;
 use crate::sys::Sys;
+use crate::time::Instant;
 
 /// The rest of a thaw: descendants that may be frozen by themselves.
 pub(crate) struct ThawBelow {
@@ -25,6 +26,8 @@ pub(crate) struct ThawBelow {
     /// The result for the roots.
     roots: Thawed,
     traversal: Traversal<()>,
+    /// When the thaw is given up: members may make cgroups faster than they are found. The next attempt thaws them.
+    late_at: Instant,
 }
 
 impl<S: Sys> Step<'_, '_, S> {
@@ -45,7 +48,9 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(())
         });
         // The roots are work enough for a call whose time is up.
-        self.thaw_below(ThawBelow { scope, roots, traversal: Traversal::after(unknown.or(refused)) }, 0)
+        let traversal = Traversal::after(unknown.or(refused));
+        let late_at = Instant::after_start(self.context.sys.now()).saturating_add(LONGEST);
+        self.thaw_below(ThawBelow { scope, roots, traversal, late_at }, 0)
     }
 
     /// Continues a thaw for which the time of a call was too short.
@@ -59,8 +64,8 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Thaws the directories below the roots that are frozen by themselves. Visits `least` directories, or as
     /// many as the time allows.
     fn thaw_below(&mut self, below: ThawBelow, least: usize) -> Thawed {
-        let ThawBelow { scope, roots, mut traversal } = below;
-        let limit = self.context.limit;
+        let ThawBelow { scope, roots, mut traversal, late_at } = below;
+        let limit = self.context.limit.until(late_at);
         let refused = self.each(|context, tree, directories| {
             let has_none = directories.is_leaf(tree.identity.id);
             if has_none || !is_wanted(tree, scope) || !traversal.enter(tree.identity.id) {
@@ -74,8 +79,8 @@ impl<S: Sys> Step<'_, '_, S> {
             })?;
             refused.map_or(Ok(()), |error| Err(error.into()))
         });
-        if traversal.unfinished {
-            let below = ThawBelow { scope, roots, traversal: traversal.rest(refused) };
+        if traversal.unfinished && Instant::after_start(self.context.sys.now()) < late_at {
+            let below = ThawBelow { scope, roots, traversal: traversal.rest(refused), late_at };
             self.target.progress = Progress::Thaw(Box::new(below));
             return Thawed::Unfinished;
         }

@@ -261,6 +261,10 @@ impl Machine {
         if thawed == Thawed::Unfinished {
             let is_last = matches!(self.phase, Phase::Ending(End::Done(_)));
             let after = if is_last { AfterThaw::Check } else { after };
+            if !ours_left {
+                // Freezes of other parties are still to be looked for.
+                self.freezer = Freezer::Thawed;
+            }
             self.pending = Pending::Thaw(after, retry.or(self.retries.next(now)));
             return Action::Yield;
         }
@@ -325,6 +329,9 @@ impl Machine {
             Thawed::Denied => End::Denied,
         };
         let since = *self.held_since.get_or_insert(now);
-        if now.saturating_since(since) >= self.freeze_timeout { self.end(held) } else { self.wait(now) }
+        let is_over = now.saturating_since(since) >= self.freeze_timeout;
+        // In the grace period SIGKILL is still to be sent.
+        let is_grace = matches!(self.phase, Phase::Grace { .. });
+        if is_over && !is_grace { self.end(held) } else { self.wait(now) }
     }
 }

@@ -240,7 +240,7 @@ impl Machine {
     fn start_killing(&mut self) {
         self.phase = Phase::Killing;
         self.pace.start();
-        if let Pending::Signal(_) = self.pending {
+        if let Pending::Signal(_) | Pending::Thaw(..) = self.pending {
             self.pending = Pending::Nothing;
         }
     }
@@ -273,13 +273,15 @@ impl Machine {
         }
         let is_last = matches!(self.phase, Phase::Expired { until } if now < until);
         let is_grace = matches!(self.phase, Phase::Grace { until, .. } if now < until);
+        let is_over = matches!(self.phase, Phase::Grace { until, .. } if now >= until);
         match pending {
             Pending::Kill if !self.is_expired(now) || is_last => Action::Kill(self.kill_by()),
             Pending::Signal(signal) if is_grace && !self.is_expired(now) => {
                 Action::Signal(signal, self.freezer.members())
             }
             Pending::Freeze if !self.is_expired(now) || is_last => Action::Freeze,
-            Pending::Thaw(after, retry) if !self.is_expired(now) || is_last => {
+            // At the end of the grace period, SIGKILL does not wait for the rest of the thaw.
+            Pending::Thaw(after, retry) if (!self.is_expired(now) || is_last) && !is_over => {
                 self.pending = Pending::Thawing(after, retry);
                 Action::ContinueThaw
             }
@@ -355,6 +357,11 @@ impl Machine {
                 if self.freezer.is_overdue(now, self.freeze_timeout) {
                     // No check is needed to give the freeze up.
                     return self.on_froze(now, Froze::Freezing);
+                }
+                if self.freezer == Freezer::Frozen {
+                    // The time of the signal that needed the freeze is over.
+                    self.freezer.release();
+                    return Action::Thaw(ThawScope::All);
                 }
                 self.wait(now)
             }

@@ -434,9 +434,10 @@ fn a_cancel_amid_the_last_thaw_is_heeded() {
         assert!(rig.wake(Input::Notified).is_ok());
         let kills = rig.kills();
         rig.check = POPULATED;
-        assert!(rig.wake(Input::Cancelled).is_ok(), "{thaw:?}");
+        let cancelled = rig.wake(Input::Cancelled);
         (rig.thaw, rig.rest_of_thaw) = (Thawed::All, Thawed::All);
-        assert_eq!(rig.wake(TICK), Err(End::Cancelled), "{thaw:?}");
+        // Where our own freeze is undone, nothing is left to be done.
+        assert_eq!(cancelled.and_then(|_| rig.wake(TICK)), Err(End::Cancelled), "{thaw:?}");
         assert_eq!(rig.kills(), kills);
     }
 }
@@ -1274,6 +1275,66 @@ fn a_thaw_of_several_steps_is_finished() {
     assert_eq!(rig.wake(Input::Cancelled), Ok(ZERO_TIME));
     assert_eq!(rig.wake(Input::Resumed), Err(End::Cancelled));
     assert_eq!(rig.done.last(), Some(&(0, Action::Finish(End::Cancelled))));
+}
+
+/// SIGKILL does not wait for the rest of a thaw, when the grace period ends or is ended.
+#[test]
+fn a_thaw_of_several_steps_does_not_hold_up_sigkill() {
+    for (input, now) in [(Input::KillNow, 10 * MS), (Input::Resumed, 300 * MS), (TICK, 300 * MS)] {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 300 * MS));
+        (rig.thaw, rig.rest_of_thaw) = (Thawed::Unfinished, Thawed::Unfinished);
+        assert_eq!(rig.wake(Input::Spawned), Ok(ZERO_TIME));
+        assert_eq!((rig.wake(Input::Resumed), rig.kills()), (Ok(ZERO_TIME), vec![]));
+        rig.now = now;
+        assert!(rig.wake(input).is_ok());
+        assert_eq!(rig.kills(), [rig.now.as_millis()], "{input:?}");
+    }
+}
+
+/// An ancestor that holds the target in the grace period does not end the reap before SIGKILL was sent.
+#[test]
+fn an_ancestor_that_is_frozen_in_the_grace_period_spares_no_member() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 300 * MS).freeze_timeout(ZERO_TIME));
+    rig.thaw = Thawed::HeldFromOutside;
+    assert_eq!(rig.run(60_000 * MS), Some(End::FrozenByAncestor));
+    assert_eq!(rig.kills(), [300]);
+}
+
+fn signalled(reach: Reach) -> Input {
+    Input::Signalled(Attempt { reach, ..KILLED })
+}
+
+/// A machine that has frozen the target, to send the grace signal.
+fn frozen_for_the_signal() -> Machine {
+    let reaper = reaper().grace(Signal::TERM, 300 * MS);
+    let mut machine = Machine::new(&reaper, at(ZERO_TIME), true, false);
+    machine.step(at(ZERO_TIME), Input::Spawned);
+    assert_eq!(machine.step(at(ZERO_TIME), Input::Checked(FRESH)), TERM);
+    assert_eq!(machine.step(at(ZERO_TIME), signalled(Reach::Unsafe)), Action::Freeze);
+    let froze = Input::Froze { froze: Froze::Frozen, ours_left: true };
+    assert!(matches!(machine.step(at(ZERO_TIME), froze), Action::Signal(..)));
+    machine
+}
+
+/// A thaw under way that has undone our freeze is not begun again before SIGKILL is sent.
+#[test]
+fn a_thaw_of_the_rest_does_not_come_before_sigkill() {
+    let mut machine = frozen_for_the_signal();
+    assert_eq!(machine.step(at(ZERO_TIME), signalled(Reach::All)), Action::Thaw(ThawScope::All));
+    let thawed = Input::Thawed { thawed: Thawed::Unfinished, ours_left: false };
+    assert_eq!(machine.step(at(ZERO_TIME), thawed), Action::Yield);
+    assert!(matches!(machine.step(at(MS), Input::KillNow), Action::Check(_)));
+    assert!(matches!(machine.step(at(MS), Input::Checked(POPULATED)), Action::Kill(_)));
+}
+
+/// Members that were frozen for the grace signal do not stay so while checks fail.
+#[test]
+fn checks_that_fail_after_a_signal_leave_nothing_frozen() {
+    let mut machine = frozen_for_the_signal();
+    assert_eq!(machine.step(at(ZERO_TIME), signalled(Reach::Unfinished)), Action::Yield);
+    assert!(matches!(machine.step(at(MS), Input::KillNow), Action::Check(_)));
+    let failed = Input::Checked(Checked::Unknown(Failure::Passing));
+    assert_eq!(machine.step(at(MS), failed), Action::Thaw(ThawScope::All));
 }
 
 /// The result for external freezes is remembered while the target's own thaw takes several steps.

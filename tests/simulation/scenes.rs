@@ -840,6 +840,79 @@ fn a_large_target_is_frozen_without_proc() {
     }
 }
 
+/// Where nothing but the lists tells that the caller is inside of a large target, the spawn and the checks after it search
+/// the whole target, however long that takes.
+#[test]
+fn a_caller_that_is_found_late_is_refused() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let top = world.mkdir(slice, "t");
+    let children: Vec<usize> = (0..20).map(|child| world.mkdir(top, &child.to_string())).collect();
+    let mut groups = world.processes[0].groups;
+    groups[CPU] = children[0];
+    world.add_process(groups, Nature::default(), None);
+    let caller = world.processes[0].ino;
+    groups[CPU] = world.mkdir(children[19], "own");
+    world.migrate(caller, groups);
+    world.vantage.proc = Proc::None;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    sim.0.borrow_mut().begin_step();
+    let mut entries = entries(&sim);
+    let limit = entries.limit(Some(Duration::ZERO));
+    let reaper = reaper(&["cpu"]);
+    let (target, findings) = entries.resolver.resolve(&reaper, limit).expect("it is not found yet");
+    let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
+    let mut event_loop = EventLoop::new(&sim);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+    for _ in 0..100 {
+        let late = sim.0.borrow().now + Duration::from_secs(1);
+        sim.0.borrow_mut().advance(late);
+        entries.limit(Some(Duration::ZERO));
+        event_loop.turn(&mut entries, Vec::new());
+    }
+    assert!(sim.0.borrow().processes.iter().all(|process| !process.killed));
+    match handle.try_wait() {
+        Some(Err(ReapError::Refused { refusal: Refusal::OwnCgroup { .. }, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A /proc that hides the members' cgroups is no reason to give up a member that cannot exit yet.
+#[test]
+fn a_proc_that_hides_members_ends_no_reap() {
+    let features = Features { exiting_unlisted: false, ..Features::of(Features::LEVELS - 1) };
+    let mut world = World::new(fastrand::Rng::with_seed(0), features);
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = world.mkdir(slice, "t");
+    world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
+    world.vantage.restricted = true;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let handle = begin(&mut entries, reaper(&["unified"]), &EventLoop::new(&sim));
+    run(&sim, &mut entries);
+    assert!(!handle.is_complete(), "{handle:?}");
+    sim.0.borrow_mut().calm();
+    run(&sim, &mut entries);
+    assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
+}
+
+/// A process that has left is not waited for, though its main thread has exited: another lives.
+#[test]
+fn a_process_without_its_main_thread_that_has_left_is_not_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let groups = world.processes[0].groups;
+    let ino = world.add_process(groups, Nature { leaderless: true, ..Nature::default() }, None);
+    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    in_context(world, |_, kernel| {
+        let members = MemberList { pids: vec![pid], ..MemberList::default() };
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &members).expect("nothing fails");
+        tracked.track(identified, &members);
+        assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
+    });
+}
+
 /// What a check has listed is no more, once the kernel says that the cgroup is empty: the reap ends well, also where the check was
 /// under way at the deadline.
 #[test]

@@ -304,6 +304,11 @@ impl Sys for Sim {
             Object::Proc(path) if path.ends_with("/self/task") => {
                 Ok(world.threads().into_iter().map(OsString::from).collect())
             }
+            Object::Proc(path) if path.ends_with("/task") => {
+                let pid = path.trim_start_matches("/proc/").trim_end_matches("/task");
+                let threads = world.threads_of(pid).ok_or_else(|| errno(libc::ENOENT))?;
+                Ok(threads.into_iter().map(OsString::from).collect())
+            }
             _ => Err(errno(libc::ENOTDIR)),
         }
     }

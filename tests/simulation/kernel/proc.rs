@@ -14,6 +14,8 @@ pub(crate) struct Vantage {
     /// The mounts are of another mount namespace, and mountinfo has none.
     pub(crate) unlisted: bool,
     pub(crate) proc: Proc,
+    /// Other processes' cgroups may not be read: hidepid=1, and members that the caller may not trace.
+    pub(crate) restricted: bool,
 }
 
 /// A directory of each hierarchy.
@@ -80,6 +82,13 @@ impl World {
         [SELF].into_iter().chain(thread).map(|tid| tid.to_string()).collect()
     }
 
+    /// The names in `/proc/PID/task`: if the leader thread has exited, another lives.
+    pub(super) fn threads_of(&self, pid: &str) -> Option<Vec<String>> {
+        let process = self.by_pid(pid.parse().ok()?)?;
+        let other = process.nature.leaderless.then(|| format!("1{pid}"));
+        Some([pid.to_owned()].into_iter().chain(other).collect())
+    }
+
     pub(super) fn proc_text(&self, path: &str) -> Result<String, i32> {
         let is_own = self.vantage.proc == Proc::Own;
         if self.vantage.proc == Proc::None {
@@ -107,13 +116,16 @@ impl World {
             false => &self.processes[pid as usize % self.processes.len()],
         };
         let mut file = parts.next();
-        if file == Some("task") && is_self {
-            let is_thread = parts.next() == Some(&THREAD.to_string());
-            groups = self.thread.filter(|_| is_thread);
+        let mut is_leader = true;
+        if file == Some("task") {
+            let thread = parts.next().unwrap_or_default();
+            groups = self.thread.filter(|_| is_self && thread == THREAD.to_string());
+            is_leader = is_self || thread == name;
             file = parts.next();
         }
         match file {
             Some("mountinfo") if is_self => Ok(self.mountinfo()),
+            Some("cgroup") if self.vantage.restricted && pid != SELF => Err(libc::EPERM),
             Some("cgroup") => {
                 let groups = groups.unwrap_or(process.groups);
                 let path =
@@ -128,7 +140,8 @@ impl World {
             Some("wchan") => Ok("0".into()),
             Some("stat") => {
                 // PF_EXITING of `linux/sched.h`.
-                let flags = 0x0040_0100 | if process.life == Life::Alive { 0 } else { 4 };
+                let lives = process.life == Life::Alive && !(is_leader && process.nature.leaderless);
+                let flags = 0x0040_0100 | if lives { 0 } else { 4 };
                 Ok(format!("{pid} (simulated) S 1 1 1 0 -1 {flags} 0\n"))
             }
             _ => Err(libc::ENOENT),
