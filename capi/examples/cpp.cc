@@ -6,8 +6,9 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <future>
 #include <system_error>
-#include <thread>
+#include <vector>
 
 #include <poll.h>
 #include <unistd.h>
@@ -31,9 +32,30 @@ Reaper reaper(const char *dir) {
     return reaper;
 }
 
+// Closes its end of the pipe when its reaps have ended.
+void reap_in_a_thread(const Remote &remote, char **dirs, int from, int count, int end) {
+    try {
+        std::vector<std::future<Result>> results;
+        for (int i = from; i < count; i++)
+            results.push_back(remote.spawn(reaper(dirs[i])));
+        for (int i = from; i < count; i++)
+            report(i, results[static_cast<std::size_t>(i - from)].get());
+    } catch (const std::exception &error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        failed++;
+    }
+    close(end);
+}
+
 int run(int count, char **dirs) {
     int left = count / 2;
     int turns = 0;
+    int ends[2];
+    if (pipe(ends) < 0)
+        throw std::system_error(errno, std::generic_category(), "pipe");
+    // Its destructor waits for the thread. It runs after the destructor of the reactor, which breaks the futures that the thread
+    // waits for.
+    std::future<void> thread;
     Reactor reactor;
     for (int i = 0; i < count / 2; i++) {
         reactor.spawn(reaper(dirs[i]), [i, &left](const Result &result) {
@@ -41,36 +63,19 @@ int run(int count, char **dirs) {
             left--;
         });
     }
-
-    // It closes its end when it has ended.
-    int ends[2];
-    if (pipe(ends) < 0)
-        throw std::system_error(errno, std::generic_category(), "pipe");
-    Remote remote = reactor.remote();
-    std::thread thread([&] {
-        try {
-            std::vector<std::future<Result>> results;
-            for (int i = count / 2; i < count; i++)
-                results.push_back(remote.spawn(reaper(dirs[i])));
-            for (int i = count / 2; i < count; i++)
-                report(i, results[static_cast<std::size_t>(i - count / 2)].get());
-        } catch (const std::exception &error) {
-            std::fprintf(stderr, "%s\n", error.what());
-            failed++;
-        }
-        close(ends[1]);
-    });
+    thread = std::async(std::launch::async, reap_in_a_thread, reactor.remote(), dirs, count / 2, count, ends[1]);
 
     pollfd watched[] = {{reactor.fd(), POLLIN, 0}, {ends[0], POLLIN, 0}};
-    while (left > 0 || !watched[1].revents) {
+    while (left > 0 || watched[1].fd >= 0) {
         if (poll(watched, 2, -1) < 0 && errno != EINTR)
             throw std::system_error(errno, std::generic_category(), "poll");
-        if (watched[0].revents) {
+        turns++;
+        if (watched[0].revents)
             reactor.turn();
-            turns++;
-        }
+        // A pipe whose other end is closed stays ready. poll(2) ignores a negative descriptor.
+        if (watched[1].revents)
+            watched[1].fd = -1;
     }
-    thread.join();
     close(ends[0]);
     std::printf("turns: %d\n", turns);
     return failed > 0;

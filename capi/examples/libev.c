@@ -15,6 +15,8 @@ int main(int argc, char **argv) {
     reaps_begin(&reaps, argc - 1, argv + 1);
 
     struct ev_loop *loop = ev_loop_new(EVFLAG_AUTO);
+    if (!loop)
+        die("ev_loop_new", errno);
     ev_io watcher;
     ev_io_init(&watcher, on_readable, cgr_reactor_fd(reaps.reactor), EV_READ);
     watcher.data = &reaps;

@@ -18,8 +18,8 @@ int main(int argc, char **argv) {
 
     uv_loop_t *loop = uv_default_loop();
     uv_poll_t poll = {.data = &reaps};
-    uv_poll_init(loop, &poll, cgr_reactor_fd(reaps.reactor));
-    uv_poll_start(&poll, UV_READABLE, on_readable);
+    check("uv_poll_init", uv_poll_init(loop, &poll, cgr_reactor_fd(reaps.reactor)));
+    check("uv_poll_start", uv_poll_start(&poll, UV_READABLE, on_readable));
     // Until the poll is closed.
     uv_run(loop, UV_RUN_DEFAULT);
     uv_loop_close(loop);

@@ -11,7 +11,8 @@
 //     reactor.turn();                                      // whenever the descriptor is readable
 //
 // A callback runs inside of a turn or a shutdown, on the thread of that. It may spawn. A reap that ends inside of its spawn is
-// reported by the next turn, for which the descriptor is readable at once.
+// reported by the next turn, for which the descriptor is readable at once. A callback may also destroy the reactor: then the
+// callbacks that have not run are destroyed too.
 
 #ifndef CGROUP_REAPER_HPP
 #define CGROUP_REAPER_HPP
@@ -350,24 +351,34 @@ public:
     cgr_reactor *get() const { return reactor_.get(); }
 
 private:
+    // Takes all results first: a reap that a callback spawns is reported by the next turn. A callback may destroy this object,
+    // so nothing of it is used after the first callback.
     void report() {
-        std::exception_ptr thrown;
+        std::vector<detail::Owned<cgr_result>> ended;
         cgr_result *results[16];
         int count;
-        while ((count = detail::check("cgr_reactor_drain", cgr_reactor_drain(get(), results, 16))) > 0) {
-            for (int i = 0; i < count; i++) {
-                detail::Owned<cgr_result> ended(results[i]);
-                try {
-                    if (Callback callback = callbacks_->take(cgr_result_tag(ended.get())))
-                        callback(detail::result(ended.get()));
-                } catch (...) {
-                    if (!thrown)
-                        thrown = std::current_exception();
-                }
+        do {
+            // Before the results are taken: an exception after that would leak them.
+            ended.reserve(ended.size() + 16);
+            count = cgr_reactor_drain(get(), results, 16);
+            for (int i = 0; i < count; i++)
+                ended.emplace_back(results[i]);
+        } while (count > 0);
+
+        std::shared_ptr<detail::Callbacks> callbacks = callbacks_;
+        std::exception_ptr thrown;
+        for (const detail::Owned<cgr_result> &result : ended) {
+            try {
+                if (Callback callback = callbacks->take(cgr_result_tag(result.get())))
+                    callback(detail::result(result.get()));
+            } catch (...) {
+                if (!thrown)
+                    thrown = std::current_exception();
             }
         }
         if (thrown)
             std::rethrow_exception(thrown);
+        detail::check("cgr_reactor_drain", count);
     }
 
     std::shared_ptr<detail::Callbacks> callbacks_;

@@ -284,7 +284,7 @@ def _shown(target):
 class Reactor:
     """Reaps in one event loop. `reap` makes one for each loop; to make one is for those that close it themselves.
 
-    The methods are for the loop's thread, but for `submit`.
+    The methods are for the loop's thread, but for `submit`. In a forked child, `close` does nothing.
     """
 
     def __init__(self, loop: Optional[asyncio.AbstractEventLoop] = None):
@@ -296,7 +296,9 @@ class Reactor:
         # The future and the target of each reap under way, by tag.
         self._waiting = {}
         self._last_tag = 0
-        # The loop has this, not this the loop: it is freed with the loop.
+        # A forked child has a copy of this, which must not thaw or kill what the parent reaps.
+        self._pid = os.getpid()
+        # The loop's reader refers to this until the loop is closed.
         self._loop = weakref.ref(loop)
         self._reactor = _made(_lib.cgr_reactor_new)
         self._remote = _made(_lib.cgr_remote_new, self._reactor)
@@ -333,15 +335,15 @@ class Reactor:
     def close(self, at_most: float = 10) -> int:
         """Cancels all reaps, works until none is left or this time is over, and frees the reactor. Returns how many are
         left: those end as "disconnected", with nothing left frozen."""
-        if self._reactor is None:
+        if not self._is_open():
             return 0
         left = _check(_lib.cgr_reactor_shutdown(self._reactor, _us(at_most)))
         self._report()
-        loop = self._loop()
-        if loop is not None and not loop.is_closed():
-            loop.remove_reader(self._fd)
-        self._free()
+        self._end()
         return left
+
+    def _is_open(self):
+        return self._reactor is not None and self._pid == os.getpid()
 
     def _spawn(self, spawn, spawner, future, target, options):
         """Returns the handle."""
@@ -366,21 +368,27 @@ class Reactor:
             _lib.cgr_reaper_free(reaper)
 
     def _turn(self):
-        if self._reactor is not None:
+        if not self._is_open():
+            return
+        try:
             _check(_lib.cgr_reactor_turn(self._reactor, 0))
             self._report()
+        except OSError:
+            # The descriptor stays readable: the loop would call this again and again.
+            self._end()
+            raise
 
     def _report(self):
         results = (ctypes.c_void_p * 64)()
-        while True:
+        # A callback of a future that `submit` returned runs in here, and may close the reactor.
+        while self._is_open():
             count = _check(_lib.cgr_reactor_drain(self._reactor, results, len(results)))
-            for result in results[:count]:
-                tag = _lib.cgr_result_tag(result)
+            with self._lock:
+                taken = [(result, self._waiting.pop(_lib.cgr_result_tag(result), None)) for result in results[:count]]
+            for result, waiting in taken:
                 reaped, error = _outcome(result)
-                with self._lock:
-                    future, _ = self._waiting.pop(tag, (None, None))
-                if future is not None:
-                    self._complete(future, reaped, error)
+                if waiting is not None:
+                    self._complete(waiting[0], reaped, error)
             if count < len(results):
                 return
 
@@ -397,6 +405,14 @@ class Reactor:
         else:
             future.set_result(reaped)
 
+    def _end(self):
+        """Stops watching, and frees. A callback may have closed the reactor before."""
+        if self._is_open():
+            loop = self._loop()
+            if loop is not None and not loop.is_closed():
+                loop.remove_reader(self._fd)
+            self._free()
+
     def _free(self):
         _lib.cgr_remote_free(self._remote)
         _lib.cgr_reactor_free(self._reactor)
@@ -409,17 +425,21 @@ class Reactor:
             self._complete(future, None, ReapError(f"{path}: the reactor was dropped", "disconnected", 0, path, []))
 
     def __del__(self):
-        if self._reactor is not None:
+        if self._is_open():
             self._free()
 
 
-_reactors: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Reactor]" = weakref.WeakKeyDictionary()
+# Weak references only: a reactor refers to its loop by the futures that it has to complete.
+_reactors: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[Reactor]]" = weakref.WeakKeyDictionary()
 
 
 async def reap(target: Target, **options) -> Reaped:
     """Reaps a cgroup in the running loop, as `Reactor.reap` does."""
     loop = asyncio.get_running_loop()
-    reactor = _reactors.get(loop)
-    if reactor is None:
-        reactor = _reactors[loop] = Reactor(loop)
+    known = _reactors.get(loop)
+    reactor = known and known()
+    # One whose turn has failed is not open.
+    if reactor is None or not reactor._is_open():
+        reactor = Reactor(loop)
+        _reactors[loop] = weakref.ref(reactor)
     return await reactor.reap(target, **options)

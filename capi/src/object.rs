@@ -72,9 +72,14 @@ pub(crate) fn get<T: Object>(id: *const T) -> Result<Arc<T>, Errno> {
     T::table().lock().alive.get(&id.addr()).cloned().ok_or(Errno::FREED)
 }
 
-/// Takes an object from C. Without one, nothing is done.
+/// Takes an object from C, and returns it if there is one. From then on its id is that of a freed object.
+pub(crate) fn remove<T: Object>(id: *mut T) -> Option<Arc<T>> {
+    T::table().lock().alive.remove(&id.addr())
+}
+
+/// Takes an object from C, and drops it. Without one, nothing is done.
 pub(crate) fn free<T: Object>(id: *mut T) {
-    let object = T::table().lock().alive.remove(&id.addr());
+    let object = remove(id);
     // Not under the lock: the end of a reactor takes its time.
     drop(object);
 }

@@ -72,10 +72,10 @@ pub unsafe extern "C" fn cgr_reactor_new(reactor: *mut *mut cgr_reactor) -> c_in
 #[unsafe(no_mangle)]
 pub extern "C" fn cgr_reactor_free(reactor: *mut cgr_reactor) {
     call(|| {
-        if let Ok(reactor) = object::get(reactor) {
+        // Removed first: the thread whose turn this ends may call the next at once, which would wait for ever.
+        if let Some(reactor) = object::remove(reactor) {
             reactor.remote.stop();
         }
-        object::free(reactor);
         Ok(())
     })
 }

@@ -427,6 +427,31 @@ fn a_reactor_that_another_thread_is_in() {
     }
 }
 
+/// A thread that calls turn again and again gets an error after the free.
+#[test]
+fn no_turn_of_another_thread_outlasts_the_free() {
+    // On one CPU, a thread that is woken often runs before the thread that woke it continues.
+    // SAFETY: a set of plain numbers.
+    unsafe {
+        let mut cpus: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(libc::sched_getcpu() as usize, &mut cpus);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&cpus), &cpus), 0);
+    }
+    for _ in 0..2000 {
+        let reactor = reactor();
+        let id = reactor.addr();
+        let turning = thread::spawn(move || {
+            let reactor = std::ptr::without_provenance_mut(id);
+            while cgr_reactor_turn(reactor, CGR_FOREVER) >= 0 {}
+            cgr_reactor_turn(reactor, 0)
+        });
+        eventually("a turn", || cgr_reactor_len(reactor) == EBUSY);
+        cgr_reactor_free(reactor);
+        eventually("the end of the turns", || turning.is_finished());
+        assert_eq!(turning.join().unwrap(), EBADF);
+    }
+}
+
 #[test]
 fn results_outlive_all_else_and_are_taken_once() {
     require!(cgroups());

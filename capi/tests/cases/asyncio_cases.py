@@ -2,16 +2,19 @@
 ones."""
 
 import asyncio
+import ctypes
 import errno
 import gc
 import os
 import sys
 import threading
+import weakref
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "python"))
 import cgroup_reaper_asyncio  # noqa: E402
 from cgroup_reaper_asyncio import Named, ReapError, Reactor, reap  # noqa: E402
 
+library = cgroup_reaper_asyncio._lib
 busy, one, two, three, four = sys.argv[1:]
 
 
@@ -104,6 +107,81 @@ async def left_at_the_close():
     assert kinds == {"disconnected"} and busy in str(late[0].exception()), kinds
 
 
+async def closed_by_a_callback():
+    """Reaps that have ended keep their results."""
+    reactor = Reactor()
+    # On a busy machine as well, one turn does all.
+    library.cgr_reactor_set_turn_budget(ctypes.c_void_p(reactor._reactor), ctypes.c_uint64(2**64 - 1))
+    # As many as one drain takes.
+    futures = [reactor.submit(three) for _ in range(64)]
+    futures[0].add_done_callback(lambda _: reactor.close())
+    reactor._turn()
+    assert {future.result(0).outcome for future in futures} == {"already gone"}
+    assert reactor._reactor is None
+
+
+async def a_turn_that_fails():
+    """The reactor ends, and its reaps with it: else the loop would call it again and again."""
+    reactor = Reactor()
+    task = asyncio.ensure_future(reactor.reap(busy, when_empty=True))
+    await asyncio.sleep(0)
+    errors = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    turn, library.cgr_reactor_turn = library.cgr_reactor_turn, lambda *_: -errno.EIO
+    try:
+        # Makes the descriptor readable.
+        submitted = reactor.submit(three)
+        failed = await asyncio.wait_for(fails(task, ReapError), 5)
+    finally:
+        library.cgr_reactor_turn = turn
+        loop.set_exception_handler(None)
+    assert failed.kind == submitted.exception(0).kind == "disconnected"
+    assert [error.errno for error in errors] == [errno.EIO]
+    assert reactor.close() == 0
+
+
+async def a_forked_child():
+    """It leaves alone what its parent reaps."""
+    reactor = Reactor()
+    task = asyncio.ensure_future(reactor.reap(busy, when_empty=True))
+    await asyncio.sleep(0)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            calls = []
+            for name in ("cgr_reactor_turn", "cgr_reactor_shutdown", "cgr_reactor_free"):
+                setattr(library, name, lambda *_: calls.append(1) or 0)
+            reactor._turn()
+            assert reactor.close() == 0
+            reactor.__del__()
+            status = len(calls)
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert reactor.close() == 0
+    assert (await fails(task, ReapError)).kind == "cancelled"
+
+
+def left_by_a_closed_loop():
+    """The loop is freed, and its reactor with it."""
+
+    async def leave():
+        asyncio.ensure_future(reap(busy, when_empty=True))
+        await asyncio.sleep(0.01)
+
+    loop = asyncio.new_event_loop()
+    # Python says of the task that it is pending.
+    loop.set_exception_handler(lambda *_: None)
+    loop.run_until_complete(leave())
+    assert len(cgroup_reaper_asyncio._reactors) == 1
+    loop.close()
+    loop = weakref.ref(loop)
+    gc.collect()
+    assert loop() is None and len(cgroup_reaper_asyncio._reactors) == 0
+
+
 async def left_at_the_end_of_the_loop():
     """Returns what a thread may wait for when the loop is gone."""
     reactor = Reactor()
@@ -122,6 +200,9 @@ async def main():
     await refusals()
     await targets()
     await left_at_the_close()
+    await closed_by_a_callback()
+    await a_turn_that_fails()
+    await a_forked_child()
     await ends()
 
 
@@ -132,6 +213,7 @@ sys.unraisablehook = unraisable.append
 future = asyncio.run(left_at_the_end_of_the_loop())
 gc.collect()
 assert future.exception(30).kind == "disconnected"
+left_by_a_closed_loop()
 outside_of_a_loop()
 asyncio.run(main())
 # The reactor ends with its loop, and its descriptors with it.

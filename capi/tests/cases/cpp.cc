@@ -83,20 +83,28 @@ static void refusals() {
     reactor.turn();
 }
 
-// A callback may spawn, and one that throws does not keep the others from being called.
+// A callback may spawn, which the next turn reports, and one that throws does not keep the others from being called.
 static void callbacks(const std::string &one, const std::string &two, const std::string &three) {
     Reactor reactor;
+    // On a busy machine as well, a reap of an empty cgroup ends inside of its spawn.
+    reactor.set_turn_budget(std::chrono::hours::max());
     int called = 0;
+    int turns = 0;
     reactor.spawn(Reaper(one), [&](const Result &result) {
         EXPECT(result.ok() && result.outcome == CGR_REMOVED && result.path == one);
         called++;
-        reactor.spawn(Reaper(three), [&](const Result &) { called++; });
+        int spawned_in = turns;
+        reactor.spawn(Reaper(three), [&, spawned_in](const Result &) {
+            EXPECT(turns == spawned_in + 1);
+            called++;
+        });
         throw std::runtime_error("thrown");
     });
     reactor.spawn(Reaper(two), [&](const Result &) { called++; });
     int thrown = 0;
     while (called < 3) {
         try {
+            turns++;
             turn(reactor);
         } catch (const std::runtime_error &error) {
             EXPECT(std::string(error.what()) == "thrown");
@@ -104,6 +112,21 @@ static void callbacks(const std::string &one, const std::string &two, const std:
         }
     }
     EXPECT(thrown == 1);
+}
+
+// A callback may destroy its reactor. The callbacks that have not run are destroyed with it.
+static void destroyed_by_a_callback(const std::string &one, const std::string &two) {
+    std::unique_ptr<Reactor> reactor(new Reactor);
+    reactor->set_turn_budget(std::chrono::hours::max());
+    int called = 0;
+    std::shared_ptr<int> held(new int);
+    for (const std::string &path : {one, two})
+        reactor->spawn(Reaper(path), [&, held](const Result &) {
+            called++;
+            reactor.reset();
+        });
+    turn(*reactor);
+    EXPECT(called == 1 && held.use_count() == 1);
 }
 
 static void breaks(std::future<Result> future) {
@@ -206,5 +229,6 @@ int main(int argc, char **argv) {
     EXPECT(argc == 5);
     refusals();
     callbacks(argv[2], argv[3], argv[4]);
+    destroyed_by_a_callback(argv[2], argv[3]);
     ends(argv[1]);
 }
