@@ -120,16 +120,19 @@ impl Helper {
         if job.is_urgent() && idle <= state.jobs.len() {
             return Err(why);
         }
-        if state.jobs.len().is_power_of_two() {
-            // The threads may hang. Jobs of reaps that have ended need not wait for them.
-            state.jobs.retain(|(_, job)| job.is_wanted());
-        }
         state.taken += 1;
         state.jobs.push_back((id, job));
         drop(state);
         self.shared.changed.notify_one();
         why.log();
         Ok(())
+    }
+
+    /// Drops the jobs of an entry that has ended, with the descriptors that they hold, if they wait for a thread. The release of
+    /// memory is still of use.
+    pub(crate) fn forget(&self, id: EntryId) {
+        let is_left = |(of, job): &(EntryId, Job<Linux>)| *of != id || matches!(job, Job::Release(_));
+        self.shared.lock().jobs.retain(is_left);
     }
 
     /// Starts the thread of this number. It blocks the signals that are sent to the process, so that the
@@ -261,6 +264,12 @@ mod tests {
         assert_eq!((helper_threads, helper_waiting), (THREADS as u64, 2));
         let urgent = Job::Test { urgent: true, act: Box::new(|| panic!("it is not done")) };
         assert!(helper.submit(EntryId::from_token(20).unwrap(), urgent).is_err(), "it must not wait");
+        // One that waits is dropped with its reap.
+        let waits = Job::Test { urgent: false, act: Box::new(|| panic!("it is not done")) };
+        assert!(helper.submit(EntryId::from_token(21).unwrap(), waits).is_ok());
+        assert_eq!(counted(&helper).helper_waiting, 3);
+        helper.forget(EntryId::from_token(21).unwrap());
+        assert_eq!(counted(&helper).helper_waiting, 2);
         drop(hanging.remove(1));
         let mut done = [(); 3].map(|()| answered(&queue));
         done.sort_unstable();

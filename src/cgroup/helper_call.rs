@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::identity::Id;
 
-/// The state that the thread and the target share. It changes at one place for both: a call is begun, or is given up.
+/// The state that the thread and the target share. One compare-exchange decides whether the call is begun or given up.
 pub(super) struct Shared(AtomicU8);
 
 /// The reap wants the call.

@@ -45,15 +45,6 @@ impl<S: Sys> Job<S> {
         }
     }
 
-    /// Whether the reap still wants the job.
-    pub(crate) fn is_wanted(&self) -> bool {
-        match self {
-            Job::CgroupKill(write) => write.is_wanted(),
-            Job::Remove(removal) => removal.is_wanted(),
-            _ => true,
-        }
-    }
-
     /// Does the job. Logs nothing: a logger is foreign code, and the thread's stack is small.
     pub(crate) fn run(self, sys: &S) -> Answer {
         match self {

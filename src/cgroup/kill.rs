@@ -266,6 +266,11 @@ impl<S: Sys> super::Target<S> {
             call.note(answer);
         }
     }
+    /// Whether a helper thread has a job of this target.
+    pub(crate) fn waits_for_helper(&self) -> bool {
+        self.kill_by_helper.is_some() || self.removal_by_helper.is_some()
+    }
+
     /// For the end of the reap: gives up a write to `cgroup.kill` that a helper thread has not begun. Returns whether a thread
     /// has begun one, or made it, and no attempt has noted the result.
     pub(crate) fn give_up_write(&self) -> bool {

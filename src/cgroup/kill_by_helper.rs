@@ -30,10 +30,6 @@ pub(crate) struct CgroupKillWrite<S: Sys> {
 }
 
 impl<S: Sys> CgroupKillWrite<S> {
-    pub(super) fn is_wanted(&self) -> bool {
-        self.shared.is_wanted()
-    }
-
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
         let outside = lock(&self.own).is_process_in(sys, &self.mounts, self.id) == Some(false);
         if !outside {

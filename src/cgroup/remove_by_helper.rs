@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::descriptor_budget::Permit;
-use super::errors::{Failed, Fate};
+use super::errors::{Failed, Fate, is_gone};
 use super::file::below;
 use super::helper_call::{HelperCall, Shared};
 use super::identity::Id;
@@ -31,10 +31,6 @@ pub(crate) struct Removal<S: Sys> {
 }
 
 impl<S: Sys> Removal<S> {
-    pub(super) fn is_wanted(&self) -> bool {
-        self.shared.is_wanted()
-    }
-
     pub(super) fn run(self, sys: &S) -> Option<io::Result<()>> {
         if let Some(root) = &self.directory {
             let mut near = Near::new(root);
@@ -50,10 +46,11 @@ impl<S: Sys> Removal<S> {
             }
         }
         // rmdir(2) takes a name. The identity is compared directly before; then rmdir(2) may wait for the parent's lock.
-        let is_same =
-            || sys.stat(self.parent.as_ref(), &self.name).is_ok_and(|stat| Id::of(&stat) == self.id);
-        if !is_same() {
-            return None;
+        match sys.stat(self.parent.as_ref(), &self.name) {
+            Ok(stat) if Id::of(&stat) == self.id => {}
+            Err(error) if !is_gone(&error) => return Some(Err(error)),
+            // It was renamed, removed or replaced.
+            _ => return None,
         }
         self.shared.call(|| sys.rmdir(self.parent.as_ref(), &self.name))
     }
@@ -76,7 +73,12 @@ pub(super) fn prepare<S: Sys>(
 ) -> Result<(Removal<S>, Box<HelperCall>), Failed> {
     let (sys, budget, id) = (context.sys, &context.resolver.budget, tree.identity.id);
     let open = |at: &S::Fd| -> Result<(Permit, S::Fd), Failed> {
-        let permit = budget.take_for_job().ok_or_else(|| io::Error::from_raw_os_error(libc::EMFILE))?;
+        let permit = budget.take_for_job().ok_or_else(|| {
+            // Not a shortage of descriptors: other reaps have no use for what this one could return.
+            io::Error::other(
+                "removals that wait for a helper thread hold all the descriptors that they may hold",
+            )
+        })?;
         Ok((permit, sys.open(Some(at), c".", Open::Place)?))
     };
     let found = tree.identity.find(sys, &mut context.facts.parents)?;
@@ -106,17 +108,27 @@ impl RemovalByHelper {
 }
 
 impl<S: Sys> Target<S> {
-    /// Notes the result of a removal that was left to a helper thread; `None` if it was not made: the step
-    /// makes the next one.
+    /// Notes the result of a removal that was left to a helper thread; `None` if it was not made: the next step leaves another
+    /// one to a thread.
     pub(crate) fn note_removal(&mut self, answer: Option<io::Result<()>>) {
         let Some(removal) = &mut self.removal_by_helper else { return };
         let Some(call) = &mut removal.call else { return };
-        if let Some(Ok(())) = answer {
-            let removed = self.trees.iter_mut().filter(|tree| tree.identity.id == call.of && tree.is_left());
-            removed.for_each(|tree| tree.mark_gone(Fate::Removed));
-            self.removal_by_helper = None;
-        } else {
-            call.note(answer);
+        match answer {
+            Some(Ok(())) => {
+                let of = call.of;
+                let removed = self.trees.iter_mut().filter(|tree| tree.identity.id == of && tree.is_left());
+                removed.for_each(|tree| tree.mark_gone(Fate::Removed));
+                self.removal_by_helper = None;
+            }
+            Some(failed) => call.note(Some(failed)),
+            None => removal.call = None,
+        }
+    }
+
+    /// Notes that there is no thread for a removal: the step makes it.
+    pub(crate) fn removal_refused(&mut self) {
+        if let Some(call) = self.removal_by_helper.as_mut().and_then(|removal| removal.call.as_mut()) {
+            call.note(None);
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Step<'a, 'k, S: Sys> {
     pub(super) job: Option<Job<S>>,
 }
 
-/// A job that was not handed over, because a logger has panicked, is made again by a later step.
+/// A job that was not handed over, because a logger has panicked, is prepared again by a later step, or made by it.
 impl<S: Sys> Drop for Step<'_, '_, S> {
     fn drop(&mut self) {
         match &self.job {

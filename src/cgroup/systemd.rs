@@ -46,7 +46,8 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
     }
     let owner = sys.stat(Some(dir), c"")?.owner;
     match has_transient_unit(sys, Path::new("/run"), path) {
-        Err(error) if is_gone(&error) || is_denied(&error) => {}
+        Err(error) if is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::ENOTDIR) => {
+        }
         Ok(false) => {}
         result => return result,
     }
@@ -57,13 +58,13 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
     }
 }
 
-/// Whether a service manager, of the system or of a user, has a file for the transient unit of the cgroup at `path`. No link is
-/// followed: that of a user could lead to a filesystem that does not answer.
+/// Whether a service manager, of the system or of a user, has a file for the transient unit of the cgroup at `path`. No link below
+/// `run` is followed: that of a user could lead to a filesystem that does not answer.
 fn has_transient_unit<S: Sys>(sys: &S, run: &Path, path: &Path) -> io::Result<bool> {
     let name = path.file_name().unwrap_or_default();
     // If a file of the kernel could have the name, systemd puts an underscore before it.
     let unit = name.as_bytes().strip_prefix(b"_").map_or(name, OsStr::from_bytes);
-    let mut directory = sys.open(None, &c_path(run)?, Open::Place)?;
+    let mut directory = sys.open(None, &c_path(run)?, Open::Directory)?;
     for name in [c"systemd", c"transient"] {
         directory = sys.open(Some(&directory), name, Open::Place)?;
     }

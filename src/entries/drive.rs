@@ -85,7 +85,7 @@ impl<S: Sys> Entries<S> {
                     let mut removed = step.remove();
                     if let Some(job) = step.take_job() {
                         if let Err(refused) = host.help(*id, job) {
-                            step.target.note_removal(None);
+                            step.target.removal_refused();
                             refused.log();
                             removed = step.remove();
                         }
@@ -116,6 +116,9 @@ impl<S: Sys> Entries<S> {
                 Action::Finish(end) => break end,
             };
         };
+        if step.target.waits_for_helper() {
+            host.forget(*id);
+        }
         drop(step);
         self.complete(key, end);
     }

@@ -39,6 +39,9 @@ pub(crate) trait Host<S: Sys> {
 
     /// Hands a job of this entry to a helper thread. The answer comes as a command.
     fn help(&self, id: EntryId, job: Job<S>) -> Result<(), NoThread>;
+
+    /// Drops the jobs of this entry that wait for a thread.
+    fn forget(&self, _: EntryId) {}
 }
 
 /// There is no thread for a job. With the reason why none could be started, if that was tried.
@@ -336,14 +339,14 @@ impl<S: Sys> Entries<S> {
         self.metrics.released += released.processes;
         self.metrics.released_bytes = self.metrics.released_bytes.saturating_add(released.bytes);
         let Some(entry) = self.get_mut(id) else { return };
-        let text = format!("{}: memory released: {released:?}", entry.target.path().display());
+        let path = entry.target.path().to_path_buf();
+        let (processes, bytes) = (released.processes, released.bytes);
         entry.target.note_released(released);
-        let has_more = entry.target.has_more_to_release();
-        // A logger is foreign code, and may panic.
-        log::debug!("{text}");
-        if has_more {
+        if entry.target.has_more_to_release() {
             self.wake(id, Input::Notified, host);
         }
+        // Last, because a logger is foreign code, and may panic.
+        log::debug!("{}: {bytes} bytes of {processes} processes released", path.display());
     }
 }
 

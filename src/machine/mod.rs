@@ -22,6 +22,7 @@
 //! | each of these | the target is empty: it is removed, if it is not to be kept | `Ending` (done) |
 //! | each of these | cancelled, replaced, refused for good, or held by an external freeze for too long | `Ending` (for this reason) |
 //! | `Ending` (done) | a thaw had failed, or took several steps: new members may have joined | `Killing` |
+//! | `Ending` (done, or timed out) | cancelled, before such members were sent SIGKILL | `Ending` (cancelled) |
 //! | `Ending` | nothing is frozen by us | (finished) |
 //!
 //! Before `Ending` each wake-up begins with a check ([`Machine::on_wake`]), whose answer decides what follows
@@ -219,7 +220,12 @@ impl Machine {
             Input::Cancelled => self.end(End::Cancelled),
             Input::KillNow => {
                 if let Phase::Waiting | Phase::Lingering { .. } | Phase::Grace { .. } = self.phase {
+                    let thaws = matches!(self.pending, Pending::Thaw(..));
                     self.start_killing();
+                    if thaws {
+                        // SIGKILL does not wait for the rest of the thaw, nor for a failed one.
+                        return Action::Check(Detail::Members);
+                    }
                 }
                 self.on_wake(now, false)
             }
@@ -492,7 +498,7 @@ impl Machine {
         Action::Wait(until.max(now))
     }
 
-    /// Ends the reap. If it is ending already, the first reason is kept.
+    /// Ends the reap. If it is ending already, the first reason is kept, unless a cancel is to spare members.
     fn end(&mut self, end: End) -> Action {
         let pending = self.take_pending();
         let end = match self.phase {

@@ -24,8 +24,8 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Host<Linux> for Surroundings<'_> {
-    /// The kernel takes the descriptor out of the poll when it is closed, epoll(7). If a forked child keeps it open, it may be
-    /// notified once more, of an entry that is gone.
+    /// The kernel takes the descriptor out of the poll when it is closed, epoll(7). If a forked child keeps it open, the
+    /// reactor is notified of an entry that is gone, which does nothing.
     fn watch(&self, fd: &OwnedFd, id: EntryId, notice: Notice) -> io::Result<()> {
         Facility::Watches.check(self.absent)?;
         let interest = match notice {
@@ -33,6 +33,10 @@ impl Host<Linux> for Surroundings<'_> {
             Notice::Exit => Interest::READABLE,
         };
         self.registry.register(&mut SourceFd(&fd.as_raw_fd()), Token(id.token()), interest)
+    }
+
+    fn forget(&self, id: EntryId) {
+        self.helper.forget(id);
     }
 
     fn next_command(&mut self) -> Option<Command<Linux>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::kernel::{Features, GroupId, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::{Budget, Context, Facts, Findings, Job, Limit, Resolver};
+use crate::cgroup::{Answer, Budget, Context, Facts, Findings, Job, Limit, Resolver};
 use crate::entries::{Command, Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
@@ -265,6 +265,20 @@ fn a_removal_waits_for_the_descriptors_that_it_needs() {
         assert!(!scene.handle.is_complete());
     }
     drop(all);
+    scene.pass(SOON);
+    assert!(matches!(scene.handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
+}
+
+/// A removal that the thread could not make, because the directory was renamed or is gone, is left to a thread again.
+#[test]
+fn a_removal_that_was_not_made_is_left_to_a_thread_again() {
+    let mut scene = Scene::new(1, |reaper| reaper);
+    scene.until_a_job();
+    for (_, id, _) in scene.event_loop.jobs.take() {
+        scene.event_loop.commands.push_back(Command::Answer(id, Answer::Removed(None)));
+    }
+    scene.event_loop.turn(&mut scene.entries, Vec::new());
+    assert!(scene.jobs() == 1 && !scene.handle.is_complete());
     scene.pass(SOON);
     assert!(matches!(scene.handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
 }

@@ -86,7 +86,7 @@ fn first_seen(metadata: &fs::Metadata) -> SystemTime {
 
 /// Raises each age to that of the oldest which was made later, and bounds it by the time since boot: the clock may have been
 /// set. Inode numbers, which are the ids of cgroups, only grow, `__kernfs_new_node` in fs/kernfs/dir.c (before Linux 5.5 for the
-/// first 2^32 files).
+/// first 2^31 files).
 fn ages(found: Vec<(u64, Duration)>, since_boot: Duration) -> Vec<Duration> {
     let mut by_inode: Vec<usize> = (0..found.len()).collect();
     by_inode.sort_by_key(|&index| std::cmp::Reverse(found[index].0));
