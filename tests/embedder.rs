@@ -122,55 +122,57 @@ fn killed_at_random_points() {
         return embed(&targets);
     }
     const ROUNDS: usize = 40;
-    require!(any_hierarchy());
-    let mut dice = Dice::seeded();
-    let world = World::new(test_name!(), any_layout());
-    let sandbox = &world.sandbox;
-    let (mut alive_after, mut frozen_after, mut gone_after) = (0, 0, 0);
-    // How long all of it takes, as the first run tells.
-    let mut whole = None;
-    for round in 0..ROUNDS {
-        let mut targets = Vec::new();
-        let mut members = Vec::new();
-        for (nth, (layout, method)) in kinds().into_iter().enumerate() {
-            let name = format!("target-{round}-{nth}");
-            let dir = make(sandbox, layout, &name).remove(0);
-            let child = make(sandbox, layout, &format!("{name}/child")).remove(0);
-            members.extend(sandbox.sleepers(1 + dice.below(6) as usize, &[&dir]).0);
-            members.push(match dice.below(4) {
-                0 => sandbox.stopped(&[&child]),
-                1 => sandbox.churn(LIMIT, &[&child]),
-                2 => sandbox.vfork(&[&child]).0.remove(0),
-                _ => sandbox.sleeper(&[&child]),
-            });
-            targets.push((method, dir));
-        }
-        let mut embedder = Embedder::start(test_name!(), &targets);
-        embedder.go();
-        match whole {
-            None => {
-                let begun = Instant::now();
-                embedder.hears("done");
-                whole = Some(begun.elapsed());
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let mut dice = Dice::seeded();
+        let world = World::new(test_name!(), any_layout());
+        let sandbox = &world.sandbox;
+        let (mut alive_after, mut frozen_after, mut gone_after) = (0, 0, 0);
+        // How long all of it takes, as the first run tells.
+        let mut whole = None;
+        for round in 0..ROUNDS {
+            let mut targets = Vec::new();
+            let mut members = Vec::new();
+            for (nth, (layout, method)) in kinds().into_iter().enumerate() {
+                let name = format!("target-{round}-{nth}");
+                let dir = make(sandbox, layout, &name).remove(0);
+                let child = make(sandbox, layout, &format!("{name}/child")).remove(0);
+                members.extend(sandbox.sleepers(1 + dice.below(6) as usize, &[&dir]).0);
+                members.push(match dice.below(4) {
+                    0 => sandbox.stopped(&[&child]),
+                    1 => sandbox.churn(LIMIT, &[&child]),
+                    2 => sandbox.vfork(&[&child]).0.remove(0),
+                    _ => sandbox.sleeper(&[&child]),
+                });
+                targets.push((method, dir));
             }
-            Some(whole) => thread::sleep(whole.mul_f64(dice.below(1000) as f64 / 1000.0)),
+            let mut embedder = Embedder::start(test_name!(), &targets);
+            embedder.go();
+            match whole {
+                None => {
+                    let begun = Instant::now();
+                    embedder.hears("done");
+                    whole = Some(begun.elapsed());
+                }
+                Some(whole) => thread::sleep(whole.mul_f64(dice.below(1000) as f64 / 1000.0)),
+            }
+            embedder.kill();
+            alive_after += members.iter().filter(|member| member.alive()).count();
+            frozen_after += targets.iter().filter(|(_, dir)| frozen(dir)).count();
+            gone_after += targets.iter().filter(|(_, dir)| !dir.exists()).count();
+            world.canary.assert_alive();
+            for (method, dir) in &targets {
+                let method = if dice.chance(50) { KillMethod::Auto } else { *method };
+                let reaped = reaped(Reaper::at(dir).method(method));
+                assert!(matches!(reaped.outcome, Outcome::Removed | Outcome::AlreadyGone), "{reaped:?}");
+                assert!(!dir.exists());
+            }
+            assert!(members.iter().all(|member| member.ended(TIMEOUT)));
+            world.canary.assert_alive();
         }
-        embedder.kill();
-        alive_after += members.iter().filter(|member| member.alive()).count();
-        frozen_after += targets.iter().filter(|(_, dir)| frozen(dir)).count();
-        gone_after += targets.iter().filter(|(_, dir)| !dir.exists()).count();
-        world.canary.assert_alive();
-        for (method, dir) in &targets {
-            let method = if dice.chance(50) { KillMethod::Auto } else { *method };
-            let reaped = reaped(Reaper::at(dir).method(method));
-            assert!(matches!(reaped.outcome, Outcome::Removed | Outcome::AlreadyGone), "{reaped:?}");
-            assert!(!dir.exists());
-        }
-        assert!(members.iter().all(|member| member.ended(TIMEOUT)));
-        world.canary.assert_alive();
-    }
-    assert!(alive_after > 0, "never killed in mid-run");
-    println!("after the kills: {alive_after} alive, {frozen_after} groups frozen, {gone_after} gone");
+        assert!(alive_after > 0, "never killed in mid-run");
+        println!("after the kills: {alive_after} alive, {frozen_after} groups frozen, {gone_after} gone");
+    });
 }
 
 /// In the middle of a freeze for certain: one that does not complete.

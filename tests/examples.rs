@@ -31,7 +31,7 @@ fn built(name: &str) -> Result<(), String> {
     if path.exists() { Ok(()) } else { Err(format!("{} was not built", path.display())) }
 }
 
-/// An example that runs, killed when dropped.
+/// An example that runs, killed when dropped, with its jobs.
 struct Run {
     child: Child,
     lines: Receiver<String>,
@@ -97,6 +97,12 @@ impl Drop for Run {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Empty, unless this is a panic: the example has not cleaned up.
+        let left = left_behind(self.child.id());
+        let _ = wait_until(TIMEOUT, || {
+            left.iter().for_each(|dir| clear_group(dir));
+            left.iter().all(|dir| !dir.exists())
+        });
     }
 }
 

@@ -62,38 +62,6 @@ fn frozen(dir: &Path) -> bool {
     says("cgroup.freeze", "1") || says("freezer.state", "FROZEN") || says("freezer.state", "FREEZING")
 }
 
-/// A thread that repeats an action until this is dropped.
-struct Repeated {
-    over: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Repeated {
-    fn new(mut work: impl FnMut(&mut Dice) + Send + 'static) -> Repeated {
-        let over = Arc::new(AtomicBool::new(false));
-        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-        let thread = {
-            let over = Arc::clone(&over);
-            thread::spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    work(&mut dice);
-                }
-            })
-        };
-        Repeated { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Repeated {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        let result = self.thread.take().expect("not yet joined").join();
-        if !thread::panicking() {
-            result.expect("the thread");
-        }
-    }
-}
-
 // --- Limits ----------------------------------------------------------------------------------------------
 
 /// All descriptors are taken while the reaps are under way. Until there are descriptors again no reap completes;
@@ -385,10 +353,11 @@ impl Hierarchy {
         let scratch = std::env::temp_dir().join(&name);
         let root = scratch.join("hierarchy");
         fs::create_dir_all(&root).expect("mkdir");
-        let hierarchy = Hierarchy { root, scratch };
-        let options = format!("none,name={name}");
-        try_mount(Path::new("none"), &hierarchy.root, "cgroup", 0, &options).ok()?;
-        Some(hierarchy)
+        if try_mount(Path::new("none"), &root, "cgroup", 0, &format!("none,name={name}")).is_err() {
+            let _ = fs::remove_dir_all(&scratch);
+            return None;
+        }
+        Some(Hierarchy { root, scratch })
     }
 
     fn has_groups(&self) -> bool {
@@ -465,7 +434,11 @@ fn made_again_in_a_loop(world: &World) {
     let pid = new_member.pid.to_string();
     let methods = methods(world);
     let mut replaced = 0;
-    for attempt in 0..40 {
+    // On one processor the other program is in time in one attempt of fifty.
+    for attempt in 0..400 {
+        if attempt >= 40 && replaced > 0 {
+            break;
+        }
         let method = methods[attempt % methods.len()];
         let name = format!("target-{attempt}");
         let dirs = world.group(&name);
@@ -504,7 +477,8 @@ fn made_again_in_a_loop(world: &World) {
         new_member.assert_alive();
         assert!(dirs.iter().all(|dir| !dir.exists() || !frozen(dir)));
     }
-    println!("{replaced} of 40 replaced");
+    println!("{replaced} replaced");
+    assert!(replaced > 0, "never replaced");
 }
 each!(made_again_in_a_loop on v2, freezer, cpu);
 

@@ -806,6 +806,7 @@ fn own_group_made_again() {
                 let (own, other) = (sandbox.v2("own"), sandbox.v2("other"));
                 let child = fork();
                 if child == 0 {
+                    let _guard = ExitOnUnwind;
                     let join = |dir: &Path| fs::write(dir.join("cgroup.procs"), "0").expect("a move");
                     join(&own);
                     let mut reactor = Reactor::without(absent).expect("reactor");

@@ -76,6 +76,7 @@ fn a_held_member(world: &World) {
     let mut reactor = Reactor::new().unwrap();
     let held = world.sandbox.hold_exit(world.sandbox.big_memory(512, &refs(&dirs)));
     assert!(memory(held.pid).0 >= 512 * MIB);
+    // No other test runs in this program.
     let all_before = cpu(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     let own_before = cpu(ClockId::CLOCK_THREAD_CPUTIME_ID);
     let handle = spawn(&mut reactor, reaper.release_memory());
@@ -97,7 +98,7 @@ fn a_held_member(world: &World) {
     assert_eq!(reactor.metrics().descriptors, 0);
     assert_gone(&dirs);
 }
-each!(a_held_member needs release(), on v2, cpu);
+each!(isolated a_held_member needs release(), on v2, cpu);
 
 /// By every method, in every layout: those that give their memory back are named at the deadline.
 fn members_are_named_at_the_deadline(world: &World) {

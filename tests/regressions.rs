@@ -85,20 +85,22 @@ fn without_pidfds_the_grace_signal_is_sent_to_the_frozen() {
 /// On some kernels a group can be removed while its members are still exiting.
 #[test]
 fn removed_by_another_is_not_dead() {
-    require!(any_hierarchy());
-    let sandbox = Sandbox::new(test_name!());
-    for dir in groups(&sandbox, "target") {
-        let slow = sandbox.big_memory(512, &[&dir]);
-        let mut reactor = Reactor::new().expect("a reactor");
-        let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
-        // As systemd or a release agent would.
-        let end = std::time::Instant::now() + TIMEOUT;
-        while fs::remove_dir(&dir).is_err() && dir.exists() && std::time::Instant::now() < end {}
-        let reaped = reactor.run_until(&handle).expect("turns");
-        let status = fs::read_to_string(format!("/proc/{}/status", slow.pid)).unwrap_or_default();
-        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
-        assert!(!status.contains("VmRSS"), "complete while it still holds memory:\n{status}");
-    }
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for dir in groups(&sandbox, "target") {
+            let slow = sandbox.big_memory(512, &[&dir]);
+            let mut reactor = Reactor::new().expect("a reactor");
+            let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+            // As systemd or a release agent would.
+            let end = std::time::Instant::now() + TIMEOUT;
+            while fs::remove_dir(&dir).is_err() && dir.exists() && std::time::Instant::now() < end {}
+            let reaped = reactor.run_until(&handle).expect("turns");
+            let status = fs::read_to_string(format!("/proc/{}/status", slow.pid)).unwrap_or_default();
+            assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
+            assert!(!status.contains("VmRSS"), "complete while it still holds memory:\n{status}");
+        }
+    });
 }
 
 #[test]
@@ -158,85 +160,94 @@ fn a_member_beside_the_own_freezer_is_thawed_where_it_is() {
 
 #[test]
 fn the_group_that_freezes_is_found_for_every_member() {
-    require!(v2(), v1("freezer"));
-    let sandbox = Sandbox::new(test_name!());
-    let dir = sandbox.v2("target");
-    let stuck = sandbox.trace_exit(&[&dir]);
-    let others: Vec<PathBuf> = (0..3).map(|n| sandbox.v1("freezer", &format!("other-{n}"))).collect();
-    let members: Vec<Proc> = others.iter().map(|other| sandbox.sleeper(&[&dir, other])).collect();
-    others.iter().for_each(|other| freeze_v1(other));
-    let mut reactor = Reactor::new().expect("a reactor");
-    let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(50 * MS)).expect("a spawn");
-    eventually("those that can to exit", || {
-        reactor.turn(Some(20 * MS)).expect("a turn");
-        members.iter().all(|member| !member.alive())
+    require!(v2(), v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v2("target");
+        let stuck = sandbox.trace_exit(&[&dir]);
+        let others: Vec<PathBuf> = (0..3).map(|n| sandbox.v1("freezer", &format!("other-{n}"))).collect();
+        let members: Vec<Proc> = others.iter().map(|other| sandbox.sleeper(&[&dir, other])).collect();
+        others.iter().for_each(|other| freeze_v1(other));
+        let mut reactor = Reactor::new().expect("a reactor");
+        let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(50 * MS)).expect("a spawn");
+        eventually("those that can to exit", || {
+            reactor.turn(Some(20 * MS)).expect("a turn");
+            members.iter().all(|member| !member.alive())
+        });
+        assert!(!handle.is_complete());
+        stuck.release();
+        let reaped = reactor.run_until(&handle).expect("turns");
+        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
     });
-    assert!(!handle.is_complete());
-    stuck.release();
-    let reaped = reactor.run_until(&handle).expect("turns");
-    assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
 }
 
 #[test]
 fn a_replaced_directory_is_told_also_where_directories_are_kept() {
-    require!(v1("freezer"), v1("cpu"));
-    let sandbox = Sandbox::new(test_name!());
-    let (freezer, cpu) = (sandbox.v1("freezer", "target"), sandbox.v1("cpu", "target"));
-    let stuck = sandbox.trace_exit(&[&freezer]);
-    let mut reactor = Reactor::new().expect("a reactor");
-    let reaper = Reaper::new(options(&sandbox, &["freezer", "cpu"]), "target").keep_dir().max_wait(20 * MS);
-    let handle = reactor.spawn_reaper(reaper).expect("a spawn");
-    fs::remove_dir(&cpu).expect("rmdir");
-    fs::create_dir(&cpu).expect("mkdir");
-    turn_for(&mut reactor, 200 * MS);
-    stuck.release();
-    match reactor.run_until(&handle).expect("turns") {
-        Err(ReapError::Replaced { path, .. }) => assert_eq!(path, cpu),
-        other => panic!("{other:?}"),
-    }
-    assert!(freezer.exists() && cpu.exists());
+    require!(v1("freezer"), v1("cpu"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let (freezer, cpu) = (sandbox.v1("freezer", "target"), sandbox.v1("cpu", "target"));
+        let stuck = sandbox.trace_exit(&[&freezer]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        let reaper =
+            Reaper::new(options(&sandbox, &["freezer", "cpu"]), "target").keep_dir().max_wait(20 * MS);
+        let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+        fs::remove_dir(&cpu).expect("rmdir");
+        fs::create_dir(&cpu).expect("mkdir");
+        turn_for(&mut reactor, 200 * MS);
+        stuck.release();
+        match reactor.run_until(&handle).expect("turns") {
+            Err(ReapError::Replaced { path, .. }) => assert_eq!(path, cpu),
+            other => panic!("{other:?}"),
+        }
+        assert!(freezer.exists() && cpu.exists());
+    });
 }
 
 #[test]
 fn a_renamed_group_is_neither_gone_nor_replaced() {
-    require!(v1("freezer"));
-    let sandbox = Sandbox::new(test_name!());
-    let dir = sandbox.v1("freezer", "old");
-    let new = dir.with_file_name("new");
-    let stuck = sandbox.trace_exit(&[&dir]);
-    let mut reactor = Reactor::new().expect("a reactor");
-    let reaper = Reaper::at(&dir).max_wait(20 * MS);
-    let handle = reactor.spawn_reaper(reaper).expect("a spawn");
-    fs::rename(&dir, &new).expect("rename");
-    turn_for(&mut reactor, 200 * MS);
-    assert!(!handle.is_complete() && new.exists());
-    stuck.release();
-    let reaped = reactor.run_until(&handle).expect("turns");
-    assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
-    assert!(!new.exists());
+    require!(v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v1("freezer", "old");
+        let new = dir.with_file_name("new");
+        let stuck = sandbox.trace_exit(&[&dir]);
+        let mut reactor = Reactor::new().expect("a reactor");
+        let reaper = Reaper::at(&dir).max_wait(20 * MS);
+        let handle = reactor.spawn_reaper(reaper).expect("a spawn");
+        fs::rename(&dir, &new).expect("rename");
+        turn_for(&mut reactor, 200 * MS);
+        assert!(!handle.is_complete() && new.exists());
+        stuck.release();
+        let reaped = reactor.run_until(&handle).expect("turns");
+        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
+        assert!(!new.exists());
+    });
 }
 
 /// A supervisor moves a new process in as soon as the last one has exited, beside a member that cannot exit.
 #[test]
 fn a_new_member_beside_an_unkillable_one_does_not_wait_out_the_backoff() {
-    require!(any_hierarchy());
-    let sandbox = Sandbox::new(test_name!());
-    for dir in groups(&sandbox, "target") {
-        let stuck = sandbox.trace_exit(&[&dir]);
-        let mut reactor = Reactor::new().expect("a reactor");
-        // By the seventh, a backoff that nothing resets would last 40 s, and then 160.
-        let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(LONG)).expect("a spawn");
-        for _ in 0..9 {
-            let new_member = sandbox.sleeper(&[&dir]);
-            eventually("the new member to be killed", || {
-                reactor.turn(Some(5 * MS)).expect("a turn");
-                !new_member.alive()
-            });
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for dir in groups(&sandbox, "target") {
+            let stuck = sandbox.trace_exit(&[&dir]);
+            let mut reactor = Reactor::new().expect("a reactor");
+            // By the seventh, a backoff that nothing resets would last 40 s, and then 160.
+            let handle = reactor.spawn_reaper(Reaper::at(&dir).max_wait(LONG)).expect("a spawn");
+            for _ in 0..9 {
+                let new_member = sandbox.sleeper(&[&dir]);
+                eventually("the new member to be killed", || {
+                    reactor.turn(Some(5 * MS)).expect("a turn");
+                    !new_member.alive()
+                });
+            }
+            stuck.release();
+            let reaped = reactor.run_until(&handle).expect("turns");
+            assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
         }
-        stuck.release();
-        let reaped = reactor.run_until(&handle).expect("turns");
-        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
-    }
+    });
 }
 
 #[test]
@@ -304,23 +315,25 @@ fn reaps_give_up_their_own_descriptors_where_there_are_no_others() {
 
 #[test]
 fn many_children_are_removed_in_as_many_steps_as_they_need() {
-    require!(any_hierarchy());
-    let sandbox = Sandbox::new(test_name!());
-    for dir in groups(&sandbox, "target") {
-        for n in 0..600 {
-            fs::create_dir(dir.join(n.to_string())).expect("mkdir");
+    require!(any_hierarchy(), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for dir in groups(&sandbox, "target") {
+            for n in 0..600 {
+                fs::create_dir(dir.join(n.to_string())).expect("mkdir");
+            }
+            let mut reactor = Reactor::new().expect("a reactor");
+            // In a spawn with a budget the walk would be cut.
+            reactor.set_turn_budget(Duration::MAX);
+            let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+            let reaped = reactor.run_until(&handle).expect("turns");
+            assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
+            let metrics = reactor.metrics();
+            // 128 directories a step, and the tree is walked once, not for each of them.
+            assert_eq!(metrics.removals, 5);
+            assert!(metrics.calls.list <= 4, "{metrics:?}");
         }
-        let mut reactor = Reactor::new().expect("a reactor");
-        // In a spawn with a budget the walk would be cut.
-        reactor.set_turn_budget(Duration::MAX);
-        let handle = reactor.spawn_reaper(Reaper::at(&dir)).expect("a spawn");
-        let reaped = reactor.run_until(&handle).expect("turns");
-        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
-        let metrics = reactor.metrics();
-        // 128 directories a step, and the tree is walked once, not for each of them.
-        assert_eq!(metrics.removals, 5);
-        assert!(metrics.calls.list <= 4, "{metrics:?}");
-    }
+    });
 }
 
 /// Nested groups, until the path from the first to the last is longer than the kernel takes. Removed when dropped,

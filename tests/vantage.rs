@@ -181,6 +181,7 @@ fn child(joins: &[PathBuf]) -> i32 {
     let (reader, writer) = nix::unistd::pipe().expect("pipe");
     let child = fork();
     if child == 0 {
+        let _guard = ExitOnUnwind;
         die_with_parent();
         if let Err(error) = join(joins) {
             println!("{MARK}its child: {joins:?}: {error}");

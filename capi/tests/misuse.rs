@@ -556,7 +556,9 @@ fn cancel_and_kill_now_by_tag_and_by_handle() {
     assert_eq!((cgr_handle_cancel(handles[2]), cgr_handle_kill_now(handles[3])), (0, 0));
     let mut ended = 0;
     while ended < 4 {
-        ended += cgr_reactor_turn(reactor, CGR_FOREVER);
+        let count = cgr_reactor_turn(reactor, CGR_FOREVER);
+        assert!(count >= 0, "{count}");
+        ended += count;
         // Drained at once: else the turn would not wait.
         let mut result = null_mut();
         // SAFETY: the place is good.

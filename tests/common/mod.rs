@@ -22,6 +22,7 @@
 //! * `sandbox`: the scope and its clean-up.
 //! * `fixtures`: the processes a sandbox can start, each in a known state before the call returns.
 //! * `dice`: random numbers that a seed repeats.
+//! * `repeated`: what another program does all the time.
 //! * `limits`: running out of descriptors.
 //! * `state`: reading the state of cgroups and processes, and freezing cgroups.
 //! * `world`: targets of one layout, a canary beside them, and driving a reactor.
@@ -46,6 +47,7 @@ mod isolate;
 mod layout;
 mod limits;
 mod mounts;
+mod repeated;
 mod rights;
 mod sandbox;
 mod state;
@@ -62,11 +64,12 @@ pub use layout::{
 };
 pub use limits::{TakenDescriptors, limit_descriptors, with_descriptor_limit, with_few_descriptors};
 pub use mounts::{FrozenFilesystem, HungFilesystem, frozen_filesystem, fuse, mount, try_mount, unmount};
+pub use repeated::Repeated;
 pub use rights::{USER, as_user, delegate};
-pub use sandbox::{Proc, Procs, Sandbox};
+pub use sandbox::{ExitOnUnwind, Proc, Procs, Sandbox, clear_group};
 pub use state::{
-    TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, state_of,
-    subtree, thaw_v1, thaw_v2, wait_until,
+    TIMEOUT, alive, eventually, freeze_v1, freeze_v2, freezer_state, open_fds, pids_in, populated, some_try,
+    state_of, subtree, thaw_v1, thaw_v2, wait_until,
 };
 pub use sys::drop_dac_read_search;
 pub use sys::set_user;

@@ -405,7 +405,6 @@ impl Sandbox {
 
         let pid = sys::fork();
         if pid == 0 {
-            // Should `body` ever panic: do not unwind into a second copy of the test.
             let _guard = ExitOnUnwind;
             sys::close_all_but(&kept);
             sys::default_signals();
@@ -492,7 +491,9 @@ pub(super) enum Founder {
 /// The name of all fixture processes in ps.
 pub(super) const NAME: &std::ffi::CStr = c"reaper-fixture";
 
-struct ExitOnUnwind;
+/// Ends a forked child that panics: it must not unwind into a second copy of the test.
+#[derive(Debug)]
+pub struct ExitOnUnwind;
 
 impl Drop for ExitOnUnwind {
     fn drop(&mut self) {
@@ -555,7 +556,7 @@ fn make_group(top: &Path, name: &str) -> PathBuf {
 
 /// One attempt on one of our top directories: thaw, kill, remove. What fails is retried by a later attempt, or
 /// reported.
-pub(super) fn clear_group(top: &Path) {
+pub fn clear_group(top: &Path) {
     let ours = top.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     assert!(ours, "{} is no group of a test", top.display());
     let groups = subtree(top);

@@ -32,6 +32,19 @@ pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(wait_until(TIMEOUT, condition), "not within {TIMEOUT:?}: {what}");
 }
 
+/// Succeeds if one of several tries does, which get their numbers: a busy machine can spoil one try, but not all.
+#[track_caller]
+pub fn some_try(what: &str, mut one: impl FnMut(usize) -> Result<(), String>) {
+    let mut last = String::new();
+    for number in 0..20 {
+        match one(number) {
+            Ok(()) => return,
+            Err(why) => last = why,
+        }
+    }
+    panic!("{what}: {last}");
+}
+
 /// The processes that `cgroup.procs` of this group itself lists, sorted, each once; none if the group is gone.
 /// A `0` is an unmapped pid: a process of another PID namespace (v2 only; v1 does not list it).
 #[track_caller]

@@ -68,7 +68,7 @@ fn may_stay_frozen(fault: Fault) -> bool {
 }
 
 impl Case<'_> {
-    /// What is wrong, apart from time.
+    /// What is wrong and not due to a busy machine.
     pub(super) fn untruths(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let truth = match self.ending {
@@ -79,6 +79,7 @@ impl Case<'_> {
         };
         problems.extend(truth);
         problems.extend(self.frozen());
+        problems.extend(self.killed_early());
         if self.record.made > CALLS && self.fault.is_none_or(|fault| fault.errno != Errno::EINTR) {
             problems.push(format!("busy: {} calls", self.record.made));
         }
@@ -254,6 +255,19 @@ impl Case<'_> {
         self.untrue(source)
     }
 
+    /// When the first SIGKILL was sent, after the spawn.
+    fn killed(&self) -> Option<Duration> {
+        let call = self.record.calls.iter().find(|call| call.kills())?;
+        Some(call.at.saturating_sub(self.spawned))
+    }
+
+    fn killed_early(&self) -> Option<String> {
+        let wait = wait_for_sigkill(&self.target.reaper);
+        let earliest = wait.min(self.target.reaper.deadline.unwrap_or(wait));
+        let killed = self.killed().filter(|killed| *killed < earliest)?;
+        Some(format!("SIGKILL before the end of the grace period, after {killed:.1?}"))
+    }
+
     /// When the fault was over.
     fn fault_ends(&self) -> Option<Duration> {
         Some(self.record.since? + self.fault?.mode.length()?)
@@ -275,15 +289,9 @@ impl Case<'_> {
         if elapsed > bound {
             return Some(format!("took {elapsed:.1?}"));
         }
-        let wait = wait_for_sigkill(reaper);
-        let killed = self.record.calls.iter().find(|call| call.kills());
-        let killed = killed.map(|call| call.at.saturating_sub(self.spawned));
-        if let Some(killed) = killed {
-            if killed < wait.min(reaper.deadline.unwrap_or(wait)) {
-                return Some(format!("SIGKILL before the end of the grace period, after {killed:.1?}"));
-            }
+        if let Some(killed) = self.killed() {
             let length = self.fault.and_then(|fault| fault.mode.length()).unwrap_or_default();
-            if killed > wait + reaper.min_wait + length + COST + SLACK {
+            if killed > wait_for_sigkill(reaper) + reaper.min_wait + length + COST + SLACK {
                 return Some(format!("SIGKILL after {killed:.1?}"));
             }
         }

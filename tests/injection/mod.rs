@@ -53,14 +53,19 @@ enum Wanted {
 impl Wanted {
     fn read() -> Wanted {
         let Ok(text) = std::env::var("CGROUP_REAPER_INJECT") else { return Wanted::Some };
-        match text.split_once(':') {
+        let wanted = match text.split_once(':') {
             _ if text == "all" => Wanted::All,
-            None => Wanted::Scenario(text),
+            None => Wanted::Scenario(text.clone()),
             Some((scenario, fault)) => match Fault::parse(fault) {
                 Some(fault) => Wanted::One(scenario.into(), fault),
                 None => panic!("CGROUP_REAPER_INJECT: no such case: {text}"),
             },
-        }
+        };
+        assert!(
+            SCENARIOS.iter().any(|scenario| wanted.has(scenario)),
+            "CGROUP_REAPER_INJECT: no such scenario: {text}"
+        );
+        wanted
     }
 
     fn has(&self, scenario: &Scenario) -> bool {
@@ -81,8 +86,8 @@ struct Stage<'a> {
 /// What came of a case.
 struct Played {
     problems: Vec<String>,
-    /// It took too long, which may be the machine's fault.
-    late: bool,
+    /// It took too long, which may be the machine's fault, and nothing else is wrong.
+    only_late: bool,
     ending: String,
     log: String,
     counts: [u32; Kind::ALL.len()],
@@ -97,7 +102,7 @@ impl<'a> Stage<'a> {
     fn play(&mut self, fault: Option<Fault>) -> Played {
         let mut played = self.play_once(fault);
         for _ in 1..TRIES {
-            if !played.late {
+            if !played.only_late {
                 break;
             }
             played = self.play_once(fault);
@@ -119,10 +124,7 @@ impl<'a> Stage<'a> {
         let (record, open) = (sys.record(), sys.open_files());
         let scenario = self.scenario;
         let case = Case { scenario, target: &target, fault, ending: &ending, record: &record, spawned, over };
-        let mut problems = case.untruths();
-        let late = case.late();
-        let is_late = late.is_some();
-        problems.extend(late);
+        let (mut problems, late) = (case.untruths(), case.late());
         if open > 0 {
             problems.push(format!("left open: {open} descriptors"));
         }
@@ -130,9 +132,11 @@ impl<'a> Stage<'a> {
         if let Err(problem) = self.clean_up(&target) {
             problems.push(problem);
         }
+        let only_late = problems.is_empty() && late.is_some();
+        problems.extend(late);
         Played {
             problems,
-            late: is_late,
+            only_late,
             ending: format!("{ending:?}"),
             log: record.tell(spawned, 400),
             counts: record.counts,
