@@ -48,9 +48,10 @@ pub(crate) fn frozen_by<S: Sys>(
 
 /// Returns the cgroup whose own freeze holds `dir`: `dir` itself, or a directory above it.
 fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> io::Result<Option<PathBuf>> {
-    // If there is no such file, `dir` is the hierarchy's root, or is in another mount.
+    // If there is no such file, `dir` is the hierarchy's root, or is in another mount. That which the caller may not read shows
+    // nothing.
     let says = |dir: &PathBuf, file: &str| match read_path(sys, &dir.join(file)) {
-        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) if is_gone(&error) || is_denied(&error) => Ok(Vec::new()),
         text => text,
     };
     loop {

@@ -37,12 +37,16 @@ impl<S: Sys> Step<'_, '_, S> {
     fn try_kill(&mut self, by: KillBy) -> Attempt {
         let members = match by {
             KillBy::Signals(members) => members,
-            KillBy::Cheapest | KillBy::CgroupKillAndSignals { .. } | KillBy::CgroupKill => Members::Running,
+            KillBy::Cheapest | KillBy::CgroupKillAndSignals { .. } | KillBy::CgroupKill { .. } => {
+                Members::Running
+            }
         };
         let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
         let mut killed = Tally::new();
         if self.target.may_be_own {
             killed.missed(Reach::Failed);
+            let cause = io::Error::other("it is not known yet whether the caller is in the target");
+            self.note_obstacle(Act::Kill, (self.path().to_path_buf(), cause.into()));
             return killed.attempt(ExitNotice::Delayed);
         }
         if self.goes_in_steps(by) && !self.gives_steps_up() {
@@ -64,7 +68,8 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.know_members(CgroupKill::NotEnough);
             }
             let has_v1 = self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1());
-            if by == KillBy::CgroupKill || !(has_v1 || self.target.cgroup_kill.needs_members()) {
+            if matches!(by, KillBy::CgroupKill { .. }) || !(has_v1 || self.target.cgroup_kill.needs_members())
+            {
                 return killed.attempt(ExitNotice::Delayed);
             }
         }
@@ -82,10 +87,12 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Writes to `cgroup.kill` of each v2 directory, or leaves the write to a helper thread.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
         let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
+        let is_last = by == (KillBy::CgroupKill { last: true });
         let mut written_by_helper = None;
         let may_leave_it = match HelperCall::take(&mut self.target.kill_by_helper) {
-            Left::All => !and_signals,
+            Left::All => !and_signals && !is_last,
             Left::Here => false,
+            Left::Nothing if is_last && !self.target.give_up_write() => false,
             Left::Nothing => {
                 // If the members are signalled as well, the attempt does not wait for the write.
                 if !and_signals {
@@ -188,7 +195,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 }
             }
             unavailable = true;
-            if by == KillBy::CgroupKill {
+            if matches!(by, KillBy::CgroupKill { .. }) {
                 return Err(error.into());
             }
             // This is so before Linux 5.14, in a threaded cgroup, and at the root of a delegated subtree. The
@@ -218,7 +225,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             tally.method = Some(UsedMethod::CgroupKill);
         }
-        if unavailable && by != KillBy::CgroupKill {
+        if unavailable && !matches!(by, KillBy::CgroupKill { .. }) {
             self.know_members(CgroupKill::Unavailable);
         }
         if let Some((path, cause)) = refused {

@@ -157,7 +157,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut alive: Vec<Survivor> = listed.take(DESCRIBED).collect();
         if members.is_empty() {
             // Members that are exiting are no longer listed.
-            let tracked = self.target.tracked.open_each(self.context);
+            let tracked = self.target.tracked.open_exiting(self.context);
             alive.extend(tracked.filter_map(|(pid, pidfd)| describe(pid, Ok(pidfd))).take(DESCRIBED));
         }
         let unmapped = std::iter::repeat_with(Survivor::default).take(members.unmapped);

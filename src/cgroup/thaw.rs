@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Cause, Failed, Refused, is_gone};
+use super::errors::{Cause, Failed, Refused, is_denied, is_gone};
 use super::external_freeze::{self, Undone};
 use super::hierarchy::{HasFreezer, Hierarchy};
 use super::identity::ids_upwards;
@@ -127,10 +127,13 @@ impl<S: Sys> Step<'_, '_, S> {
             // Without a /proc of the caller's pid namespace, external freezes cannot be found. There may be no
             // mountinfo either.
             Ok(None) => return Thawed::All,
+            // It is for good that the caller may not look.
+            Err(error) if is_denied(&error) => return Thawed::All,
             Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
         };
         let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
             Ok(mounts) => mounts,
+            Err(error) if is_denied(&error) => return Thawed::All,
             Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
         };
         // Without a complete list, the members that the last attempt has handled.

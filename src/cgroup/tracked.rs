@@ -257,18 +257,23 @@ impl<S: Sys> Tracked<S> {
         self.watched = None;
     }
 
-    /// Opens the tracked processes that can be told from later ones of their pids: the watched one by its pidfd, the
-    /// others by the inode numbers of their pidfds.
-    pub(crate) fn open_each<'t>(
+    /// Opens the tracked processes that are exiting, and can be told from later ones of their pids: the watched one by its pidfd,
+    /// the others by the inode numbers of their pidfds.
+    pub(crate) fn open_exiting<'t>(
         &'t mut self,
         context: &'t mut Context<'_, S>,
     ) -> impl Iterator<Item = (Pid, S::Fd)> + 't {
-        let watched = self.watched.take().and_then(|Watched { pidfd, tracked, .. }| Some((tracked?, pidfd)));
-        let known = watched.as_ref().map(|(pid, _)| *pid);
-        let others = self.processes.iter().filter(move |process| Some(process.pid) != known);
-        let opened =
-            others.filter_map(|process| Some((process.pid, process.open_same(context.sys, context.facts)?)));
-        watched.into_iter().chain(opened)
+        let mut watched =
+            self.watched.take().and_then(|Watched { pidfd, tracked, .. }| Some((tracked?, pidfd)));
+        self.processes.iter().filter_map(move |process| {
+            let pidfd = match watched.take_if(|(pid, _)| *pid == process.pid) {
+                Some((_, pidfd)) => pidfd,
+                None => process.open_same(context.sys, context.facts)?,
+            };
+            // One that lives elsewhere has left the target.
+            let has_left = matches!(process.life(context.sys, &pidfd), Ok(Life::Elsewhere | Life::Dead));
+            (!has_left).then_some((process.pid, pidfd))
+        })
     }
 
     /// Opens a pidfd of each of the next members that are to be sent the signal, at most as many as `part` says. Pidfds

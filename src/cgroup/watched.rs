@@ -1,6 +1,7 @@
 //! The pidfd of one member of a target, which wakes the reactor when the member exits.
 
 use super::descriptor_budget::Permit;
+use super::errors::{Call, Meaning, meaning};
 use super::members::MemberList;
 use super::tracked::Tracked;
 use super::{Context, Notice};
@@ -40,11 +41,14 @@ impl<S: Sys> Tracked<S> {
         // last. A member that has exited and is still listed would wake the reactor again and again, with no
         // effect.
         for &pid in members.pids.iter().rev().take(4) {
-            if let Ok(fd) = context.sys.pidfd_open(pid) {
-                if matches!(context.sys.has_exited(&fd), Ok(false)) {
-                    self.watch(context, fd, None);
-                    return;
+            match context.sys.pidfd_open(pid) {
+                Ok(fd) => {
+                    if matches!(context.sys.has_exited(&fd), Ok(false)) {
+                        self.watch(context, fd, None);
+                        return;
+                    }
                 }
+                Err(error) => context.is_short |= meaning(Call::PidfdOpen, &error) == Meaning::Short,
             }
         }
     }

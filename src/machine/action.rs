@@ -89,8 +89,8 @@ pub(crate) enum KillBy {
     /// `cgroup.kill` where it works, and signals as well. `last`: the end of the reap is decided, so `cgroup.kill`
     /// is written even where the members cannot be identified before.
     CgroupKillAndSignals { last: bool },
-    /// `cgroup.kill` and nothing else.
-    CgroupKill,
+    /// `cgroup.kill` and nothing else. `last`: the end of the reap is decided, so the write is not left to a helper thread.
+    CgroupKill { last: bool },
     /// Signals and nothing else.
     Signals(Members),
 }

@@ -36,7 +36,7 @@ impl Machine {
             _ if self.freezer.is_ours() => KillBy::Signals(self.freezer.members()),
             KillMethod::Auto if self.attempts < CGROUP_KILL_ATTEMPTS && !late => KillBy::Cheapest,
             KillMethod::Auto => KillBy::CgroupKillAndSignals { last },
-            KillMethod::CgroupKill => KillBy::CgroupKill,
+            KillMethod::CgroupKill => KillBy::CgroupKill { last },
             KillMethod::Freezer | KillMethod::Pidfd => KillBy::Signals(Members::Running),
         }
     }

@@ -215,10 +215,10 @@ fn a_write_that_no_thread_was_given_is_made_by_the_next_step() {
     context.helper_from = Some(3);
     let mut step = target.step(&mut context, findings);
     step.check(Detail::Members);
-    assert_eq!(step.kill(KillBy::CgroupKill).reach, Reach::UnderWay);
+    assert_eq!(step.kill(KillBy::CgroupKill { last: false }).reach, Reach::UnderWay);
     drop(step);
     let mut step = target.step(&mut context, Findings::default());
-    assert_ne!(step.kill(KillBy::CgroupKill).reach, Reach::UnderWay);
+    assert_ne!(step.kill(KillBy::CgroupKill { last: false }).reach, Reach::UnderWay);
     assert!(sim.0.borrow().processes.iter().all(|process| process.killed == (process.pid != SELF)));
 }
 
@@ -281,4 +281,28 @@ fn a_removal_that_was_not_made_is_left_to_a_thread_again() {
     assert!(scene.jobs() == 1 && !scene.handle.is_complete());
     scene.pass(SOON);
     assert!(matches!(scene.handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
+}
+
+/// At the deadline SIGKILL does not depend on a thread that has not begun.
+#[test]
+fn a_write_that_has_not_begun_is_made_at_the_deadline() {
+    let ms = Duration::from_millis;
+    let insist = |reaper: Reaper| reaper.method(KillMethod::CgroupKill).deadline(ms(300));
+    for linger in [false, true] {
+        let mut scene = Scene::new(3, |reaper| match linger {
+            true => insist(reaper).linger(SOON),
+            false => insist(reaper),
+        });
+        scene.pass(ms(290));
+        assert!(!scene.any_killed() && !scene.handle.is_complete());
+        // Whatever is left to a thread from now on is not begun.
+        for _ in 0..30 {
+            scene.pass(ms(10));
+            scene.event_loop.jobs.get_mut().iter_mut().for_each(|(done, ..)| *done = Duration::MAX);
+        }
+        // The dead are no more.
+        let spares =
+            scene.sim.0.borrow().processes.iter().any(|process| process.pid != SELF && !process.killed);
+        assert!(!spares && scene.handle.is_complete(), "linger: {linger}, {:?}", scene.handle);
+    }
 }

@@ -242,11 +242,7 @@ impl History {
                 let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
                 // One that was only told to kill at the deadline may have missed that.
                 let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
-                // It was in the way of `cgroup.kill`, and may have left too late for a helper thread's write.
-                let caller = world.caller();
-                let left = caller.was_ever_in(of) && deadline.is_some_and(|at| caller.moved_at >= at);
-                let is_kept_off = left && reap.reaper.method == KillMethod::CgroupKill;
-                if due && sound && kills && world.features.pidfd && !is_kept_off {
+                if due && sound && kills && world.features.pidfd {
                     if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), |_| false) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }

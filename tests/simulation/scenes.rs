@@ -877,24 +877,52 @@ fn a_caller_that_is_found_late_is_refused() {
     }
 }
 
-/// A /proc that hides the members' cgroups is no reason to give up a member that cannot exit yet.
+/// A caller that may not look for external freezes does not give up a member that cannot exit yet.
 #[test]
-fn a_proc_that_hides_members_ends_no_reap() {
+fn a_proc_that_may_not_be_read_ends_no_reap() {
+    ["cgroup", "status", "mountinfo"].into_iter().for_each(may_not_be_read);
+}
+
+fn may_not_be_read(file: &'static str) {
     let features = Features { exiting_unlisted: false, ..Features::of(Features::LEVELS - 1) };
     let mut world = World::new(fastrand::Rng::with_seed(0), features);
     let slice = world.mkdir(V2, "slice");
     let mut groups = world.processes[0].groups;
     groups[V2] = world.mkdir(slice, "t");
     world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
-    world.vantage.restricted = true;
+    world.vantage.restricted = Some(file);
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = entries(&sim);
     let handle = begin(&mut entries, reaper(&["unified"]), &EventLoop::new(&sim));
     run(&sim, &mut entries);
-    assert!(!handle.is_complete(), "{handle:?}");
+    assert!(!handle.is_complete(), "{file}: {handle:?}");
     sim.0.borrow_mut().calm();
     run(&sim, &mut entries);
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
+}
+
+/// A process that was signalled and has left is no survivor.
+#[test]
+fn a_process_that_has_left_is_not_named() {
+    let ms = Duration::from_millis;
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let group = world.mkdir(slice, "t");
+    let own = world.processes[0].groups;
+    let ino = world.add_process([own[FREEZER], group, own[V2]], Nature::default(), None);
+    world.groups[group].busy = true;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let reaper = reaper(&["cpu"]).grace(Signal::TERM, ms(500)).deadline(ms(1000));
+    let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+    sim.0.borrow_mut().begin_step();
+    sim.0.borrow_mut().migrate(ino, own);
+    sim.0.borrow_mut().begin_step();
+    run(&sim, &mut entries);
+    match handle.try_wait() {
+        Some(Err(ReapError::TimedOut { survivors, act: Some(Act::Remove), .. })) if survivors.is_empty() => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A process that has left is not waited for, though its main thread has exited: another lives.

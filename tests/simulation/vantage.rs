@@ -45,7 +45,7 @@ pub(super) fn enter(world: &mut World, rng: &mut fastrand::Rng) {
         hidden,
         unlisted: rng.u8(..6) == 0,
         proc: [Proc::Own, Proc::Own, Proc::None, Proc::Above, Proc::Other][rng.usize(..5)],
-        restricted: false,
+        restricted: None,
     };
     let caller = world.processes.iter().find(|process| process.pid == SELF).expect("it lives").ino;
     world.migrate(caller, own);

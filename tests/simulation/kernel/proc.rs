@@ -14,8 +14,8 @@ pub(crate) struct Vantage {
     /// The mounts are of another mount namespace, and mountinfo has none.
     pub(crate) unlisted: bool,
     pub(crate) proc: Proc,
-    /// Other processes' cgroups may not be read: hidepid=1, and members that the caller may not trace.
-    pub(crate) restricted: bool,
+    /// Files of this name may not be read, but the caller's own cgroups: hidepid=1, or a Linux security module.
+    pub(crate) restricted: Option<&'static str>,
 }
 
 /// A directory of each hierarchy.
@@ -124,8 +124,13 @@ impl World {
             file = parts.next();
         }
         match file {
+            _ if file.is_some()
+                && file == self.vantage.restricted
+                && (pid, file) != (SELF, Some("cgroup")) =>
+            {
+                Err(libc::EPERM)
+            }
             Some("mountinfo") if is_self => Ok(self.mountinfo()),
-            Some("cgroup") if self.vantage.restricted && pid != SELF => Err(libc::EPERM),
             Some("cgroup") => {
                 let groups = groups.unwrap_or(process.groups);
                 let path =
