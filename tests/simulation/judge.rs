@@ -66,7 +66,11 @@ impl History {
             let Some(due) = reap.kills_at() else { continue };
             // The loop may be late at the end of the linger, too.
             let lag = if reap.reaper.linger.is_some() { lag * 2 } else { lag };
-            let fails = if self.quiet { Duration::ZERO } else { self.calm_at };
+            let fails = if self.quiet { Duration::ZERO } else { world.failed_at };
+            // `cgroup.kill` is not written while the caller is inside.
+            let caller = world.caller();
+            let is_kept_off = reap.reaper.method == KillMethod::CgroupKill && caller.was_ever_in(of);
+            let fails = if is_kept_off { fails.max(caller.moved_at) } else { fails };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
             if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag {
                 // A member without a leader has to wait until it is signalled, after some attempts by `cgroup.kill`.
@@ -174,7 +178,7 @@ impl History {
         for process in &world.processes {
             let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
             let hidden = world.features.exiting_unlisted && process.life == Life::Exiting;
-            let unknown = process.moved == world.step
+            let unknown = process.moved == world.step && outcome != Outcome::Removed
                 || hidden && !process.is_known(Some(of))
                 || process.nature.unmapped && !inside(V2);
             if process.life != Life::Dead && (inside(FREEZER) || inside(CPU) || inside(V2)) && !unknown {
@@ -261,7 +265,11 @@ impl History {
         // One that was listed or signalled, and cannot be asked whether it is dead.
         let is_unsure = |known: kernel::Reaps| known.has(Some(of)) && world.failed_at == world.now;
         let survives = |p: &kernel::Process| {
-            let is_own = p.was_in(of, world.step) || p.signalled.has(Some(of)) || p.listed.has(Some(of));
+            // One that has left is waited for only where it cannot be told that it lives.
+            let is_known = p.signalled.has(Some(of)) || p.listed.has(Some(of));
+            let is_told = world.vantage.proc == kernel::Proc::Own && world.failed_at != world.now;
+            let is_waited_for = p.life != Life::Alive || p.killed || !is_told;
+            let is_own = p.was_in(of, world.step) || is_known && is_waited_for;
             is_own && (p.life != Life::Dead || is_unsure(p.signalled) || is_unsure(p.listed))
         };
         let is_named = |pid: i32| {
