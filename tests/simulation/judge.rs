@@ -45,12 +45,10 @@ impl History {
                 let ends = group.frozen_at.saturating_add(freeze_timeout);
                 now > ends + RETRY + lag + failed + self.taken_since(group.frozen_at)
             };
-            if let Some(group) = frozen.clone().find(|group| !group.denied && is_long(group)) {
+            if let Some(group) = frozen.clone().find(|group| is_long(group)) {
                 return Some(format!("reap {of}: frozen since {:?}", group.frozen_at));
             }
-            // A deadline is kept, whatever fails, but for a freeze that cannot be undone, be it held by another party too.
-            let holds = !self.quiet
-                && world.groups.iter().any(|group| group.target == Some(of) && group.frozen.is_some());
+            // A deadline is kept, whatever fails, but for a freeze that cannot be undone.
             // As long as calls fail, it does not know that others have undone its freeze.
             let to_be_thawed =
                 world.groups.iter().any(|group| group.target == Some(of) && group.to_be_thawed);
@@ -59,7 +57,7 @@ impl History {
                 let end = end.max(told);
                 now > end + RETRY + lag + self.taken_since(end)
             };
-            if deadline.is_some_and(|deadline| is_late(end(deadline))) && !holds {
+            if deadline.is_some_and(|deadline| is_late(end(deadline))) {
                 return Some(format!("reap {of}: the deadline is not kept"));
             }
             // SIGKILL is sent in time once nothing fails any more.
@@ -72,7 +70,9 @@ impl History {
             let is_kept_off = reap.reaper.method == KillMethod::CgroupKill && caller.was_ever_in(of);
             let fails = if is_kept_off { fails.max(caller.moved_at) } else { fails };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
-            if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag {
+            let taken = self.taken_since(due.max(fails));
+            if method_may && now > due.max(fails).saturating_add(min_wait.min(10 * MS)) + RETRY + lag + taken
+            {
                 // A member without a leader has to wait until it is signalled, after some attempts by `cgroup.kill`.
                 let may_wait = |process: &kernel::Process| {
                     process.nature.leaderless && reap.reaper.method == KillMethod::Auto
@@ -161,10 +161,7 @@ impl History {
     pub(super) fn check_thawed(&mut self, of: usize) {
         let world = self.sim.0.borrow();
         let frozen = world.groups.iter().position(|group| {
-            group.target == Some(of)
-                && group.frozen == Some(FrozenBy::Library)
-                && !group.removed
-                && !group.denied
+            group.target == Some(of) && group.frozen == Some(FrozenBy::Library) && !group.removed
         });
         drop(world);
         if let Some(group) = frozen {
@@ -177,7 +174,9 @@ impl History {
         let Target { tops, .. } = &world.targets[of];
         for process in &world.processes {
             let inside = |hierarchy: usize| world.groups[process.groups[hierarchy]].target == Some(of);
-            let hidden = world.features.exiting_unlisted && process.life == Life::Exiting;
+            // The kernel tells of them on v2, unless another party has removed the directory.
+            let is_told = inside(V2) && !world.groups[process.groups[V2]].removed;
+            let hidden = world.features.exiting_unlisted && process.life == Life::Exiting && !is_told;
             let unknown = process.moved == world.step && outcome != Outcome::Removed
                 || hidden && !process.is_known(Some(of))
                 || process.nature.unmapped && !inside(V2);
