@@ -509,8 +509,8 @@ void cgr_handle_free(struct cgr_handle *handle);
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_handle_cancel(struct cgr_handle *handle);
 
-// Asks the reactor to send SIGKILL now: when the reactor handles the request, this ends linger and grace, and a reap `when_empty` becomes one that
-// kills. Returns 0.
+// Asks the reactor to send SIGKILL now: when the reactor handles the request, this ends linger and grace, and a reap
+// `when_empty` becomes one that kills. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_handle_kill_now(struct cgr_handle *handle);

@@ -284,7 +284,7 @@ def _shown(target):
 class Reactor:
     """Reaps in one event loop. `reap` makes one for each loop; to make one is for those that close it themselves.
 
-    The methods are for the loop's thread, but for `submit`. In a forked child, `close` does nothing.
+    The methods are for the loop's thread, but for `submit`. In a forked child they raise RuntimeError, and `close` does nothing.
     """
 
     def __init__(self, loop: Optional[asyncio.AbstractEventLoop] = None):
@@ -347,6 +347,8 @@ class Reactor:
 
     def _spawn(self, spawn, spawner, future, target, options):
         """Returns the handle."""
+        if self._pid != os.getpid():
+            raise RuntimeError("a forked child cannot use a reactor of its parent")
         reaper = _reaper(target, **options)
         tag = None
         try:

@@ -53,8 +53,8 @@ pub extern "C" fn cgr_handle_cancel(handle: *mut cgr_handle) -> c_int {
     })
 }
 
-/// Asks the reactor to send SIGKILL now: when the reactor handles the request, this ends linger and grace, and a reap `when_empty` becomes one that
-/// kills. Returns 0.
+/// Asks the reactor to send SIGKILL now: when the reactor handles the request, this ends linger and grace, and a reap
+/// `when_empty` becomes one that kills. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]

@@ -253,9 +253,9 @@ fn a_command_after_an_option_is_refused() {
     let sandbox = Sandbox::new(test_name!());
     let dir = sandbox.v2("x");
     let canary = sandbox.canary(&[&dir]);
-    for (command, status) in [("sweep", 2), ("demo", 2), ("run", 125)] {
+    for command in ["sweep", "demo", "run"] {
         let run = run([OsStr::new("-v"), command.as_ref(), dir.as_os_str()]);
-        assert_eq!((run.status, &*run.out), (Some(status), ""), "{run:?}");
+        assert_eq!((run.status, &*run.out), (Some(2), ""), "{run:?}");
         assert!(run.err.contains(&format!("`cgreap {command} [OPTIONS] ...`")), "{run:?}");
         assert!(run.err.contains(&format!("`./{command}` is the directory")), "{run:?}");
         canary.assert_alive();

@@ -156,6 +156,11 @@ async def a_forked_child():
             reactor._turn()
             assert reactor.close() == 0
             reactor.__del__()
+            try:
+                reactor.submit(busy)
+                calls.append(1)
+            except RuntimeError:
+                pass
             status = len(calls)
         finally:
             os._exit(status)

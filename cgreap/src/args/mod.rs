@@ -3,7 +3,7 @@
 mod run;
 mod sweep;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -341,14 +341,13 @@ pub struct ReapArgs {
 impl Cli {
     /// Parses the arguments of the process. Does not return if they are wrong or ask for help.
     pub fn from_command_line() -> Cli {
-        let first = std::env::args_os().nth(1).unwrap_or_default();
-        let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error, &first));
+        let cli = Cli::try_parse().unwrap_or_else(|error| refuse(&error));
         if cli.command.is_none() {
             if let Some(command) = cli.reap.command_after_options() {
                 let message = format!(
-                    "options come after the command: `cgreap {command} [OPTIONS] ...`; `./{command}` is the directory"
+                    "`{command}` is a command, which comes first: `cgreap {command} [OPTIONS] ...`; `./{command}` is the directory"
                 );
-                refuse(&Cli::command().error(ErrorKind::ArgumentConflict, message), command.as_ref());
+                Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
             }
             if let Err(error) = cli.reap.check() {
                 Cli::command().error(ErrorKind::ValueValidation, error).exit();
@@ -359,8 +358,10 @@ impl Cli {
 }
 
 /// Prints the error, or the help that was asked for, and exits.
-fn refuse(error: &clap::Error, command: &OsStr) -> ! {
-    if error.use_stderr() && command == "run" {
+fn refuse(error: &clap::Error) -> ! {
+    // After an option it is the name of a target.
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    if error.use_stderr() && is_run {
         // A failure has no place where it could be reported.
         let _ = error.print();
         std::process::exit(RUN_FAILED.into());

@@ -107,12 +107,12 @@ fn event(signal: Signal, code: i32, sender: u32) -> Event {
     }
 }
 
-/// Stops this process as Ctrl-Z does, until it is continued. Does nothing where there is no terminal, or no shell that could
-/// continue it: the kernel discards the signal in an orphaned process group.
-pub fn stop_self() {
+/// Stops this process as Ctrl-Z does, until it is continued. Where no shell could continue it, the kernel does not stop it: it
+/// discards the signal in an orphaned process group. Returns false, and does nothing, where there is no terminal.
+pub fn stop_self() -> bool {
     // The terminal of this session. Without one Ctrl-Z was not typed.
     if terminal::open().is_err() {
-        return;
+        return false;
     }
     let signal = SigSet::from(Signal::SIGTSTP);
     // A failure leaves it running, which is what it would be without a terminal.
@@ -120,6 +120,7 @@ pub fn stop_self() {
         let _ = raise(Signal::SIGTSTP);
         let _ = signal.thread_block();
     }
+    true
 }
 
 #[cfg(test)]

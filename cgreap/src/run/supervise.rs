@@ -199,9 +199,8 @@ impl<'a> Supervisor<'a> {
         let typed = self.stop_at.is_some_and(|at| at.elapsed() < STOP_TIME);
         if self.ending.is_none() && self.main.is_stopped() && (typed || self.main.has_own_job()) {
             self.stop_at = None;
-            stop_self();
-            // cgreap runs: it was continued, or was not stopped, because no shell could continue it and the command.
-            if typed {
+            // Then cgreap runs: it was continued, or the kernel has not stopped it, because no shell could continue it.
+            if stop_self() && typed {
                 self.main.resume();
             }
         }

@@ -123,8 +123,9 @@ impl Listener for Swept {
         match &end.result {
             Ok(reaped) if reaped.outcome == Outcome::Emptied => self.left_to_systemd += 1,
             Ok(_) => self.removed += 1,
-            Err(Failure::Reap(ReapError::TimedOut { survivors, .. }))
-                if self.only_empty && !survivors.is_empty() =>
+            // Members that are exiting may have no name. A removal that fails has a cause.
+            Err(Failure::Reap(ReapError::TimedOut { survivors, source, .. }))
+                if self.only_empty && (!survivors.is_empty() || source.is_none()) =>
             {
                 self.in_use += 1;
             }
