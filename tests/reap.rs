@@ -361,6 +361,15 @@ fn a_threaded_group_itself() {
     let domain = world.sandbox.v2("domain");
     let member = world.sandbox.threaded(&domain);
     // cgroup.kill says EOPNOTSUPP here, and reading cgroup.procs as well.
+    if linux() >= (5, 14) {
+        match reap(Reaper::at(&member.dir).method(KillMethod::CgroupKill).max_wait(Duration::from_millis(20)))
+        {
+            Err(ReapError::Denied { act: Act::Kill, source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(libc::EOPNOTSUPP));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     let reaped = reaped(Reaper::at(&member.dir));
     assert_eq!((reaped.outcome, reaped.method), (Outcome::Removed, Some(UsedMethod::Pidfd)));
     assert_eq!(reaped.signalled, 1);

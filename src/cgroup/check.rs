@@ -134,7 +134,7 @@ impl<S: Sys> Step<'_, '_, S> {
             // or renamed while the names were read. A directory that has members cannot be removed, but a directory that is kept
             // would be reported as empty. So it is listed once more, with the cgroups that are there now.
             self.findings.directories.forget_subtrees();
-            (members, unknown) = self.list(|_| true, LONGEST);
+            (members, unknown) = self.list(is_v1, LONGEST);
             populated |= !members.is_empty();
             // Members that only this list has are new.
             joined |= populated;

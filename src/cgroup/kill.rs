@@ -130,7 +130,7 @@ impl<S: Sys> Step<'_, '_, S> {
             _ => Ok(()),
         });
         if let Some(refused) = inside {
-            self.cgroup_kill_refused(refused, tally);
+            self.cgroup_kill_refused(refused, false, tally);
             return false;
         }
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {
@@ -139,7 +139,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 // Members that make cgroups all the time are killed, even if they could not be identified.
                 Err((_, cause)) if cause.is_too_long() => {}
                 Err(refused) => {
-                    self.cgroup_kill_refused(refused, tally);
+                    self.cgroup_kill_refused(refused, false, tally);
                     // `cgroup.kill` reaches also the members that the caller may not list.
                     return by == (KillBy::CgroupKillAndSignals { last: true });
                 }
@@ -228,16 +228,14 @@ impl<S: Sys> Step<'_, '_, S> {
         if unavailable && !matches!(by, KillBy::CgroupKill { .. }) {
             self.know_members(CgroupKill::Unavailable);
         }
-        if let Some((path, cause)) = refused {
-            if unavailable {
-                tally.missed(Reach::Denied);
-            }
-            self.cgroup_kill_refused((path, cause), tally);
+        if let Some(refused) = refused {
+            self.cgroup_kill_refused(refused, unavailable, tally);
         }
     }
 
-    fn cgroup_kill_refused(&mut self, (path, cause): Refused, tally: &mut Tally) {
-        tally.missed(if cause.is_denied() { Reach::Denied } else { Reach::Failed });
+    /// Notes that `cgroup.kill` was not written. `unavailable`: for a reason that does not pass.
+    fn cgroup_kill_refused(&mut self, (path, cause): Refused, unavailable: bool, tally: &mut Tally) {
+        tally.missed(if unavailable || cause.is_denied() { Reach::Denied } else { Reach::Failed });
         self.note_obstacle(Act::Kill, (path.join(v2::KILL.to_string_lossy().as_ref()), cause));
     }
 

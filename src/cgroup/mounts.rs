@@ -20,7 +20,7 @@ const RECENT: Duration = Duration::from_secs(1);
 /// its own.
 const MOUNTS: usize = 64;
 
-pub(super) const MOUNTINFO: &str = "/proc/self/mountinfo";
+pub(super) const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
 /// The facts about mounts that are kept for all targets.
 pub(crate) struct Mounts<S: Sys> {
@@ -136,7 +136,7 @@ pub(crate) fn open_root<S: Sys>(sys: &S, dir: &S::Fd, stat: &Stat) -> io::Result
     sys.open(Some(&at), c".", Open::Read)
 }
 
-/// A mounted cgroup hierarchy, a line of `/proc/self/mountinfo`.
+/// A mounted cgroup hierarchy, a line of `/proc/thread-self/mountinfo`.
 #[derive(Debug)]
 pub(crate) struct Mount {
     /// The directory of the hierarchy that is mounted.

@@ -157,10 +157,9 @@ impl<S: Sys> Step<'_, '_, S> {
         let refused = refused.or(unasked);
         match refused {
             Some(refused) => self.thaw_refused(refused),
-            None if held => Thawed::HeldFromOutside,
             None => {
                 self.forget_obstacle(|past| past.act == Act::Thaw);
-                Thawed::All
+                if held { Thawed::HeldFromOutside } else { Thawed::All }
             }
         }
     }

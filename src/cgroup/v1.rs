@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::io;
 use std::path::Path;
 
-use super::errors::is_gone;
+use super::errors::{is_denied, is_gone};
 use super::file;
 use crate::machine::Froze;
 use crate::sys::{Open, Sys};
@@ -66,8 +66,14 @@ pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool
     if is_thawed(sys, &control)? {
         return Ok(true);
     }
-    file::write(sys, root, dir, STATE, b"THAWED")?;
-    is_thawed(sys, &control)
+    match file::write(sys, root, dir, STATE, b"THAWED") {
+        // It is frozen through a directory above it, so the write would change nothing.
+        Err(error) if is_denied(&error) && !freezes_itself(sys, root, dir)? => Ok(false),
+        written => {
+            written?;
+            is_thawed(sys, &control)
+        }
+    }
 }
 
 /// Does the same through an open file, without a read.
@@ -77,6 +83,11 @@ pub(crate) fn thaw_open<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<()> {
 
 pub(crate) fn is_thawed<S: Sys>(sys: &S, control: &S::Fd) -> io::Result<bool> {
     Ok(parse(file::read_start(sys, control, &mut [0; 256])?)? == State::Thawed)
+}
+
+/// Whether the directory has a freeze of its own.
+fn freezes_itself<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool> {
+    Ok(file::read(sys, root, dir, c"freezer.self_freezing")?.trim_ascii_end() == b"1")
 }
 
 /// Whether the directory is frozen through a directory above it.

@@ -162,7 +162,7 @@ pub fn stat(name: &[u8], state: u8, flags: u64) {
     assert_eq!(stat.is_kernel_thread(), flags & 0x20_0000 != 0);
 }
 
-/// `/proc/self/mountinfo` and `/proc/PID/cgroup`: anything may come, and what is found is part of it.
+/// `/proc/thread-self/mountinfo` and `/proc/PID/cgroup`: anything may come, and what is found is part of it.
 pub fn mounts(mountinfo: &[u8], cgroups: &[u8]) {
     let mounts = Mount::all(&Anything::saying(mountinfo)).unwrap();
     assert!(mounts.len() <= mountinfo.split(|&b| b == b'\n').count());

@@ -901,6 +901,25 @@ fn may_not_be_read(file: &'static str) {
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
 }
 
+/// A target that is frozen by an ancestor need not be thawed itself, so it does not matter that the caller may not do that.
+#[test]
+fn an_ancestor_holds_a_target_that_the_caller_may_not_thaw() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(FREEZER, "slice");
+    let group = world.mkdir(slice, "t");
+    let mut groups = world.processes[0].groups;
+    groups[FREEZER] = group;
+    world.add_process(groups, Nature::default(), None);
+    world.groups[slice].frozen = Some(FrozenBy::Others);
+    world.groups[group].denied = true;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let reaper = reaper(&["freezer"]).freeze_timeout(Duration::from_millis(500));
+    let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+    run(&sim, &mut entries);
+    assert!(matches!(handle.try_wait(), Some(Err(ReapError::FrozenByAncestor { .. }))), "{handle:?}");
+}
+
 /// A process that was signalled and has left is no survivor.
 #[test]
 fn a_process_that_has_left_is_not_named() {
