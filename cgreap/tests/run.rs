@@ -223,8 +223,7 @@ fn what_ends_in_time_was_not_left() {
 }
 
 /// What a process has inherited, as the shell shows it.
-const INHERITED: &str =
-    "ls -l /proc/self/fd | sed 's/.* \\([0-9]* -> \\)/\\1/' | grep -v '/proc/'; ulimit -a; pwd; env";
+const INHERITED: &str = "ls -l /proc/self/fd | sed 's/.* \\([0-9][0-9]*\\)\\( -> .*\\)\\{0,1\\}$/\\1\\2/' | grep -v '/proc/'; ulimit -a; pwd; env";
 
 #[test]
 fn everything_else_is_the_commands_own() {
