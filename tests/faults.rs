@@ -128,6 +128,8 @@ fn descriptors_exhausted_in_mid_freeze() {
         });
         with_few_descriptors(|| {
             let mut reactor = Reactor::new().expect("reactor");
+            // The spawn begins the freeze, also on a slow machine.
+            reactor.set_turn_budget(Duration::MAX);
             let handles: Vec<ReapHandle> = targets
                 .iter()
                 .map(|(dir, _)| {
@@ -810,7 +812,10 @@ fn a_zombie_leader_that_was_moved_by_every_method() {
                 Reaper::at(&dir).method(method).max_wait(Duration::from_millis(20)).deadline(TIMEOUT);
             let handle = spawn(&mut reactor, reaper);
             let reaped = finish(&mut reactor, &handle).unwrap_or_else(|error| panic!("{method}: {error:?}"));
-            assert_eq!((reaped.outcome, reaped.signalled), (Outcome::Removed, 1), "{method}, {is_budget}");
+            assert_eq!(reaped.outcome, Outcome::Removed, "{method}, {is_budget}");
+            // From some kernel on, `cgroup.kill` reaches it.
+            let by_kernel = reaped.method == Some(UsedMethod::CgroupKill) && method == KillMethod::Auto;
+            assert_eq!(reaped.signalled, u64::from(!by_kernel), "{method}, {is_budget}");
             assert!(zombie.ended(TIMEOUT));
         }
     }

@@ -866,7 +866,7 @@ fn as_an_init_it_collects_zombies() {
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
     let script =
-        "(sleep 0.1 &); (setsid sleep 300 &); sleep 0.5; grep -l '^State:.Z' /proc/[0-9]*/status; exit 3";
+        "(sleep 0.1 &); (setsid sleep 300 &); sleep 0.5; grep -sl '^State:.Z' /proc/[0-9]*/status; exit 3";
     let mut command = Command::new("unshare");
     command
         .args(["-pf", "--mount-proc"])
