@@ -229,13 +229,7 @@ fn a_v2_reap_makes_few_system_calls_whatever_the_size_of_the_group() {
                 let dir = sandbox.v2("second");
                 let sleepers = sandbox.sleepers(processes, &[&dir]);
                 rest();
-                Box::new(move || {
-                    let before = reactor.metrics().calls;
-                    reap_in(&mut reactor, &dir);
-                    let after = reactor.metrics().calls;
-                    std::mem::forget((reactor, sleepers));
-                    [before, after]
-                })
+                reaping(reactor, dir, sleepers)
             });
             let Some(calls) = calls else { return Ok(()) };
             let total: u32 = calls.values().sum();
@@ -257,13 +251,7 @@ fn a_v1_reap_makes_few_system_calls() {
                 reap_in(&mut reactor, &sandbox.v1("freezer", "first"));
                 let dir = sandbox.v1("freezer", "second");
                 let sleepers = sandbox.sleepers(1, &[&dir]);
-                Box::new(move || {
-                    let before = reactor.metrics().calls;
-                    reap_in(&mut reactor, &dir);
-                    let after = reactor.metrics().calls;
-                    std::mem::forget((reactor, sleepers));
-                    [before, after]
-                })
+                reaping(reactor, dir, sleepers)
             });
             let Some(calls) = calls else { return Ok(()) };
             let total: u32 = calls.values().sum();
@@ -275,6 +263,17 @@ fn a_v1_reap_makes_few_system_calls() {
 
 /// The code to measure. Returns the reactor's own counts before and after.
 type Measured = Box<dyn FnOnce() -> [Calls; 2]>;
+
+/// A reap of this group. Its processes, and the reactor, are left to the end of the program.
+fn reaping(mut reactor: Reactor, dir: PathBuf, sleepers: Procs) -> Measured {
+    Box::new(move || {
+        let before = reactor.metrics().calls;
+        reap_in(&mut reactor, &dir);
+        let after = reactor.metrics().calls;
+        std::mem::forget((reactor, sleepers));
+        [before, after]
+    })
+}
 
 /// The counts that the reactor's have to agree with, by the numbers of the system calls.
 fn by_number(calls: &Calls) -> [(i64, u64); 12] {

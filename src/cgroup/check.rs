@@ -129,12 +129,12 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(error) => unknown = Some((self.path().to_path_buf(), error.into())),
             }
         }
-        if !populated && unknown.is_none() && self.target.keep_dir && self.target.trees.iter().any(is_v1) {
+        if !populated && unknown.is_none() && self.target.keep_dir && !self.target.is_v2() {
             // An empty list of v1 does not prove that the target is empty: a process may have moved into a cgroup that was made
             // or renamed while the names were read. A directory that has members cannot be removed, but a directory that is kept
             // would be reported as empty. So it is listed once more, with the cgroups that are there now.
             self.findings.directories.forget_subtrees();
-            (members, unknown) = self.list(is_v1, LONGEST);
+            (members, unknown) = self.list(|tree| tree.hierarchy.is_v1(), LONGEST);
             populated |= !members.is_empty();
             // Members that only this list has are new.
             joined |= populated;
@@ -199,10 +199,6 @@ impl<S: Sys> Target<S> {
             (false, true) => ExitNotice::Delayed,
         }
     }
-}
-
-fn is_v1<S: Sys>(tree: &Tree<S>) -> bool {
-    tree.is_left() && tree.hierarchy.is_v1()
 }
 
 fn is_watched<S: Sys>(tree: &Tree<S>) -> bool {

@@ -26,32 +26,34 @@ pub(crate) fn frozen_by<S: Sys>(
     pid: Pid,
     mounts: &[Mount],
 ) -> io::Result<Option<PathBuf>> {
-    let mut freezers = mounts.iter().filter(|mount| mount.is_freezer()).peekable();
-    if freezers.peek().is_none() {
+    if !mounts.iter().any(Mount::is_freezer) {
         return Ok(None);
     }
     let cgroups = match proc.read(pid, "cgroup") {
-        // It has exited, or /proc hides it.
-        Err(error) if is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::ESRCH) => {
-            return Ok(None);
-        }
+        // It has exited.
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
         cgroups => cgroups?,
     };
-    for mount in freezers {
-        let dir = membership(&cgroups, mount).and_then(|cgroup| mount.path_of(cgroup));
-        if let Some(frozen) = dir.map_or(Ok(None), |dir| frozen_above(proc.sys, dir))? {
-            return Ok(Some(frozen));
+    let (mut is_told, mut denied) = (false, None);
+    for mount in mounts.iter().filter(|mount| mount.is_freezer()) {
+        let Some(dir) = membership(&cgroups, mount).and_then(|cgroup| mount.path_of(cgroup)) else {
+            continue;
+        };
+        match frozen_above(proc.sys, dir) {
+            Ok(None) => is_told = true,
+            // Another mount may show it.
+            Err(error) if is_denied(&error) => denied = Some(error),
+            frozen => return frozen,
         }
     }
-    Ok(None)
+    denied.filter(|_| !is_told).map_or(Ok(None), Err)
 }
 
 /// Returns the cgroup whose own freeze holds `dir`: `dir` itself, or a directory above it.
 fn frozen_above<S: Sys>(sys: &S, mut dir: PathBuf) -> io::Result<Option<PathBuf>> {
-    // If there is no such file, `dir` is the hierarchy's root, or is in another mount. That which the caller may not read shows
-    // nothing.
+    // If there is no such file, `dir` is the hierarchy's root, or is in another mount.
     let says = |dir: &PathBuf, file: &str| match read_path(sys, &dir.join(file)) {
-        Err(error) if is_gone(&error) || is_denied(&error) => Ok(Vec::new()),
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
         text => text,
     };
     loop {

@@ -13,10 +13,8 @@ pub(super) struct Shared(AtomicU8);
 const WANTED: u8 = 0;
 /// The thread has begun the call, which has not failed so far. It may have its effect before it returns.
 const BEGUN: u8 = 1;
-/// The call has failed.
-const FAILED: u8 = 2;
-/// The reap does not want the call any more.
-const GIVEN_UP: u8 = 3;
+/// The call has failed, or the reap has given it up.
+const OVER: u8 = 2;
 
 impl Shared {
     /// Whether the reap still wants the call.
@@ -29,7 +27,7 @@ impl Shared {
         self.0.compare_exchange(WANTED, BEGUN, Relaxed, Relaxed).ok()?;
         let result = call();
         if result.is_err() {
-            self.0.store(FAILED, Relaxed);
+            self.0.store(OVER, Relaxed);
         }
         Some(result)
     }
@@ -95,7 +93,7 @@ impl HelperCall {
 
     /// Gives the call up, unless it was begun.
     pub(super) fn give_up(&self) {
-        _ = self.shared.0.compare_exchange(WANTED, GIVEN_UP, Relaxed, Relaxed);
+        _ = self.shared.0.compare_exchange(WANTED, OVER, Relaxed, Relaxed);
     }
 }
 

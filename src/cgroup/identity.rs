@@ -13,8 +13,8 @@ use super::file::{above_path, as_path, c_path};
 use super::hierarchy::Version;
 use crate::sys::{Open, Stat, Sys};
 
-/// Identifies a directory for as long as the machine runs: cgroup inode numbers are not given out
-/// twice (kernfs ids, 64 bits since Linux 5.5; before, and on 32-bit kernels, they come round after 2^31 files).
+/// Identifies a directory for as long as the machine runs: cgroup inode numbers are not given out twice (kernfs ids, 64 bits
+/// since Linux 5.5; before, and on 32-bit kernels, they come round after 2^31 files).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Id {
     pub(crate) dev: u64,

@@ -67,9 +67,8 @@ impl<S: Sys> Step<'_, '_, S> {
             if and_signals {
                 self.know_members(CgroupKill::NotEnough);
             }
-            let has_v1 = self.target.trees.iter().any(|tree| tree.is_left() && tree.hierarchy.is_v1());
-            if matches!(by, KillBy::CgroupKill { .. }) || !(has_v1 || self.target.cgroup_kill.needs_members())
-            {
+            let is_enough = self.target.is_v2() && !self.target.cgroup_kill.needs_members();
+            if is_enough || matches!(by, KillBy::CgroupKill { .. }) {
                 return killed.attempt(ExitNotice::Delayed);
             }
         }
@@ -271,6 +270,7 @@ impl<S: Sys> super::Target<S> {
             call.note(answer);
         }
     }
+
     /// Whether a helper thread has a job of this target.
     pub(crate) fn waits_for_helper(&self) -> bool {
         self.kill_by_helper.is_some() || self.removal_by_helper.is_some()

@@ -302,8 +302,8 @@ fn pin<S: Sys>(
     if above == id || above.dev != id.dev || stat.mount_root == Some(true) {
         return Err(Refusal::Root { path });
     }
-    // At the root of a mount (before Linux 5.8 it is not known to be one), `..` leads above the mount point. The directory there is not the parent, though it may
-    // have an entry of the same name.
+    // At the root of a mount, which is not known to be one before Linux 5.8, `..` leads above the mount point. The directory there
+    // is not the parent, though it may have an entry of the same name.
     let is_parent = stat.mount_root == Some(false) || {
         let by_name = Path::new("..").join(path.file_name().unwrap_or_default());
         let named = c_path(&by_name).and_then(|name| sys.stat(Some(&fd), &name));

@@ -26,10 +26,9 @@ pub(crate) struct Step<'a, 'k, S: Sys> {
 impl<S: Sys> Drop for Step<'_, '_, S> {
     fn drop(&mut self) {
         match &self.job {
-            None => {}
             Some(Job::CgroupKill(_)) => self.target.note_cgroup_kill(None),
             Some(Job::Remove(_)) => self.target.note_removal(None),
-            Some(_) => self.target.release_refused(),
+            _ => {}
         }
     }
 }

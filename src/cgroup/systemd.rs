@@ -45,22 +45,23 @@ pub(crate) fn is_unit<S: Sys>(sys: &S, dir: &S::Fd, path: &Path) -> io::Result<b
         return Ok(false);
     }
     let owner = sys.stat(Some(dir), c"")?.owner;
-    match has_transient_unit(sys, Path::new("/run"), path) {
-        Err(error) if is_gone(&error) || is_denied(&error) || error.raw_os_error() == Some(libc::ENOTDIR) => {
-        }
-        Ok(false) => {}
-        result => return result,
+    match transient_unit(sys, Path::new("/run"), path) {
+        Ok(()) => return Ok(true),
+        Err(error) if is_gone(&error) || is_denied(&error) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {}
+        Err(error) => return Err(error),
     }
-    match has_transient_unit(sys, &Path::new("/run/user").join(owner.to_string()), path) {
+    match transient_unit(sys, &Path::new("/run/user").join(owner.to_string()), path) {
+        Ok(()) => Ok(true),
         Err(error) if meaning(Call::Cgroup, &error) == Meaning::Short => Err(error),
         // The user can make anything of that directory.
-        result => Ok(result.unwrap_or(false)),
+        Err(_) => Ok(false),
     }
 }
 
-/// Whether a service manager, of the system or of a user, has a file for the transient unit of the cgroup at `path`. No link below
-/// `run` is followed: that of a user could lead to a filesystem that does not answer.
-fn has_transient_unit<S: Sys>(sys: &S, run: &Path, path: &Path) -> io::Result<bool> {
+/// Looks for the file that a service manager, of the system or of a user, has for the transient unit of the cgroup at `path`. No
+/// link below `run` is followed: that of a user could lead to a filesystem that does not answer.
+fn transient_unit<S: Sys>(sys: &S, run: &Path, path: &Path) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default();
     // If a file of the kernel could have the name, systemd puts an underscore before it.
     let unit = name.as_bytes().strip_prefix(b"_").map_or(name, OsStr::from_bytes);
@@ -68,5 +69,5 @@ fn has_transient_unit<S: Sys>(sys: &S, run: &Path, path: &Path) -> io::Result<bo
     for name in [c"systemd", c"transient"] {
         directory = sys.open(Some(&directory), name, Open::Place)?;
     }
-    sys.stat(Some(&directory), &c_path(unit.as_ref())?).map(|_| true)
+    sys.stat(Some(&directory), &c_path(unit.as_ref())?).map(drop)
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Cause, Failed, Refused, is_denied, is_gone};
+use super::errors::{Cause, Failed, Refused, is_gone};
 use super::external_freeze::{self, Undone};
 use super::hierarchy::{HasFreezer, Hierarchy};
 use super::identity::ids_upwards;
@@ -127,14 +127,11 @@ impl<S: Sys> Step<'_, '_, S> {
             // Without a /proc of the caller's pid namespace, external freezes cannot be found. There may be no
             // mountinfo either.
             Ok(None) => return Thawed::All,
-            // It is for good that the caller may not look.
-            Err(error) if is_denied(&error) => return Thawed::All,
-            Err(error) => return self.thaw_refused(("/proc".into(), error.into())),
+            Err(error) => return self.look_refused(("/proc".into(), error.into())),
         };
         let mounts = match mounts::recent(sys, &self.context.resolver.mounts) {
             Ok(mounts) => mounts,
-            Err(error) if is_denied(&error) => return Thawed::All,
-            Err(error) => return self.thaw_refused((MOUNTINFO.into(), error.into())),
+            Err(error) => return self.look_refused((MOUNTINFO.into(), error.into())),
         };
         // Without a complete list, the members that the last attempt has handled.
         let asked = self.findings.all_members().map_or(self.target.tracked.tried(), |members| &members.pids);
@@ -153,14 +150,24 @@ impl<S: Sys> Step<'_, '_, S> {
                 Err(refused) => return self.thaw_refused(refused),
             };
         }
-        let Undone { held, refused } = undone;
-        let refused = refused.or(unasked);
-        match refused {
-            Some(refused) => self.thaw_refused(refused),
+        if let Some(refused) = undone.refused {
+            return self.thaw_refused(refused);
+        }
+        let thawed = if undone.held { Thawed::HeldFromOutside } else { Thawed::All };
+        match unasked {
+            Some(refused) => thawed.max(self.look_refused(refused)),
             None => {
                 self.forget_obstacle(|past| past.act == Act::Thaw);
-                if held { Thawed::HeldFromOutside } else { Thawed::All }
+                thawed
             }
+        }
+    }
+
+    /// Notes why external freezes cannot be looked for. If the caller may not look, there may be none: that ends no reap.
+    fn look_refused(&mut self, refused: Refused) -> Thawed {
+        match self.thaw_refused(refused) {
+            Thawed::Denied => Thawed::All,
+            thawed => thawed,
         }
     }
 

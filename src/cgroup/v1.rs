@@ -66,14 +66,11 @@ pub(crate) fn thaw<S: Sys>(sys: &S, root: &S::Fd, dir: &Path) -> io::Result<bool
     if is_thawed(sys, &control)? {
         return Ok(true);
     }
-    match file::write(sys, root, dir, STATE, b"THAWED") {
-        // It is frozen through a directory above it, so the write would change nothing.
-        Err(error) if is_denied(&error) && !freezes_itself(sys, root, dir)? => Ok(false),
-        written => {
-            written?;
-            is_thawed(sys, &control)
-        }
+    if let Err(error) = file::write(sys, root, dir, STATE, b"THAWED") {
+        // If it is frozen through a directory above it, the write would change nothing.
+        return if is_denied(&error) && !freezes_itself(sys, root, dir)? { Ok(false) } else { Err(error) };
     }
+    is_thawed(sys, &control)
 }
 
 /// Does the same through an open file, without a read.

@@ -60,6 +60,7 @@
 mod action;
 mod attempt;
 mod empty;
+mod ending;
 mod freezer;
 mod pace;
 mod retry;
@@ -220,10 +221,10 @@ impl Machine {
             Input::Cancelled => self.end(End::Cancelled),
             Input::KillNow => {
                 if let Phase::Waiting | Phase::Lingering { .. } | Phase::Grace { .. } = self.phase {
-                    let thaws = matches!(self.pending, Pending::Thaw(..));
                     self.start_killing();
-                    if thaws {
+                    if let Pending::Thaw(..) = self.pending {
                         // SIGKILL does not wait for the rest of the thaw, nor for a failed one.
+                        self.pending = Pending::Nothing;
                         return Action::Check(Detail::Members);
                     }
                 }
@@ -246,7 +247,7 @@ impl Machine {
     fn start_killing(&mut self) {
         self.phase = Phase::Killing;
         self.pace.start();
-        if let Pending::Signal(_) | Pending::Thaw(..) = self.pending {
+        if let Pending::Signal(_) = self.pending {
             self.pending = Pending::Nothing;
         }
     }
@@ -433,31 +434,6 @@ impl Machine {
         self.wait(now)
     }
 
-    /// Handles a target that is not known to be empty after the deadline.
-    fn on_expired(&mut self, now: Instant) -> Action {
-        if self.phase.kills_at_deadline() {
-            if self.sigkill != Sigkill::Due && !self.freezer.is_in_use() {
-                return self.end(End::TimedOut);
-            }
-            self.phase = Phase::Expired { until: now.saturating_add(LAST_WAIT) };
-            return Action::Kill(self.kill_by());
-        }
-        match self.phase {
-            // SIGKILL is not safe without the freeze, else the freeze would have been given up.
-            Phase::Expired { until } if now < until && self.freezer.is_in_use() => Action::Freeze,
-            Phase::Expired { until } if now < until => {
-                let is_early = self.retries.is_early(now);
-                let prompted = self.sigkill == Sigkill::Due && !is_early && self.pace.take_prompt();
-                if prompted || self.is_due(now) {
-                    self.pace.lengthen();
-                    return Action::Kill(self.kill_by());
-                }
-                self.wait(now)
-            }
-            _ => self.end(End::TimedOut),
-        }
-    }
-
     /// Whether an attempt is due: by the pace, because something failed, or because an external freeze has held members
     /// for too long.
     fn is_due(&self, now: Instant) -> bool {
@@ -496,38 +472,6 @@ impl Machine {
             None => self.pace.next(now, bound),
         };
         Action::Wait(until.max(now))
-    }
-
-    /// Ends the reap. If it is ending already, the first reason is kept, unless a cancel is to spare members.
-    fn end(&mut self, end: End) -> Action {
-        let pending = self.take_pending();
-        let end = match self.phase {
-            // `TimedOut` says that SIGKILL was sent to all members, which is not yet so. The cancel ends the attempt.
-            Phase::Ending(End::TimedOut) if end == End::Cancelled && pending == Pending::Kill => {
-                self.phase = Phase::Ending(end);
-                end
-            }
-            // After the thaw a check may find processes that have joined, which must not be killed any more.
-            Phase::Ending(End::Done(_)) if end == End::Cancelled => {
-                self.phase = Phase::Ending(end);
-                end
-            }
-            Phase::Ending(first) => first,
-            before => {
-                self.phase = Phase::Ending(end);
-                // At the deadline SIGKILL is sent to members that were not sent it yet, because of a grace period, a
-                // freeze, or the bound on a step.
-                let signals = before != Phase::Waiting;
-                if end == End::TimedOut
-                    && signals
-                    && (self.sigkill == Sigkill::Due || self.freezer.is_in_use())
-                {
-                    return Action::Kill(self.kill_by());
-                }
-                end
-            }
-        };
-        if self.freezer.is_ours() { Action::Thaw(ThawScope::All) } else { Action::Finish(end) }
     }
 
     /// Whether the last attempt was by `cgroup.kill` and fewer than [`CGROUP_KILL_ATTEMPTS`] attempts were made: the

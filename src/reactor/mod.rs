@@ -2,6 +2,7 @@
 //! threads.
 
 mod alarm;
+mod completions;
 mod run;
 mod surroundings;
 
@@ -27,7 +28,7 @@ use crate::helper::Helper;
 use crate::metrics::{Calls, Metrics};
 #[allow(unused_imports, reason = "for links")]
 use crate::outcome::ReapError;
-use crate::outcome::{Completed, Pending, SpawnError};
+use crate::outcome::{Pending, SpawnError};
 use crate::reaper::Reaper;
 use crate::remote::{Queue, Remote};
 use crate::sys::{self, Linux, Sys};
@@ -236,9 +237,7 @@ impl Reactor {
         if self.entries.is_in_turn() {
             self.more_events = true;
         } else {
-            let has_uncounted = self.entries.metrics.completed != self.counted;
-            let max_wait =
-                if has_uncounted || self.has_undrained() { Some(Duration::ZERO) } else { max_wait };
+            let max_wait = if self.has_ended_reaps() { Some(Duration::ZERO) } else { max_wait };
             let timeout = max_wait.map(|wait| wait.min(LONGEST));
             self.entries.metrics.calls.epoll_wait += 1;
             match self.poll.poll(&mut self.events, timeout) {
@@ -271,31 +270,8 @@ impl Reactor {
                 }
             }
         }
-        let metrics = &mut self.entries.metrics;
-        metrics.wakeups += u64::from(worked);
-        let completed = metrics.completed - std::mem::replace(&mut self.counted, metrics.completed);
-        Ok(completed as usize)
-    }
-
-    /// Yields the reaps with a [`tag`](Reaper::tag) that have ended, in a turn or in a spawn, in the order in which they
-    /// ended. Each is yielded once. Cancelled reaps are among them, reaps without a tag are not.
-    ///
-    /// Until the iterator has yielded the last one, the descriptor is readable, and [`turn`](Reactor::turn) does not wait. If
-    /// the iterator is dropped before, the rest stays for the next call.
-    ///
-    /// ```no_run
-    /// # fn main() -> std::io::Result<()> {
-    /// # let mut reactor = cgroup_reaper::Reactor::new()?;
-    /// // Where the loop calls `turn`:
-    /// reactor.turn(Some(std::time::Duration::ZERO))?;
-    /// for ended in reactor.drain_completed() {
-    ///     println!("job {}: {:?}", ended.tag, ended.result);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn drain_completed(&mut self) -> impl Iterator<Item = Completed> {
-        Drain(self)
+        self.entries.metrics.wakeups += u64::from(worked);
+        Ok(self.count_ended() as usize)
     }
 
     /// Asks all reaps that have this [`tag`](Reaper::tag) to stop, as [`ReapHandle::cancel`] does; also reaps that a
@@ -417,11 +393,6 @@ impl Reactor {
     fn is_due_at_once(&self) -> bool {
         self.more_events || self.entries.has_deferred() || self.has_undrained()
     }
-
-    /// Whether the descriptor is to be readable because of completions that the caller has not drained.
-    fn has_undrained(&self) -> bool {
-        !self.is_running && self.entries.has_completed()
-    }
 }
 
 /// Returns the time until a tick of the entries' timers.
@@ -447,24 +418,6 @@ impl Drop for Working<'_> {
 struct Turning<'a>(&'a mut Reactor);
 
 impl Drop for Turning<'_> {
-    fn drop(&mut self) {
-        self.0.rearm();
-    }
-}
-
-/// Takes the reaps that have ended out of a reactor.
-struct Drain<'a>(&'a mut Reactor);
-
-impl Iterator for Drain<'_> {
-    type Item = Completed;
-
-    fn next(&mut self) -> Option<Completed> {
-        self.0.entries.take_completed()
-    }
-}
-
-impl Drop for Drain<'_> {
-    /// Sets the alarm anew: if nothing is left, it need not fire; else an edge-triggered outer loop is notified again.
     fn drop(&mut self) {
         self.0.rearm();
     }

@@ -96,7 +96,7 @@ pub fn spawn_in(
     let ((wait, go), (failure, report)) = (pipe2(OFlag::O_CLOEXEC)?, pipe2(OFlag::O_CLOEXEC)?);
     let words = pointers(words);
     let (flags, cgroup) = (CLONE_INTO_CGROUP, cgroup.as_raw_fd() as u64);
-    // SAFETY: the child makes system calls only, and execvp(3), which does not allocate in glibc and musl.
+    // SAFETY: the child makes system calls only, and execvp(3), which allocates nothing (glibc).
     let pid = unsafe { clone(&CloneArgs { flags, cgroup, ..CloneArgs::default() })? };
     if pid == 0 {
         // So that the child sees when the parent closes its copy of this end.
@@ -116,7 +116,7 @@ pub fn spawn_in(
 /// Those of clone3(2).
 pub fn spawn_apart(program: &CStr, words: &[CString], stream: BorrowedFd<'_>) -> io::Result<u32> {
     let (words, stream) = (pointers(words), stream.as_raw_fd());
-    // SAFETY: the child makes system calls only, and execvp(3), which does not allocate in glibc and musl.
+    // SAFETY: the child makes system calls only, and execvp(3), which allocates nothing (glibc).
     let pid = unsafe { clone(&CloneArgs::default())? };
     if pid == 0 {
         // SAFETY: this is the child. `words` are terminated strings and a null pointer.

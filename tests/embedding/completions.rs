@@ -373,7 +373,7 @@ fn a_turn_counts_a_reap_that_ended_in_its_spawn() {
     require!(cgroups());
     let hierarchy = Hierarchy::all()[0];
     let sandbox = Sandbox::new(test_name!());
-    let missing = hierarchy.group(&sandbox, "job").with_file_name("missing");
+    let missing = hierarchy.missing(&sandbox, "missing");
     let (sender, counts) = channel();
     thread::spawn(move || {
         let mut reactor = Reactor::new().expect("a reactor");
@@ -391,7 +391,7 @@ fn a_shutdown_counts_the_reaps_that_have_not_begun() {
     require!(cgroups());
     let hierarchy = Hierarchy::all()[0];
     let sandbox = Sandbox::new(test_name!());
-    let missing = hierarchy.group(&sandbox, "job").with_file_name("missing");
+    let missing = hierarchy.missing(&sandbox, "missing");
     let mut reactor = Reactor::new().expect("a reactor");
     let remote = reactor.remote();
     let spawn = || drop(remote.spawn_reaper(patient(&missing)).expect("a spawn"));

@@ -920,6 +920,31 @@ fn an_ancestor_holds_a_target_that_the_caller_may_not_thaw() {
     assert!(matches!(handle.try_wait(), Some(Err(ReapError::FrozenByAncestor { .. }))), "{handle:?}");
 }
 
+/// If the caller may not look for the freeze that holds a member, the error at the deadline says so.
+#[test]
+fn a_look_for_freezes_that_is_refused_is_reported_at_the_deadline() {
+    for file in ["cgroup", "status", "mountinfo"] {
+        let features = Features { exiting_unlisted: false, ..Features::of(Features::LEVELS - 1) };
+        let mut world = World::new(fastrand::Rng::with_seed(0), features);
+        let (slice, beside) = (world.mkdir(V2, "slice"), world.mkdir(FREEZER, "beside"));
+        let mut groups = world.processes[0].groups;
+        (groups[V2], groups[FREEZER]) = (world.mkdir(slice, "t"), beside);
+        world.add_process(groups, Nature::default(), None);
+        world.groups[beside].frozen = Some(FrozenBy::Others);
+        world.vantage.restricted = Some(file);
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let reaper = reaper(&["unified"]).deadline(Duration::from_secs(30));
+        let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+        run(&sim, &mut entries);
+        match handle.try_wait() {
+            Some(Err(ReapError::TimedOut { act: Some(Act::Thaw), source: Some(source), .. }))
+                if source.raw_os_error() == Some(libc::EPERM) => {}
+            other => panic!("{file}: {other:?}"),
+        }
+    }
+}
+
 /// A process that was signalled and has left is no survivor.
 #[test]
 fn a_process_that_has_left_is_not_named() {

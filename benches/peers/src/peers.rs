@@ -258,6 +258,9 @@ impl Contender for ProcessKit {
             groups.iter().map(|_| ProcessGroup::new().map_err(io::Error::other)).collect();
         fs::write(&self.procs, "0")?;
         self.groups = made?;
+        if self.left(groups).is_none() {
+            return Err(io::Error::other("processkit has made its cgroups elsewhere"));
+        }
         let each = pids.len() / groups.len().max(1);
         for ((theirs, ours), pids) in self.groups.iter().zip(groups).zip(pids.chunks(each.max(1))) {
             if theirs.mechanism() != Mechanism::CgroupV2 {
@@ -285,7 +288,7 @@ impl Contender for ProcessKit {
     }
 
     fn left(&self, _groups: &[Group]) -> Option<PathBuf> {
-        let inside = fs::read_dir(&self.home).ok()?.flatten().map(|entry| entry.path());
-        inside.into_iter().find(|path| path.is_dir())
+        let Ok(inside) = fs::read_dir(&self.home) else { return Some(self.home.clone()) };
+        inside.flatten().map(|entry| entry.path()).find(|path| path.is_dir())
     }
 }
