@@ -18,6 +18,19 @@ use crate::reaper::{KillMethod, Reaper};
 
 const SOON: Duration = Duration::from_secs(5);
 
+const TARGET: &str = "/sys/fs/cgroup/unified/slice/t";
+
+/// A world with a v2 group that has some members.
+fn target(members: usize) -> (Sim, GroupId) {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let group = world.mkdir(slice, "t");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = group;
+    (0..members).for_each(|_| _ = world.add_process(groups, Nature::default(), None));
+    (Sim(Rc::new(RefCell::new(world))), group)
+}
+
 /// A v2 target with some members, whose reap has begun. The write is not made before [`Scene::write`].
 struct Scene {
     sim: Sim,
@@ -29,17 +42,11 @@ struct Scene {
 
 impl Scene {
     fn new(members: usize, reaper: impl FnOnce(Reaper) -> Reaper) -> Scene {
-        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-        let slice = world.mkdir(V2, "slice");
-        let group = world.mkdir(slice, "t");
-        let mut groups = world.processes[0].groups;
-        groups[V2] = group;
-        (0..members).for_each(|_| _ = world.add_process(groups, Nature::default(), None));
-        let sim = Sim(Rc::new(RefCell::new(world)));
+        let (sim, group) = target(members);
         let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
         entries.helper_from = Some(3);
         let event_loop = EventLoop::new(&sim);
-        let reaper = reaper(Reaper::at("/sys/fs/cgroup/unified/slice/t"));
+        let reaper = reaper(Reaper::at(TARGET));
         let (target, findings) =
             entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
         let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
@@ -201,14 +208,9 @@ fn a_caller_that_has_moved_in_is_not_killed() {
 /// A logger panics between the preparation of the write and the thread.
 #[test]
 fn a_write_that_no_thread_was_given_is_made_by_the_next_step() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let slice = world.mkdir(V2, "slice");
-    let mut groups = world.processes[0].groups;
-    groups[V2] = world.mkdir(slice, "t");
-    (0..3).for_each(|_| _ = world.add_process(groups, Nature::default(), None));
-    let sim = Sim(Rc::new(RefCell::new(world)));
+    let (sim, _) = target(3);
     let resolver = Resolver::new(sim.clone(), Budget::new(100));
-    let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t");
+    let reaper = Reaper::at(TARGET);
     let (mut target, findings) = resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
     let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
@@ -259,7 +261,7 @@ fn a_removal_waits_for_the_descriptors_that_it_needs() {
     let budget = scene.entries.resolver.budget.clone();
     let mut all = Vec::new();
     for _ in 0..50 {
-        // It returns its own after a failure.
+        // Also those that it returns.
         all.extend(std::iter::from_fn(|| budget.take_for_job()));
         scene.pass(Duration::from_millis(10));
         assert!(!scene.handle.is_complete());
