@@ -323,6 +323,41 @@ fn the_process_of_another_user_in_a_delegated_subtree(world: &World) {
 }
 each!(isolated the_process_of_another_user_in_a_delegated_subtree needs Ok(()), on v2, freezer, cpu);
 
+/// Such a process that was killed by `cgroup.kill` and is slow to exit; and one in a directory that the caller may not list.
+/// That the caller may not signal it is no reason to give up.
+fn a_slow_exit_in_a_delegated_subtree(world: &World) {
+    for is_hidden in [false, true] {
+        let (_, group) = delegated(world, &format!("delegated-{is_hidden}"));
+        let child = group.join("child");
+        fs::create_dir(&child).expect("mkdir");
+        if is_hidden {
+            fs::set_permissions(&child, fs::Permissions::from_mode(0o700)).expect("chmod");
+        }
+        let stuck = world.sandbox.trace_exit(&[&child]);
+        let mut reactor = Reactor::new().expect("reactor");
+        let reaper = Reaper::at(&group).max_wait(Duration::from_millis(20)).keep_dir();
+        let handle = as_user(|| {
+            let handle = reactor.spawn_reaper(reaper).expect("not refused");
+            let end = Instant::now() + Duration::from_millis(1500);
+            while Instant::now() < end {
+                reactor.turn(Some(Duration::from_millis(20))).expect("turn");
+            }
+            handle
+        });
+        assert!(!handle.is_complete(), "{:?}", handle.try_wait());
+        assert!(stuck.parked() && reactor.metrics().signals == 0);
+        stuck.release();
+        as_user(|| {
+            eventually("the exit to be noticed", || {
+                reactor.turn(Some(Duration::from_millis(20))).expect("turn");
+                handle.is_complete()
+            })
+        });
+        assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Emptied);
+    }
+}
+each!(isolated a_slow_exit_in_a_delegated_subtree needs cgroup_kill(), on v2);
+
 fn an_unprivileged_user_without_delegation(world: &World) {
     for method in methods(world) {
         let (dirs, _) = world.target();

@@ -190,7 +190,7 @@ fn a_question_mark_is_enough_for_a_refusal() {
     fn reap() -> Result<Reaped, ReapError> {
         let mut reactor = Reactor::new().map_err(|error| ReapError::Reactor(Arc::new(error)))?;
         let handle = reactor.spawn_reaper(Reaper::at("/proc"))?;
-        handle.wait()
+        finish(&mut reactor, &handle)
     }
     let error = reap().expect_err("no cgroup");
     assert_eq!(error.path(), Some(Path::new("/proc")));
@@ -206,14 +206,14 @@ fn every_end_names_the_target(world: &World) {
 
     let handle = spawn(&mut reactor, reaper.clone().deadline(Duration::from_millis(200)));
     assert_eq!(Some(handle.path()), target);
-    let error = reactor.run_until(&handle).expect("turns").expect_err("a member is left");
+    let error = finish(&mut reactor, &handle).expect_err("a member is left");
     assert!(matches!(error, ReapError::TimedOut { .. }), "{error}");
     assert_eq!(error.path(), target);
 
     let handle = reactor.remote().spawn_reaper(reaper.clone()).expect("a spawn");
     assert_eq!(Some(handle.path()), target);
     handle.cancel();
-    let error = reactor.run_until(&handle).expect("turns").expect_err("cancelled");
+    let error = finish(&mut reactor, &handle).expect_err("cancelled");
     assert!(matches!(error, ReapError::Cancelled { .. }), "{error}");
     assert_eq!(error.path(), target);
 
@@ -222,7 +222,7 @@ fn every_end_names_the_target(world: &World) {
     let queued = reactor.remote().spawn_reaper(reaper.clone()).expect("a spawn");
     drop(reactor);
     for handle in [begun, queued] {
-        let error = handle.wait().expect_err("disconnected");
+        let error = handle.wait_timeout(LIMIT).expect("complete").expect_err("disconnected");
         assert!(matches!(error, ReapError::Disconnected { .. }), "{error}");
         assert_eq!(error.path(), target);
     }
@@ -230,11 +230,11 @@ fn every_end_names_the_target(world: &World) {
     let mut reactor = Reactor::new().expect("a reactor");
     let handle = spawn(&mut reactor, reaper.clone());
     stuck.release();
-    reactor.run_until(&handle).expect("turns").expect("reaped");
+    finish(&mut reactor, &handle).expect("reaped");
     assert_eq!(Some(handle.path()), target);
     // What is not there has the path that it would have.
     let handle = spawn(&mut reactor, reaper);
-    let reaped = reactor.run_until(&handle).expect("turns").expect("nothing to do");
+    let reaped = finish(&mut reactor, &handle).expect("nothing to do");
     assert_eq!((reaped.outcome, Some(handle.path())), (Outcome::AlreadyGone, target));
 }
 
@@ -247,7 +247,7 @@ fn a_replaced_directory_is_named_beside_the_target(world: &World) {
     std::fs::remove_dir(&dirs[1]).expect("rmdir");
     std::fs::create_dir(&dirs[1]).expect("mkdir");
     stuck.release();
-    let error = reactor.run_until(&handle).expect("turns").expect_err("replaced");
+    let error = finish(&mut reactor, &handle).expect_err("replaced");
     assert_eq!(error.path(), Some(&*dirs[0]));
     match error {
         ReapError::Replaced { path, .. } => assert_eq!(path, dirs[1]),

@@ -22,16 +22,22 @@ pub(crate) struct Tally {
     pub(crate) signalled: u64,
     pub(crate) method: Option<UsedMethod>,
     pub(crate) reach: Reach,
+    /// `cgroup.kill` was written in each directory of the target.
+    pub(crate) covered: bool,
 }
 
 impl Tally {
     pub(crate) fn new() -> Tally {
-        Tally { signalled: 0, method: None, reach: Reach::All }
+        Tally { signalled: 0, method: None, reach: Reach::All, covered: false }
     }
 
     /// The answer to the machine.
     pub(crate) fn attempt(self, notice: ExitNotice) -> Attempt {
-        let Tally { signalled, method, reach } = self;
+        let Tally { signalled, method, mut reach, covered } = self;
+        if covered && matches!(reach, Reach::Denied | Reach::Unsafe) {
+            // The members that may not be listed or signalled were sent SIGKILL, and may be slow to exit.
+            reach = Reach::Failed;
+        }
         Attempt { signalled, method, reach, notice }
     }
 
@@ -55,6 +61,8 @@ pub(crate) struct Rest<S: Sys> {
     pub(crate) began: Option<Instant>,
     /// Which members it could signal so far.
     pub(crate) reach: Reach,
+    /// Whether it began with `cgroup.kill`, written in each directory of the target.
+    pub(crate) covered: bool,
 }
 
 /// Where an attempt gets its members from, a part at a time.
@@ -79,6 +87,7 @@ impl<S: Sys> Rest<S> {
             not_told: false,
             began: None,
             reach: Reach::All,
+            covered: false,
         }
     }
 

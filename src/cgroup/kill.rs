@@ -57,6 +57,10 @@ impl<S: Sys> Step<'_, '_, S> {
             // The write below reaches the members that the signals did not.
             (killed.signalled, killed.method) = (attempt.signalled, attempt.method);
         } else if matches!(self.target.progress, Progress::Attempt(_)) {
+            if self.target.kill_by_helper.is_some() && !matches!(by, KillBy::Signals(_)) {
+                // The thread may have answered, or could not be started.
+                self.write_cgroup_kill(by, &mut killed);
+            }
             return self.signal_members(Signal::KILL, members, killed);
         }
         let all_were_sent = and_signals
@@ -223,6 +227,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.tracked.killed_all(self.findings.members.as_ref());
             }
             tally.method = Some(UsedMethod::CgroupKill);
+            tally.covered = self.target.is_v2() && !unavailable && refused.is_none();
         }
         if unavailable && !matches!(by, KillBy::CgroupKill { .. }) {
             self.know_members(CgroupKill::Unavailable);

@@ -45,7 +45,13 @@ impl<S: Sys> Step<'_, '_, S> {
             return tally.attempt(ExitNotice::Delayed);
         }
         let left = self.target.progress.take_attempt();
-        tally.missed(left.as_ref().map_or(Reach::All, |rest| rest.reach).max(before.reach));
+        tally.missed(left.as_ref().map_or(Reach::All, |rest| rest.reach));
+        // The helper thread may have answered by the next step.
+        let is_under_way = before.reach == Reach::UnderWay;
+        if !is_under_way {
+            tally.missed(before.reach);
+        }
+        tally.covered = before.covered || left.as_ref().is_some_and(|rest| rest.covered);
         let unfinished = match self.try_signal(signal, members, left, &mut tally) {
             Ok(unfinished) => unfinished,
             Err(refused) => {
@@ -58,8 +64,12 @@ impl<S: Sys> Step<'_, '_, S> {
             self.target.sparing &= tally.reach != Reach::All;
         }
         if let Some(rest) = unfinished {
-            self.target.progress = Progress::Attempt(Box::new(Rest { reach: tally.reach, ..rest }));
+            self.target.progress =
+                Progress::Attempt(Box::new(Rest { reach: tally.reach, covered: tally.covered, ..rest }));
             tally.missed(Reach::Unfinished);
+        }
+        if is_under_way {
+            tally.missed(Reach::UnderWay);
         }
         // v2's own notifications may be late.
         let prompt = self.target.is_v1() && self.target.tracked.are_watched();

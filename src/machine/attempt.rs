@@ -116,7 +116,7 @@ impl Machine {
         self.pace.attempted(now);
         // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
         // has lasted long is rarely frozen later, so external freezes are looked for less often.
-        let seldom = self.pace.is_slowest() && self.held_since.is_none();
+        let seldom = self.pace.is_slowest() && self.held_since.is_none() && !self.retries.is_thaw_failing();
         // The reap reports what refused the attempts, so nothing else is tried after them.
         let refused = self.phase == Phase::Ending(End::Denied);
         let wanted = !refused && (!seldom || self.attempts % EXTERNAL_EVERY == 0);
@@ -276,14 +276,20 @@ impl Machine {
                 None
             }
         };
+        let external = match after {
+            AfterThaw::WaitAfterExternal(external) => external,
+            AfterThaw::Check | AfterThaw::Wait => Thawed::All,
+        };
         let refused = match thawed {
             Thawed::Denied if ours_left => self.retries.failed(Act::Thaw, now, true),
+            _ if thawed == Thawed::Failed || external == Thawed::Failed => {
+                self.retries.failed(Act::Thaw, now, false)
+            }
             // Directories that other parties froze may stay frozen for `freeze_timeout`.
-            Thawed::All | Thawed::HeldFromOutside | Thawed::Denied => {
+            _ => {
                 self.retries.succeeded(Act::Thaw);
                 false
             }
-            Thawed::Failed | Thawed::Unfinished => self.retries.failed(Act::Thaw, now, false),
         };
         if let Phase::Ending(end) = self.phase {
             let took_long = has_failed || after == AfterThaw::Check;
@@ -306,17 +312,13 @@ impl Machine {
             // It has become due amid the steps of the thaw. A wait is bounded only by the retries that are not due yet.
             self.unheeded = Unheeded::Notification;
         }
-        let external = match after {
+        match after {
             AfterThaw::Check => return Action::Check(Detail::Members),
             // The signal took longer to send than the grace period lasts.
             AfterThaw::Wait if matches!(self.phase, Phase::Grace { until, .. } if now >= until) => {
                 return Action::Check(Detail::Members);
             }
-            AfterThaw::WaitAfterExternal(external) => external,
-            AfterThaw::Wait => Thawed::All,
-        };
-        if external == Thawed::Failed {
-            self.retries.failed(Act::Thaw, now, false);
+            AfterThaw::Wait | AfterThaw::WaitAfterExternal(_) => {}
         }
         let held = match thawed.max(external) {
             Thawed::All => {

@@ -20,21 +20,26 @@ const REFUSED_FOR: Span = Span::from_millis(850);
 #[derive(Debug, Default)]
 pub(super) struct Retries(Option<Box<Failing>>);
 
-/// The last failure of a check, and that of another act: a check that succeeds does not settle the other.
+/// The last failure of a check, of a thaw, and of another act: one that succeeds does not settle the others.
 #[derive(Debug, Default)]
 struct Failing {
     check: Option<Retry>,
+    thaw: Option<Retry>,
     act: Option<Retry>,
 }
 
 impl Retries {
     fn slot(&mut self, act: Act) -> &mut Option<Retry> {
         let failing = self.0.get_or_insert_default();
-        if act == Act::Check { &mut failing.check } else { &mut failing.act }
+        match act {
+            Act::Check => &mut failing.check,
+            Act::Thaw => &mut failing.thaw,
+            _ => &mut failing.act,
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = Retry> {
-        self.0.iter().flat_map(|failing| [failing.check, failing.act]).flatten()
+        self.0.iter().flat_map(|failing| [failing.check, failing.thaw, failing.act]).flatten()
     }
 
     /// Notes that an act failed. Returns whether it is refused for good.
@@ -53,31 +58,33 @@ impl Retries {
         }
     }
 
-    /// Notes that the signal was sent to all members that it can be sent to. Of the acts that failed before, only
-    /// a thaw is still retried.
+    /// Notes that the signal was sent to all members that it can be sent to.
     pub(super) fn signalled(&mut self) {
-        if let Some(retry) = self.act().filter(|retry| retry.act != Act::Thaw) {
+        if let Some(retry) = self.act() {
             self.succeeded(retry.act);
         }
     }
 
     /// Notes that members have exited: refusals so far do not count.
     pub(super) fn forgive(&mut self, now: Instant) {
-        if let Some(Failing { act: Some(retry), .. }) = self.0.as_deref_mut() {
-            (retry.since, retry.refusals) = (now, 0);
+        if let Some(Failing { thaw, act, .. }) = self.0.as_deref_mut() {
+            for retry in [thaw, act].into_iter().flatten() {
+                (retry.since, retry.refusals) = (now, 0);
+            }
         }
     }
 
     /// Makes all retries due now.
     pub(super) fn hasten(&mut self, now: Instant) {
         if let Some(failing) = &mut self.0 {
-            for retry in [&mut failing.check, &mut failing.act].into_iter().flatten() {
+            let Failing { check, thaw, act } = failing.as_mut();
+            for retry in [check, thaw, act].into_iter().flatten() {
                 retry.at = retry.at.min(now);
             }
         }
     }
 
-    /// The act, other than a check, that failed last.
+    /// The act, other than a check or a thaw, that failed last.
     fn act(&self) -> Option<Retry> {
         self.0.as_ref()?.act
     }
@@ -92,7 +99,7 @@ impl Retries {
         self.all().any(|retry| now >= retry.at)
     }
 
-    /// Whether the retry of the act, other than a check, that failed last is not due yet.
+    /// Whether an attempt or a removal has failed, and its retry is not due yet.
     pub(super) fn is_early(&self, now: Instant) -> bool {
         self.act().is_some_and(|retry| now < retry.at)
     }
@@ -102,7 +109,12 @@ impl Retries {
         self.all().map(|retry| retry.at).filter(|&at| now < at).min()
     }
 
-    /// For how long the act, other than a check, that failed last has been failing.
+    /// Whether a thaw has failed and is to be retried.
+    pub(super) fn is_thaw_failing(&self) -> bool {
+        self.0.as_ref().is_some_and(|failing| failing.thaw.is_some())
+    }
+
+    /// For how long attempts, or removals, have been failing.
     pub(super) fn lasted(&self, now: Instant) -> Option<Span> {
         self.act().map(|retry| now.saturating_since(retry.since))
     }
@@ -187,9 +199,23 @@ mod tests {
         assert!(retries.is_due(at(7)) && retries.is_any());
         retries.signalled();
         assert!(!retries.is_any());
-        retries.failed(Act::Thaw, at(8), false);
+    }
+
+    #[test]
+    fn a_thaw_that_fails_and_a_kill_that_is_refused_are_counted_apart() {
+        let mut retries = Retries::default();
+        let refused = [0, 10, 20, 30, 850].map(|millis| {
+            let refused = retries.failed(Act::Kill, at(millis), true);
+            assert!(!retries.failed(Act::Thaw, at(millis), false));
+            refused
+        });
+        assert_eq!(refused, [false, false, false, false, true]);
         retries.signalled();
-        assert!(retries.is_early(at(9)), "a thaw is still to be made");
+        assert!(retries.is_thaw_failing(), "a thaw is still to be made");
+        let Some(next) = retries.next(at(850)) else { panic!("it is retried") };
+        assert!(next > at(860), "its waits grow");
+        retries.succeeded(Act::Thaw);
+        assert!(!retries.is_any());
     }
 
     #[test]

@@ -468,6 +468,20 @@ fn an_external_freeze_may_hold_the_target_for_the_freeze_timeout() {
     assert_eq!(rig.now, 1210 * MS, "by a timer, not at an attempt");
 }
 
+/// A look for external freezes that fails has waits of its own, and is made again at the slowest pace too.
+#[test]
+fn a_look_for_external_freezes_that_fails_delays_no_end() {
+    let mut rig = Rig::new(&reaper());
+    rig.external = Thawed::Failed;
+    assert_eq!(rig.run(20_000 * MS), None);
+    let looks = rig.times(|action| matches!(action, Action::ThawExternal));
+    assert_eq!(looks[..6], [210, 220, 240, 280, 360, 440]);
+    assert_eq!(looks.len(), 6 + (20_000 - 440) / 80);
+    rig.kill.reach = Reach::Denied;
+    assert_eq!(rig.run(60_000 * MS), Some(End::Denied));
+    assert!(rig.now < 21_000 * MS, "{:?}", rig.now);
+}
+
 #[test]
 fn an_error_is_never_empty_and_refusals_end_the_reap() {
     let mut rig = Rig::new(&reaper());

@@ -72,7 +72,7 @@ fn reports_each_job(name: &str, make: Make) {
         eprintln!("{name} on {hierarchy:?}: {turns} turns for {JOBS} jobs");
         assert!(turns <= 8 * JOBS, "{turns} turns: {metrics:?}");
         assert_eq!(reactor.drain_completed().count(), 0);
-        while driver.patient(&mut reactor, 20 * MS).is_some() {}
+        driver.settle(&mut reactor);
         driver.assert_idle(&mut reactor);
     }
 }
@@ -160,7 +160,8 @@ fn the_descriptor_is_readable_until_the_last_is_taken() {
     for turn in 0..3 {
         assert!(becomes_readable(&reactor), "after {turn} turns");
         // Whatever the wait.
-        let completed = reactor.turn(None).expect("a turn");
+        let completed;
+        (completed, reactor) = in_time(move || (reactor.turn(None).expect("a turn"), reactor));
         assert_eq!(completed, if turn == 0 { 3 } else { 0 });
     }
     assert_eq!(reactor.drain_completed().next().map(|ended| ended.tag), Some(1));
@@ -187,10 +188,11 @@ fn draining_leaves_timers_armed() {
     let missing = Reaper::at(hierarchy.missing(&sandbox, "missing")).tag(2);
     drop(reactor.spawn_reaper(missing).expect("a spawn"));
     assert_eq!(tags(reactor.drain_completed()), [2]);
+    let mut driver = Driver::new(poll_loop, &reactor);
     let mut ended = Vec::new();
     while ended.is_empty() {
-        assert!(becomes_readable(&reactor), "the deadline's timer");
-        reactor.turn(ZERO).expect("a turn");
+        // The deadline's timer.
+        driver.step(&mut reactor);
         ended.extend(reactor.drain_completed());
     }
     assert!(matches!(ended[..], [Completed { tag: 1, result: Err(ReapError::TimedOut { .. }), .. }]));
@@ -216,7 +218,7 @@ fn an_edge_triggered_loop_hears_of_what_is_left() {
             driver.step(&mut reactor);
             assert_eq!(reactor.drain_completed().next().map(|ended| ended.tag), Some(tag));
         }
-        while driver.patient(&mut reactor, 20 * MS).is_some() {}
+        driver.settle(&mut reactor);
         driver.assert_idle(&mut reactor);
     }
 }
@@ -235,7 +237,7 @@ fn a_run_sleeps_although_some_are_left() {
     let reaper = Reaper::at(&dir).when_empty().deadline(300 * MS).tag(2);
     let handle = reactor.spawn_reaper(reaper).expect("a spawn");
     let before = reactor.metrics().calls.epoll_wait;
-    let result = reactor.run_until(&handle).expect("no error");
+    let (result, mut reactor) = in_time(move || (reactor.run_until(&handle).expect("no error"), reactor));
     assert!(matches!(result, Err(ReapError::TimedOut { .. })), "{result:?}");
     let turns = reactor.metrics().calls.epoll_wait - before;
     assert!(turns < 20, "{turns} turns");
@@ -265,10 +267,10 @@ fn all_that_have_a_tag_are_cancelled_or_killed() {
             }
         }
         assert_eq!((reactor.cancel(0), reactor.kill_now(1), reactor.cancel(7)), (3, 3, 0));
+        let mut driver = Driver::new(poll_loop, &reactor);
         let mut ended = Vec::new();
         while ended.len() < 6 {
-            assert!(becomes_readable(&reactor));
-            reactor.turn(ZERO).expect("a turn");
+            driver.step(&mut reactor);
             ended.extend(reactor.drain_completed());
         }
         for ended in ended {
@@ -407,9 +409,7 @@ fn a_shutdown_counts_the_reaps_that_have_not_begun() {
     }
     thread::sleep(50 * MS);
     let before = reactor.metrics().timers;
-    while reactor.metrics().timers == before {
-        reactor.turn(None).expect("a turn");
-    }
+    drive(&mut reactor, "a timer", |metrics| metrics.timers > before);
     spawn();
     assert_eq!(reactor.shutdown(Duration::ZERO).expect("no error"), 0);
 }

@@ -52,7 +52,7 @@ fn a_guard_is_of_the_cgroup_that_was_there() {
         fs::create_dir(&dir).expect("mkdir");
         let member = sandbox.sleeper(&[&dir]);
         let handle = guard.reap();
-        let result = reactor.run_until(&handle).expect("no error");
+        let result = finish(&mut reactor, &handle);
         assert!(matches!(result, Err(ReapError::Replaced { .. })), "{result:?}");
         assert!(member.alive());
     }
@@ -110,7 +110,7 @@ fn a_panic_reaps() {
         })
         .join()
         .expect("the panic was caught");
-        reactor.run_until_idle().expect("no error");
+        Driver::new(own, &reactor).finish(&mut reactor, 1);
         assert!(member.ended(TIMEOUT) && !dir.exists());
     }
 }
@@ -127,7 +127,7 @@ fn without_its_reactor_a_guard_reaps_nothing() {
     let reaped = remote.guard(Reaper::at(&dir)).expect("a guard");
     drop(reactor);
     drop(dropped);
-    let result = reaped.reap().wait();
+    let result = reaped.reap().wait_timeout(LIMIT).expect("complete");
     assert!(matches!(result, Err(ReapError::Disconnected { .. })), "{result:?}");
     let refused = remote.guard(Reaper::at(&dir)).expect_err("refused");
     assert!(matches!(refused.refusal(), Refusal::Disconnected), "{refused:?}");

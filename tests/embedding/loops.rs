@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -63,6 +64,19 @@ pub fn cgroups() -> Result<(), String> {
 /// A reap that tries once, so that no retry makes up for a wake-up that got lost.
 pub fn patient(dir: &Path) -> Reaper {
     slow(Reaper::at(dir))
+}
+
+/// The result of a thread. One that does not end fails the test, but does not hold it up.
+#[track_caller]
+pub fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    assert!(wait_until(LIMIT, || thread.is_finished()), "not within {LIMIT:?}");
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Runs what would not return if it went wrong: on a thread of its own, so that the test fails then.
+#[track_caller]
+pub fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    join(thread::spawn(work))
 }
 
 /// A loop that a reactor is embedded in.
@@ -278,7 +292,7 @@ impl Driver {
     pub fn patient(&mut self, reactor: &mut Reactor, timeout: Duration) -> Option<usize> {
         loop {
             match self.outer.step(reactor, timeout) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.assert_in_time(reactor),
                 step => return step.expect("a turn"),
             }
         }
@@ -286,7 +300,7 @@ impl Driver {
 
     /// A wake-up that has to come, if the test still goes on.
     pub fn step(&mut self, reactor: &mut Reactor) -> usize {
-        assert!(self.began.elapsed() < 3 * TIMEOUT, "it does not end: {reactor:?}");
+        self.assert_in_time(reactor);
         let step = self.patient(reactor, TIMEOUT);
         self.turns += 1;
         step.unwrap_or_else(|| panic!("a wake-up got lost: {reactor:?}"))
@@ -297,9 +311,19 @@ impl Driver {
         while reactor.metrics().completed < completed {
             self.step(reactor);
         }
+        self.settle(reactor);
+    }
+
+    /// Lets the loop forget what was on its way.
+    pub fn settle(&mut self, reactor: &mut Reactor) {
         while self.patient(reactor, 20 * MS).is_some() {
+            self.assert_in_time(reactor);
             self.turns += 1;
         }
+    }
+
+    pub fn assert_in_time(&self, reactor: &Reactor) {
+        assert!(self.began.elapsed() < 3 * TIMEOUT, "it does not end: {reactor:?}");
     }
 
     pub fn assert_idle(&mut self, reactor: &mut Reactor) {

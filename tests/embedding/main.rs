@@ -126,7 +126,7 @@ fn reaps_all(name: &str, make: Make) {
         let handle = reactor.spawn_reaper(patient(&dir).deadline(50 * MS)).expect("a spawn");
         driver.finish(&mut reactor, (REAPS + 1) as u64);
         assert!(spawned.elapsed() >= 50 * MS);
-        assert!(matches!(handle.wait(), Err(ReapError::TimedOut { .. })), "{handle:?}");
+        assert!(matches!(handle.try_wait(), Some(Err(ReapError::TimedOut { .. }))), "{handle:?}");
         driver.assert_idle(&mut reactor);
         stuck.release();
     }
@@ -200,10 +200,11 @@ fn a_timeout_from_next_deadline_does_as_well_as_the_descriptor() {
     let dir = hierarchy.group(&sandbox, "stuck");
     let stuck = sandbox.trace_exit(&[&dir]);
     let handle = reactor.spawn_reaper(patient(&dir).deadline(100 * MS)).expect("a spawn");
-    let mut turns = 0;
+    let (end, mut turns) = (Instant::now() + LIMIT, 0);
     while !handle.is_complete() {
         // Timers alone: the descriptor is not polled.
         let due = reactor.next_deadline().expect("a reap under way has a timer");
+        assert!(due < end, "{reactor:?}");
         thread::sleep(due.saturating_duration_since(Instant::now()));
         reactor.turn(ZERO).expect("a turn");
         turns += 1;
@@ -239,7 +240,7 @@ fn more_events_than_a_turn_takes_reach_an_edge_triggered_loop() {
         while reactor.metrics().timers < 10 * DEPTH as u64 {
             driver.step(&mut reactor);
         }
-        while driver.outer.step(&mut reactor, 20 * MS).expect("a turn").is_some() {}
+        driver.settle(&mut reactor);
         assert_eq!(reactor.len(), DEPTH);
         let timers = reactor.metrics().timers;
         stuck.release();
@@ -249,7 +250,7 @@ fn more_events_than_a_turn_takes_reach_an_edge_triggered_loop() {
             driver.step(&mut reactor);
         }
         for handle in handles {
-            assert_eq!(handle.wait().expect("reaped").outcome, Outcome::Emptied);
+            assert_eq!(handle.try_wait().expect("complete").expect("reaped").outcome, Outcome::Emptied);
         }
         if reactor.metrics().timers == timers {
             eprintln!("{DEPTH} events: {} turns, {} attempts before", driver.turns, attempt);
@@ -337,8 +338,7 @@ fn extra_turns_are_no_ops() {
         assert!(metrics.checks <= 2 + metrics.events + metrics.timers, "{metrics:?}");
         assert!(metrics.wakeups <= metrics.events + metrics.timers + 2, "{metrics:?}");
         stuck.release();
-        let reaped = reactor.run_until(&handle).expect("no error");
-        assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
     }
 }
 
@@ -370,11 +370,11 @@ fn reaps_that_only_wait_cost_next_to_nothing() {
                 break;
             }
             wakes += 1;
+            assert!(wakes <= 5, "{wakes} wake-ups: {reactor:?}");
         }
-        assert!(wakes <= 5, "{wakes} wake-ups: {reactor:?}");
         stuck.iter().for_each(TraceExit::release);
         driver.finish(&mut reactor, 5);
-        assert!(handles.iter().all(|handle| handle.wait().is_ok()));
+        assert!(handles.iter().all(|handle| handle.try_wait().is_some_and(|result| result.is_ok())));
     }
 }
 
@@ -422,7 +422,8 @@ fn a_handle_answers_the_same_as_often_as_asked() {
     assert_eq!(handle.wait_timeout(Duration::ZERO).map(drop), None);
     assert!(handle.try_wait().is_none() && !handle.is_complete());
     stuck.release();
-    let first = handle.wait_timeout(Duration::MAX).expect("no timeout").expect("reaped");
+    let (first, handle) = in_time(move || (handle.wait_timeout(Duration::MAX), handle));
+    let first = first.expect("no timeout").expect("reaped");
     assert_eq!(first.outcome, Outcome::Removed);
     for _ in 0..3 {
         assert_eq!(handle.wait().expect("reaped"), first);
@@ -433,7 +434,7 @@ fn a_handle_answers_the_same_as_often_as_asked() {
     handle.cancel();
     assert_eq!(block_on(handle).expect("reaped"), first);
     remote.stop();
-    thread.join().expect("no panic").expect("no error");
+    join(thread).expect("no error");
 }
 
 #[test]
@@ -461,7 +462,7 @@ fn cancel_from_another_thread() {
         let queued = reactor.remote().spawn_reaper(patient(&other)).expect("a spawn");
         thread::scope(|scope| drop(scope.spawn(|| queued.cancel())));
         driver.finish(&mut reactor, 2);
-        assert!(matches!(queued.wait(), Err(ReapError::Cancelled { .. })), "{queued:?}");
+        assert!(matches!(queued.try_wait(), Some(Err(ReapError::Cancelled { .. }))), "{queued:?}");
         assert!(sleeper.alive());
         // Several times and afterwards: no-ops.
         for handle in [&handle, &handle, &queued] {
@@ -557,14 +558,15 @@ fn a_handle_is_a_future_in_any_executor() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let two = remote.spawn_reaper(patient(&group("two"))).expect("a spawn");
     let task = runtime.spawn(two);
-    let reaped = runtime.block_on(task).expect("no panic");
+    let reaped = in_time(move || runtime.block_on(task)).expect("no panic");
     assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
 
     let three = remote.spawn_reaper(patient(&group("three"))).expect("a spawn");
     let stopper = remote.clone();
-    assert_eq!(async_io::block_on(three).expect("reaped").outcome, Outcome::Removed);
+    let reaped = in_time(move || async_io::block_on(three));
+    assert_eq!(reaped.expect("reaped").outcome, Outcome::Removed);
     stopper.stop();
-    thread.join().expect("no panic").expect("no error");
+    join(thread).expect("no error");
 }
 
 /// A waker that counts.
@@ -598,7 +600,7 @@ fn the_last_waker_is_woken_once_and_none_outlives_its_handle() {
     drop(dropped);
     assert_eq!([0, 1, 2].map(holders), [0, 1, 0]);
     stuck.release();
-    reactor.run_until_idle().expect("no error");
+    drive(&mut reactor, "both reaps", |metrics| metrics.completed == 2);
     assert_eq!([0, 1, 2].map(|n: usize| counts[n].0.load(Ordering::Relaxed)), [0, 1, 0]);
     assert_eq!(holders(1), 0);
     assert!(poll(&mut handle, &counts[0]) && poll(&mut handle, &counts[0]));
@@ -662,20 +664,22 @@ fn run_until_is_for_handles_of_this_reactor() {
     require!(cgroups());
     let sandbox = Sandbox::new(test_name!());
     let dir = Hierarchy::all()[0].missing(&sandbox, "missing");
-    let mut reactor = Reactor::new().expect("a reactor");
-    let mut other = Reactor::new().expect("a reactor");
-    let handle = other.remote().spawn_reaper(Reaper::at(&dir)).expect("a spawn");
-    let error = reactor.run_until(&handle).expect_err("it would never end");
-    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    let reaped = other.run_until(&handle).expect("no error").expect("reaped");
-    assert_eq!(reaped.outcome, Outcome::AlreadyGone);
-    // The handle keeps the result: each caller gets it.
-    assert_eq!(other.run_until(&handle).expect("no error").expect("reaped"), reaped);
-    assert_eq!(handle.wait().expect("reaped"), reaped);
-    // What is in the queue is not idle.
-    let handle = other.remote().spawn_reaper(Reaper::at(&dir)).expect("a spawn");
-    other.run_until_idle().expect("no error");
-    assert!(handle.is_complete());
+    in_time(move || {
+        let mut reactor = Reactor::new().expect("a reactor");
+        let mut other = Reactor::new().expect("a reactor");
+        let handle = other.remote().spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+        let error = reactor.run_until(&handle).expect_err("it would never end");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let reaped = other.run_until(&handle).expect("no error").expect("reaped");
+        assert_eq!(reaped.outcome, Outcome::AlreadyGone);
+        // The handle keeps the result: each caller gets it.
+        assert_eq!(other.run_until(&handle).expect("no error").expect("reaped"), reaped);
+        assert_eq!(handle.wait().expect("reaped"), reaped);
+        // What is in the queue is not idle.
+        let handle = other.remote().spawn_reaper(Reaper::at(&dir)).expect("a spawn");
+        other.run_until_idle().expect("no error");
+        assert!(handle.is_complete());
+    });
 }
 
 // Ends.
@@ -707,19 +711,23 @@ fn spawns_that_race_with_the_drop_fail_or_disconnect_but_never_hang() {
         let mut reactor = Reactor::new().expect("a reactor");
         let remote = reactor.remote();
         let start = Barrier::new(3);
-        let handles: Vec<_> = thread::scope(|scope| {
-            let spawner = || {
+        let dir = dir.clone();
+        let race = move || {
+            thread::scope(|scope| {
+                let spawner = || {
+                    start.wait();
+                    (0..8).map(|_| remote.spawn_reaper(Reaper::at(&dir))).collect::<Vec<_>>()
+                };
+                let threads = [scope.spawn(spawner), scope.spawn(spawner)];
                 start.wait();
-                (0..8).map(|_| remote.spawn_reaper(Reaper::at(&dir))).collect::<Vec<_>>()
-            };
-            let threads = [scope.spawn(spawner), scope.spawn(spawner)];
-            start.wait();
-            for _ in 0..round % 8 {
-                reactor.turn(ZERO).expect("a turn");
-            }
-            drop(reactor);
-            threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
-        });
+                for _ in 0..round % 8 {
+                    reactor.turn(ZERO).expect("a turn");
+                }
+                drop(reactor);
+                threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
+            })
+        };
+        let handles = in_time(race);
         for spawned in handles {
             match spawned {
                 Ok(handle) => {

@@ -53,6 +53,7 @@ fn a_turn_that_panics_loses_no_wake_up() {
             thread::sleep(50 * MS);
             let mut tags = Vec::new();
             while tags.len() < handles.len() {
+                driver.assert_in_time(&reactor);
                 let step = catch_unwind(AssertUnwindSafe(|| driver.patient(&mut reactor, TIMEOUT)));
                 assert!(!matches!(step, Ok(None)), "a wake-up got lost");
                 tags.extend(reactor.drain_completed().take(1).map(|ended| ended.tag));
@@ -80,7 +81,10 @@ fn a_run_that_panics_is_over() {
         let mut reactor = Reactor::new().expect("a reactor");
         let mut handle = reactor.spawn_reaper(patient(&dir).tag(1)).expect("a spawn");
         rig(&mut handle);
-        panics(|| run(&mut reactor));
+        let mut reactor = in_time(move || {
+            panics(|| run(&mut reactor));
+            reactor
+        });
         let mut driver = Driver::new(epoll_edge, &reactor);
         driver.step(&mut reactor);
         assert_eq!(reactor.drain_completed().count(), 1);
