@@ -280,12 +280,13 @@ impl Machine {
             AfterThaw::WaitAfterExternal(external) => external,
             AfterThaw::Check | AfterThaw::Wait => Thawed::All,
         };
-        let refused = match thawed {
-            Thawed::Denied if ours_left => self.retries.failed(Act::Thaw, now, true),
-            _ if thawed == Thawed::Failed || external == Thawed::Failed => {
-                self.retries.failed(Act::Thaw, now, false)
-            }
-            // Directories that other parties froze may stay frozen for `freeze_timeout`.
+        // In the grace period SIGKILL is still to be sent, and freezes of other parties are not in its way.
+        let is_grace = matches!(self.phase, Phase::Grace { .. });
+        let is_ours_refused = thawed == Thawed::Denied && ours_left;
+        let refused = match thawed.max(external) {
+            _ if is_ours_refused => self.retries.failed(Act::Thaw, now, true),
+            Thawed::Denied if !is_grace => self.retries.failed(Act::Thaw, now, true),
+            Thawed::Failed => self.retries.failed(Act::Thaw, now, false),
             _ => {
                 self.retries.succeeded(Act::Thaw);
                 false
@@ -305,7 +306,7 @@ impl Machine {
             }
             return self.wait(now);
         }
-        if refused {
+        if refused && is_ours_refused {
             return self.end(End::Denied);
         }
         if retry.is_some_and(|retry| now >= retry) {
@@ -326,14 +327,13 @@ impl Machine {
                 return self.wait(now);
             }
             Thawed::Failed | Thawed::Unfinished => return self.wait(now),
-            Thawed::Denied if ours_left => return self.wait(now),
+            Thawed::Denied if is_ours_refused => return self.wait(now),
             Thawed::HeldFromOutside => End::FrozenByAncestor,
             Thawed::Denied => End::Denied,
         };
         let since = *self.held_since.get_or_insert(now);
-        let is_over = now.saturating_since(since) >= self.freeze_timeout;
-        // In the grace period SIGKILL is still to be sent.
-        let is_grace = matches!(self.phase, Phase::Grace { .. });
+        // Directories that other parties froze may stay frozen for `freeze_timeout`.
+        let is_over = now.saturating_since(since) >= self.freeze_timeout && (refused || held != End::Denied);
         if is_over && !is_grace { self.end(held) } else { self.wait(now) }
     }
 }

@@ -132,6 +132,8 @@ struct Retry {
     doubled: u8,
     /// The number of refusals in a row, up to the last failure.
     refusals: u8,
+    /// The time of the first of these.
+    refused_since: Instant,
 }
 
 fn is_attempt(act: Act) -> bool {
@@ -147,7 +149,7 @@ impl Retry {
             // together.
             Some(before) if is_attempt(before.act) && is_attempt(act) => Retry { act, ..before },
             Some(before) => Retry { act, since: now, refusals: 0, ..before },
-            None => Retry { act, since: now, at: now, doubled: 0, refusals: 0 },
+            None => Retry { act, since: now, at: now, doubled: 0, refusals: 0, refused_since: now },
         };
         // A notification may have prompted the act before its retry was due.
         if now >= retry.at {
@@ -155,13 +157,16 @@ impl Retry {
             retry.at = now.saturating_add(wait);
             retry.doubled = (retry.doubled + 1).min(3);
         }
+        if retry.refusals == 0 {
+            retry.refused_since = now;
+        }
         retry.refusals = if refused { retry.refusals.saturating_add(1) } else { 0 };
         retry
     }
 
     /// Whether the act is refused for good.
     fn is_final(self, now: Instant) -> bool {
-        self.refusals >= REFUSALS && now.saturating_since(self.since) >= REFUSED_FOR
+        self.refusals >= REFUSALS && now.saturating_since(self.refused_since) >= REFUSED_FOR
     }
 }
 
@@ -246,7 +251,7 @@ mod tests {
         retries.forgive(at(850));
         let mut refused = |now| retries.failed(Act::Kill, at(now), true);
         assert!(![860, 870, 880, 890, 900].map(&mut refused).contains(&true));
-        assert!(refused(1700));
+        assert!(!refused(1709) && refused(1710));
     }
 
     #[test]
@@ -279,5 +284,11 @@ mod tests {
         assert!(!Retry::after(Some(kill), Act::Remove, at(850), true).is_final(at(850)));
         let passing = Retry::after(Some(times(&[0, 1, 2, 3, 4], Act::Thaw)), Act::Thaw, at(900), false);
         assert!(!passing.is_final(at(900)), "not in a row");
+        let again = [910, 920, 930, 940, 1759].iter().fold(passing, |before, &now| {
+            assert!(!before.is_final(at(1759)));
+            Retry::after(Some(before), Act::Thaw, at(now), true)
+        });
+        assert!(!again.is_final(at(1759)), "passing errors do not count towards the time");
+        assert!(again.is_final(at(1760)));
     }
 }

@@ -482,6 +482,23 @@ fn a_look_for_external_freezes_that_fails_delays_no_end() {
     assert!(rig.now < 21_000 * MS, "{:?}", rig.now);
 }
 
+/// A freeze that may not be thawed ends no reap at its first refusal, however short the caller's patience is.
+#[test]
+fn an_external_freeze_that_may_not_be_thawed_is_refused_for_good_at_last() {
+    for freeze_timeout in [ZERO_TIME, 5000 * MS] {
+        let mut rig = Rig::new(&reaper().freeze_timeout(freeze_timeout));
+        rig.thaw = Thawed::Denied;
+        assert_eq!(rig.run(freeze_timeout.max(850 * MS) - MS), None);
+        assert_eq!(rig.run(60_000 * MS), Some(End::Denied));
+        assert!(rig.now <= freeze_timeout.max(850 * MS) + 80 * MS, "{:?}", rig.now);
+    }
+    let mut rig = Rig::new(&reaper().freeze_timeout(ZERO_TIME));
+    rig.thaw = Thawed::Denied;
+    rig.run(400 * MS);
+    rig.thaw = Thawed::All;
+    assert_eq!(rig.run(60_000 * MS), None);
+}
+
 #[test]
 fn an_error_is_never_empty_and_refusals_end_the_reap() {
     let mut rig = Rig::new(&reaper());

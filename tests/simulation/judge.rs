@@ -209,7 +209,6 @@ impl History {
     fn judge_error(&self, of: usize, error: &ReapError) -> Option<String> {
         let world = self.sim.0.borrow();
         let reap = &self.reaps[of];
-        let insists = matches!(reap.reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
         let allowed = match error {
             ReapError::Cancelled { .. } => reap.cancelled,
             // Found out after the spawn.
@@ -228,9 +227,9 @@ impl History {
                     hierarchy != kernel::V2 && removed && !is_above_known
                 };
                 let by_path = !world.handles || !world.targets[of].may_be_renamed;
-                world.refused || insists || by_path && world.targets[of].tops.iter().any(is_lost)
+                self.may_be_denied(&world, of) || by_path && world.targets[of].tops.iter().any(is_lost)
             }
-            ReapError::Denied { .. } => world.refused || insists,
+            ReapError::Denied { .. } => self.may_be_denied(&world, of),
             // A cgroup inside of one target is outside of another.
             ReapError::FrozenByAncestor { .. } => {
                 world.frozen_outside || world.frozen_inside && world.targets.len() > 1
@@ -255,6 +254,15 @@ impl History {
             _ => false,
         };
         (!allowed).then(|| "no reason for that".into())
+    }
+
+    /// Whether a reap may end as `Denied`: what it needs is not there, or calls were refused for long enough.
+    fn may_be_denied(&self, world: &World, of: usize) -> bool {
+        let Reap { reaper, spawned, .. } = &self.reaps[of];
+        let insists = matches!(reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
+        let refusals: Vec<Duration> = world.refusals.iter().copied().filter(|at| at >= spawned).collect();
+        let lasted = |first: &Duration| world.now - *first >= 850 * MS;
+        world.refused || insists || refusals.len() >= 5 && refusals.first().is_some_and(lasted)
     }
 
     /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,

@@ -322,8 +322,10 @@ pub(super) struct World {
     pub(super) no_files_in: u64,
     pub(super) descriptors: usize,
     pub(super) descriptor_limit: usize,
-    /// Some call was refused for want of rights or of a facility, ever and in which step last.
+    /// Members may not be signalled, because there are no pidfds, or because the caller was among them.
     pub(super) refused: bool,
+    /// When calls were refused for want of rights or of a facility, and in which step last.
+    pub(super) refusals: Vec<Duration>,
     pub(super) refused_in: u64,
     /// The last step in which some call failed that should not.
     pub(super) failed_in: u64,
@@ -390,6 +392,7 @@ impl World {
             descriptors: 0,
             descriptor_limit: usize::MAX,
             refused: !features.pidfd,
+            refusals: Vec::new(),
             refused_in: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
