@@ -71,6 +71,11 @@ impl<S: Sys> Step<'_, '_, S> {
         });
         match refused {
             Some(refused) => self.freeze_refused(refused),
+            None if result == Froze::Unavailable => {
+                let none = io::Error::new(io::ErrorKind::Unsupported, "the target has no freezer");
+                self.note_obstacle(Act::Freeze, (self.path().to_path_buf(), none.into()));
+                result
+            }
             None => result,
         }
     }

@@ -31,12 +31,15 @@ pub(super) fn at<S: Sys>(sys: &S, dir: &Path) -> Result<Option<Candidate<S>>, Re
         Ok(fd) => Ok(Some((path, fd))),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
             // A name that was never a cgroup is a mistake, not a group that is already gone.
-            let place_of = |above| sys.open(None, &above_path(above).ok()?, Open::Place).ok();
-            let above = path.ancestors().skip(1).find_map(place_of);
-            match above {
-                Some(above) if is_cgroup(sys, &above, &path)? => Ok(None),
-                _ => Err(Refusal::NoSuchDirectory { path }),
+            for above in path.ancestors().skip(1) {
+                match above_path(above).and_then(|above| sys.open(None, &above, Open::Place)) {
+                    Ok(above) if is_cgroup(sys, &above, &path)? => return Ok(None),
+                    Ok(_) => break,
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                    Err(error) => return Err(refuse_io(path, error)),
+                }
             }
+            Err(Refusal::NoSuchDirectory { path })
         }
         Err(error) => Err(refuse_io(path, error)),
     }

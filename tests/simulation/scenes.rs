@@ -113,6 +113,25 @@ fn a_group_that_vanishes_does_not_hide_the_caller_in_another() {
     }
 }
 
+/// A call that fails says nothing about a cgroup that is gone: only what is no place for a cgroup is refused as that.
+#[test]
+fn a_group_that_is_gone_is_not_taken_for_a_wrong_name() {
+    let mut gone = 0;
+    for seed in 0..300 {
+        let mut world = World::new(fastrand::Rng::with_seed(seed), Features::of(Features::LEVELS - 1));
+        world.mkdir(V2, "slice");
+        world.faults = 60;
+        let entries = entries(&Sim(Rc::new(RefCell::new(world))));
+        let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/gone");
+        match entries.resolver.resolve(&reaper, Limit::default()) {
+            Ok(_) => gone += 1,
+            Err(Refusal::Io { .. }) => {}
+            Err(refusal) => panic!("seed {seed}: {refusal:?}"),
+        }
+    }
+    assert!((50..250).contains(&gone), "{gone}");
+}
+
 /// The root of a hierarchy, whichever, whatever the kernel says of mounts.
 #[test]
 fn roots_are_refused() {
