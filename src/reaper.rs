@@ -205,7 +205,8 @@ impl Reaper {
     /// - A freeze outside the target that has held its members for this long is reported as
     ///   [`ReapError::FrozenByAncestor`](crate::ReapError::FrozenByAncestor). If the target is in the v1 freezer's
     ///   hierarchy, the first attempt finds the freeze. For other targets it is looked for from the fourth attempt on; at
-    ///   the longest wait, in every fourth attempt.
+    ///   the longest wait, in every fourth attempt. A freeze that the caller may not undo is reported as
+    ///   [`ReapError::Denied`](crate::ReapError::Denied) after this time, and after 850 ms at the earliest.
     pub fn freeze_timeout(mut self, timeout: Duration) -> Reaper {
         self.freeze_timeout = timeout;
         self

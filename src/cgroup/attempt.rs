@@ -36,7 +36,7 @@ impl Tally {
         let Tally { signalled, method, mut reach, covered } = self;
         if covered && matches!(reach, Reach::Denied | Reach::Unsafe) {
             // The members that may not be listed or signalled were sent SIGKILL, and may be slow to exit.
-            reach = Reach::Failed;
+            reach = Reach::All;
         }
         Attempt { signalled, method, reach, notice }
     }

@@ -76,7 +76,16 @@ impl<S: Sys> Step<'_, '_, S> {
                 return killed.attempt(ExitNotice::Delayed);
             }
         }
-        self.signal_members(Signal::KILL, members, killed)
+        let attempt = self.signal_members(Signal::KILL, members, killed);
+        let may_write = !matches!(self.target.cgroup_kill, CgroupKill::NotChosen | CgroupKill::Unavailable);
+        if matches!(by, KillBy::Signals(_)) && attempt.reach == Reach::Denied && may_write {
+            // It also kills frozen members that the caller may not signal.
+            (killed.reach, killed.signalled) = (attempt.reach, attempt.signalled);
+            self.write_cgroup_kill(by, &mut killed);
+            killed.method = killed.method.or(attempt.method);
+            return killed.attempt(attempt.notice);
+        }
+        attempt
     }
 
     /// From now on the members are listed and signalled one by one, also those of v2.
@@ -89,7 +98,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Writes to `cgroup.kill` of each v2 directory, or leaves the write to a helper thread.
     fn write_cgroup_kill(&mut self, by: KillBy, tally: &mut Tally) {
-        let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. });
+        let and_signals = matches!(by, KillBy::CgroupKillAndSignals { .. } | KillBy::Signals(_));
         let is_last = by == (KillBy::CgroupKill { last: true });
         let mut written_by_helper = None;
         let may_leave_it = match HelperCall::take(&mut self.target.kill_by_helper) {

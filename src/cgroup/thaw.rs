@@ -84,8 +84,9 @@ impl<S: Sys> Step<'_, '_, S> {
             self.target.progress = Progress::Thaw(Box::new(below));
             return Thawed::Unfinished;
         }
-        match refused.or(traversal.why) {
-            Some(refused) => roots.max(self.thaw_refused(refused)),
+        let failures = [traversal.why, refused].into_iter().flatten();
+        match failures.map(|failure| self.thaw_refused(failure)).max() {
+            Some(thawed) => roots.max(thawed),
             None => {
                 // The obstacle of an external freeze names a file outside the target.
                 let own: Vec<PathBuf> = self.target.trees.iter().map(|tree| tree.path().into()).collect();

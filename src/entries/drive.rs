@@ -62,7 +62,9 @@ impl<S: Sys> Entries<S> {
                             // There is no thread for the job, so it is done here.
                             step.target.note_cgroup_kill(None);
                             refused.log();
+                            let before = attempt.signalled;
                             attempt = step.kill(by);
+                            attempt.signalled += before;
                         }
                     }
                     attempted |= attempt.reach != Reach::UnderWay;

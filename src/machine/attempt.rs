@@ -116,7 +116,8 @@ impl Machine {
         self.pace.attempted(now);
         // SIGKILL stays pending for a task that the v1 freezer holds, by whichever party it was frozen. A target that
         // has lasted long is rarely frozen later, so external freezes are looked for less often.
-        let seldom = self.pace.is_slowest() && self.held_since.is_none() && !self.retries.is_thaw_failing();
+        let seldom =
+            self.pace.is_slowest() && self.held_since.is_none() && !self.retries.is_external_thaw_failing();
         // The reap reports what refused the attempts, so nothing else is tried after them.
         let refused = self.phase == Phase::Ending(End::Denied);
         let wanted = !refused && (!seldom || self.attempts % EXTERNAL_EVERY == 0);
@@ -282,13 +283,19 @@ impl Machine {
         };
         // In the grace period SIGKILL is still to be sent, and freezes of other parties are not in its way.
         let is_grace = matches!(self.phase, Phase::Grace { .. });
-        let is_ours_refused = thawed == Thawed::Denied && ours_left;
-        let refused = match thawed.max(external) {
-            _ if is_ours_refused => self.retries.failed(Act::Thaw, now, true),
-            Thawed::Denied if !is_grace => self.retries.failed(Act::Thaw, now, true),
-            Thawed::Failed => self.retries.failed(Act::Thaw, now, false),
-            _ => {
+        let refused = match ours_left {
+            true => self.retries.failed(Act::Thaw, now, thawed == Thawed::Denied),
+            false => {
                 self.retries.succeeded(Act::Thaw);
+                false
+            }
+        };
+        let external = if ours_left { external } else { thawed.max(external) };
+        let external_refused = match external {
+            Thawed::Denied if !is_grace => self.retries.external_thaw_failed(now, true),
+            Thawed::Failed => self.retries.external_thaw_failed(now, false),
+            _ => {
+                self.retries.external_thaw_succeeded();
                 false
             }
         };
@@ -306,7 +313,7 @@ impl Machine {
             }
             return self.wait(now);
         }
-        if refused && is_ours_refused {
+        if refused {
             return self.end(End::Denied);
         }
         if retry.is_some_and(|retry| now >= retry) {
@@ -321,19 +328,20 @@ impl Machine {
             }
             AfterThaw::Wait | AfterThaw::WaitAfterExternal(_) => {}
         }
-        let held = match thawed.max(external) {
+        let held = match external {
+            _ if ours_left => return self.wait(now),
             Thawed::All => {
                 self.held_since = None;
                 return self.wait(now);
             }
             Thawed::Failed | Thawed::Unfinished => return self.wait(now),
-            Thawed::Denied if is_ours_refused => return self.wait(now),
             Thawed::HeldFromOutside => End::FrozenByAncestor,
             Thawed::Denied => End::Denied,
         };
         let since = *self.held_since.get_or_insert(now);
         // Directories that other parties froze may stay frozen for `freeze_timeout`.
-        let is_over = now.saturating_since(since) >= self.freeze_timeout && (refused || held != End::Denied);
+        let is_over =
+            now.saturating_since(since) >= self.freeze_timeout && (external_refused || held != End::Denied);
         if is_over && !is_grace { self.end(held) } else { self.wait(now) }
     }
 }

@@ -437,7 +437,9 @@ impl Machine {
     /// Whether an attempt is due: by the pace, because something failed, or because an external freeze has held members
     /// for too long.
     fn is_due(&self, now: Instant) -> bool {
-        let is_held = self.held_until().is_some_and(|until| now >= until);
+        // One that may not be thawed is retried.
+        let may_end = !self.retries.is_external_thaw_failing();
+        let is_held = may_end && self.held_until().is_some_and(|until| now >= until);
         self.pace.is_due(now) || self.retries.is_due(now) || is_held
     }
 

@@ -20,12 +20,21 @@ const REFUSED_FOR: Span = Span::from_millis(850);
 #[derive(Debug, Default)]
 pub(super) struct Retries(Option<Box<Failing>>);
 
-/// The last failure of a check, of a thaw, and of another act: one that succeeds does not settle the others.
+/// The last failure of a check, of the thaw of our own freeze, of that of other parties' freezes, and of another act: one that
+/// succeeds does not settle the others.
 #[derive(Debug, Default)]
 struct Failing {
     check: Option<Retry>,
     thaw: Option<Retry>,
+    external_thaw: Option<Retry>,
     act: Option<Retry>,
+}
+
+impl Failing {
+    fn all(&mut self) -> impl Iterator<Item = &mut Retry> {
+        let Failing { check, thaw, external_thaw, act } = self;
+        [check, thaw, external_thaw, act].into_iter().flatten()
+    }
 }
 
 impl Retries {
@@ -39,7 +48,8 @@ impl Retries {
     }
 
     fn all(&self) -> impl Iterator<Item = Retry> {
-        self.0.iter().flat_map(|failing| [failing.check, failing.thaw, failing.act]).flatten()
+        let slots = |it: &Failing| [it.check, it.thaw, it.external_thaw, it.act];
+        self.0.iter().flat_map(move |failing| slots(failing)).flatten()
     }
 
     /// Notes that an act failed. Returns whether it is refused for good.
@@ -50,9 +60,27 @@ impl Retries {
 
     /// Notes that an act succeeded, so that it is not retried.
     pub(super) fn succeeded(&mut self, act: Act) {
-        if self.all().any(|retry| retry.act == act) {
+        if self.0.is_some() && self.slot(act).is_some_and(|retry| retry.act == act) {
             *self.slot(act) = None;
+            self.tidy();
         }
+    }
+
+    /// Notes that freezes of other parties could not be found out or undone. Returns whether this is refused for good.
+    pub(super) fn external_thaw_failed(&mut self, now: Instant, refused: bool) -> bool {
+        let slot = &mut self.0.get_or_insert_default().external_thaw;
+        slot.insert(Retry::after(*slot, Act::Thaw, now, refused)).is_final(now)
+    }
+
+    /// Notes that it is known which freezes of other parties are left, and that these are not to be retried.
+    pub(super) fn external_thaw_succeeded(&mut self) {
+        if let Some(failing) = &mut self.0 {
+            failing.external_thaw = None;
+            self.tidy();
+        }
+    }
+
+    fn tidy(&mut self) {
         if self.all().next().is_none() {
             self.0 = None;
         }
@@ -67,20 +95,15 @@ impl Retries {
 
     /// Notes that members have exited: refusals so far do not count.
     pub(super) fn forgive(&mut self, now: Instant) {
-        if let Some(Failing { thaw, act, .. }) = self.0.as_deref_mut() {
-            for retry in [thaw, act].into_iter().flatten() {
-                (retry.since, retry.refusals) = (now, 0);
-            }
+        for retry in self.0.iter_mut().flat_map(|failing| failing.all()).filter(|it| it.act != Act::Check) {
+            (retry.since, retry.refusals) = (now, 0);
         }
     }
 
     /// Makes all retries due now.
     pub(super) fn hasten(&mut self, now: Instant) {
-        if let Some(failing) = &mut self.0 {
-            let Failing { check, thaw, act } = failing.as_mut();
-            for retry in [check, thaw, act].into_iter().flatten() {
-                retry.at = retry.at.min(now);
-            }
+        for retry in self.0.iter_mut().flat_map(|failing| failing.all()) {
+            retry.at = retry.at.min(now);
         }
     }
 
@@ -109,9 +132,9 @@ impl Retries {
         self.all().map(|retry| retry.at).filter(|&at| now < at).min()
     }
 
-    /// Whether a thaw has failed and is to be retried.
-    pub(super) fn is_thaw_failing(&self) -> bool {
-        self.0.as_ref().is_some_and(|failing| failing.thaw.is_some())
+    /// Whether freezes of other parties could not be found out or undone, and this is to be retried.
+    pub(super) fn is_external_thaw_failing(&self) -> bool {
+        self.0.as_ref().is_some_and(|failing| failing.external_thaw.is_some())
     }
 
     /// For how long attempts, or removals, have been failing.
@@ -212,11 +235,14 @@ mod tests {
         let refused = [0, 10, 20, 30, 850].map(|millis| {
             let refused = retries.failed(Act::Kill, at(millis), true);
             assert!(!retries.failed(Act::Thaw, at(millis), false));
+            assert_eq!(retries.external_thaw_failed(at(millis), true), refused);
             refused
         });
         assert_eq!(refused, [false, false, false, false, true]);
         retries.signalled();
-        assert!(retries.is_thaw_failing(), "a thaw is still to be made");
+        assert!(retries.is_external_thaw_failing());
+        retries.external_thaw_succeeded();
+        assert!(!retries.is_external_thaw_failing());
         let Some(next) = retries.next(at(850)) else { panic!("it is retried") };
         assert!(next > at(860), "its waits grow");
         retries.succeeded(Act::Thaw);

@@ -37,6 +37,8 @@ struct Rig {
     freeze: Froze,
     frozen_in_part: bool,
     thaw: Thawed,
+    /// Whether a thaw that fails is that of our own freeze.
+    ours_left: bool,
     rest_of_thaw: Thawed,
     external: Thawed,
     removal: Removed,
@@ -55,6 +57,7 @@ impl Rig {
             freeze: Froze::Frozen,
             frozen_in_part: false,
             thaw: Thawed::All,
+            ours_left: true,
             rest_of_thaw: Thawed::All,
             external: Thawed::All,
             removal: Removed::All,
@@ -78,7 +81,8 @@ impl Rig {
                 Action::Freeze => Input::Froze { froze: self.freeze, ours_left: self.frozen_in_part },
                 Action::Thaw(_) => {
                     let fails = matches!(self.thaw, Thawed::Denied | Thawed::Failed);
-                    Input::Thawed { thawed: self.thaw, ours_left: fails && self.machine.has_frozen() }
+                    let ours_left = self.ours_left && fails && self.machine.has_frozen();
+                    Input::Thawed { thawed: self.thaw, ours_left }
                 }
                 Action::ContinueThaw => Input::Thawed { thawed: self.rest_of_thaw, ours_left: false },
                 Action::ThawExternal => Input::ThawedExternal(self.external),
@@ -480,6 +484,36 @@ fn a_look_for_external_freezes_that_fails_delays_no_end() {
     rig.kill.reach = Reach::Denied;
     assert_eq!(rig.run(60_000 * MS), Some(End::Denied));
     assert!(rig.now < 21_000 * MS, "{:?}", rig.now);
+}
+
+/// That a freeze of another party may not be thawed does not count for a freeze of ours.
+#[test]
+fn the_thaw_of_our_freeze_has_refusals_of_its_own() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(5000 * MS));
+    (rig.thaw, rig.ours_left) = (Thawed::Denied, false);
+    assert_eq!(rig.run(2000 * MS), None);
+    rig.ours_left = true;
+    assert_eq!(rig.run(2800 * MS), None);
+    assert_eq!(rig.run(4000 * MS), Some(End::Denied));
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(5000 * MS));
+    (rig.thaw, rig.ours_left) = (Thawed::Denied, false);
+    rig.run(2000 * MS);
+    rig.ours_left = true;
+    rig.run(2100 * MS);
+    assert!(rig.wake(Input::Cancelled).is_ok(), "the thaw is made again before the end");
+}
+
+/// Beyond `freeze_timeout`, such a freeze is retried by timer, not at each notification.
+#[test]
+fn a_freeze_that_may_not_be_thawed_does_not_make_every_check_an_attempt() {
+    let mut rig = Rig::new(&reaper().freeze_timeout(ZERO_TIME));
+    rig.thaw = Thawed::Denied;
+    rig.run(200 * MS);
+    let kills = rig.kills().len();
+    for _ in 0..20 {
+        rig.wake(Input::Notified).unwrap();
+    }
+    assert!(rig.kills().len() <= kills + 1, "{:?}", rig.kills());
 }
 
 /// A freeze that may not be thawed ends no reap at its first refusal, however short the caller's patience is.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::kernel::{Features, GroupId, Nature, SELF, Sim, V2, World};
+use super::kernel::{FREEZER, Features, GroupId, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
 use crate::cgroup::{Answer, Budget, Context, Facts, Findings, Job, Limit, Resolver};
@@ -14,7 +14,7 @@ use crate::handle::{self, ReapHandle};
 use crate::machine::{Detail, KillBy, Reach};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, UsedMethod};
-use crate::reaper::{KillMethod, Reaper};
+use crate::reaper::{CgroupOptions, KillMethod, Reaper};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -222,6 +222,41 @@ fn a_write_that_no_thread_was_given_is_made_by_the_next_step() {
     let mut step = target.step(&mut context, Findings::default());
     assert_ne!(step.kill(KillBy::CgroupKill { last: false }).reach, Reach::UnderWay);
     assert!(sim.0.borrow().processes.iter().all(|process| process.killed == (process.pid != SELF)));
+}
+
+/// No thread can be started for the write, amid the steps in which the members in v1 are signalled.
+#[test]
+fn a_write_that_no_thread_was_given_is_not_waited_for() {
+    // Where exiting tasks are listed.
+    let features = Features { exiting_unlisted: false, ..Features::of(Features::LEVELS - 1) };
+    let mut world = World::new(fastrand::Rng::with_seed(0), features);
+    let mut groups = world.processes[0].groups;
+    for hierarchy in [V2, FREEZER] {
+        let slice = world.mkdir(hierarchy, "slice");
+        groups[hierarchy] = world.mkdir(slice, "t");
+    }
+    (0..8).for_each(|_| _ = world.add_process(groups, Nature::default(), None));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(["freezer", "unified"]);
+    let reaper = Reaper::new(options, "t");
+    let (mut target, findings) = resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let limit = Limit::after(&sim, Some(Duration::ZERO));
+    let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, limit);
+    context.helper_from = Some(3);
+    let mut step = target.step(&mut context, findings);
+    let mut attempt = step.kill(KillBy::Cheapest);
+    assert!(attempt.reach == Reach::Unfinished && step.take_job().is_some());
+    step.target.note_cgroup_kill(None);
+    let mut steps = 0;
+    while attempt.reach == Reach::Unfinished && steps < 100 {
+        attempt = step.kill(KillBy::Cheapest);
+        steps += 1;
+    }
+    assert_eq!(attempt.reach, Reach::All, "after {steps} steps");
+    let world = sim.0.borrow();
+    assert!(world.processes.iter().all(|process| process.killed == (process.pid != SELF)));
 }
 
 /// Another party makes the directory again after the thread has removed it, and before the reap knows that.

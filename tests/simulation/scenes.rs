@@ -16,6 +16,7 @@ use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
+use crate::machine::{Froze, KillBy, Members, Reach};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal, UsedMethod};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
@@ -857,6 +858,27 @@ fn a_large_target_is_frozen_without_proc() {
             "{proc:?}"
         );
     }
+}
+
+/// In a storm, too, `cgroup.kill` reaches the members that the caller may not signal.
+#[test]
+fn a_frozen_member_of_another_user_is_killed() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = world.mkdir(slice, "t");
+    let member = world.add_process(groups, Nature { foreign: true, ..Nature::default() }, None);
+    in_context(world, |sim, context| {
+        let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t");
+        let resolver = Resolver::new(sim.clone(), Budget::new(100));
+        let (mut target, findings) = resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+        let mut step = target.step(context, findings);
+        while step.freeze() != Froze::Frozen {}
+        let attempt = step.kill(KillBy::Signals(Members::Frozen));
+        assert_eq!((attempt.reach, attempt.method), (Reach::All, Some(UsedMethod::CgroupKill)));
+        let world = sim.0.borrow();
+        assert!(world.processes.iter().any(|process| process.ino == member && process.killed));
+    });
 }
 
 /// Where nothing but the lists tells that the caller is inside of a large target, the spawn and the checks after it search
