@@ -260,7 +260,14 @@ impl History {
     fn may_be_denied(&self, world: &World, of: usize) -> bool {
         let Reap { reaper, spawned, .. } = &self.reaps[of];
         let insists = matches!(reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
-        let refusals: Vec<Duration> = world.refusals.iter().copied().filter(|at| at >= spawned).collect();
+        // `cgroup.kill` reaches members that may not be signalled.
+        let is_v2 = |&top: &GroupId| world.groups[top].hierarchy == V2;
+        let covers = reaper.method == KillMethod::Auto
+            && world.features.cgroup_kill
+            && world.targets[of].tops.iter().all(is_v2);
+        let counts = |call: &str| !covers || !matches!(call, "pidfd_send_signal" | "kill");
+        let of_it = world.refusals.iter().filter(|(at, call)| at >= spawned && counts(call));
+        let refusals: Vec<Duration> = of_it.map(|(at, _)| *at).collect();
         let lasted = |first: &Duration| world.now - *first >= 850 * MS;
         world.refused || insists || refusals.len() >= 5 && refusals.first().is_some_and(lasted)
     }

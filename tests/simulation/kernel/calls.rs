@@ -469,7 +469,7 @@ impl World {
     /// An error that has nothing to do with what the call was for.
     pub(super) fn refuse(&mut self, call: &str, number: i32) -> io::Error {
         if matches!(number, libc::EACCES | libc::EPERM | libc::EROFS | libc::EOPNOTSUPP) {
-            self.refusals.push(self.now);
+            self.refusals.push((self.now, call.into()));
             self.refused_in = self.step;
         }
         self.failed_in = self.step;

@@ -324,8 +324,8 @@ pub(super) struct World {
     pub(super) descriptor_limit: usize,
     /// Members may not be signalled, because there are no pidfds, or because the caller was among them.
     pub(super) refused: bool,
-    /// When calls were refused for want of rights or of a facility, and in which step last.
-    pub(super) refusals: Vec<Duration>,
+    /// When calls were refused for want of rights or of a facility, which, and in which step last.
+    pub(super) refusals: Vec<(Duration, String)>,
     pub(super) refused_in: u64,
     /// The last step in which some call failed that should not.
     pub(super) failed_in: u64,
