@@ -1,6 +1,6 @@
 //! cgreap's command line, and its list of targets. Nothing is run.
 #![no_main]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../cgreap/src/args/mod.rs"]
 mod args;
@@ -8,6 +8,8 @@ mod args;
 mod duration;
 #[path = "../../cgreap/src/list.rs"]
 mod list;
+#[path = "../../cgreap/src/status.rs"]
+mod status;
 #[path = "../../cgreap/src/target.rs"]
 mod target;
 

@@ -35,8 +35,8 @@ impl Tally {
     pub(crate) fn attempt(self, notice: ExitNotice) -> Attempt {
         let Tally { signalled, method, mut reach, covered } = self;
         if covered && matches!(reach, Reach::Denied | Reach::Unsafe) {
-            // The members that may not be listed or signalled were sent SIGKILL, and may be slow to exit.
-            reach = Reach::All;
+            // The members that may not be listed or signalled may be slow to exit.
+            reach = Reach::Covered;
         }
         Attempt { signalled, method, reach, notice }
     }

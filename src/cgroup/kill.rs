@@ -22,7 +22,17 @@ use crate::sys::Sys;
 impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
-        let attempt = self.try_kill(by);
+        let mut attempt = self.try_kill(by);
+        let may_write = !matches!(self.target.cgroup_kill, CgroupKill::NotChosen | CgroupKill::Unavailable);
+        let are_spared = matches!(attempt.reach, Reach::Denied | Reach::Unsafe);
+        if matches!(by, KillBy::Signals(_)) && are_spared && may_write {
+            // It also kills frozen members that may not be signalled.
+            let Attempt { signalled, method, reach, notice } = attempt;
+            let mut killed = Tally { signalled, reach, ..Tally::new() };
+            self.write_cgroup_kill(by, &mut killed);
+            killed.method = killed.method.or(method);
+            attempt = killed.attempt(notice);
+        }
         let reached_all = attempt.reach == Reach::All;
         if let Some(releases) = &mut self.target.releases {
             releases.reached_all = reached_all;
@@ -76,16 +86,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 return killed.attempt(ExitNotice::Delayed);
             }
         }
-        let attempt = self.signal_members(Signal::KILL, members, killed);
-        let may_write = !matches!(self.target.cgroup_kill, CgroupKill::NotChosen | CgroupKill::Unavailable);
-        if matches!(by, KillBy::Signals(_)) && attempt.reach == Reach::Denied && may_write {
-            // It also kills frozen members that the caller may not signal.
-            (killed.reach, killed.signalled) = (attempt.reach, attempt.signalled);
-            self.write_cgroup_kill(by, &mut killed);
-            killed.method = killed.method.or(attempt.method);
-            return killed.attempt(attempt.notice);
-        }
-        attempt
+        self.signal_members(Signal::KILL, members, killed)
     }
 
     /// From now on the members are listed and signalled one by one, also those of v2.
@@ -236,7 +237,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.tracked.killed_all(self.findings.members.as_ref());
             }
             tally.method = Some(UsedMethod::CgroupKill);
-            tally.covered = self.target.is_v2() && !unavailable && refused.is_none();
+            tally.covered = self.target.is_v2() && !by_helper && !unavailable && refused.is_none();
         }
         if unavailable && !matches!(by, KillBy::CgroupKill { .. }) {
             self.know_members(CgroupKill::Unavailable);

@@ -213,6 +213,9 @@ pub(crate) struct Attempt {
 pub(crate) enum Reach {
     /// All members were signalled.
     All,
+    /// `cgroup.kill` has sent SIGKILL to all. Some could not be signalled by themselves, so it is not known whether it has reached
+    /// those whose main thread has exited.
+    Covered,
     /// Some could not be signalled for lack of rights, or of the facility that the caller insists on.
     Denied,
     /// Some could not be signalled, by an error that may pass.

@@ -97,7 +97,7 @@ impl Machine {
             Reach::Unsafe => self.retries.failed(Act::Kill, now, true),
             // At the end of the reap, the helper thread is not waited for.
             Reach::UnderWay => false,
-            Reach::All | Reach::Unfinished => {
+            Reach::All | Reach::Covered | Reach::Unfinished => {
                 self.retries.signalled();
                 false
             }
@@ -149,8 +149,8 @@ impl Machine {
             // Some members were not signalled. The grace signal is sent again soon.
             Reach::Denied if attempt.method.is_none() => self.signal_again(now),
             Reach::Failed => self.signal_again(now),
-            // `UnderWay` cannot occur: a helper thread sends no signal but SIGKILL.
-            Reach::All | Reach::Denied | Reach::Unsafe | Reach::UnderWay => {
+            // `Covered` and `UnderWay` cannot occur: `cgroup.kill` sends no signal but SIGKILL.
+            Reach::All | Reach::Covered | Reach::Denied | Reach::Unsafe | Reach::UnderWay => {
                 self.retries.signalled();
                 self.phase = Phase::Grace { signal: GraceSignal::Sent, until };
                 self.pace.set_probes(attempt.notice != ExitNotice::Prompt);
@@ -294,6 +294,8 @@ impl Machine {
         let external_refused = match external {
             Thawed::Denied if !is_grace => self.retries.external_thaw_failed(now, true),
             Thawed::Failed => self.retries.external_thaw_failed(now, false),
+            // Nothing was looked for.
+            _ if after == AfterThaw::Check => false,
             _ => {
                 self.retries.external_thaw_succeeded();
                 false

@@ -486,6 +486,20 @@ fn a_look_for_external_freezes_that_fails_delays_no_end() {
     assert!(rig.now < 21_000 * MS, "{:?}", rig.now);
 }
 
+/// Members that `cgroup.kill` has reached and that may not be signalled are waited for as long as others, and sent SIGKILL once
+/// more at the deadline.
+#[test]
+fn members_that_cgroup_kill_has_covered_are_waited_for() {
+    let covered = Attempt { method: Some(UsedMethod::CgroupKill), reach: Reach::Covered, ..KILLED };
+    let mut rig = Rig::new(&reaper().deadline(40_000 * MS));
+    rig.kill = covered;
+    assert_eq!(rig.run(39_999 * MS), None);
+    assert_eq!(rig.kills(), [0, 10, 50, 210, 850, 3410, 13410, 23410, 33410]);
+    assert!(!rig.machine.is_failing());
+    assert_eq!(rig.run(60_000 * MS), Some(End::TimedOut));
+    assert_eq!(rig.kills()[9], 40_000);
+}
+
 /// That a freeze of another party may not be thawed does not count for a freeze of ours.
 #[test]
 fn the_thaw_of_our_freeze_has_refusals_of_its_own() {
