@@ -24,9 +24,11 @@ impl<S: Sys> Step<'_, '_, S> {
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
         let mut attempt = self.try_kill(by);
         let may_write = !matches!(self.target.cgroup_kill, CgroupKill::NotChosen | CgroupKill::Unavailable);
-        let are_spared = matches!(attempt.reach, Reach::Denied | Reach::Unsafe);
+        let is_over = attempt.reach != Reach::Unfinished;
+        let has_unmapped = is_over && std::mem::take(&mut self.target.has_unmapped);
+        let are_spared = has_unmapped || matches!(attempt.reach, Reach::Denied | Reach::Unsafe);
         if matches!(by, KillBy::Signals(_)) && are_spared && may_write {
-            // It also kills frozen members that may not be signalled.
+            // It also kills frozen members that may not, or cannot, be signalled.
             let Attempt { signalled, method, reach, notice } = attempt;
             let mut killed = Tally { signalled, reach, ..Tally::new() };
             self.write_cgroup_kill(by, &mut killed);

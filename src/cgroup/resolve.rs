@@ -63,6 +63,7 @@ impl<S: Sys> Resolver<S> {
             tracked: Tracked::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             may_be_own: left.is_some(),
+            has_unmapped: false,
             is_large_tree,
             progress: left.map_or(Progress::None, |listing| Progress::Check(Box::new(listing))),
             kill_by_helper: None,

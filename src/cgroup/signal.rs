@@ -116,6 +116,7 @@ impl<S: Sys> Step<'_, '_, S> {
         if rest.members.is_uncertain() {
             tally.missed(Reach::Failed);
         }
+        self.target.has_unmapped |= rest.members.unmapped > 0;
         if rest.is_over() && !begins {
             return Ok(None);
         }

@@ -43,6 +43,8 @@ pub(crate) struct Target<S: Sys> {
     /// Set when an action has failed for lack of descriptors. The target then holds none, so that the free ones
     /// are enough for the next action.
     pub(crate) sparing: bool,
+    /// The attempt under way has listed members without a pid, which only `cgroup.kill` reaches.
+    pub(super) has_unmapped: bool,
     /// The first directory that the caller named, if none existed.
     pub(super) missing: Option<Arc<CStr>>,
     pub(super) obstacle: Option<Box<Obstacle>>,

@@ -863,16 +863,23 @@ fn a_large_target_is_frozen_without_proc() {
     }
 }
 
-/// In a storm, too, `cgroup.kill` reaches the members that the caller may not signal.
+/// In a storm, too, `cgroup.kill` reaches the members that the caller may not signal, or that have no pid here.
 #[test]
 fn a_frozen_member_of_another_user_is_killed() {
-    for (pidfd, steps) in [(true, false), (true, true), (false, false)] {
+    for (pidfd, steps, unmapped) in [
+        (true, false, false),
+        (true, true, false),
+        (false, false, false),
+        (true, false, true),
+        (true, true, true),
+    ] {
         let features = Features { pidfd, ..Features::of(2) };
         let mut world = World::new(fastrand::Rng::with_seed(0), features);
         let slice = world.mkdir(V2, "slice");
         let mut groups = world.processes[0].groups;
         groups[V2] = world.mkdir(slice, "t");
-        let natures = [false, false, false, true].map(|foreign| Nature { foreign, ..Nature::default() });
+        let left_out = Nature { foreign: !unmapped, unmapped, ..Nature::default() };
+        let natures = [left_out, Nature::default(), Nature::default(), Nature::default()];
         natures.into_iter().for_each(|nature| _ = world.add_process(groups, nature, None));
         let sim = Sim(Rc::new(RefCell::new(world)));
         let resolver = Resolver::new(sim.clone(), Budget::new(100));
@@ -888,7 +895,8 @@ fn a_frozen_member_of_another_user_is_killed() {
         let last = attempts.find(|(_, attempt)| attempt.reach != Reach::Unfinished);
         let Some((number, Attempt { reach, method, .. })) = last else { panic!("it has no end") };
         assert_eq!(number > 0, steps);
-        assert_eq!((reach, method), (Reach::Covered, Some(UsedMethod::CgroupKill)), "{pidfd} {steps}");
+        let wanted = if unmapped { Reach::All } else { Reach::Covered };
+        assert_eq!((reach, method), (wanted, Some(UsedMethod::CgroupKill)), "{pidfd} {steps} {unmapped}");
         let world = sim.0.borrow();
         assert!(world.processes.iter().all(|process| process.killed == (process.pid != SELF)));
     }
