@@ -67,7 +67,8 @@ impl History {
             let fails = if self.quiet { Duration::ZERO } else { world.failed_at };
             // `cgroup.kill` is not written while the caller is inside.
             let caller = world.caller();
-            let is_kept_off = reap.reaper.method == KillMethod::CgroupKill && caller.was_ever_in(of);
+            let by_cgroup_kill = matches!(reap.reaper.method, KillMethod::CgroupKill | KillMethod::Auto);
+            let is_kept_off = by_cgroup_kill && caller.was_ever_in(of);
             let fails = if is_kept_off { fails.max(caller.moved_at) } else { fails };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;
             let taken = self.taken_since(due.max(fails));
@@ -232,7 +233,16 @@ impl History {
             ReapError::Denied { .. } => self.may_be_denied(&world, of),
             // A cgroup inside of one target is outside of another.
             ReapError::FrozenByAncestor { .. } => {
-                world.frozen_outside || world.frozen_inside && world.targets.len() > 1
+                // A look in steps may have found one that ended since.
+                let until = |group: &kernel::Group| match group.frozen {
+                    Some(_) if !group.removed => world.now,
+                    _ => group.frozen_until,
+                };
+                let is_outside =
+                    |group: &kernel::Group| group.hierarchy == FREEZER && group.target != Some(of);
+                let mut outside = world.groups.iter().filter(|group| is_outside(group));
+                let has_lasted = world.now >= reap.spawned.saturating_add(reap.reaper.freeze_timeout);
+                has_lasted && outside.any(|group| until(group) + LAG >= world.now)
             }
             ReapError::TimedOut { survivors, .. } => {
                 if let Some(pid) = self.misnamed(&world, of, survivors) {

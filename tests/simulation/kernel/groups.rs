@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
-use super::{FREEZER, FrozenBy, Group, GroupId, Life, MOUNTS, Process, World};
+use super::{FrozenBy, Group, GroupId, Life, MOUNTS, Process, World};
+
+impl Group {
+    /// Notes that it is frozen until now, if it is.
+    pub(super) fn note_frozen(&mut self, now: Duration) {
+        if self.frozen.is_some() {
+            self.frozen_until = now;
+        }
+    }
+}
 
 impl World {
     pub(super) fn add_group(&mut self, hierarchy: usize, parent: Option<GroupId>, name: &str) -> GroupId {
@@ -14,6 +23,7 @@ impl World {
             target: parent.and_then(|parent| self.groups[parent].target),
             frozen: None,
             frozen_at: Duration::ZERO,
+            frozen_until: Duration::ZERO,
             thaws_failed: 0,
             to_be_thawed: false,
             busy: false,
@@ -94,6 +104,7 @@ impl World {
             return Err(libc::EBUSY);
         }
         self.groups[group].removed = true;
+        self.groups[group].note_frozen(self.now);
         Ok(())
     }
 
@@ -102,6 +113,7 @@ impl World {
         if frozen.is_none() {
             self.thawed_in = self.step;
         }
+        self.groups[group].note_frozen(self.now);
         if self.groups[group].frozen.is_none() {
             self.groups[group].frozen_at = self.now;
             self.groups[group].thaws_failed = 0;
@@ -111,10 +123,6 @@ impl World {
             (Some(_), Some(FrozenBy::Others)) => Some(FrozenBy::Others),
             (frozen, _) => frozen,
         };
-        let Group { hierarchy, target, .. } = self.groups[group];
-        let is_frozen = frozen.is_some() && hierarchy == FREEZER;
-        self.frozen_outside |= is_frozen && target.is_none();
-        self.frozen_inside |= is_frozen && target.is_some();
         self.changed();
     }
 

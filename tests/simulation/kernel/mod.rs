@@ -113,6 +113,8 @@ pub(super) struct Group {
     pub(super) frozen: Option<FrozenBy>,
     /// Since when.
     pub(super) frozen_at: Duration,
+    /// Until when it was frozen last.
+    pub(super) frozen_until: Duration,
     /// Attempts of the library to thaw it that have failed since then.
     pub(super) thaws_failed: u32,
     /// The library has frozen it, and has not thawed it since, whatever others have done.
@@ -353,10 +355,6 @@ pub(super) struct World {
     pub(crate) kill_left_in: u64,
     /// Whose target's files were opened or read last: the reap that acts now.
     acting: Option<usize>,
-    /// A v1 freezer group outside of a target was frozen.
-    pub(super) frozen_outside: bool,
-    /// The same, inside of a target.
-    pub(super) frozen_inside: bool,
     /// The step of the library that is under way.
     pub(super) step: u64,
     pub(super) calls: u64,
@@ -407,8 +405,6 @@ impl World {
             on_helper_thread: false,
             kill_left_in: 0,
             acting: None,
-            frozen_outside: false,
-            frozen_inside: false,
             step: 1,
             calls: 0,
             violations: Vec::new(),

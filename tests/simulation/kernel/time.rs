@@ -131,6 +131,7 @@ impl World {
             let theirs = !reaped || self.has_unmapped;
             // A reap that lost the right to thaw has left it frozen, and other reaps may wait for the processes that it holds.
             if theirs && (group.frozen == Some(FrozenBy::Others) || !reaped) {
+                group.note_frozen(self.now);
                 group.frozen = None;
             }
         }
