@@ -104,8 +104,8 @@ impl Machine {
         };
         if refused && !matches!(self.phase, Phase::Ending(_)) {
             let end = self.end(End::Denied);
-            return match self.kill_by() {
-                by @ KillBy::CgroupKillAndSignals { .. } => Action::Kill(by),
+            return match self.method {
+                KillMethod::Auto => Action::Kill(KillBy::CgroupKillAndSignals { last: true }),
                 _ => end,
             };
         }

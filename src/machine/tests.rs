@@ -1026,12 +1026,16 @@ fn members_that_join_an_empty_target_are_killed_at_once() {
 /// If attempts are refused for good, the last one is made even if it cannot find out all that it needs to know.
 #[test]
 fn the_last_attempt_is_made_after_refusals() {
-    let mut rig = Rig::new(&reaper());
-    rig.kill = Attempt { reach: Reach::Denied, method: None, ..KILLED };
-    assert_eq!(rig.run(2000 * MS), Some(End::Denied));
-    let last = |action: &Action| *action == Action::Kill(KillBy::CgroupKillAndSignals { last: true });
-    assert_eq!(rig.times(last).len(), 1);
-    assert_eq!(rig.times(last).first(), rig.kills().last());
+    for ladder in [Ladder::Direct { storm: 0 }, Ladder::FreezeFirst] {
+        let mut rig = Rig::new(&reaper());
+        rig.machine.ladder = ladder;
+        rig.kill = Attempt { reach: Reach::Denied, method: None, ..KILLED };
+        assert_eq!(rig.run(2000 * MS), Some(End::Denied));
+        let last = |action: &Action| *action == Action::Kill(KillBy::CgroupKillAndSignals { last: true });
+        assert_eq!(rig.times(last).len(), 1, "{ladder:?}");
+        assert_eq!(rig.times(last).first(), rig.kills().last());
+        assert!(!rig.machine.has_frozen());
+    }
 }
 
 /// Once a grace signal that failed at first was sent, the reap is not failing any more.
