@@ -679,8 +679,11 @@ fn point_18_the_spawn_kills() {
         let members = sandbox.sleepers(3, &[dir]);
         let mut reactor = Reactor::new().expect("reactor");
         let method = if n % 2 == 0 { KillMethod::Auto } else { KillMethod::Pidfd };
-        let handle = spawn(&mut reactor, Reaper::at(dir).method(method));
+        // On a slow machine, members may be exiting when the next attempt is due by default.
+        let hour = Duration::from_secs(3600);
+        let reaper = Reaper::at(dir).method(method).min_wait(hour).max_wait(hour);
+        let handle = spawn(&mut reactor, reaper);
         assert!(members.ended(TIMEOUT), "no member was killed by {method} before the first turn");
-        assert_eq!(finish(&mut reactor, &handle).expect("reaped").outcome, Outcome::Removed);
+        assert_eq!(finish(&mut reactor, &handle).expect("reaped").attempts, 1);
     }
 }

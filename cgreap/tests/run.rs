@@ -303,11 +303,13 @@ fn a_timeout_is_124_whatever_the_command_makes_of_it() {
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
     for script in ["sleep 300", "trap 'exit 5' TERM; sleep 300 & wait", "exec sleep 300"] {
-        let run = place.sh(&["--timeout", "200ms"], script);
-        assert_eq!(run.status, Some(124), "{script}: {}", run.err);
-        // On a slow machine the shell has started the program, which does not know of the signal yet.
-        let is_left = script.contains('&') && run.err.contains("that sh left behind: sleep");
-        assert!(run.err.is_empty() || is_left, "{script}: {}", run.err);
+        // On a slow machine the time can be over when the shell has begun to start the program, which is left then.
+        let is_quiet = ["200ms", "2s", "20s"].into_iter().any(|timeout| {
+            let run = place.sh(&["--timeout", timeout], script);
+            assert_eq!(run.status, Some(124), "{script}: {}", run.err);
+            run.err.is_empty()
+        });
+        assert!(is_quiet, "{script}");
     }
     // On a slow machine the time can be over before the shell has set its trap.
     let longer_each_time = |grace: &str, script: &str, out: &str| {

@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 ///
 /// The reaps of all reactors of a process may hold three quarters of RLIMIT_NOFILE, and another eighth for jobs of helper
 /// threads. The rest is for the caller, for descriptors that a step opens for a moment (a write to `cgroup.kill` takes one),
-/// and for the few that all reaps in a hierarchy share. The budget is only a ceiling: the caller may have used up more. A reap that gets no permit is
-/// addressed by path and checked by timer, and asks again at its next check.
+/// and for the few that all reaps in a hierarchy share. The budget is only a ceiling: the caller may have used up more. A reap
+/// that gets no permit is addressed by path and checked by timer, and asks again at its next check.
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
     inner: Arc<Inner>,

@@ -277,10 +277,11 @@ impl Machine {
                 None
             }
         };
-        let external = match after {
+        let looked = match after {
             AfterThaw::WaitAfterExternal(external) => external,
             AfterThaw::Check | AfterThaw::Wait => Thawed::All,
         };
+        let external = if ours_left { looked } else { thawed.max(looked) };
         // In the grace period SIGKILL is still to be sent, and freezes of other parties are not in its way.
         let is_grace = matches!(self.phase, Phase::Grace { .. });
         let refused = match ours_left {
@@ -290,7 +291,6 @@ impl Machine {
                 false
             }
         };
-        let external = if ours_left { external } else { thawed.max(external) };
         let external_refused = match external {
             Thawed::Denied if !is_grace => self.retries.external_thaw_failed(now, true),
             Thawed::Failed => self.retries.external_thaw_failed(now, false),

@@ -48,8 +48,7 @@ impl Retries {
     }
 
     fn all(&self) -> impl Iterator<Item = Retry> {
-        let slots = |it: &Failing| [it.check, it.thaw, it.external_thaw, it.act];
-        self.0.iter().flat_map(move |failing| slots(failing)).flatten()
+        self.0.iter().flat_map(|it| [it.check, it.thaw, it.external_thaw, it.act]).flatten()
     }
 
     /// Notes that an act failed. Returns whether it is refused for good.

@@ -517,6 +517,21 @@ fn the_thaw_of_our_freeze_has_refusals_of_its_own() {
     assert!(rig.wake(Input::Cancelled).is_ok(), "the thaw is made again before the end");
 }
 
+/// A thaw of ours that is made again looks for no freezes of other parties, so it does not tell that there are none.
+#[test]
+fn the_thaw_of_our_freeze_does_not_settle_that_of_others() {
+    let mut machine = Machine::new(&reaper(), at(ZERO_TIME), true, false);
+    machine.phase = Phase::Killing;
+    machine.retries.external_thaw_failed(at(ZERO_TIME), true);
+    machine.pending = Pending::Thawing(AfterThaw::Check, None);
+    let thawed = Input::Thawed { thawed: Thawed::All, ours_left: false };
+    assert_eq!(machine.step(at(MS), thawed), Action::Check(Detail::Members));
+    assert!(machine.retries.is_external_thaw_failing());
+    machine.pending = Pending::Thawing(AfterThaw::WaitAfterExternal(Thawed::All), None);
+    machine.step(at(MS), thawed);
+    assert!(!machine.retries.is_external_thaw_failing());
+}
+
 /// Beyond `freeze_timeout`, such a freeze is retried by timer, not at each notification.
 #[test]
 fn a_freeze_that_may_not_be_thawed_does_not_make_every_check_an_attempt() {

@@ -44,10 +44,9 @@ use crate::reaper::{KillMethod, Reaper};
 #[non_exhaustive]
 pub enum ReapError {
     /// [`Reaper::deadline`] has passed. SIGKILL has been sent to every member, also where a [`linger`](Reaper::linger) or
-    /// a [`grace`](Reaper::grace) period was not over, unless `source` says why it could not be sent (on v2, `cgroup.kill` may
-    /// have sent it all the same). Members that were
-    /// sent SIGKILL only at the deadline had some 95 ms more to exit. The survivors exit as soon as the cause that holds
-    /// them, such as uninterruptible sleep or a tracer, ends.
+    /// a [`grace`](Reaper::grace) period was not over, unless `source` says why it could not be sent. On v2, `cgroup.kill`
+    /// may have sent it all the same. Members that were sent SIGKILL only at the deadline had some 95 ms more to exit. The
+    /// survivors exit as soon as the cause that holds them, such as uninterruptible sleep or a tracer, ends.
     ///
     /// A reap [`when_empty`](Reaper::when_empty) has sent no signal, and its members live on.
     #[non_exhaustive]

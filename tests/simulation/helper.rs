@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::kernel::{FREEZER, Features, GroupId, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
+use super::scenes::run;
 use crate::cgroup::{Answer, Budget, Context, Facts, Findings, Job, Limit, Resolver};
 use crate::entries::{Command, Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
-use crate::machine::{Detail, KillBy, Reach};
+use crate::machine::{Checked, Detail, KillBy, Reach};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, UsedMethod};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper};
@@ -224,9 +225,8 @@ fn a_write_that_no_thread_was_given_is_made_by_the_next_step() {
     assert!(sim.0.borrow().processes.iter().all(|process| process.killed == (process.pid != SELF)));
 }
 
-/// No thread can be started for the write, amid the steps in which the members in v1 are signalled.
-#[test]
-fn a_write_that_no_thread_was_given_is_not_waited_for() {
+/// Members in v1 and v2, another one in v2 alone, and the reap of both.
+fn hybrid_target() -> (Sim, Reaper) {
     // Where exiting tasks are listed.
     let features = Features { exiting_unlisted: false, ..Features::of(Features::LEVELS - 1) };
     let mut world = World::new(fastrand::Rng::with_seed(0), features);
@@ -236,16 +236,24 @@ fn a_write_that_no_thread_was_given_is_not_waited_for() {
         groups[hierarchy] = world.mkdir(slice, "t");
     }
     (0..8).for_each(|_| _ = world.add_process(groups, Nature::default(), None));
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    groups[FREEZER] = world.processes[0].groups[FREEZER];
+    world.add_process(groups, Nature::default(), None);
     let options = CgroupOptions::new("/sys/fs/cgroup").slice("slice").subsystems(["freezer", "unified"]);
-    let reaper = Reaper::new(options, "t");
+    (Sim(Rc::new(RefCell::new(world))), Reaper::new(options, "t"))
+}
+
+/// No thread can be started for the write, amid the steps in which the members in v1 are signalled.
+#[test]
+fn a_write_that_no_thread_was_given_is_not_waited_for() {
+    let (sim, reaper) = hybrid_target();
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
     let (mut target, findings) = resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
     let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
     let limit = Limit::after(&sim, Some(Duration::ZERO));
     let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, limit);
     context.helper_from = Some(3);
     let mut step = target.step(&mut context, findings);
+    while step.check(Detail::Members) == Checked::Unfinished {}
     let mut attempt = step.kill(KillBy::Cheapest);
     assert!(attempt.reach == Reach::Unfinished && step.take_job().is_some());
     step.target.note_cgroup_kill(None);
@@ -257,6 +265,26 @@ fn a_write_that_no_thread_was_given_is_not_waited_for() {
     assert_eq!(attempt.reach, Reach::All, "after {steps} steps");
     let world = sim.0.borrow();
     assert!(world.processes.iter().all(|process| process.killed == (process.pid != SELF)));
+}
+
+/// The members in v1 were signalled before it was known that there is no thread for the write.
+#[test]
+fn signals_before_a_write_that_no_thread_was_given_are_counted() {
+    let (sim, reaper) = hybrid_target();
+    let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(100)));
+    entries.helper_from = Some(3);
+    let mut event_loop = EventLoop::new(&sim);
+    event_loop.has_threads = false;
+    let (target, findings) = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+    // The loop itself makes the removal.
+    entries.helper_from = None;
+    run(&sim, &mut entries);
+    match handle.try_wait() {
+        Some(Ok(Reaped { signalled: 8, .. })) => {}
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Another party makes the directory again after the thread has removed it, and before the reap knows that.

@@ -67,7 +67,13 @@ impl History {
             let fails = if self.quiet { Duration::ZERO } else { world.failed_at };
             // `cgroup.kill` is not written while the caller is inside.
             let caller = world.caller();
-            let by_cgroup_kill = matches!(reap.reaper.method, KillMethod::CgroupKill | KillMethod::Auto);
+            let by_cgroup_kill = match reap.reaper.method {
+                KillMethod::CgroupKill => true,
+                KillMethod::Auto => {
+                    world.targets[of].tops.iter().any(|&top| world.groups[top].hierarchy == V2)
+                }
+                _ => false,
+            };
             let is_kept_off = by_cgroup_kill && caller.was_ever_in(of);
             let fails = if is_kept_off { fails.max(caller.moved_at) } else { fails };
             let method_may = world.features.pidfd && reap.reaper.method != KillMethod::Freezer;

@@ -27,13 +27,16 @@ pub(super) struct EventLoop {
     pub(super) watched: RefCell<Vec<EntryId>>,
     /// What its helper threads are to do, and when they have done it: `Duration::MAX` if they hang.
     pub(super) jobs: RefCell<Vec<(Duration, EntryId, Job<Sim>)>>,
+    /// Whether helper threads can be started.
+    pub(super) has_threads: bool,
 }
 
 impl EventLoop {
     /// That of the first reactor.
     pub(super) fn new(sim: &Sim) -> EventLoop {
         let (commands, watched) = (VecDeque::new(), RefCell::default());
-        EventLoop { sim: sim.clone(), reactor: 0, commands, watched, jobs: RefCell::default() }
+        let jobs = RefCell::default();
+        EventLoop { sim: sim.clone(), reactor: 0, commands, watched, jobs, has_threads: true }
     }
 
     /// Its helper threads do what they have done by now.
@@ -82,7 +85,7 @@ impl Host<Sim> for EventLoop {
     fn help(&self, id: EntryId, job: Job<Sim>) -> Result<(), NoThread> {
         let mut world = self.sim.0.borrow_mut();
         let is_hostile = world.faults > 0;
-        if is_hostile && world.rng.u8(..8) == 0 {
+        if !self.has_threads || is_hostile && world.rng.u8(..8) == 0 {
             world.note(|| "no helper thread".into());
             return Err(NoThread(None));
         }

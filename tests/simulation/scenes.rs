@@ -902,6 +902,32 @@ fn a_frozen_member_of_another_user_is_killed() {
     }
 }
 
+/// A freezer that is removed under way is named as what is missing.
+#[test]
+fn a_freezer_that_is_gone_is_named() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let mut groups = world.processes[0].groups;
+    let [freezer, cpu] = [FREEZER, CPU].map(|hierarchy| {
+        let slice = world.mkdir(hierarchy, "slice");
+        world.mkdir(slice, "t")
+    });
+    groups[CPU] = cpu;
+    world.add_process(groups, Nature::default(), None);
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let reaper = reaper(&["freezer", "cpu"]).method(KillMethod::Freezer);
+    let (target, findings) = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    sim.0.borrow_mut().groups[freezer].removed = true;
+    let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
+    entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+    run(&sim, &mut entries);
+    match handle.try_wait() {
+        Some(Err(ReapError::Denied { act: Act::Freeze, source, .. }))
+            if source.kind() == std::io::ErrorKind::Unsupported => {}
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Where nothing but the lists tells that the caller is inside of a large target, the spawn and the checks after it search
 /// the whole target, however long that takes.
 #[test]
