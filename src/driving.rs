@@ -16,14 +16,15 @@
 //!   instance, which can be watched like any other descriptor. Watch it for reading, level- or edge-triggered, and
 //!   never read from it. It stays the same as long as the reactor lives.
 //! - *All pending work* is notifications from the kernel, timers, and the commands of a [`Remote`], and of a
-//!   [`cancel`](ReapHandle::cancel) or a [`kill_now`](ReapHandle::kill_now) on another thread. So the loop needs neither
+//!   [`cancel`](ReapHandle::cancel) or a [`kill_now`](ReapHandle::kill_now) of a handle and the drop of a
+//!   [`ReapGuard`](crate::ReapGuard), on any thread. So the loop needs neither
 //!   a timeout nor a second source for the reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every
 //!   `&mut Reactor` method may change it.
 //! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn works for about 1 ms, or for as long
 //!   as [`Reactor::set_turn_budget`] says; work that it defers makes the descriptor readable again, as a new edge.
 //! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. The
 //!   reap may be complete when the call returns: a reap of an empty cgroup is.
-//! - An idle reactor does not wake the loop. A reap that waits for processes which cannot exit wakes it once in
+//! - An idle reactor does not wake the loop, but for one timer in the 10 ms after its last reap. A reap that waits for processes which cannot exit wakes it once in
 //!   [`Reaper::max_wait`].
 //!
 //! # Which reap has ended
@@ -315,13 +316,13 @@
 //! | Call [`ReapHandle::wait`] on the thread that drives the reactor | A deadlock: the reactor works only while one of its methods runs. Use [`Reactor::run_until`]; in async code, `.await`, with the reactor driven by another task. |
 //! | Drop the reactor, without [`Reactor::shutdown`] | Reaps under way complete as [`ReapError::Disconnected`](crate::ReapError::Disconnected). Processes that were killed stay killed, nothing stays frozen, and directories may be left. Later spawns by a remote fail and hand the [`Reaper`] back. |
 //! | Drop a handle | Nothing: the reap is detached and goes on. |
-//! | Catch the panic of a waker that was given to a handle, or of a logger | Nothing is lost: the panic leaves the turn or the spawn, and the next turn goes on with what is left. |
+//! | Catch the panic of a waker that was given to a handle, or of a logger | Nothing is lost: the panic leaves the turn or the spawn, and the next turn goes on with what is left. With a `TokioReactor`, a panic ends the task: all reaps complete as `Disconnected`. |
 //! | Tag reaps, and do not call [`drain_completed`](Reactor::drain_completed) | The descriptor stays readable, so the loop spins, and the results take memory. |
 //!
 //! These do not break the contract: extra turns; turns from a timer of your own; turns that come late (a late turn
-//! delays its reaps by the same time, and can make the wait before the next attempts up to four times as long);
-//! spawning inside the callback
-//! that calls `turn`; moving the reactor to another thread between turns.
+//! delays its reaps by the same time, and if that is longer than the wait before the next attempt, this wait can become
+//! four times the delay, at most `max_wait`); spawning inside the callback that calls `turn`; moving the reactor to another
+//! thread between turns.
 
 #[allow(unused_imports, reason = "for links")]
 use crate::{Reactor, ReapHandle, Reaper, Remote};

@@ -57,7 +57,8 @@
 //!   subtree has. [`Refusal`] and [`ReapError::Denied`] name what is missing.
 //! - **Cargo features**, off by default: `tokio`: `TokioReactor`, a reactor that a task drives. `serde`: `Serialize` for
 //!   [`Reaped`], [`ReapError`], [`Effort`], [`Survivor`] and [`Metrics`]; all but the last with the keys and words of
-//!   `cgreap --json`. The tool `cgreap` is a package of its own.
+//!   `cgreap --json`: times in whole microseconds, as `elapsed_us`. An error has its effort as an object `effort`; cgreap puts
+//!   these keys beside `error`. The tool `cgreap` is a package of its own.
 //! - **Rust**: 1.85.
 //!
 //! # Anatomy

@@ -29,8 +29,8 @@ pub struct Metrics {
     pub removals: u64,
     /// Reaps that went over to freezing the target before each attempt to kill.
     pub escalations: u64,
-    /// Watches refused by the kernel or the descriptor budget. A reap without a watch checks its target by
-    /// timer.
+    /// Descriptors that could not be watched with epoll, because the kernel refused it or the descriptor budget was used up.
+    /// The reap then checks its target by timer.
     pub unwatched: u64,
     /// Processes whose memory was released, see [`Reaper::release_memory`](crate::Reaper::release_memory).
     pub released: u64,
@@ -46,7 +46,8 @@ pub struct Metrics {
     pub helper_busy: u64,
     /// Jobs that wait for a helper thread now.
     pub helper_waiting: u64,
-    /// Jobs that were not done because no thread could be started.
+    /// Jobs for which no helper thread could be started while there was none. The reactor itself makes the write to
+    /// `cgroup.kill` or the rmdir(2) then; memory is not released.
     pub helper_refused: u64,
     /// Descriptors that reaps hold now.
     pub descriptors: u64,
@@ -55,7 +56,7 @@ pub struct Metrics {
 }
 
 /// System calls by kind, including those of the reactor's [`Remote`](crate::Remote)s. Not counted are close(2), fcntl(2),
-/// getrlimit(2), the write(2) that wakes the reactor, and the calls of the memory allocator.
+/// getrlimit(2), getpid(2), gettid(2), uname(2), clock_gettime(2), the write(2) that wakes the reactor, and the calls of the memory allocator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -289,8 +289,8 @@ impl Reaper {
     /// tracer. The reap still waits until these members exit. Default: their memory is released when they exit.
     ///
     /// After the fourth attempt to kill (210 ms after the first, at the default waits), and each later one,
-    /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives. As far as /proc
-    /// tells, the members with the most memory come first. The call releases private memory; shared memory and open files
+    /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives. A
+    /// thread releases up to 16 members at a time, those with the most memory first, as far as /proc tells. The call releases private memory; shared memory and open files
     /// stay. [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the
     /// processes.
     ///

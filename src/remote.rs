@@ -127,7 +127,8 @@ impl Remote {
         }
     }
 
-    /// Makes a guard: when it is dropped, the reactor reaps the cgroup.
+    /// Makes a guard: when it is dropped, the reactor reaps the cgroup. The checks can take as long as those of
+    /// [`spawn_reaper`](Remote::spawn_reaper).
     ///
     /// # Errors
     ///
@@ -143,6 +144,9 @@ impl Remote {
     /// where the reactor was in [`run_until`](crate::Reactor::run_until) or
     /// [`run_until_idle`](crate::Reactor::run_until_idle), which are not ended. Reaps under way are not affected. After the
     /// reactor was dropped, this is a no-op.
+    ///
+    /// On the remote of a `TokioReactor`, this cancels all reaps and ends the task, as
+    /// `TokioReactor::shutdown` does.
     pub fn stop(&self) {
         let _ = self.queue.push(Command::Stop);
     }

@@ -41,7 +41,7 @@ use crate::sys;
 ///   [`Disconnected`](crate::ReapError::Disconnected), also where the runtime does not run: before the drop returns or, if
 ///   the task is in a turn, at the end of the turn. [`shutdown`](TokioReactor::shutdown) cancels the reaps instead, and waits
 ///   until they have ended. When the runtime is dropped first, the reaps complete in the same way as in a drop.
-/// - If a turn fails, the task ends: all reaps complete as `Disconnected`, and later spawns are refused. Only
+/// - If a turn fails or panics, the task ends: all reaps complete as `Disconnected`, and later spawns are refused. Only
 ///   [`shutdown`](TokioReactor::shutdown) returns the error.
 /// - [`Reaper::tag`] is of use only on a reactor that the caller drives: here each reap has a handle, and the task
 ///   discards the completions of [`Reactor::drain_completed`].
@@ -117,7 +117,8 @@ impl TokioReactor {
     ///
     /// # Errors
     ///
-    /// The errors of the task: as [`Reactor::turn`].
+    /// The error of the turn that ended the task, see [`Reactor::turn`]. An error of kind `Other` that contains tokio's
+    /// `JoinError` if the task panicked or the runtime was shut down.
     pub async fn shutdown(mut self) -> io::Result<()> {
         self.remote.stop();
         (&mut self.task).await.map_err(io::Error::other)?

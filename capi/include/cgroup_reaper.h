@@ -70,7 +70,8 @@ typedef enum cgr_kind {
   CGR_REFUSED = 7,
   // The target could not be checked. Nothing was touched.
   CGR_IO = 8,
-  // No event loop could be made, or it failed, says `cgr_reap`; or a reactor on a 32-bit machine can take no more reaps.
+  // Of `cgr_reap`: its event loop could not be made, or failed. Of a reactor on a 32-bit machine: it can take no more
+  // reaps.
   CGR_REACTOR = 9,
   // An error of a kind that this header does not know yet; the message says which.
   CGR_OTHER = 10,
@@ -180,7 +181,8 @@ typedef struct cgr_metrics {
   uint64_t helper_busy;
   // Jobs that wait for a helper thread now.
   uint64_t helper_waiting;
-  // Jobs that were not done because no thread could be started.
+  // Jobs for which no helper thread could be started while there was none. The reactor itself makes the write to
+  // `cgroup.kill` or the rmdir(2) then; memory is not released.
   uint64_t helper_refused;
   // Descriptors that reaps hold now.
   uint64_t descriptors;
@@ -264,9 +266,9 @@ const char *cgr_version(void);
 int cgr_reaper_new(const char *path,
                    struct cgr_reaper **reaper);
 
-// Makes a reaper of the one cgroup directory that `fd` is open on; O_PATH is enough. It is the target whatever becomes of its
-// path until the spawn. The descriptor is duplicated: the caller's stays open, and the caller's. Returns 0, and the reaper in
-// `*reaper`, which the caller owns.
+// Makes a reaper of the one cgroup directory that `fd` is open on; O_PATH is enough. This directory is the target, even if
+// its path leads to another one by the time of the spawn. The descriptor is duplicated; the caller keeps its own, and
+// closes it. Returns 0, and the reaper in `*reaper`, which the caller owns.
 //
 // Any thread. -EINVAL if `reaper` is NULL, -EBADF if `fd` is not open, -EMFILE; `*reaper` is NULL after a failure.
 int cgr_reaper_new_fd(int fd,
@@ -329,8 +331,9 @@ int cgr_reaper_grace(struct cgr_reaper *reaper,
                      int signal,
                      uint64_t us);
 
-// Ends the reap after so long, counted from the spawn, as CGR_TIMED_OUT. It cuts linger and grace short: what was not sent
-// SIGKILL yet is sent it then. Default: none. Returns 0.
+// Ends the reap after so long, counted from the spawn, as CGR_TIMED_OUT. Members that were not sent SIGKILL yet, because of
+// linger or grace, are sent it then, and have some 95 ms more to exit; with `cgr_reaper_when_empty` no signal is sent.
+// Default: none. Returns 0.
 //
 // Any thread. -EINVAL for NULL, -EBADF after it was freed.
 int cgr_reaper_deadline(struct cgr_reaper *reaper,
@@ -375,8 +378,8 @@ int cgr_reactor_new(struct cgr_reactor **reactor);
 // Frees a reactor, and closes its descriptor: stop watching that first. Reaps under way end as CGR_DISCONNECTED, with nothing
 // left frozen; `cgr_reactor_shutdown` ends them in order. Results, handles and remotes stay the caller's.
 //
-// Any thread; if another is in a call with this reactor, the end of that call frees it. A turn of another thread does not wait
-// any more. NULL, and a reactor that was freed before, are ignored.
+// Any thread; if another is in a call with this reactor, the end of that call frees it. A `cgr_reactor_turn` that waits on
+// another thread returns. NULL, and a reactor that was freed before, are ignored.
 void cgr_reactor_free(struct cgr_reactor *reactor);
 
 // Returns the descriptor that is readable when there is something to do: call `cgr_reactor_turn(reactor, 0)` then. Watch it
@@ -437,9 +440,9 @@ int cgr_reactor_metrics(const struct cgr_reactor *reactor,
 //
 // If the target is refused, nothing was touched: `*error` says why, and is the caller's to free; `error` may be NULL. The
 // return value is minus the errno of the call that failed or, without one, -EPERM (the root of a hierarchy, or the caller's
-// own cgroup), -ELOOP (a symbolic link), -ENOTTY (no cgroup), -ENOENT (no such directory, and none above it), -EOPNOTSUPP
-// (the method has nothing to work with), or -EINVAL (a name or a wait that is not allowed). Both places are NULL where
-// nothing is said.
+// own cgroup), -ELOOP (a symbolic link), -ENOTTY (no cgroup), -ENOENT (no such directory, and the nearest one above it that
+// exists is no cgroup), -EOPNOTSUPP (the method has nothing to work with), or -EINVAL (a name or a wait that is not allowed).
+// After a failure, `*handle` is NULL; `*error` is NULL unless the target was refused.
 //
 // One thread at a time: -EBUSY. The reaper stays the caller's. -EINVAL if `reactor` or `reaper` is NULL, -EBADF after
 // either was freed, both without an error object.

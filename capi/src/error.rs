@@ -82,7 +82,8 @@ pub enum cgr_kind {
     CGR_REFUSED = 7,
     /// The target could not be checked. Nothing was touched.
     CGR_IO = 8,
-    /// No event loop could be made, or it failed, says `cgr_reap`; or a reactor on a 32-bit machine can take no more reaps.
+    /// Of `cgr_reap`: its event loop could not be made, or failed. Of a reactor on a 32-bit machine: it can take no more
+    /// reaps.
     CGR_REACTOR = 9,
     /// An error of a kind that this header does not know yet; the message says which.
     CGR_OTHER = 10,

@@ -67,8 +67,8 @@ pub unsafe extern "C" fn cgr_reactor_new(reactor: *mut *mut cgr_reactor) -> c_in
 /// Frees a reactor, and closes its descriptor: stop watching that first. Reaps under way end as CGR_DISCONNECTED, with nothing
 /// left frozen; `cgr_reactor_shutdown` ends them in order. Results, handles and remotes stay the caller's.
 ///
-/// Any thread; if another is in a call with this reactor, the end of that call frees it. A turn of another thread does not wait
-/// any more. NULL, and a reactor that was freed before, are ignored.
+/// Any thread; if another is in a call with this reactor, the end of that call frees it. A `cgr_reactor_turn` that waits on
+/// another thread returns. NULL, and a reactor that was freed before, are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn cgr_reactor_free(reactor: *mut cgr_reactor) {
     call(|| {
@@ -175,9 +175,9 @@ pub unsafe extern "C" fn cgr_reactor_metrics(
 ///
 /// If the target is refused, nothing was touched: `*error` says why, and is the caller's to free; `error` may be NULL. The
 /// return value is minus the errno of the call that failed or, without one, -EPERM (the root of a hierarchy, or the caller's
-/// own cgroup), -ELOOP (a symbolic link), -ENOTTY (no cgroup), -ENOENT (no such directory, and none above it), -EOPNOTSUPP
-/// (the method has nothing to work with), or -EINVAL (a name or a wait that is not allowed). Both places are NULL where
-/// nothing is said.
+/// own cgroup), -ELOOP (a symbolic link), -ENOTTY (no cgroup), -ENOENT (no such directory, and the nearest one above it that
+/// exists is no cgroup), -EOPNOTSUPP (the method has nothing to work with), or -EINVAL (a name or a wait that is not allowed).
+/// After a failure, `*handle` is NULL; `*error` is NULL unless the target was refused.
 ///
 /// One thread at a time: -EBUSY. The reaper stays the caller's. -EINVAL if `reactor` or `reaper` is NULL, -EBADF after
 /// either was freed, both without an error object.

@@ -90,9 +90,9 @@ pub unsafe extern "C" fn cgr_reaper_new(path: *const c_char, reaper: *mut *mut c
     })
 }
 
-/// Makes a reaper of the one cgroup directory that `fd` is open on; O_PATH is enough. It is the target whatever becomes of its
-/// path until the spawn. The descriptor is duplicated: the caller's stays open, and the caller's. Returns 0, and the reaper in
-/// `*reaper`, which the caller owns.
+/// Makes a reaper of the one cgroup directory that `fd` is open on; O_PATH is enough. This directory is the target, even if
+/// its path leads to another one by the time of the spawn. The descriptor is duplicated; the caller keeps its own, and
+/// closes it. Returns 0, and the reaper in `*reaper`, which the caller owns.
 ///
 /// Any thread. -EINVAL if `reaper` is NULL, -EBADF if `fd` is not open, -EMFILE; `*reaper` is NULL after a failure.
 #[unsafe(no_mangle)]
@@ -212,8 +212,9 @@ pub extern "C" fn cgr_reaper_grace(reaper: *mut cgr_reaper, signal: c_int, us: u
     }
 }
 
-/// Ends the reap after so long, counted from the spawn, as CGR_TIMED_OUT. It cuts linger and grace short: what was not sent
-/// SIGKILL yet is sent it then. Default: none. Returns 0.
+/// Ends the reap after so long, counted from the spawn, as CGR_TIMED_OUT. Members that were not sent SIGKILL yet, because of
+/// linger or grace, are sent it then, and have some 95 ms more to exit; with `cgr_reaper_when_empty` no signal is sent.
+/// Default: none. Returns 0.
 ///
 /// Any thread. -EINVAL for NULL, -EBADF after it was freed.
 #[unsafe(no_mangle)]

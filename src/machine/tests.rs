@@ -935,6 +935,14 @@ fn event_loop_lag_is_not_taken_for_members_that_do_not_exit() {
     rig.now = rig.wake(lag(90)).unwrap();
     rig.run(120 * MS);
     assert_eq!(rig.kills(), [0, 120]);
+    // Where a check has failed, members may have been missed: the wait stays the same.
+    let mut rig = Rig::new(&reaper());
+    rig.now = rig.wake(Input::Spawned).unwrap();
+    rig.check = Checked::Unknown(Failure::Passing);
+    rig.wake(TICK).unwrap();
+    (rig.now, rig.check) = (90 * MS, POPULATED);
+    rig.wake(lag(80)).unwrap();
+    assert_eq!(rig.kills(), [0, 90]);
     // New members are killed at once.
     let mut rig = Rig::new(&reaper());
     rig.wake(Input::Spawned).unwrap();

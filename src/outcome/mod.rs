@@ -33,7 +33,8 @@ pub struct Reaped {
     pub attempts: u32,
     /// The number of processes whose memory was released before they exited, see [`Reaper::release_memory`].
     pub released: u64,
-    /// Time from the spawn to completion.
+    /// Time from the spawn to completion. If a `Remote`, a `TokioReactor` or a `ReapGuard` handed the reap over, the time
+    /// begins in the next turn of the reactor.
     #[cfg_attr(feature = "serde", serde(rename = "elapsed_us", serialize_with = "crate::serialize::micros"))]
     pub elapsed: Duration,
 }

@@ -19,7 +19,7 @@ pub struct Pending<'a> {
     pub tag: Option<u64>,
     /// What the reap does now.
     pub phase: Phase,
-    /// When the reap was spawned.
+    /// When the reap began: at the spawn or, if another thread handed it over, in a turn after it.
     pub since: Instant,
     /// Attempts to kill so far.
     pub attempts: u32,

@@ -100,8 +100,8 @@ pub enum Refusal {
         /// The path.
         path: PathBuf,
     },
-    /// There is no such directory, and the one above it is not in a cgroup filesystem. Where the directory above is
-    /// in one, a missing directory is not refused: the reap ends as [`AlreadyGone`](crate::Outcome::AlreadyGone).
+    /// There is no such directory, and the nearest directory above it that exists is not in a cgroup filesystem. If that is in
+    /// one, the reap ends as [`AlreadyGone`](crate::Outcome::AlreadyGone), however many components of the path are missing.
     #[non_exhaustive]
     NoSuchDirectory {
         /// The path.

@@ -147,17 +147,17 @@ impl Reactor {
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut) for the steps that take long in large targets.
     ///
     /// [`run`](Reactor::run), [`run_until_idle`](Reactor::run_until_idle) and [`run_until`](Reactor::run_until) keep to a
-    /// budget only if this was called, because no other work waits for them.
+    /// budget only if this was called, because no other work waits for them. [`shutdown`](Reactor::shutdown) keeps to none.
     pub fn set_turn_budget(&mut self, budget: Duration) {
         self.turn_budget = Some(budget);
     }
 
-    /// Sets whether a thread of the reactor's own makes the calls that cannot be cut: the writes to `cgroup.kill` that reach
-    /// 200 members or more (cgroup v2), and rmdir(2). Default: false.
+    /// Sets whether a thread of the reactor's own makes the calls that cannot be cut: the writes to `cgroup.kill` of
+    /// cgroups that have 200 or more members of their own and cgroups directly below them (v2), and rmdir(2). Default: false.
     ///
     /// Such a write takes 6 µs of CPU for each member, and several times as long on the clock, because the
-    /// kernel lets the members run as they are killed. By default a cgroup with so many members is signalled in steps where
-    /// the kernel allows that (Linux 6.13), and otherwise the spawn or the turn makes the write; see
+    /// kernel lets the members run as they are killed. By default the members of such a cgroup are signalled in steps if the
+    /// kernel allows that (Linux 6.13) and there are no cgroups below it. Otherwise the spawn or the turn makes the write; see
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
     /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose removal
@@ -165,9 +165,9 @@ impl Reactor {
     /// begun: members may be killed, and the directory may be removed, after them.
     ///
     /// The spawn of a target with so many members then returns before they are killed. A thread is started when it is first
-    /// needed, and further threads while it is busy, up to four; they end with the reactor. If no thread can be started, the
-    /// calls are made as by default. If all threads are busy, the writes are made as by default, and removals wait. A thread
-    /// takes no signals that are sent to the process. [`Metrics`] counts the jobs; see
+    /// needed, and further threads while it is busy, up to four; they end with the reactor. If no thread can be
+    /// started, the spawn or the turn makes the write and the rmdir(2) itself. If all threads are busy, it makes the write
+    /// itself, and removals wait. A thread takes no signals that are sent to the process. [`Metrics`] counts the jobs; see
     /// [`limitations`](crate::limitations#helper-threads) for calls that never return.
     ///
     /// [`Reaper::release_memory`] starts such threads by itself, whatever was set here.
@@ -202,7 +202,8 @@ impl Reactor {
     }
 
     /// Makes a guard: when it is dropped, this reactor reaps the cgroup. The target is checked and identified now, and
-    /// nothing is touched before the drop.
+    /// nothing is touched before the drop. The checks can take as long as those of [`Remote::spawn_reaper`], whatever the turn
+    /// budget is.
     ///
     /// # Errors
     ///
@@ -328,8 +329,9 @@ impl Reactor {
         self.entries.pending()
     }
 
-    /// Returns when the next timer is due; `None` if there is none. For loops that plan ahead: the descriptor covers
-    /// timers by itself. Every `&mut self` method may change it.
+    /// Returns when the next timer is due: now if there is deferred work or a completion that was not drained, `None` if there
+    /// is nothing of these. Notifications of the kernel and commands of other threads are not included. For loops that plan
+    /// ahead: the descriptor covers all of them. Every `&mut self` method may change it.
     pub fn next_deadline(&self) -> Option<Instant> {
         let left = if self.is_due_at_once() {
             Duration::ZERO

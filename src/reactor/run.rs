@@ -55,7 +55,8 @@ impl Reactor {
     /// is over. Returns how many reaps are left, with those that a [`Remote`] has handed over and that have not begun: 0,
     /// unless the time was too short, or a target cannot be thawed.
     ///
-    /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most; a turn under way is finished before.
+    /// `Duration::ZERO` makes one turn, which cancels 256 reaps at the most; a turn under way is finished before. A turn has
+    /// no budget here, so that the last one can end after `at_most`.
     ///
     /// For the end of a program, before the reactor is dropped: the reaps end as [`ReapError::Cancelled`], with nothing left
     /// frozen, or with their results if they end first. A drop of the reactor does not wait: the reaps end as

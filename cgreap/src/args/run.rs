@@ -37,7 +37,7 @@ Signals:
   SIGINT and SIGQUIT sent by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops
   cgreap with COMMAND, if there is a shell that can continue them.
 
-  What the main process of COMMAND sends to its process group, as with kill 0, is no order to cgreap. SIGUSR1
+  cgreap ignores a signal that the main process of COMMAND sends to its process group, as with kill 0. SIGUSR1
   and SIGUSR2 are passed on to COMMAND once it is executed.
 
 Limits:
@@ -80,9 +80,9 @@ Report:
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Make the cgroup of COMMAND in this directory [default: the own cgroup]
+    /// Make the cgroup of COMMAND in this directory [default: the cgroup that cgreap is in]
     ///
-    /// Root makes it in the root of the hierarchy where the own cgroup is not to be seen.
+    /// If no mount shows that cgroup, root makes it in the root of the hierarchy.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Cgroup")]
     pub parent: Option<PathBuf>,
 

@@ -18,9 +18,9 @@ Examples:
 
 Age:
   The kernel does not keep when a cgroup was made. The age is a lower bound: the time since the directory, or
-  one that was made later, was first looked up. So an age of 0 s may only mean that nothing has looked before:
-  list the cgroups, and come back. Of a directory that belongs to another user than root and the caller it is
-  the time since its last change. If the clock was set forward since then, the age is too high, but never
+  one that was made later, was first accessed, whichever is longer. So an age of 0 s can mean that this listing
+  was the first access: list again later. If the directory belongs neither to root nor to the caller, the age
+  is the time since its last change. If the clock was set forward since then, the age is too high, but never
   higher than the time since boot.
 
 Exit status:
