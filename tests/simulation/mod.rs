@@ -281,7 +281,10 @@ impl History {
             } else {
                 Duration::ZERO
             };
-            let is_cut = self.limited > 0 || !self.roomy;
+            // Some attempts are cut into parts without a limit too.
+            let is_deferred =
+                self.reactors.iter().filter_map(|r| r.entries.as_ref()).any(Entries::has_deferred);
+            let is_cut = self.limited > 0 || !self.roomy || is_deferred;
             let is_under_way = is_cut && next <= now && late > Duration::ZERO;
             world.advance(next.max(now) + late);
             drop(world);
