@@ -42,15 +42,21 @@ fn open(sim: &Sim, path: &str) -> <Sim as Sys>::Fd {
 }
 
 #[allow(clippy::arc_with_non_send_sync, reason = "the kernel's descriptors are both")]
+fn mount(sim: &Sim, hierarchy: usize) -> Arc<<Sim as Sys>::Fd> {
+    Arc::new(open(sim, MOUNTS[hierarchy]))
+}
+
 fn by_handle(sim: &Sim, hierarchy: usize, path: &str) -> Identity<Sim> {
-    identity(sim, hierarchy, path, Address::Handle(Arc::new(open(sim, MOUNTS[hierarchy]))))
+    identity(sim, hierarchy, path, Address::Handle(mount(sim, hierarchy)))
 }
 
 /// One parent of each hierarchy is held, the one that was used last.
 #[test]
 fn one_parent_of_each_hierarchy_stays_open() {
     let sim = sim();
-    let [a, b, c] = ["slice/a", "slice/b", "other/c"].map(|path| by_handle(&sim, FREEZER, path));
+    let mount = mount(&sim, FREEZER);
+    let by_mount = |path| identity(&sim, FREEZER, path, Address::Handle(Arc::clone(&mount)));
+    let [a, b, c] = ["slice/a", "slice/b", "other/c"].map(by_mount);
     let d = by_handle(&sim, CPU, "slice/d");
     let mut parents = Parents::new();
     let before = sim.0.borrow().descriptors;
