@@ -265,6 +265,48 @@ fn a_handle_that_opens_nothing_is_not_enough() {
     assert_eq!([&gone, &renamed].map(|identity| seen(&sim, identity)), [Seen::Removed, Seen::There]);
 }
 
+/// Where the kernel is short of files for a moment and of memory after that, the directory does not count as gone.
+#[test]
+fn a_shortage_at_the_path_is_an_error() {
+    let sim = sim();
+    let there = by_handle(&sim, FREEZER, "slice/b");
+    let mut world = sim.0.borrow_mut();
+    (world.no_files_in, world.calls, world.churn) = (world.step, 0, u8::MAX);
+    world.others = |world| {
+        if world.calls > 0 {
+            world.no_files_in = u64::MAX;
+        }
+    };
+    world.vantage.unreachable = Some(libc::ENOMEM);
+    drop(world);
+    let fate = there.fate(&sim, &mut Parents::new());
+    assert!(
+        matches!(&fate, Err(Cause::Error(error)) if error.raw_os_error() == Some(libc::ENOMEM)),
+        "{fate:?}"
+    );
+    sim.0.borrow_mut().vantage.unreachable = None;
+    assert_eq!(seen(&sim, &there), Seen::There);
+}
+
+/// A directory that is known by its handle, and has gone with its parent: its path need not be reachable, except where the
+/// kernel is short of memory.
+#[test]
+fn a_path_that_is_not_reachable_hides_no_removal() {
+    for (error, expected) in
+        [(libc::EACCES, Seen::Removed), (libc::ELOOP, Seen::Removed), (libc::ENOMEM, Seen::Error)]
+    {
+        let sim = sim();
+        let gone = by_handle(&sim, FREEZER, "other/c");
+        let mut world = sim.0.borrow_mut();
+        let other = world.child(ROOTS[FREEZER], "other").expect("it is there");
+        let c = world.child(other, "c").expect("it is there");
+        [c, other].map(|group| world.remove(group).expect("it is empty"));
+        world.vantage.unreachable = Some(error);
+        drop(world);
+        assert_eq!(seen(&sim, &gone), expected);
+    }
+}
+
 /// No answer is one that something is gone, whichever call fails.
 #[test]
 fn a_failed_call_tells_nothing_of_a_path() {

@@ -46,6 +46,7 @@ pub(super) fn enter(world: &mut World, rng: &mut fastrand::Rng) {
         unlisted: rng.u8(..6) == 0,
         proc: [Proc::Own, Proc::Own, Proc::None, Proc::Above, Proc::Other][rng.usize(..5)],
         restricted: None,
+        unreachable: None,
     };
     let caller = world.processes.iter().find(|process| process.pid == SELF).expect("it lives").ino;
     world.migrate(caller, own);

@@ -34,6 +34,7 @@ impl World {
             let starts = |rest: &str| rest.is_empty() || rest.starts_with('/');
             match MOUNTS.iter().position(|mount| path.strip_prefix(mount).is_some_and(starts)) {
                 Some(root) => {
+                    self.vantage.unreachable.map_or(Ok(()), Err)?;
                     here = Object::Group(self.vantage.mounted.0[root]);
                     rest = &path[MOUNTS[root].len()..];
                 }

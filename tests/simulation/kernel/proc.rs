@@ -16,6 +16,8 @@ pub(crate) struct Vantage {
     pub(crate) proc: Proc,
     /// Files of this name may not be read, but the caller's own cgroups: hidepid=1, or a Linux security module.
     pub(crate) restricted: Option<&'static str>,
+    /// The error of every lookup of an absolute path below a mount: one of a directory above it, or of the kernel.
+    pub(crate) unreachable: Option<i32>,
 }
 
 /// A directory of each hierarchy.
