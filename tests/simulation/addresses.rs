@@ -289,21 +289,34 @@ fn a_shortage_at_the_path_is_an_error() {
 }
 
 /// A directory that is known by its handle, and has gone with its parent: its path need not be reachable, except where the
-/// kernel is short of memory.
+/// kernel is short of memory, and what is mounted there does not replace it.
 #[test]
 fn a_path_that_is_not_reachable_hides_no_removal() {
-    for (error, expected) in
-        [(libc::EACCES, Seen::Removed), (libc::ELOOP, Seen::Removed), (libc::ENOMEM, Seen::Error)]
-    {
+    let acts: [(Act, Seen); 4] = [
+        (|world| world.vantage.unreachable = Some(libc::EACCES), Seen::Removed),
+        (|world| world.vantage.unreachable = Some(libc::ELOOP), Seen::Removed),
+        (|world| world.vantage.unreachable = Some(libc::ENOMEM), Seen::Error),
+        (
+            |world| {
+                let other = world.mkdir(ROOTS[CPU], "other");
+                world.mkdir(other, "c");
+                world.vantage.mounted.0[FREEZER] = ROOTS[CPU];
+            },
+            Seen::Removed,
+        ),
+    ];
+    for (number, (act, expected)) in acts.into_iter().enumerate() {
         let sim = sim();
         let gone = by_handle(&sim, FREEZER, "other/c");
         let mut world = sim.0.borrow_mut();
         let other = world.child(ROOTS[FREEZER], "other").expect("it is there");
         let c = world.child(other, "c").expect("it is there");
-        [c, other].map(|group| world.remove(group).expect("it is empty"));
-        world.vantage.unreachable = Some(error);
+        for group in [c, other] {
+            world.remove(group).expect("it is empty");
+        }
+        act(&mut world);
         drop(world);
-        assert_eq!(seen(&sim, &gone), expected);
+        assert_eq!(seen(&sim, &gone), expected, "{number}");
     }
 }
 
