@@ -145,7 +145,12 @@ impl<S: Sys> Step<'_, '_, S> {
             _ => Ok(()),
         });
         if let Some(refused) = inside {
+            let is_inside = matches!(refused.1, Cause::CallerInside);
             self.cgroup_kill_refused(refused, false, tally);
+            if is_inside && !matches!(by, KillBy::CgroupKill { .. }) {
+                // The other members are signalled.
+                self.know_members(CgroupKill::NotEnough);
+            }
             return false;
         }
         if self.context.facts.exiting_not_listed && self.target.trees.iter().any(is_v2) {

@@ -58,7 +58,8 @@ pub(super) enum CgroupKill {
     InSteps,
     /// `cgroup.kill` was written, and it is not known yet whether that is enough.
     Written,
-    /// `cgroup.kill` was written, and members survived it, for instance processes whose leader has exited.
+    /// `cgroup.kill` was written, and members survived it, for instance processes whose leader has exited. Or it was not
+    /// written, because the caller was in the target.
     NotEnough,
     /// The kernel has no such file, or the caller lacks the right.
     Unavailable,

@@ -783,6 +783,35 @@ fn the_caller_that_has_left_is_not_waited_for() {
     });
 }
 
+/// The caller moves into the target before the first attempt. It is not killed, and the others are at once.
+#[test]
+fn a_caller_that_moves_in_spares_no_other_member() {
+    const LINGER: Duration = Duration::from_millis(50);
+    let mut world = world(0, |_| ());
+    let slice = world.mkdir(V2, "slice");
+    let group = world.mkdir(slice, "t");
+    let own = world.processes[0].groups;
+    let inside = [own[FREEZER], own[CPU], group];
+    let members = [(); 3].map(|()| world.add_process(inside, Nature::default(), None));
+    let caller = world.processes[0].ino;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let mut event_loop = EventLoop::new(&sim);
+    let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t").linger(LINGER);
+    let handle = begin(&mut entries, reaper, &event_loop);
+    sim.0.borrow_mut().migrate(caller, inside);
+    let end = sim.0.borrow().now + LINGER;
+    while sim.0.borrow().now < end {
+        let next = entries.next_tick().expect("the linger ends");
+        sim.0.borrow_mut().advance(Duration::from_millis(next));
+        event_loop.turn(&mut entries, Vec::new());
+    }
+    let killed = |ino: &u64| sim.0.borrow_mut().process(*ino).is_none_or(|process| process.killed);
+    assert!(members.iter().all(killed) && !killed(&caller));
+    run(&sim, &mut entries);
+    assert!(matches!(handle.try_wait(), Some(Err(ReapError::Denied { act: Act::Kill, .. }))));
+}
+
 /// A pidfd by which its process cannot be told, or not be signalled, does not spare the members after it.
 #[test]
 fn one_pidfd_that_fails_does_not_spare_the_others() {
