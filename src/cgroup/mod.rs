@@ -72,7 +72,7 @@ mod target;
 mod thaw;
 pub(crate) mod tracked;
 mod traversal;
-mod tree;
+pub(crate) mod tree;
 pub(crate) mod v1;
 pub(crate) mod v2;
 mod walk;

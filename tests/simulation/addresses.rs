@@ -265,6 +265,47 @@ fn a_handle_that_opens_nothing_is_not_enough() {
     assert_eq!([&gone, &renamed].map(|identity| seen(&sim, identity)), [Seen::Removed, Seen::There]);
 }
 
+/// A directory that is held is looked for beside itself, in its parent.
+#[test]
+fn a_directory_that_is_held_can_be_replaced() {
+    for (what, act, expected) in BY_PATH {
+        if let Seen::There | Seen::Replaced = expected {
+            let sim = sim();
+            let directory = open(&sim, &format!("{}/slice/a", MOUNTS[FREEZER]));
+            let permit = Budget::new(100).take_needed();
+            let held = identity(&sim, FREEZER, "slice/a", Address::Held { directory, _permit: permit });
+            act(&mut sim.0.borrow_mut());
+            assert_eq!(seen(&sim, &held), expected, "{what}");
+        }
+    }
+}
+
+/// The mount by which it is known shows a directory that was removed with it, or the capability is lost under way.
+#[test]
+#[allow(clippy::arc_with_non_send_sync, reason = "the kernel's descriptors are both")]
+fn a_mount_whose_root_is_not_opened_hides_no_removal() {
+    let sim = sim();
+    let slice = Arc::new(open(&sim, &format!("{}/slice", MOUNTS[FREEZER])));
+    let gone = identity(&sim, FREEZER, "slice/a", Address::Handle(slice));
+    let mut world = sim.0.borrow_mut();
+    let (a, slice) = groups(&world);
+    let b = world.child(slice, "b").expect("it is there");
+    for group in [a, b, slice] {
+        world.remove(group).expect("it is empty");
+    }
+    drop(world);
+    assert_eq!(seen(&sim, &gone), Seen::Removed);
+
+    let sim = self::sim();
+    let gone = by_handle(&sim, FREEZER, "slice/a");
+    let mut world = sim.0.borrow_mut();
+    remove(&mut world);
+    (world.calls, world.churn) = (0, u8::MAX);
+    world.others = |world| world.handles = world.calls == 0;
+    drop(world);
+    assert_eq!(seen(&sim, &gone), Seen::Removed);
+}
+
 /// Where the kernel is short of files for a moment and of memory after that, the directory does not count as gone.
 #[test]
 fn a_shortage_at_the_path_is_an_error() {
@@ -349,26 +390,27 @@ fn a_failed_call_tells_nothing_of_a_path() {
 /// A sibling that is removed while the parent is searched for a new name is passed over.
 #[test]
 fn a_sibling_that_vanishes_does_not_end_the_search() {
-    for call in 0..8 {
-        for is_by_path in [true, false] {
-            let sim = sim();
-            let by_path = identity(&sim, FREEZER, "slice/a", Address::Path);
-            let by_handle = by_handle(&sim, FREEZER, "slice/a");
-            let mut world = sim.0.borrow_mut();
-            rename(&mut world);
-            (world.calls, world.acts, world.churn) = (0, call, u8::MAX);
-            world.others = |world| {
-                let slice = world.child(ROOTS[FREEZER], "slice").expect("it stays");
-                if let (true, Some(b)) = (world.calls >= u64::from(world.acts), world.child(slice, "b")) {
-                    world.remove(b).expect("it is empty");
-                }
-            };
-            drop(world);
-            if is_by_path {
-                assert_eq!(seen(&sim, &by_path), Seen::Lost, "call {call}");
-            } else {
-                assert!(by_handle.find(&sim, &mut Parents::new()).is_ok(), "call {call}");
+    for (call, is_by_path) in (0..8).flat_map(|call| [(call, true), (call, false)]) {
+        let sim = sim();
+        let by_path = identity(&sim, FREEZER, "slice/b", Address::Path);
+        let by_handle = by_handle(&sim, FREEZER, "slice/b");
+        let mut world = sim.0.borrow_mut();
+        let slice = world.child(ROOTS[FREEZER], "slice").expect("it stays");
+        let b = world.child(slice, "b").expect("it is there");
+        world.groups[b].name = "renamed".into();
+        (world.calls, world.acts, world.churn) = (0, call, u8::MAX);
+        // It is found after this one.
+        world.others = |world| {
+            let slice = world.child(ROOTS[FREEZER], "slice").expect("it stays");
+            if let (true, Some(a)) = (world.calls >= u64::from(world.acts), world.child(slice, "a")) {
+                world.remove(a).expect("it is empty");
             }
+        };
+        drop(world);
+        if is_by_path {
+            assert_eq!(seen(&sim, &by_path), Seen::Lost, "call {call}");
+        } else {
+            assert!(by_handle.find(&sim, &mut Parents::new()).is_ok(), "call {call}");
         }
     }
 }

@@ -11,6 +11,7 @@ mod embedder;
 mod helper;
 mod judge;
 mod kernel;
+mod lists;
 mod memory;
 mod others;
 mod reactors;
