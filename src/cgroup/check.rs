@@ -224,6 +224,8 @@ pub(super) fn read_populated<S: Sys>(
     let Tree { identity, hierarchy: Hierarchy::V2 { watch }, .. } = tree else {
         return Ok(false);
     };
+    // If the read fails, members may have joined since the last one.
+    watch.set_empty(false);
     let mut buffer = [0; 256];
     let events = match watch {
         Watch::On { file, .. } => v2::parse(file::read_start(sys, file, &mut buffer)?)?,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::kernel::{FREEZER, Features, GroupId, Nature, SELF, Sim, V2, World};
+use super::kernel::{FREEZER, Features, GroupId, Life, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
 use super::scenes::run;
@@ -332,6 +332,50 @@ fn a_removal_waits_for_the_descriptors_that_it_needs() {
     drop(all);
     scene.pass(SOON);
     assert!(matches!(scene.handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
+}
+
+/// A process joins an empty target while its removal hangs past the deadline, and is killed where the last check fails: no check
+/// has seen that the target has a member. Another party removes the directory before the process has exited.
+#[test]
+fn a_member_that_no_check_has_seen_is_waited_for() {
+    let ms = Duration::from_millis;
+    let mut removed = 0;
+    for call in 0..30 {
+        let mut scene = Scene::new(0, |reaper| reaper.deadline(ms(130)));
+        let end = scene.sim.0.borrow().now + ms(130);
+        while scene.sim.0.borrow().now < end {
+            let next = scene.entries.next_tick().expect("the deadline");
+            scene.sim.0.borrow_mut().advance(ms(next));
+            scene.event_loop.turn(&mut scene.entries, Vec::new());
+        }
+        let mut world = scene.sim.0.borrow_mut();
+        let mut groups = world.processes[0].groups;
+        groups[V2] = scene.group;
+        let member = world.add_process(groups, Nature { exit: ms(60), ..Nature::default() }, None);
+        (world.calls, world.acts, world.churn) = (0, call, u8::MAX);
+        world.others = |world| world.faults = if world.calls == u64::from(world.acts) { u8::MAX } else { 0 };
+        drop(world);
+        let lives =
+            |world: &mut World| world.process(member).is_some_and(|process| process.life != Life::Dead);
+        while !scene.handle.is_complete() {
+            let next = scene.entries.next_tick().expect("the end");
+            scene.sim.0.borrow_mut().advance(ms(next));
+            scene.sim.0.borrow_mut().begin_step();
+            scene.event_loop.turn(&mut scene.entries, Vec::new());
+            let mut world = scene.sim.0.borrow_mut();
+            let is_killed = world.process(member).is_some_and(|process| process.killed);
+            if is_killed
+                && lives(&mut world)
+                && world.child(V2, "slice").is_some_and(|slice| world.child(slice, "t").is_some())
+            {
+                removed += u32::from(world.remove(scene.group).is_ok());
+            }
+        }
+        let result = scene.handle.try_wait();
+        let ended_well = matches!(result, Some(Ok(_)));
+        assert!(!ended_well || !lives(&mut scene.sim.0.borrow_mut()), "call {call}: {result:?}");
+    }
+    assert!(removed > 0);
 }
 
 /// A removal that the thread could not make, because the directory was renamed or is gone, is left to a thread again.
