@@ -17,6 +17,7 @@ mod others;
 mod reactors;
 mod reap;
 mod scenes;
+mod tracked;
 mod vantage;
 
 use std::cell::RefCell;

@@ -1,0 +1,353 @@
+//! The processes that a reap tracks.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::kernel::{Features, LOG, Nature, ROOTS, Sim, V2, World};
+use crate::cgroup::attempt::{Part, Pidfds, Rest, Tally};
+use crate::cgroup::members::MemberList;
+use crate::cgroup::tracked::Tracked;
+use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
+use crate::metrics::Metrics;
+use crate::reaper::Signal;
+use crate::sys::{Pid, Sys};
+use crate::time::Instant;
+
+/// A kernel with a group of v2 that has three members, which do not exit before [`World::calm`] is called.
+struct Scene {
+    sim: Sim,
+    inos: [u64; 3],
+    pids: [Pid; 3],
+}
+
+impl Scene {
+    fn new(features: Features) -> Scene {
+        let mut world = World::new(fastrand::Rng::with_seed(0), features);
+        let group = world.mkdir(V2, "t");
+        let mut groups = ROOTS;
+        groups[V2] = group;
+        let hangs = Nature { hangs: true, ..Nature::default() };
+        let inos = [(); 3].map(|()| world.add_process(groups, hangs, None));
+        let pids = inos.map(|ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive"));
+        Scene { sim: Sim(Rc::new(RefCell::new(world))), inos, pids }
+    }
+
+    /// The newest kernel.
+    fn newest() -> Scene {
+        Scene::new(Features::of(Features::LEVELS - 1))
+    }
+
+    /// Calls `act` with what a step passes to its actions. Descriptors are watched.
+    fn step<T>(&self, act: impl FnOnce(&mut Context<'_, Sim>) -> T) -> T {
+        let resolver = Resolver::new(self.sim.clone(), Budget::new(100));
+        let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&self.sim));
+        act(&mut Context::new(&resolver, &mut metrics, &mut facts, Some(&|_, _| Ok(())), Limit::default()))
+    }
+
+    /// All members are tracked, and were not signalled.
+    fn tracked(&self) -> Tracked<Sim> {
+        let mut tracked = Tracked::new();
+        let list = list(&self.pids);
+        let found = self.step(|context| tracked.identify(context, &list).expect("nothing fails"));
+        tracked.track(found, &list);
+        tracked
+    }
+
+    fn kill(&self, number: usize) {
+        self.sim.0.borrow_mut().sigkill(self.inos[number]);
+    }
+
+    /// A member is dead, and its pid is free.
+    fn bury(&self, number: usize) {
+        self.sim.0.borrow_mut().recycle(self.inos[number]);
+    }
+
+    fn calls(&self) -> u64 {
+        self.sim.0.borrow().calls
+    }
+
+    /// The next call fails.
+    fn fail(&self) {
+        let mut world = self.sim.0.borrow_mut();
+        (world.calls, world.churn) = (0, u8::MAX);
+        world.others = |world| world.faults = if world.calls == 0 { u8::MAX } else { 0 };
+    }
+}
+
+fn list(pids: &[Pid]) -> MemberList {
+    MemberList { pids: pids.to_vec(), ..MemberList::default() }
+}
+
+fn pids(tracked: &Tracked<Sim>) -> Vec<Pid> {
+    tracked.pids().collect()
+}
+
+/// One process is asked in each step.
+fn one() -> Limit {
+    Limit::default().until(Instant::after_start(Duration::ZERO))
+}
+
+#[test]
+fn a_member_that_has_exited_is_not_identified() {
+    let scene = Scene::newest();
+    scene.bury(1);
+    let tracked = scene.tracked();
+    assert_eq!(pids(&tracked), [scene.pids[0], scene.pids[2]]);
+    // Without pidfds none is, and that is no error.
+    assert!(pids(&Scene::new(Features::of(0)).tracked()).is_empty());
+}
+
+/// Those that are not listed any more, and are not exiting either.
+#[test]
+fn what_has_left_is_forgotten() {
+    let scene = Scene::newest();
+    let forget = |tracked: &mut Tracked<Sim>, listed: &[Pid]| {
+        scene.step(|context| tracked.forget_those_that_left(context, &list(listed)));
+        pids(tracked)
+    };
+    let [listed, exits, leaves] = scene.pids;
+    let mut tracked = scene.tracked();
+    assert_eq!(forget(&mut tracked, &scene.pids), scene.pids);
+    scene.kill(1);
+    assert_eq!(forget(&mut tracked, &[listed]), [listed, exits], "the third lives elsewhere");
+    let mut tracked = scene.tracked();
+    scene.bury(2);
+    assert_eq!(forget(&mut tracked, &[listed]), [listed, exits], "the third is dead");
+    // Another process has its pid, and is exiting.
+    let mut tracked = scene.tracked();
+    scene.bury(0);
+    let mut world = scene.sim.0.borrow_mut();
+    let hangs = Nature { hangs: true, ..Nature::default() };
+    let other = world.add_process(ROOTS, hangs, Some(listed.get()));
+    world.sigkill(other);
+    drop(world);
+    assert_eq!(forget(&mut tracked, &[]), [exits]);
+    assert!(!tracked.was_tried(leaves));
+}
+
+#[test]
+fn one_process_is_asked_in_a_step() {
+    let scene = Scene::newest();
+    let mut tracked = scene.tracked();
+    scene.kill(0);
+    scene.kill(1);
+    let mut dead = || scene.step(|context| tracked.all_dead(context, one()).expect("nothing fails"));
+    assert_eq!([dead(), dead(), dead()], [None, Some(false), Some(false)], "from the last on");
+    scene.bury(2);
+    let mut world = scene.sim.0.borrow_mut();
+    world.calm();
+    let soon = world.now + Duration::from_millis(1);
+    world.advance(soon);
+    drop(world);
+    assert_eq!([dead(), dead()], [None, Some(true)]);
+}
+
+/// The one that is watched is asked first. It counts as elsewhere only as long as it is tracked.
+#[test]
+fn the_watched_one_dies_after_it_was_found_elsewhere() {
+    let scene = Scene::newest();
+    let [_, _, last] = scene.pids;
+    let mut tracked = Tracked::new();
+    let (mut tally, mut obstacle) = (Tally::new(), None);
+    scene.step(|context| {
+        let fd = context.sys.pidfd_open(last).expect("it lives");
+        let verified = vec![(last, fd)];
+        tracked
+            .send(context, Signal::TERM, verified, true, &mut tally, &mut obstacle)
+            .expect("nothing fails");
+    });
+    let found = scene.step(|context| tracked.identify(context, &list(&scene.pids)).expect("nothing fails"));
+    tracked.track(found, &list(&scene.pids));
+    let mut dead = |limit| scene.step(|context| tracked.all_dead(context, limit).expect("nothing fails"));
+    assert_eq!(dead(one()), None, "the last lives elsewhere");
+    scene.bury(2);
+    assert_eq!(dead(one()), None, "the second lives elsewhere");
+    assert_eq!(dead(Limit::default()), Some(true));
+    assert_eq!(pids(&tracked), scene.pids[..2]);
+}
+
+/// What cannot be asked is not dead.
+#[test]
+fn a_process_that_cannot_be_opened_is_not_dead() {
+    let scene = Scene::newest();
+    let mut tracked = scene.tracked();
+    scene.fail();
+    let dead = scene.step(|context| tracked.all_dead(context, Limit::default()));
+    assert!(dead.is_err());
+    assert_eq!(pids(&tracked), scene.pids);
+}
+
+/// An empty target has none of them any more, unless the check under way has found it elsewhere.
+#[test]
+fn what_was_found_elsewhere_is_kept_for_one_check() {
+    let scene = Scene::newest();
+    let mut tracked = scene.tracked();
+    let dead = scene.step(|context| tracked.all_dead(context, Limit::default()).expect("nothing fails"));
+    assert_eq!(dead, Some(true));
+    tracked.forget();
+    assert_eq!(pids(&tracked), scene.pids);
+    tracked.ask_anew();
+    tracked.forget();
+    assert!(pids(&tracked).is_empty());
+}
+
+/// The watched one is opened once, and each process once.
+#[test]
+fn exiting_processes_are_opened() {
+    let scene = Scene::newest();
+    let mut tracked = scene.tracked();
+    scene.kill(0);
+    scene.kill(1);
+    let dead = scene.step(|context| tracked.all_dead(context, Limit::default()).expect("nothing fails"));
+    assert_eq!(dead, Some(false), "the second is watched from now on");
+    let before = scene.calls();
+    let opened: Vec<_> = scene.step(|context| tracked.open_exiting(context).collect());
+    assert_eq!(opened.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), scene.pids[..2]);
+    let with_watch = scene.calls() - before;
+    drop(opened);
+    let before = scene.calls();
+    assert_eq!(scene.step(|context| tracked.open_exiting(context).count()), 2);
+    assert!(scene.calls() - before > with_watch, "it is not watched any more");
+}
+
+fn open(scene: &Scene, tracked: &mut Tracked<Sim>, rest: &mut Rest<Sim>) -> std::io::Result<Pidfds> {
+    let part = Part { most: 9, is_held: false };
+    let mut obstacle = None;
+    scene.step(|context| tracked.open(context, Signal::KILL, rest, part, &mut Tally::new(), &mut obstacle))
+}
+
+/// The members that are open.
+fn held(scene: &Scene, rest: &mut Rest<Sim>) -> Vec<Pid> {
+    rest.batch.verify(Instant::after_start(Duration::ZERO), &list(&scene.pids));
+    rest.batch.take(9).iter().map(|(pid, _)| *pid).collect()
+}
+
+#[test]
+fn members_that_have_exited_are_passed_over() {
+    let scene = Scene::newest();
+    scene.bury(1);
+    let (mut tracked, mut rest) = (Tracked::new(), Rest::new(list(&scene.pids)));
+    let opened = open(&scene, &mut tracked, &mut rest).expect("nothing fails");
+    assert_eq!(opened, Pidfds::Opened { full: false });
+    assert_eq!(held(&scene, &mut rest), [scene.pids[0], scene.pids[2]]);
+}
+
+/// Without any pidfd there is nothing to signal before more can be opened.
+#[test]
+fn no_descriptor_at_all_is_an_error() {
+    let scene = Scene::newest();
+    let (mut tracked, mut rest) = (Tracked::new(), Rest::new(list(&scene.pids)));
+    let free = scene.sim.0.borrow().descriptors;
+    scene.sim.0.borrow_mut().descriptor_limit = free;
+    assert!(open(&scene, &mut tracked, &mut rest).is_err());
+    scene.sim.0.borrow_mut().descriptor_limit = free + 2;
+    let opened = open(&scene, &mut tracked, &mut rest).expect("two can be opened");
+    assert_eq!(opened, Pidfds::Opened { full: true });
+    assert_eq!(held(&scene, &mut rest), scene.pids[..2]);
+}
+
+/// Members that an attempt did not come to are new members for the next.
+#[test]
+fn members_that_were_not_handled_are_new() {
+    let scene = Scene::newest();
+    let (mut tracked, mut rest) = (Tracked::new(), Rest::new(list(&scene.pids)));
+    open(&scene, &mut tracked, &mut rest).expect("nothing fails");
+    assert!(scene.pids.iter().all(|&pid| tracked.was_tried(pid)));
+    tracked.untry(Vec::new());
+    tracked.untry(vec![scene.pids[2], scene.pids[0]]);
+    assert_eq!(scene.pids.map(|pid| tracked.was_tried(pid)), [false, true, false]);
+    assert_eq!(tracked.compare(&list(&scene.pids)), (true, false));
+}
+
+/// Sends a signal to a member, and returns the signals that the kernel was asked for, and how many of them are counted.
+fn sent(
+    scene: &Scene,
+    tracked: &mut Tracked<Sim>,
+    number: usize,
+    signal: Signal,
+    by_pidfd: bool,
+) -> (Vec<i32>, u64) {
+    let pid = scene.pids[number];
+    let (mut tally, mut obstacle) = (Tally::new(), None);
+    LOG.set(Some(String::new()));
+    let counted = scene.step(|context| {
+        let sent = if by_pidfd {
+            let verified = vec![(pid, context.sys.pidfd_open(pid).expect("it lives"))];
+            tracked.send(context, signal, verified, false, &mut tally, &mut obstacle)
+        } else {
+            tracked.send_unverified(context, signal, &list(&[pid]), &mut tally, &mut obstacle)
+        };
+        sent.expect("nothing fails");
+        context.metrics.signals
+    });
+    let log = LOG.take().expect("it was set");
+    let signals =
+        log.lines().filter_map(|line| line.split_once(" signal ")?.1.split(' ').next()?.parse().ok());
+    (signals.collect(), counted)
+}
+
+/// A stopped member acts on the signal of the grace period, because it is continued. SIGKILL needs no help. A member that may not
+/// be signalled is not continued either.
+#[test]
+fn members_are_continued_for_the_signal_of_the_grace() {
+    for by_pidfd in [true, false] {
+        let scene = Scene::newest();
+        scene.sim.0.borrow_mut().process(scene.inos[1]).expect("it lives").nature.foreign = true;
+        let mut tracked = Tracked::new();
+        let mut sent = |number, signal| sent(&scene, &mut tracked, number, signal, by_pidfd);
+        assert_eq!(sent(0, Signal::TERM), (vec![libc::SIGTERM, libc::SIGCONT], 1));
+        assert_eq!(sent(1, Signal::TERM), (vec![], 0));
+        assert_eq!(scene.sim.0.borrow().refusals.len(), 1, "by pidfd: {by_pidfd}");
+        if !by_pidfd {
+            assert_eq!(sent(0, Signal::TERM), (vec![], 0), "it is sent once");
+        }
+        for _ in 0..2 {
+            assert_eq!(sent(0, Signal::KILL), (vec![libc::SIGKILL], 1), "it is sent as often as wanted");
+        }
+    }
+}
+
+/// A member that dies after it was opened was not signalled, and that is no error.
+#[test]
+fn a_member_that_dies_before_its_signal_is_no_error() {
+    let scene = Scene::newest();
+    let mut tracked = Tracked::new();
+    let (mut tally, mut obstacle) = (Tally::new(), None);
+    scene.step(|context| {
+        let verified = vec![(scene.pids[0], context.sys.pidfd_open(scene.pids[0]).expect("it lives"))];
+        scene.bury(0);
+        let sent = tracked.send(context, Signal::KILL, verified, false, &mut tally, &mut obstacle);
+        assert!(sent.is_ok() && context.metrics.signals == 0);
+    });
+    assert!(tally.signalled == 0 && obstacle.is_none());
+}
+
+/// SIGKILL is sent again in each fourth attempt: another process may have got the pid of one that was sent it.
+#[test]
+fn sigkill_is_sent_again_in_the_fourth_attempt() {
+    let scene = Scene::newest();
+    let mut tracked = Tracked::new();
+    let mut opened = Vec::new();
+    for _ in 0..8 {
+        let mut rest = Rest::new(list(&scene.pids));
+        open(&scene, &mut tracked, &mut rest).expect("nothing fails");
+        opened.push(held(&scene, &mut rest).len());
+        if opened.len() == 1 {
+            (0..3).for_each(|number| _ = sent(&scene, &mut tracked, number, Signal::KILL, true));
+        }
+        tracked.attempted();
+    }
+    assert_eq!(opened, [3, 0, 0, 3, 0, 0, 0, 3]);
+}
+
+#[test]
+fn members_that_were_sent_sigkill_need_no_more() {
+    let scene = Scene::newest();
+    let mut tracked = Tracked::new();
+    open(&scene, &mut tracked, &mut Rest::new(list(&scene.pids))).expect("nothing fails");
+    (0..2).for_each(|number| _ = sent(&scene, &mut tracked, number, Signal::KILL, true));
+    assert!(!tracked.need_no_more(&list(&scene.pids)));
+    assert!(tracked.need_no_more(&list(&scene.pids[..2])));
+    assert!(!tracked.need_no_more(&list(&[])), "there may be others");
+}
