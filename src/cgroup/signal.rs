@@ -94,6 +94,9 @@ impl<S: Sys> Step<'_, '_, S> {
         tally: &mut Tally,
     ) -> Result<Option<Rest<S>>, Refused> {
         let begins = left.is_none();
+        if begins {
+            self.target.tracked.begin(signal);
+        }
         let by_directories =
             || Rest { source: Source::Directories(0, Walk::new()), ..Rest::new(MemberList::default()) };
         let mut rest = match left {

@@ -348,6 +348,14 @@ impl<S: Sys> Tracked<S> {
         Ok(Pidfds::Opened { full })
     }
 
+    /// Begins an attempt. Members that were not sent this signal count as new, unless the attempt handles them: its list may miss
+    /// members that are moved meanwhile.
+    pub(crate) fn begin(&mut self, signal: Signal) {
+        let mut tried = std::mem::take(&mut self.tried);
+        tried.retain(|&pid| self.sent(pid, signal).is_some());
+        self.tried = tried;
+    }
+
     /// Notes that an attempt has signalled all members that it could.
     pub(crate) fn attempted(&mut self) {
         self.attempts = (self.attempts + 1) % RESEND;

@@ -287,6 +287,20 @@ fn sent(
     (signals.collect(), counted)
 }
 
+/// Members that the list of an attempt has missed are new, though an attempt with another signal has handled them.
+#[test]
+fn members_that_an_attempt_has_missed_are_new() {
+    let scene = Scene::newest();
+    let mut tracked = Tracked::new();
+    open(&scene, &mut tracked, &mut Rest::new(list(&scene.pids))).expect("nothing fails");
+    (0..3).for_each(|number| _ = sent(&scene, &mut tracked, number, Signal::TERM, true));
+    tracked.begin(Signal::TERM);
+    assert_eq!(tracked.compare(&list(&scene.pids)), (false, false));
+    tracked.begin(Signal::KILL);
+    open(&scene, &mut tracked, &mut Rest::new(list(&scene.pids[..2]))).expect("nothing fails");
+    assert_eq!(tracked.compare(&list(&scene.pids)), (true, false));
+}
+
 /// A stopped member acts on the signal of the grace period, because it is continued. SIGKILL needs no help. A member that may not
 /// be signalled is not continued either.
 #[test]
@@ -350,4 +364,6 @@ fn members_that_were_sent_sigkill_need_no_more() {
     assert!(!tracked.need_no_more(&list(&scene.pids)));
     assert!(tracked.need_no_more(&list(&scene.pids[..2])));
     assert!(!tracked.need_no_more(&list(&[])), "there may be others");
+    let unmapped = MemberList { unmapped: 1, ..list(&scene.pids[..2]) };
+    assert!(!tracked.need_no_more(&unmapped), "one has no pid here");
 }
