@@ -17,6 +17,7 @@ mod others;
 mod reactors;
 mod reap;
 mod scenes;
+mod shortage;
 mod tracked;
 mod vantage;
 

@@ -1,0 +1,131 @@
+//! Which reaps lose their watches when descriptors are short.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::kernel::{CPU, FREEZER, Features, Nature, Sim, V2, World};
+use super::queue;
+use super::reactors::EventLoop;
+use super::scenes::begin;
+use crate::cgroup::{Budget, Findings, Limit, Resolver};
+use crate::entries::{Entries, Spawn};
+use crate::handle::{self, ReapHandle};
+use crate::outcome::{Outcome, Reaped};
+use crate::reaper::Reaper;
+
+const HOURS: Duration = Duration::from_secs(7200);
+
+/// Four reaps that wait for their members, each with a watch, and one that is to kill.
+struct Scene {
+    sim: Sim,
+    entries: Entries<Sim>,
+    event_loop: EventLoop,
+    waiting: [ReapHandle; 4],
+}
+
+impl Scene {
+    /// The last member is of this nature. The budget has permits for a process that may have `nofile` descriptors.
+    fn new(nature: Nature, nofile: usize) -> Scene {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+        let own = world.processes[0].groups;
+        let slice = world.mkdir(CPU, "slice");
+        let hangs = Nature { hangs: true, ..Nature::default() };
+        for (name, nature) in [("a", hangs), ("b", hangs), ("c", hangs), ("d", hangs), ("last", nature)] {
+            let group = world.mkdir(slice, name);
+            world.add_process([own[FREEZER], group, own[V2]], nature, None);
+        }
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(nofile)));
+        let event_loop = EventLoop::new(&sim);
+        let waiting = ["a", "b", "c", "d"].map(|name| {
+            let reaper =
+                Reaper::at(format!("/sys/fs/cgroup/cpu/slice/{name}")).max_wait(HOURS).min_wait(HOURS);
+            begin(&mut entries, reaper.when_empty(), &event_loop)
+        });
+        let mut scene = Scene { sim, entries, event_loop, waiting };
+        scene.pass(Duration::from_secs(600));
+        assert_eq!(scene.watched(), 4);
+        scene
+    }
+
+    /// The last reap begins, with so many descriptors at hand.
+    fn begin(&mut self, free: usize) -> ReapHandle {
+        let reaper = Reaper::at("/sys/fs/cgroup/cpu/slice/last").max_wait(HOURS).min_wait(HOURS);
+        let (target, findings) =
+            self.entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+        drop(findings);
+        let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
+        let mut world = self.sim.0.borrow_mut();
+        world.descriptor_limit = world.descriptors + free;
+        drop(world);
+        self.entries
+            .spawn(Spawn { reaper, target, findings: Findings::default(), completer }, &self.event_loop);
+        handle
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let end = self.sim.0.borrow().now + time;
+        while let Some(tick) = self.entries.next_tick().map(Duration::from_millis).filter(|tick| *tick <= end)
+        {
+            self.sim.0.borrow_mut().advance(tick);
+            loop {
+                let tokens = self.sim.0.borrow_mut().take_notified(0);
+                self.event_loop.turn(&mut self.entries, tokens);
+                if !self.entries.has_deferred() {
+                    break;
+                }
+            }
+        }
+        self.sim.0.borrow_mut().advance(end);
+    }
+
+    /// How often a descriptor was watched so far.
+    fn watched(&self) -> usize {
+        self.event_loop.watched.borrow().len()
+    }
+
+    /// No timer is due for a long time.
+    fn is_quiet(&self) -> bool {
+        let now = self.sim.0.borrow().now;
+        self.entries
+            .next_tick()
+            .is_none_or(|tick| Duration::from_millis(tick) > now + Duration::from_secs(600))
+    }
+}
+
+/// A reap that gets no descriptor takes the watches of those that wait. They get them back after it.
+#[test]
+fn a_reap_that_fails_for_want_of_descriptors_takes_watches() {
+    let mut scene = Scene::new(Nature::default(), 100);
+    let held = scene.sim.0.borrow().descriptors;
+    let handle = scene.begin(0);
+    scene.pass(Duration::from_secs(2));
+    assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
+    assert!(scene.waiting.iter().all(|handle| !handle.is_complete()));
+    // A check takes three.
+    scene.sim.0.borrow_mut().descriptor_limit += 3;
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.sim.0.borrow().descriptors, held, "all have their watches back");
+    let watched = scene.watched();
+    scene.pass(Duration::from_secs(600));
+    assert_eq!(scene.watched(), watched);
+    assert!(scene.is_quiet());
+}
+
+/// A reap that lacks nothing but a watch, or fails for another reason, takes none.
+#[test]
+fn a_reap_that_does_not_lack_descriptors_takes_no_watches() {
+    let hangs = Nature { hangs: true, ..Nature::default() };
+    let foreign = Nature { foreign: true, ..hangs };
+    // There are permits for four watches, or for all.
+    for (nature, nofile) in [(hangs, 5), (foreign, 100)] {
+        let mut scene = Scene::new(nature, nofile);
+        let watched = scene.watched();
+        let handle = scene.begin(100);
+        scene.pass(Duration::from_secs(3));
+        assert!(scene.watched() <= watched + 1, "only the last one");
+        assert_eq!(handle.is_complete(), nature.foreign);
+        assert!(scene.waiting.iter().all(|handle| !handle.is_complete()));
+    }
+}
