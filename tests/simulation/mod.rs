@@ -602,6 +602,27 @@ fn variable(name: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
 }
 
+/// Histories that have found a fault of the library, or of the simulation.
+#[rustfmt::skip]
+const FOUND: [u64; 54] = [
+    1_139_179, 2_395_845, 2_686_514, 2_888_120, 3_261_094, 3_718_350, 3_805_716, 3_818_948, 3_897_060,
+    3_981_399, 4_007_975, 4_171_112, 4_614_978, 5_229_784, 5_256_772, 5_467_916, 7_801_326, 7_866_863,
+    8_499_734, 11_449_731, 11_686_148, 11_856_162, 12_411_008, 12_595_758, 40_989_214, 51_295_442, 52_137_641,
+    60_054_080, 60_425_147, 80_227_161, 80_362_680, 80_654_964, 81_113_111, 81_386_376, 83_065_783,
+    83_925_977, 86_388_884, 86_817_677, 87_161_029, 89_682_298, 90_100_556, 90_981_330, 94_277_859,
+    97_487_224, 100_153_622, 104_081_463, 104_519_077, 104_569_687, 116_039_594, 123_130_388, 123_448_354,
+    124_908_664, 126_586_255, 128_113_868,
+];
+
+#[test]
+fn histories_that_found_faults_pass() {
+    let queues = queues();
+    for seed in FOUND {
+        let (problem, _) = run(seed, false, &queues);
+        assert!(problem.is_none(), "history {seed}: {}", problem.unwrap_or_default());
+    }
+}
+
 #[test]
 fn invariants_hold_in_every_history() {
     let (seed, histories) = (variable("CGROUP_REAPER_SEED"), variable("CGROUP_REAPER_HISTORIES"));
