@@ -1933,3 +1933,112 @@ fn members_that_joined_amid_a_removal_at_the_deadline_are_killed() {
     rig.wake(TICK).unwrap();
     assert_eq!(rig.kills(), [0, 10, 61]);
 }
+
+/// Members cannot be signalled safely, and every freeze fails. After `freeze_timeout` attempts are made without a freeze. That they
+/// are unsafe is no refusal: they may be safe in the next freeze.
+#[test]
+fn a_freeze_that_fails_for_long_holds_up_no_attempt() {
+    let mut rig = Rig::new(&reaper().freeze_timeout(70 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+    rig.freeze = Froze::Failed;
+    assert_eq!(rig.run(5000 * MS), None);
+    assert_eq!(rig.kills()[..2], [0, 70]);
+    assert!(rig.kills().len() > 10);
+    assert_eq!(rig.times(|action| *action == Action::Freeze)[..4], [0, 10, 30, 70]);
+    // The same where each freeze takes too long.
+    let mut rig = Rig::new(&reaper().freeze_timeout(70 * MS).max_wait(50 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+    rig.freeze = Froze::Freezing;
+    assert_eq!(rig.run(5000 * MS), None);
+    assert!(rig.times(|action| *action == Action::Freeze).len() > 20);
+}
+
+/// In the grace period no freeze that fails is followed by SIGKILL.
+#[test]
+fn a_freeze_that_fails_in_the_grace_kills_nobody() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).freeze_timeout(10 * MS));
+    rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+    rig.freeze = Froze::Failed;
+    assert_eq!(rig.run(999 * MS), None);
+    assert!(rig.kills().is_empty());
+    assert_eq!(rig.run(1200 * MS), None);
+    assert!(rig.kills()[0] >= 1000);
+}
+
+/// A freeze that is given up at once, in the grace period, is undone, however often that fails.
+#[test]
+fn a_freeze_that_is_given_up_in_the_grace_is_undone() {
+    let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).freeze_timeout(ZERO_TIME));
+    rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
+    (rig.freeze, rig.thaw) = (Froze::Freezing, Thawed::Failed);
+    rig.wake(Input::Spawned).unwrap();
+    assert!(rig.machine.has_frozen());
+    rig.thaw = Thawed::All;
+    rig.run(100 * MS);
+    assert!(!rig.machine.has_frozen());
+}
+
+/// A freeze that is refused has frozen nothing, unless some directory is frozen.
+#[test]
+fn a_refused_freeze_is_undone_where_a_directory_is_frozen() {
+    for in_part in [false, true] {
+        let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+        (rig.freeze, rig.frozen_in_part) = (Froze::Denied, in_part);
+        rig.wake(Input::Spawned).unwrap();
+        let thaws = rig.times(|action| matches!(action, Action::Thaw(_)));
+        assert_eq!(!thaws.is_empty(), in_part);
+    }
+}
+
+/// The signal of the grace period is sent again only if nobody got it.
+#[test]
+fn a_grace_signal_that_some_members_may_not_be_sent_is_sent_once() {
+    for (method, sent) in [(Some(UsedMethod::Pidfd), 1), (None, 4)] {
+        let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS));
+        rig.kill = Attempt { method, reach: Reach::Denied, signalled: 1, notice: ExitNotice::Delayed };
+        assert_eq!(rig.run(80 * MS), None);
+        assert_eq!(rig.times(|action| *action == TERM).len(), sent, "{method:?}");
+    }
+}
+
+/// The members are about to change after an attempt that found new ones, too.
+#[test]
+fn an_attempt_that_signalled_new_members_is_followed_by_probes() {
+    for (signalled, checks) in [(1, [10, 11, 13, 17]), (0, [10, 50, 210, 850])] {
+        let mut rig = Rig::new(&reaper());
+        rig.run(9 * MS);
+        rig.kill.signalled = signalled;
+        rig.run(900 * MS);
+        let after = rig.checks.iter().position(|at| *at == 10).expect("the second attempt");
+        assert_eq!(rig.checks[after..][..4], checks, "{signalled}");
+    }
+}
+
+/// Our own freezes are undone when a thaw goes on in the next step, unless one could not be.
+#[test]
+fn nothing_is_frozen_by_us_while_a_thaw_goes_on() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer));
+    rig.thaw = Thawed::Unfinished;
+    rig.wake(Input::Spawned).unwrap();
+    assert_eq!(rig.times(|action| *action == Action::Freeze), [0]);
+    assert!(!rig.machine.has_frozen());
+}
+
+/// While our own freeze cannot be undone, nothing is said of the freezes of others.
+#[test]
+fn no_reap_ends_as_frozen_by_others_while_it_is_frozen_by_us() {
+    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS).max_wait(50 * MS));
+    rig.run(1000 * MS);
+    (rig.thaw, rig.external) = (Thawed::Failed, Thawed::HeldFromOutside);
+    assert_eq!(rig.run(5000 * MS), None);
+    rig.thaw = Thawed::All;
+    assert_eq!(rig.run(20_000 * MS), Some(End::FrozenByAncestor));
+}
+
+#[test]
+fn a_failed_thaw_is_ours_only_where_we_froze() {
+    let mut freezer = Freezer::Thawed;
+    assert_eq!((freezer.thaw_failed(at(MS)), freezer), (None, Freezer::Thawed));
+    freezer = Freezer::Frozen;
+    assert_eq!([freezer.thaw_failed(at(MS)), freezer.thaw_failed(at(2 * MS))], [Some(at(MS)); 2]);
+}
