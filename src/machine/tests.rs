@@ -2036,9 +2036,12 @@ fn no_reap_ends_as_frozen_by_others_while_it_is_frozen_by_us() {
 }
 
 #[test]
-fn a_failed_thaw_is_ours_only_where_we_froze() {
+fn a_freeze_of_ours_is_checked_until_its_end_and_undone() {
     let mut freezer = Freezer::Thawed;
     assert_eq!((freezer.thaw_failed(at(MS)), freezer), (None, Freezer::Thawed));
+    freezer.freezing(at(ZERO_TIME));
+    let next = |now: Duration| freezer.next(at(now), Span::from(70 * MS));
+    assert_eq!([next(ZERO_TIME), next(69 * MS), next(70 * MS)], [Some(at(MS)), Some(at(70 * MS)), None]);
     freezer = Freezer::Frozen;
     assert_eq!([freezer.thaw_failed(at(MS)), freezer.thaw_failed(at(2 * MS))], [Some(at(MS)); 2]);
 }
