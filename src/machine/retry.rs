@@ -255,6 +255,10 @@ mod tests {
         let seen = |now| (retries.is_early(now), retries.is_due(now), retries.next(now), retries.lasted(now));
         assert_eq!(seen(at(9)), (true, false, Some(at(10)), Some(Span::from_millis(9))));
         assert_eq!(seen(at(10)), (false, true, None, Some(Span::from_millis(10))));
+        assert!(!retries.failed(Act::Freeze, at(20), false));
+        assert_eq!(retries.lasted(at(30)), Some(Span::from_millis(30)), "a part of the attempt");
+        assert!(!retries.failed(Act::Remove, at(100), false));
+        assert_eq!(retries.lasted(at(130)), Some(Span::from_millis(30)), "a removal begins anew");
     }
 
     #[test]
