@@ -108,3 +108,16 @@ fn pages_are_empty_until_one_was_read() {
         assert_eq!(pages.are_empty(), members.is_empty());
     }
 }
+
+#[test]
+fn a_list_is_as_uncertain_as_its_parts() {
+    for (garbled, vanished, lost) in [(true, false, false), (false, true, false), (false, false, true)] {
+        let part = || MemberList { pids: vec![], unmapped: 1, garbled, vanished, lost };
+        let mut list = MemberList::default();
+        list.extend(part());
+        list.extend(MemberList::default());
+        assert_eq!((list.len(), list.garbled, list.vanished, list.lost), (1, garbled, vanished, lost));
+        list.extend(part());
+        assert_eq!((list.len(), list.garbled, list.vanished, list.lost), (2, garbled, vanished, lost));
+    }
+}

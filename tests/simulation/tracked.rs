@@ -161,9 +161,9 @@ fn the_watched_one_dies_after_it_was_found_elsewhere() {
     tracked.track(found, &list(&scene.pids));
     let mut dead = |limit| scene.step(|context| tracked.all_dead(context, limit).expect("nothing fails"));
     assert_eq!(dead(one()), None, "the last lives elsewhere");
+    scene.kill(1);
     scene.bury(2);
-    assert_eq!(dead(one()), None, "the second lives elsewhere");
-    assert_eq!(dead(Limit::default()), Some(true));
+    assert_eq!(dead(one()), Some(false), "the second is asked next, and is exiting");
     assert_eq!(pids(&tracked), scene.pids[..2]);
 }
 
@@ -203,9 +203,9 @@ fn exiting_processes_are_opened() {
     assert_eq!(dead, Some(false), "the second is watched from now on");
     let before = scene.calls();
     let opened: Vec<_> = scene.step(|context| tracked.open_exiting(context).collect());
-    assert_eq!(opened.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), scene.pids[..2]);
+    let opened = opened.iter().map(|(pid, fd)| (*pid, Sim::process_of_pidfd(fd)));
+    assert!(opened.eq([(scene.pids[0], scene.inos[0]), (scene.pids[1], scene.inos[1])]));
     let with_watch = scene.calls() - before;
-    drop(opened);
     let before = scene.calls();
     assert_eq!(scene.step(|context| tracked.open_exiting(context).count()), 2);
     assert!(scene.calls() - before > with_watch, "it is not watched any more");
