@@ -19,6 +19,9 @@ use crate::outcome::{Act, UsedMethod};
 use crate::reaper::Signal;
 use crate::sys::Sys;
 
+/// How many lists are made to identify the members. Members that join all the time are never all identified.
+const LISTS: usize = 4;
+
 impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
@@ -269,11 +272,17 @@ impl<S: Sys> Step<'_, '_, S> {
             Some(members) => members,
             None => self.list_all(LONG)?,
         };
-        let found = self.target.tracked.identify(self.context, &before);
-        let found = found.map_err(|error| (self.path().to_path_buf(), Cause::Error(error)))?;
-        if !found.is_empty() {
+        let mut last = None;
+        for _ in 0..LISTS {
+            let found = self.target.tracked.identify(self.context, last.as_ref().unwrap_or(&before));
+            let found = found.map_err(|error| (self.path().to_path_buf(), Cause::Error(error)))?;
+            if found.is_empty() {
+                break;
+            }
             let after = self.list_all(LONG)?;
             self.target.tracked.track(found, &after);
+            // Some may have joined meanwhile.
+            last = Some(after);
         }
         self.findings.members = was_known.then_some(before);
         Ok(())

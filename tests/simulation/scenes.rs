@@ -812,6 +812,60 @@ fn a_caller_that_moves_in_spares_no_other_member() {
     assert!(matches!(handle.try_wait(), Some(Err(ReapError::Denied { act: Act::Kill, .. }))));
 }
 
+/// A process joins at some moment of an attempt by `cgroup.kill`, and is killed. Another party removes the cgroup while it is
+/// exiting. Only a process that joins after the last list is not known: when the list is read to its end, `cgroup.kill` is opened,
+/// or written.
+#[test]
+fn a_member_that_joins_before_the_kill_is_waited_for() {
+    let joined = |world: &World| {
+        world.processes.iter().find(|process| process.nature.hangs).map(|process| process.ino)
+    };
+    let (mut removed, mut missed) = (0, Vec::new());
+    for call in 0..CALLS {
+        let mut world = world(call, |world| {
+            let has_joined = world.processes.iter().any(|process| process.nature.hangs);
+            let slice = world.child(V2, "slice").expect("it stays");
+            if let (false, true, Some(group)) =
+                (has_joined, world.calls >= u64::from(world.acts), world.child(slice, "t"))
+            {
+                let mut groups = ROOTS;
+                groups[V2] = group;
+                world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
+            }
+        });
+        let slice = world.mkdir(V2, "slice");
+        let group = world.mkdir(slice, "t");
+        let mut groups = ROOTS;
+        groups[V2] = group;
+        world.add_process(groups, Nature::default(), None);
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let mut event_loop = EventLoop::new(&sim);
+        let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t");
+        let handle = begin(&mut entries, reaper, &event_loop);
+        for _ in 0..20 {
+            let mut world = sim.0.borrow_mut();
+            let ino = joined(&world);
+            let lives = ino.and_then(|ino| world.process(ino)).map(|process| (process.killed, process.life));
+            if matches!(lives, Some((true, Life::Exiting))) && !world.groups[group].removed {
+                removed += u32::from(world.remove(group).is_ok());
+            }
+            drop(world);
+            let result = handle.try_wait();
+            let ended = matches!(result, Some(Ok(_)));
+            if ended && matches!(lives, Some((true, _))) {
+                missed.push(call);
+                break;
+            }
+            let next = entries.next_tick().map_or(Duration::ZERO, Duration::from_millis);
+            sim.0.borrow_mut().advance(next);
+            let tokens = sim.0.borrow_mut().take_notified(0);
+            event_loop.turn(&mut entries, tokens);
+        }
+    }
+    assert!(removed > 0 && missed.len() <= 3, "{missed:?}");
+}
+
 /// A pidfd by which its process cannot be told, or not be signalled, does not spare the members after it.
 #[test]
 fn one_pidfd_that_fails_does_not_spare_the_others() {
