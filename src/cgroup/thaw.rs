@@ -55,8 +55,27 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Continues a thaw for which the time of a call was too short.
     pub(crate) fn continue_thaw(&mut self) -> Thawed {
-        match self.target.progress.take_thaw() {
-            Some(below) => self.thaw_below(below, FEW),
+        let Some(below) = self.target.progress.take_thaw() else { return Thawed::All };
+        match self.thaw_below(below, FEW) {
+            // The freeze of an ancestor may have ended since the thaw began.
+            Thawed::HeldFromOutside => self.held_by_ancestor(),
+            thawed => thawed,
+        }
+    }
+
+    /// Reads whether the freeze of an ancestor holds any root.
+    fn held_by_ancestor(&mut self) -> Thawed {
+        let mut held = false;
+        let refused = self.each(|context, tree, directories| {
+            if tree.hierarchy.is_freezer() {
+                let root = directories.get(context.sys, &tree.identity)?;
+                held |= v1::held_from_above(context.sys, root, Path::new(""))?;
+            }
+            Ok(())
+        });
+        match refused {
+            Some(refused) => self.thaw_refused(refused),
+            None if held => Thawed::HeldFromOutside,
             None => Thawed::All,
         }
     }

@@ -12,9 +12,6 @@ use crate::reaper::{KillMethod, Reaper};
 /// What a failed call may cost, by the library's own promise.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// For how long the library may go on with one look or thaw, in steps, before it takes the result.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// How much later a wake-up can be where other parties keep the loop busy, twice.
 const LAG: Duration = Duration::from_millis(100);
 
@@ -242,7 +239,7 @@ impl History {
             ReapError::Denied { .. } => self.may_be_denied(&world, of),
             // A cgroup inside of one target is outside of another.
             ReapError::FrozenByAncestor { .. } => {
-                // A look in steps may have found one that ended since, and the last step may be late.
+                // A look in steps may have found one that ended since.
                 let until = |group: &kernel::Group| match group.frozen {
                     Some(_) if !group.removed => world.now,
                     _ => group.frozen_until,
@@ -251,7 +248,7 @@ impl History {
                     |group: &kernel::Group| group.hierarchy == FREEZER && group.target != Some(of);
                 let mut outside = world.groups.iter().filter(|group| is_outside(group));
                 let has_lasted = world.now >= reap.spawned.saturating_add(reap.reaper.freeze_timeout);
-                has_lasted && outside.any(|group| until(group) + LOOK + LAG >= world.now)
+                has_lasted && outside.any(|group| until(group) + LAG >= world.now)
             }
             ReapError::TimedOut { survivors, .. } => {
                 if let Some(pid) = self.misnamed(&world, of, survivors) {

@@ -19,7 +19,7 @@ use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::entry_id::EntryId;
 use crate::handle::{self, ReapHandle};
-use crate::machine::{Attempt, Froze, KillBy, Members, Reach};
+use crate::machine::{Attempt, Froze, KillBy, Members, Reach, ThawScope, Thawed};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal, UsedMethod};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
@@ -190,6 +190,35 @@ fn a_member_frozen_by_an_outer_ancestor_is_thawed_there() {
     match handle.try_wait() {
         Some(Ok(Reaped { outcome: Outcome::Removed, .. })) => {}
         other => panic!("{other:?}"),
+    }
+}
+
+/// The freeze of an ancestor ends amid the steps of a thaw. It does not count as one that lasts.
+#[test]
+fn a_freeze_above_that_ends_amid_a_thaw_does_not_last() {
+    for ends in [false, true] {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+        let slice = world.mkdir(FREEZER, "slice");
+        let group = world.mkdir(slice, "t");
+        ["a", "b", "c"].map(|name| world.mkdir(group, name));
+        world.set_frozen(slice, Some(FrozenBy::Others));
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let resolver = Resolver::new(sim.clone(), Budget::new(100));
+        let (mut target, findings) =
+            resolver.resolve(&reaper(&["freezer"]), Limit::default()).expect("nothing refuses it");
+        let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+        let limit = Limit::after(&sim, Some(Duration::ZERO));
+        let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, limit);
+        let mut step = target.step(&mut context, findings);
+        let mut thawed = step.thaw(ThawScope::V1);
+        assert_eq!(thawed, Thawed::Unfinished);
+        if ends {
+            sim.0.borrow_mut().set_frozen(slice, None);
+        }
+        while thawed == Thawed::Unfinished {
+            thawed = step.continue_thaw();
+        }
+        assert_eq!(thawed, if ends { Thawed::All } else { Thawed::HeldFromOutside });
     }
 }
 
