@@ -17,15 +17,14 @@
 //!   never read from it. It stays the same as long as the reactor lives.
 //! - *All pending work* is notifications from the kernel, timers, and the commands of a [`Remote`], and of a
 //!   [`cancel`](ReapHandle::cancel) or a [`kill_now`](ReapHandle::kill_now) of a handle and the drop of a
-//!   [`ReapGuard`](crate::ReapGuard), on any thread. So the loop needs neither
-//!   a timeout nor a second source for the reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every
-//!   `&mut Reactor` method may change it.
+//!   [`ReapGuard`](crate::ReapGuard), on any thread. So the loop needs neither a timeout nor a second source for the
+//!   reactor. [`Reactor::next_deadline`] is for loops that plan ahead; every `&mut Reactor` method may change it.
 //! - One turn for each wake-up is enough, also if the loop acts on an edge late. A turn works for about 1 ms, or for as long
 //!   as [`Reactor::set_turn_budget`] says; work that it defers makes the descriptor readable again, as a new edge.
 //! - [`spawn_reaper`](Reactor::spawn_reaper) may be called at any time, also before the descriptor is watched. The
 //!   reap may be complete when the call returns: a reap of an empty cgroup is.
-//! - An idle reactor does not wake the loop, but for one timer in the 10 ms after its last reap. A reap that waits for processes which cannot exit wakes it once in
-//!   [`Reaper::max_wait`].
+//! - An idle reactor does not wake the loop, but for one timer in the 10 ms after its last reap. A reap that waits for
+//!   processes which cannot exit wakes it once in [`Reaper::max_wait`].
 //!
 //! # Which reap has ended
 //!

@@ -46,7 +46,7 @@ pub struct Metrics {
     pub helper_busy: u64,
     /// Jobs that wait for a helper thread now.
     pub helper_waiting: u64,
-    /// Jobs for which no helper thread could be started while there was none. The reactor itself makes the write to
+    /// Jobs for which there was no helper thread, and none could be started. The reactor itself makes the write to
     /// `cgroup.kill` or the rmdir(2) then; memory is not released.
     pub helper_refused: u64,
     /// Descriptors that reaps hold now.
@@ -56,7 +56,8 @@ pub struct Metrics {
 }
 
 /// System calls by kind, including those of the reactor's [`Remote`](crate::Remote)s. Not counted are close(2), fcntl(2),
-/// getrlimit(2), getpid(2), gettid(2), uname(2), clock_gettime(2), the write(2) that wakes the reactor, and the calls of the memory allocator.
+/// getrlimit(2), getpid(2), gettid(2), uname(2), clock_gettime(2), the write(2) that wakes the reactor, and the calls of the
+/// memory allocator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

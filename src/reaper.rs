@@ -290,9 +290,9 @@ impl Reaper {
     ///
     /// After the fourth attempt to kill (210 ms after the first, at the default waits), and each later one,
     /// process_mrelease(2) is called on a pidfd of each member that was sent SIGKILL and still lives. A
-    /// thread releases up to 16 members at a time, those with the most memory first, as far as /proc tells. The call releases private memory; shared memory and open files
-    /// stay. [`Reaped::released`](crate::Reaped::released) and [`Metrics::released`](crate::Metrics::released) count the
-    /// processes.
+    /// thread releases up to 16 members at a time. Among these, those with the most memory come first, as far as /proc tells.
+    /// The call releases private memory; shared memory and open files stay. [`Reaped::released`](crate::Reaped::released)
+    /// and [`Metrics::released`](crate::Metrics::released) count the processes.
     ///
     /// The call takes some 100 ms for each GB, and can wait for a process for ever, so a helper thread of the reactor makes
     /// it. The thread is started when it is first needed and ends with the reactor; no reap waits for it. Where no thread

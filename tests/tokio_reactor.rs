@@ -262,6 +262,44 @@ fn a_waker_drops_the_reactor_in_a_turn() {
     }
 }
 
+/// Panics when it is woken.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics");
+    }
+}
+
+#[test]
+fn a_panic_of_a_waker_ends_the_task() {
+    require!(cgroups());
+    for runtime in runtimes() {
+        let sandbox = Sandbox::new(test_name!());
+        let reactor = runtime.block_on(async { TokioReactor::new() }).expect("a reactor");
+        let remote = reactor.remote();
+        let reaps = stuck(&sandbox, &reactor);
+        let dir = group(&sandbox, "waited-for");
+        let member = sandbox.sleeper(&[&dir]);
+        let mut awaited = remote.spawn_reaper(Reaper::at(&dir).when_empty()).expect("a spawn");
+        let waker = Waker::from(Arc::new(Panics));
+        assert!(Pin::new(&mut awaited).poll(&mut Context::from_waker(&waker)).is_pending());
+        member.signal(libc::SIGKILL);
+        in_time(&runtime, async {
+            while !reaps.iter().all(|(_, _, handle)| handle.is_complete()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        assert_eq!(awaited.wait().expect("reaped").outcome, Outcome::Removed);
+        check(reaps, is_disconnected);
+        let refused = remote.spawn_reaper(Reaper::at(group(&sandbox, "late"))).expect_err("refused");
+        assert!(matches!(refused.refusal(), Refusal::Disconnected));
+        let error = in_time(&runtime, reactor.shutdown()).expect_err("the panic");
+        let source = error.get_ref().and_then(|source| source.downcast_ref::<tokio::task::JoinError>());
+        assert!(source.is_some_and(tokio::task::JoinError::is_panic), "{error:?}");
+    }
+}
+
 #[test]
 fn a_reactor_of_the_callers_own_is_driven() {
     require!(cgroups());

@@ -181,7 +181,7 @@ typedef struct cgr_metrics {
   uint64_t helper_busy;
   // Jobs that wait for a helper thread now.
   uint64_t helper_waiting;
-  // Jobs for which no helper thread could be started while there was none. The reactor itself makes the write to
+  // Jobs for which there was no helper thread, and none could be started. The reactor itself makes the write to
   // `cgroup.kill` or the rmdir(2) then; memory is not released.
   uint64_t helper_refused;
   // Descriptors that reaps hold now.
@@ -378,8 +378,8 @@ int cgr_reactor_new(struct cgr_reactor **reactor);
 // Frees a reactor, and closes its descriptor: stop watching that first. Reaps under way end as CGR_DISCONNECTED, with nothing
 // left frozen; `cgr_reactor_shutdown` ends them in order. Results, handles and remotes stay the caller's.
 //
-// Any thread; if another is in a call with this reactor, the end of that call frees it. A `cgr_reactor_turn` that waits on
-// another thread returns. NULL, and a reactor that was freed before, are ignored.
+// Any thread; if another is in a call with this reactor, the end of that call frees it. A `cgr_reactor_turn` in which
+// another thread waits returns. NULL, and a reactor that was freed before, are ignored.
 void cgr_reactor_free(struct cgr_reactor *reactor);
 
 // Returns the descriptor that is readable when there is something to do: call `cgr_reactor_turn(reactor, 0)` then. Watch it

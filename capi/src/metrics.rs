@@ -45,7 +45,7 @@ pub struct cgr_metrics {
     pub helper_busy: u64,
     /// Jobs that wait for a helper thread now.
     pub helper_waiting: u64,
-    /// Jobs for which no helper thread could be started while there was none. The reactor itself makes the write to
+    /// Jobs for which there was no helper thread, and none could be started. The reactor itself makes the write to
     /// `cgroup.kill` or the rmdir(2) then; memory is not released.
     pub helper_refused: u64,
     /// Descriptors that reaps hold now.

@@ -67,8 +67,8 @@ pub unsafe extern "C" fn cgr_reactor_new(reactor: *mut *mut cgr_reactor) -> c_in
 /// Frees a reactor, and closes its descriptor: stop watching that first. Reaps under way end as CGR_DISCONNECTED, with nothing
 /// left frozen; `cgr_reactor_shutdown` ends them in order. Results, handles and remotes stay the caller's.
 ///
-/// Any thread; if another is in a call with this reactor, the end of that call frees it. A `cgr_reactor_turn` that waits on
-/// another thread returns. NULL, and a reactor that was freed before, are ignored.
+/// Any thread; if another is in a call with this reactor, the end of that call frees it. A `cgr_reactor_turn` in which
+/// another thread waits returns. NULL, and a reactor that was freed before, are ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn cgr_reactor_free(reactor: *mut cgr_reactor) {
     call(|| {

@@ -224,7 +224,7 @@ pub(super) fn read_populated<S: Sys>(
     let Tree { identity, hierarchy: Hierarchy::V2 { watch }, .. } = tree else {
         return Ok(false);
     };
-    // If the read fails, members may have joined since the last one.
+    // Members may have joined since the last read. If this one fails, they are not known to have exited.
     watch.set_empty(false);
     let mut buffer = [0; 256];
     let events = match watch {

@@ -19,8 +19,9 @@ use crate::outcome::{Act, UsedMethod};
 use crate::reaper::Signal;
 use crate::sys::Sys;
 
-/// How many lists are made to identify the members. Members that join all the time are never all identified.
-const LISTS: usize = 4;
+/// How often the members are listed again after some were identified. If members join all the time, the last ones are not
+/// identified.
+const LISTS_AGAIN: usize = 4;
 
 impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
@@ -273,7 +274,7 @@ impl<S: Sys> Step<'_, '_, S> {
             None => self.list_all(LONG)?,
         };
         let mut last = None;
-        for _ in 0..LISTS {
+        for _ in 0..LISTS_AGAIN {
             let found = self.target.tracked.identify(self.context, last.as_ref().unwrap_or(&before));
             let found = found.map_err(|error| (self.path().to_path_buf(), Cause::Error(error)))?;
             if found.is_empty() {
@@ -281,7 +282,7 @@ impl<S: Sys> Step<'_, '_, S> {
             }
             let after = self.list_all(LONG)?;
             self.target.tracked.track(found, &after);
-            // Some may have joined meanwhile.
+            // Members that have joined meanwhile are identified next.
             last = Some(after);
         }
         self.findings.members = was_known.then_some(before);

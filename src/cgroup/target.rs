@@ -58,8 +58,8 @@ pub(super) enum CgroupKill {
     InSteps,
     /// `cgroup.kill` was written, and it is not known yet whether that is enough.
     Written,
-    /// `cgroup.kill` was written, and members survived it, for instance processes whose leader has exited. Or it was not
-    /// written, because the caller was in the target.
+    /// Writes to `cgroup.kill` are not enough: members survived one, for instance processes whose leader has exited, or the
+    /// caller is in the target, and none is made.
     NotEnough,
     /// The kernel has no such file, or the caller lacks the right.
     Unavailable,

@@ -1955,7 +1955,7 @@ fn a_freeze_that_fails_for_long_holds_up_no_attempt() {
 
 /// In the grace period no freeze that fails is followed by SIGKILL.
 #[test]
-fn a_freeze_that_fails_in_the_grace_kills_nobody() {
+fn a_freeze_that_fails_in_the_grace_is_followed_by_no_sigkill() {
     let mut rig = Rig::new(&reaper().grace(Signal::TERM, 1000 * MS).freeze_timeout(10 * MS));
     rig.kill = Attempt { method: None, reach: Reach::Unsafe, ..KILLED };
     rig.freeze = Froze::Failed;
@@ -1990,7 +1990,7 @@ fn a_refused_freeze_is_undone_where_a_directory_is_frozen() {
     }
 }
 
-/// The signal of the grace period is sent again only if nobody got it.
+/// The signal of the grace period is sent again only if no member was sent it.
 #[test]
 fn a_grace_signal_that_some_members_may_not_be_sent_is_sent_once() {
     for (method, sent) in [(Some(UsedMethod::Pidfd), 1), (None, 4)] {
@@ -2024,15 +2024,19 @@ fn nothing_is_frozen_by_us_while_a_thaw_goes_on() {
     assert!(!rig.machine.has_frozen());
 }
 
-/// While our own freeze cannot be undone, nothing is said of the freezes of others.
+/// While our own freeze cannot be undone, the freezes of other parties end no reap, however long they last.
 #[test]
 fn no_reap_ends_as_frozen_by_others_while_it_is_frozen_by_us() {
-    let mut rig = Rig::new(&reaper().method(KillMethod::Freezer).freeze_timeout(100 * MS).max_wait(50 * MS));
-    rig.run(1000 * MS);
-    (rig.thaw, rig.external) = (Thawed::Failed, Thawed::HeldFromOutside);
-    assert_eq!(rig.run(5000 * MS), None);
-    rig.thaw = Thawed::All;
-    assert_eq!(rig.run(20_000 * MS), Some(End::FrozenByAncestor));
+    for ours_left in [true, false] {
+        let mut machine = Machine::new(&reaper(), at(ZERO_TIME), true, false);
+        (machine.phase, machine.freezer) = (Phase::Killing, Freezer::ThawDue { failing_since: None });
+        machine.held_since = Some(at(ZERO_TIME));
+        machine.pending = Pending::Thawing(AfterThaw::WaitAfterExternal(Thawed::HeldFromOutside), None);
+        let thawed = if ours_left { Thawed::Failed } else { Thawed::All };
+        let action = machine.step(at(20_000 * MS), Input::Thawed { thawed, ours_left });
+        let is_end = action == Action::Finish(End::FrozenByAncestor);
+        assert_eq!((is_end, matches!(action, Action::Wait(_))), (!ours_left, ours_left), "{action:?}");
+    }
 }
 
 #[test]

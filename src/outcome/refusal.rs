@@ -100,8 +100,8 @@ pub enum Refusal {
         /// The path.
         path: PathBuf,
     },
-    /// There is no such directory, and the nearest directory above it that exists is not in a cgroup filesystem. If that is in
-    /// one, the reap ends as [`AlreadyGone`](crate::Outcome::AlreadyGone), however many components of the path are missing.
+    /// There is no such directory, and the nearest directory above it that exists is not in a cgroup filesystem. If that directory is
+    /// in one, the reap ends as [`AlreadyGone`](crate::Outcome::AlreadyGone), however many components of the path are missing.
     #[non_exhaustive]
     NoSuchDirectory {
         /// The path.

@@ -152,8 +152,8 @@ impl Reactor {
         self.turn_budget = Some(budget);
     }
 
-    /// Sets whether a thread of the reactor's own makes the calls that cannot be cut: the writes to `cgroup.kill` of
-    /// cgroups that have 200 or more members of their own and cgroups directly below them (v2), and rmdir(2). Default: false.
+    /// Sets whether a thread of the reactor's own makes the calls that cannot be cut: the writes to `cgroup.kill` of a
+    /// v2 cgroup whose own members and direct child cgroups are together 200 or more, and rmdir(2). Default: false.
     ///
     /// Such a write takes 6 µs of CPU for each member, and several times as long on the clock, because the
     /// kernel lets the members run as they are killed. By default the members of such a cgroup are signalled in steps if the

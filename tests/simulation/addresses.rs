@@ -37,7 +37,7 @@ fn identity(sim: &Sim, hierarchy: usize, path: &str, address: Address<Sim>) -> I
     Identity::new(Path::new(&path), id(sim, &path), parent, address).expect("no NUL")
 }
 
-fn open(sim: &Sim, path: &str) -> <Sim as Sys>::Fd {
+pub(super) fn open(sim: &Sim, path: &str) -> <Sim as Sys>::Fd {
     sim.open(None, &CString::new(path).expect("no NUL"), Open::Place).expect("it is there")
 }
 
@@ -46,7 +46,7 @@ fn mount(sim: &Sim, hierarchy: usize) -> Arc<<Sim as Sys>::Fd> {
     Arc::new(open(sim, MOUNTS[hierarchy]))
 }
 
-fn by_handle(sim: &Sim, hierarchy: usize, path: &str) -> Identity<Sim> {
+pub(super) fn by_handle(sim: &Sim, hierarchy: usize, path: &str) -> Identity<Sim> {
     identity(sim, hierarchy, path, Address::Handle(mount(sim, hierarchy)))
 }
 

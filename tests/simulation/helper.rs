@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::kernel::{FREEZER, Features, GroupId, Life, Nature, SELF, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use super::scenes::run;
+use super::scenes::{begin, run};
 use crate::cgroup::{Answer, Budget, Context, Facts, Findings, Job, Limit, Resolver};
 use crate::entries::{Command, Entries, Spawn};
 use crate::entry_id::EntryId;
@@ -275,9 +275,7 @@ fn signals_before_a_write_that_no_thread_was_given_are_counted() {
     entries.helper_from = Some(3);
     let mut event_loop = EventLoop::new(&sim);
     event_loop.has_threads = false;
-    let (target, findings) = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
-    let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &event_loop);
+    let handle = begin(&mut entries, reaper, &event_loop);
     // The loop itself makes the removal.
     entries.helper_from = None;
     run(&sim, &mut entries);
@@ -364,10 +362,7 @@ fn a_member_that_no_check_has_seen_is_waited_for() {
             scene.event_loop.turn(&mut scene.entries, Vec::new());
             let mut world = scene.sim.0.borrow_mut();
             let is_killed = world.process(member).is_some_and(|process| process.killed);
-            if is_killed
-                && lives(&mut world)
-                && world.child(V2, "slice").is_some_and(|slice| world.child(slice, "t").is_some())
-            {
+            if is_killed && lives(&mut world) && !world.groups[scene.group].removed {
                 removed += u32::from(world.remove(scene.group).is_ok());
             }
         }

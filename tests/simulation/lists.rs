@@ -1,17 +1,15 @@
 //! Lists of members that are not complete.
 
 use std::cell::RefCell;
-use std::ffi::CString;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
+use super::addresses::{by_handle, open};
 use super::kernel::{FREEZER, Features, GroupId, MOUNTS, Nature, ROOTS, Sim, V2, World};
 use crate::cgroup::hierarchy::{HasFreezer, Hierarchy};
-use crate::cgroup::identity::{Address, Id, Identity};
 use crate::cgroup::members::{MemberList, Pages};
 use crate::cgroup::tree::{Directories, Tree};
-use crate::sys::{Open, Pid, Sys};
+use crate::sys::{Pid, Sys};
 use crate::time::Span;
 
 /// A kernel with the group `t` in a hierarchy, and a member in its only child `t/a`.
@@ -25,21 +23,21 @@ fn sim(hierarchy: GroupId) -> (Sim, Pid) {
     (Sim(Rc::new(RefCell::new(world))), Pid::new(pid).expect("a pid"))
 }
 
-fn open(sim: &Sim, path: &str) -> <Sim as Sys>::Fd {
-    sim.open(None, &CString::new(path).expect("no NUL"), Open::Place).expect("it is there")
-}
-
 /// The group `t` in the freezer's hierarchy.
-#[allow(clippy::arc_with_non_send_sync, reason = "the kernel's descriptors are both")]
 fn tree(sim: &Sim) -> Tree<Sim> {
-    let path = format!("{}/t", MOUNTS[FREEZER]);
-    let id = Id::of(&sim.stat(Some(&open(sim, &path)), c"").expect("open"));
-    let address = Address::Handle(Arc::new(open(sim, MOUNTS[FREEZER])));
-    let identity = Identity::new(Path::new(&path), id, None, address).expect("no NUL");
+    let identity = by_handle(sim, FREEZER, "t");
     Tree { identity, hierarchy: Hierarchy::V1(HasFreezer::Present), fate: None, frozen_by: None }
 }
 
-/// A v1 directory is renamed or removed at some moment: the list has its members, or says that it may miss some.
+fn list(sim: &Sim, tree: &Tree<Sim>) -> MemberList {
+    let mut list = MemberList::default();
+    let listed = list.add_tree(sim, tree, &mut Directories::default(), Span::from_millis(1000));
+    listed.expect("nothing fails");
+    list.finish();
+    list
+}
+
+/// A v1 directory is renamed at some moment: the list has its members, or says that it may miss some.
 #[test]
 fn a_directory_that_is_renamed_makes_a_list_uncertain() {
     let mut missed = 0;
@@ -55,20 +53,14 @@ fn a_directory_that_is_renamed_makes_a_list_uncertain() {
             }
         };
         drop(world);
-        let mut list = MemberList::default();
-        list.add_tree(&sim, &tree, &mut Directories::default(), Span::from_millis(1000))
-            .expect("nothing fails");
-        list.finish();
+        let list = list(&sim, &tree);
         assert!(list.contains(member) || list.is_uncertain(), "call {call}");
         assert!(list.contains(member) || list.contains_caller(&sim).is_err(), "call {call}");
         missed += u32::from(!list.contains(member));
     }
     assert!(missed > 0);
     let (sim, member) = sim(FREEZER);
-    let mut list = MemberList::default();
-    list.add_tree(&sim, &tree(&sim), &mut Directories::default(), Span::from_millis(1000))
-        .expect("nothing fails");
-    list.finish();
+    let list = list(&sim, &tree(&sim));
     assert!(list.contains(member) && !list.is_uncertain());
 }
 
@@ -88,7 +80,7 @@ fn an_uncertain_list_does_not_show_that_the_caller_is_outside() {
     assert_eq!(list.contains_caller(&sim).ok(), Some(false));
 }
 
-/// The threads of a v1 directory.
+/// A v1 directory lists threads in its file `tasks`.
 #[test]
 fn threads_are_listed() {
     let (sim, member) = sim(FREEZER);

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::kernel::{CPU, FREEZER, Features, GroupId, Nature, Sim, V2, World};
-use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::{Budget, Limit, Resolver};
-use crate::entries::{Entries, Spawn};
-use crate::handle::{self, ReapHandle};
+use super::scenes::begin;
+use crate::cgroup::{Budget, Resolver};
+use crate::entries::Entries;
+use crate::handle::ReapHandle;
 use crate::outcome::{Outcome, ReapError, Reaped};
 use crate::reaper::{KillMethod, Reaper};
 
@@ -46,36 +46,11 @@ impl Scene {
     }
 
     fn spawn(&mut self, reaper: Reaper) -> ReapHandle {
-        let (target, findings) =
-            self.entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
-        let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
-        self.entries.spawn(Spawn { reaper, target, findings, completer }, &self.event_loop);
-        handle
+        begin(&mut self.entries, reaper, &self.event_loop)
     }
 
-    /// Lets time pass, and everything go on.
     fn pass(&mut self, time: Duration) {
-        let end = self.sim.0.borrow().now + time;
-        loop {
-            let now = self.sim.0.borrow().now;
-            self.event_loop.work(now);
-            loop {
-                self.sim.0.borrow_mut().begin_step();
-                let tokens = self.sim.0.borrow_mut().take_notified(0);
-                self.event_loop.turn(&mut self.entries, tokens);
-                if !self.entries.has_deferred() {
-                    break;
-                }
-            }
-            let next = self.entries.next_tick().map(Duration::from_millis);
-            let events = self.sim.0.borrow().next_event();
-            let next = next.into_iter().chain(events).chain(self.event_loop.next_job()).min();
-            match next.filter(|next| *next < end) {
-                Some(next) => self.sim.0.borrow_mut().advance(next),
-                None => break,
-            }
-        }
-        self.sim.0.borrow_mut().advance(end);
+        self.event_loop.pass(&mut self.entries, time);
     }
 
     fn released(&self) -> Vec<u64> {

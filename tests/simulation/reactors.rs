@@ -63,6 +63,32 @@ impl EventLoop {
         self.jobs.get_mut().iter_mut().for_each(|(at, ..)| *at = now.min(*at));
     }
 
+    /// Lets time pass, and everything go on.
+    pub(super) fn pass(&mut self, entries: &mut Entries<Sim>, time: Duration) {
+        let sim = self.sim.clone();
+        let end = sim.0.borrow().now + time;
+        loop {
+            let now = sim.0.borrow().now;
+            self.work(now);
+            loop {
+                sim.0.borrow_mut().begin_step();
+                let tokens = sim.0.borrow_mut().take_notified(0);
+                self.turn(entries, tokens);
+                if !entries.has_deferred() {
+                    break;
+                }
+            }
+            let next = entries.next_tick().map(Duration::from_millis);
+            let events = sim.0.borrow().next_event();
+            let next = next.into_iter().chain(events).chain(self.next_job()).min();
+            match next.filter(|next| *next < end) {
+                Some(next) => sim.0.borrow_mut().advance(next),
+                None => break,
+            }
+        }
+        sim.0.borrow_mut().advance(end);
+    }
+
     /// A whole turn.
     pub(super) fn turn(&mut self, entries: &mut Entries<Sim>, tokens: Vec<usize>) {
         entries.begin_turn(tokens.into_iter().filter_map(EntryId::from_token));

@@ -11,10 +11,7 @@ use super::kernel::{
 };
 use super::queue;
 use super::reactors::EventLoop;
-use crate::cgroup::attempt::{Part, Pidfds, Rest, Tally};
-use crate::cgroup::members::MemberList;
-use crate::cgroup::tracked::Tracked;
-use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
+use crate::cgroup::{Budget, Context, Facts, Findings, Limit, Resolver, Target};
 use crate::entries::Command;
 use crate::entries::{Entries, Spawn};
 use crate::entry_id::EntryId;
@@ -24,8 +21,6 @@ use crate::metrics::Metrics;
 use crate::outcome::{Act, Outcome, ReapError, Reaped, Refusal, UsedMethod};
 use crate::reaper::{CgroupOptions, KillMethod, Reaper, Signal};
 use crate::remote::Queue;
-use crate::sys::{Pid, Sys};
-use crate::time::Instant;
 
 /// More system calls than a scene makes.
 const CALLS: u32 = 60;
@@ -60,7 +55,18 @@ fn begin_on(
     reaper: Reaper,
     event_loop: &EventLoop,
 ) -> ReapHandle {
-    let (target, findings) = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    let resolved = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    begin_resolved(queue, entries, reaper, resolved, event_loop)
+}
+
+/// The same, with what the checks have found.
+pub(super) fn begin_resolved(
+    queue: &Arc<Queue>,
+    entries: &mut Entries<Sim>,
+    reaper: Reaper,
+    (target, findings): (Target<Sim>, Findings<Sim>),
+    event_loop: &EventLoop,
+) -> ReapHandle {
     let (completer, handle) = handle::channel(target.shared_path(), queue);
     entries.spawn(Spawn { reaper, target, findings, completer }, event_loop);
     handle
@@ -73,14 +79,6 @@ fn spawn(world: World) -> (Sim, Entries<Sim>, ReapHandle) {
     let reaper = reaper(&["cpu"]);
     let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
     (sim, entries, handle)
-}
-
-/// Calls `act` with what a step passes to its actions, in this world.
-fn in_context(world: World, act: impl FnOnce(&Sim, &mut Context<'_, Sim>)) {
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let resolver = Resolver::new(sim.clone(), Budget::new(100));
-    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
-    act(&sim, &mut Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default()));
 }
 
 /// Lets time pass, and the reaps go on.
@@ -200,7 +198,9 @@ fn a_freeze_above_that_ends_amid_a_thaw_does_not_last() {
         let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
         let slice = world.mkdir(FREEZER, "slice");
         let group = world.mkdir(slice, "t");
-        ["a", "b", "c"].map(|name| world.mkdir(group, name));
+        for name in ["a", "b", "c"] {
+            world.mkdir(group, name);
+        }
         world.set_frozen(slice, Some(FrozenBy::Others));
         let sim = Sim(Rc::new(RefCell::new(world)));
         let resolver = Resolver::new(sim.clone(), Budget::new(100));
@@ -459,128 +459,6 @@ fn a_new_member_of_the_grace_is_waited_for() {
     assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))));
 }
 
-/// A process that has left by the second list is none that `cgroup.kill` reaches. Where exiting tasks are not listed, it
-/// is not waited for when it exits in another group, later and slowly.
-#[test]
-fn a_process_that_left_before_the_kill_is_not_waited_for() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let slice = world.mkdir(V2, "slice");
-    let mut groups = world.processes[0].groups;
-    groups[V2] = slice;
-    let hangs = Nature { hangs: true, ..Nature::default() };
-    let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
-    let mut pid = |ino| world.process(ino).expect("it lives").pid;
-    let (gone, left) = (pid(leaves), pid(stays));
-    in_context(world, |sim, kernel| {
-        let list = |pids: &[i32]| {
-            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-            MemberList { pids, ..MemberList::default() }
-        };
-        let mut signalled = Tracked::new();
-        let identified = signalled.identify(kernel, &list(&[gone, left])).expect("nothing fails");
-        sim.0.borrow_mut().migrate(leaves, ROOTS);
-        signalled.track(identified, &list(&[left]));
-        assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
-        let mut all_dead = || signalled.all_dead(kernel, Limit::default()).expect("nothing fails");
-        let mut world = sim.0.borrow_mut();
-        world.sigkill(leaves);
-        world.sigkill(stays);
-        drop(world);
-        assert_eq!(all_dead(), Some(false));
-        let soon = sim.0.borrow().now + Duration::from_millis(1);
-        sim.0.borrow_mut().advance(soon);
-        assert_eq!(all_dead(), Some(true));
-    });
-}
-
-/// A process that a list has missed, since it was moved meanwhile, seems to live elsewhere. It is still waited for if it exits as
-/// a member later, when no list has it.
-#[test]
-fn a_process_that_comes_back_is_waited_for() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let slice = world.mkdir(CPU, "slice");
-    let mut groups = world.processes[0].groups;
-    groups[CPU] = slice;
-    let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
-    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    in_context(world, |sim, kernel| {
-        let members = MemberList { pids: vec![pid], ..MemberList::default() };
-        let mut tracked = Tracked::new();
-        let identified = tracked.identify(kernel, &members).expect("nothing fails");
-        tracked.track(identified, &members);
-        let mut ask = |tracked: &mut Tracked<Sim>| {
-            tracked.ask_anew();
-            let dead = tracked.all_dead(kernel, Limit::default()).expect("nothing fails");
-            if dead == Some(true) {
-                tracked.forget();
-            }
-            dead
-        };
-        assert_eq!(ask(&mut tracked), Some(true), "it lives elsewhere, as far as the list tells");
-        sim.0.borrow_mut().sigkill(ino);
-        assert_eq!(ask(&mut tracked), Some(false), "it is exiting");
-        sim.0.borrow_mut().calm();
-        let soon = sim.0.borrow().now + Duration::from_millis(1);
-        sim.0.borrow_mut().advance(soon);
-        assert_eq!(ask(&mut tracked), Some(true));
-        assert_eq!(tracked.pids().count(), 0, "it is dead");
-    });
-}
-
-/// The same, if it comes back between two steps of one check.
-#[test]
-fn a_process_that_comes_back_amid_a_check_is_waited_for() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let groups = world.processes[0].groups;
-    let nature = Nature { hangs: true, ..Nature::default() };
-    let [other, ino] = [(); 2].map(|()| world.add_process(groups, nature, None));
-    let mut pid = |ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    let members = MemberList { pids: vec![pid(other), pid(ino)], ..MemberList::default() };
-    let over = Limit::default().until(Instant::after_start(Duration::ZERO));
-    in_context(world, |sim, kernel| {
-        let mut tracked = Tracked::new();
-        let identified = tracked.identify(kernel, &members).expect("nothing fails");
-        tracked.track(identified, &members);
-        assert_eq!(tracked.all_dead(kernel, over).expect("nothing fails"), None, "one of two was asked");
-        sim.0.borrow_mut().sigkill(ino);
-        let dead = [(); 2].map(|()| tracked.all_dead(kernel, over).expect("nothing fails"));
-        assert_eq!(dead, [None, Some(false)]);
-    });
-}
-
-/// After a kill of every member by `cgroup.kill` and by signals, a member that is not among the signalled is new.
-#[test]
-fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let slice = world.mkdir(V2, "slice");
-    let mut groups = world.processes[0].groups;
-    groups[V2] = slice;
-    let nature = Nature { hangs: true, ..Nature::default() };
-    let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
-    let mut pid = |ino| world.process(ino).expect("it lives").pid;
-    let (member, new_member) = (pid(member), pid(new_member));
-    in_context(world, |_, kernel| {
-        let list = |pids: &[i32]| {
-            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-            MemberList { pids, ..MemberList::default() }
-        };
-        let mut signalled = Tracked::new();
-        signalled.killed_all(None);
-        let mut rest = Rest::new(list(&[member]));
-        let part = Part { most: 9, is_held: false };
-        let (mut tally, mut obstacle) = (Tally::new(), None);
-        let opened = signalled.open(kernel, Signal::KILL, &mut rest, part, &mut tally, &mut obstacle);
-        assert_eq!(opened.expect("nothing fails"), Pidfds::Opened { full: false });
-        assert!(rest.batch.verify(Instant::after_start(Duration::ZERO), &list(&[member])).is_empty());
-        let verified = rest.batch.take(9);
-        signalled
-            .send(kernel, Signal::KILL, verified, true, &mut tally, &mut obstacle)
-            .expect("nothing fails");
-        assert_eq!(tally.signalled, 1);
-        assert_eq!(signalled.compare(&list(&[member, new_member])), (true, false));
-    });
-}
-
 /// A member that may not be killed is watched all the same: it may go by itself.
 #[test]
 fn a_member_that_cannot_be_killed_is_watched() {
@@ -714,46 +592,6 @@ fn an_error_that_has_passed_is_not_the_source_of_a_timeout() {
     assert!(compared > 20, "{compared} of {CALLS} calls are made after the checks of the spawn");
 }
 
-/// Reaps for which there is no watch get one soon after there is, each of them, however long their waits are.
-#[test]
-fn every_reap_is_watched_once_that_is_possible() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let own = world.processes[0].groups;
-    let slice = world.mkdir(CPU, "slice");
-    let names = ["a", "b", "c", "d"];
-    for name in names {
-        let group = world.mkdir(slice, name);
-        let nature = Nature { hangs: true, ..Nature::default() };
-        world.add_process([own[FREEZER], group, own[V2]], nature, None);
-    }
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let budget = Budget::new(0);
-    let mut entries = Entries::new(Resolver::new(sim.clone(), budget.clone()));
-    let mut event_loop = EventLoop::new(&sim);
-    let hours = Duration::from_secs(7200);
-    let handles = names.map(|name| {
-        let reaper = Reaper::at(format!("/sys/fs/cgroup/cpu/slice/{name}")).max_wait(hours).min_wait(hours);
-        begin(&mut entries, reaper, &event_loop)
-    });
-    // Past the probes that follow the first attempts.
-    let mut tick_until = |entries: &mut Entries<Sim>, end: Duration| {
-        while let Some(tick) = entries.next_tick().map(Duration::from_millis).filter(|tick| *tick <= end) {
-            sim.0.borrow_mut().advance(tick);
-            event_loop.turn(entries, Vec::new());
-            while entries.has_deferred() {
-                event_loop.turn(entries, Vec::new());
-            }
-        }
-        sim.0.borrow_mut().advance(end);
-        event_loop.watched.borrow().len()
-    };
-    let now = sim.0.borrow().now + Duration::from_secs(600);
-    assert_eq!(tick_until(&mut entries, now), 0);
-    budget.set_limit(100);
-    assert_eq!(tick_until(&mut entries, now + Duration::from_millis(100)), names.len());
-    assert!(handles.iter().all(|handle| !handle.is_complete()));
-}
-
 /// Where members can be signalled safely only while they are frozen, a reap begins to freeze; one told to does so from the
 /// start.
 #[test]
@@ -796,20 +634,6 @@ fn a_refusal_is_final_whatever_proc_there_is() {
             "{proc:?}: {result:?}"
         );
     }
-}
-
-/// The caller may be in the target for a moment. It is not waited for, also where no /proc says that it does not exit.
-#[test]
-fn the_caller_that_has_left_is_not_waited_for() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    world.vantage.proc = Proc::None;
-    in_context(world, |sim, kernel| {
-        let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
-        let mut tracked = Tracked::new();
-        let identified = tracked.identify(kernel, &list).expect("nothing fails");
-        tracked.track(identified, &list);
-        assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
-    });
 }
 
 /// The caller moves into the target before the first attempt. It is not killed, and the others are at once.
@@ -1028,10 +852,9 @@ fn a_freezer_that_is_gone_is_named() {
     let sim = Sim(Rc::new(RefCell::new(world)));
     let mut entries = entries(&sim);
     let reaper = reaper(&["freezer", "cpu"]).method(KillMethod::Freezer);
-    let (target, findings) = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
+    let resolved = entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
     sim.0.borrow_mut().groups[freezer].removed = true;
-    let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
-    entries.spawn(Spawn { reaper, target, findings, completer }, &EventLoop::new(&sim));
+    let handle = begin_resolved(&queue().1, &mut entries, reaper, resolved, &EventLoop::new(&sim));
     run(&sim, &mut entries);
     match handle.try_wait() {
         Some(Err(ReapError::Denied { act: Act::Freeze, source, .. }))
@@ -1167,22 +990,6 @@ fn a_process_that_has_left_is_not_named() {
         Some(Err(ReapError::TimedOut { survivors, act: Some(Act::Remove), .. })) if survivors.is_empty() => {}
         other => panic!("{other:?}"),
     }
-}
-
-/// A process that has left is not waited for, though its main thread has exited: another lives.
-#[test]
-fn a_process_without_its_main_thread_that_has_left_is_not_waited_for() {
-    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
-    let groups = world.processes[0].groups;
-    let ino = world.add_process(groups, Nature { leaderless: true, ..Nature::default() }, None);
-    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    in_context(world, |_, kernel| {
-        let members = MemberList { pids: vec![pid], ..MemberList::default() };
-        let mut tracked = Tracked::new();
-        let identified = tracked.identify(kernel, &members).expect("nothing fails");
-        tracked.track(identified, &members);
-        assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
-    });
 }
 
 /// What a check has listed is no more, once the kernel says that the cgroup is empty: the reap ends well, also where the check was

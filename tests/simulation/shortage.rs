@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::kernel::{CPU, FREEZER, Features, Nature, Sim, V2, World};
 use super::queue;
 use super::reactors::EventLoop;
-use super::scenes::begin;
+use super::scenes::{begin, begin_resolved};
 use crate::cgroup::{Budget, Findings, Limit, Resolver};
-use crate::entries::{Entries, Spawn};
-use crate::handle::{self, ReapHandle};
+use crate::entries::Entries;
+use crate::handle::ReapHandle;
 use crate::outcome::{Outcome, Reaped};
 use crate::reaper::Reaper;
 
@@ -52,32 +52,16 @@ impl Scene {
     /// The last reap begins, with so many descriptors at hand.
     fn begin(&mut self, free: usize) -> ReapHandle {
         let reaper = Reaper::at("/sys/fs/cgroup/cpu/slice/last").max_wait(HOURS).min_wait(HOURS);
-        let (target, findings) =
+        let (target, _) =
             self.entries.resolver.resolve(&reaper, Limit::default()).expect("nothing refuses it");
-        drop(findings);
-        let (completer, handle) = handle::channel(target.shared_path(), &queue().1);
         let mut world = self.sim.0.borrow_mut();
         world.descriptor_limit = world.descriptors + free;
         drop(world);
-        self.entries
-            .spawn(Spawn { reaper, target, findings: Findings::default(), completer }, &self.event_loop);
-        handle
+        begin_resolved(&queue().1, &mut self.entries, reaper, (target, Findings::default()), &self.event_loop)
     }
 
     fn pass(&mut self, time: Duration) {
-        let end = self.sim.0.borrow().now + time;
-        while let Some(tick) = self.entries.next_tick().map(Duration::from_millis).filter(|tick| *tick <= end)
-        {
-            self.sim.0.borrow_mut().advance(tick);
-            loop {
-                let tokens = self.sim.0.borrow_mut().take_notified(0);
-                self.event_loop.turn(&mut self.entries, tokens);
-                if !self.entries.has_deferred() {
-                    break;
-                }
-            }
-        }
-        self.sim.0.borrow_mut().advance(end);
+        self.event_loop.pass(&mut self.entries, time);
     }
 
     /// How often a descriptor was watched so far.
@@ -128,4 +112,44 @@ fn a_reap_that_does_not_lack_descriptors_takes_no_watches() {
         assert_eq!(handle.is_complete(), nature.foreign);
         assert!(scene.waiting.iter().all(|handle| !handle.is_complete()));
     }
+}
+
+/// Reaps for which there is no watch get one soon after there is, each of them, however long their waits are.
+#[test]
+fn every_reap_is_watched_once_that_is_possible() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let own = world.processes[0].groups;
+    let slice = world.mkdir(CPU, "slice");
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        let group = world.mkdir(slice, name);
+        let nature = Nature { hangs: true, ..Nature::default() };
+        world.add_process([own[FREEZER], group, own[V2]], nature, None);
+    }
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let budget = Budget::new(0);
+    let mut entries = Entries::new(Resolver::new(sim.clone(), budget.clone()));
+    let mut event_loop = EventLoop::new(&sim);
+    let hours = Duration::from_secs(7200);
+    let handles = names.map(|name| {
+        let reaper = Reaper::at(format!("/sys/fs/cgroup/cpu/slice/{name}")).max_wait(hours).min_wait(hours);
+        begin(&mut entries, reaper, &event_loop)
+    });
+    // Past the probes that follow the first attempts.
+    let mut tick_until = |entries: &mut Entries<Sim>, end: Duration| {
+        while let Some(tick) = entries.next_tick().map(Duration::from_millis).filter(|tick| *tick <= end) {
+            sim.0.borrow_mut().advance(tick);
+            event_loop.turn(entries, Vec::new());
+            while entries.has_deferred() {
+                event_loop.turn(entries, Vec::new());
+            }
+        }
+        sim.0.borrow_mut().advance(end);
+        event_loop.watched.borrow().len()
+    };
+    let now = sim.0.borrow().now + Duration::from_secs(600);
+    assert_eq!(tick_until(&mut entries, now), 0);
+    budget.set_limit(100);
+    assert_eq!(tick_until(&mut entries, now + Duration::from_millis(100)), names.len());
+    assert!(handles.iter().all(|handle| !handle.is_complete()));
 }

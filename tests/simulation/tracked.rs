@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::kernel::{Features, LOG, Nature, ROOTS, Sim, V2, World};
+use super::kernel::{CPU, Features, LOG, Nature, Proc, ROOTS, Sim, V2, World};
 use crate::cgroup::attempt::{Part, Pidfds, Rest, Tally};
 use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::Tracked;
@@ -13,6 +13,13 @@ use crate::metrics::Metrics;
 use crate::reaper::Signal;
 use crate::sys::{Pid, Sys};
 use crate::time::Instant;
+
+/// Calls `act` with what a step passes to its actions. Descriptors are watched.
+fn in_context<T>(sim: &Sim, act: impl FnOnce(&mut Context<'_, Sim>) -> T) -> T {
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(sim));
+    act(&mut Context::new(&resolver, &mut metrics, &mut facts, Some(&|_, _| Ok(())), Limit::default()))
+}
 
 /// A kernel with a group of v2 that has three members, which do not exit before [`World::calm`] is called.
 struct Scene {
@@ -38,11 +45,12 @@ impl Scene {
         Scene::new(Features::of(Features::LEVELS - 1))
     }
 
-    /// Calls `act` with what a step passes to its actions. Descriptors are watched.
     fn step<T>(&self, act: impl FnOnce(&mut Context<'_, Sim>) -> T) -> T {
-        let resolver = Resolver::new(self.sim.clone(), Budget::new(100));
-        let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&self.sim));
-        act(&mut Context::new(&resolver, &mut metrics, &mut facts, Some(&|_, _| Ok(())), Limit::default()))
+        in_context(&self.sim, act)
+    }
+
+    fn all_dead(&self, tracked: &mut Tracked<Sim>, limit: Limit) -> Option<bool> {
+        self.step(|context| tracked.all_dead(context, limit).expect("nothing fails"))
     }
 
     /// All members are tracked, and were not signalled.
@@ -98,19 +106,19 @@ fn a_member_that_has_exited_is_not_identified() {
     assert!(pids(&Scene::new(Features::of(0)).tracked()).is_empty());
 }
 
-/// Those that are not listed any more, and are not exiting either.
+/// Processes that are neither listed nor exiting are not tracked any more.
 #[test]
-fn what_has_left_is_forgotten() {
+fn a_process_that_has_left_is_forgotten() {
     let scene = Scene::newest();
     let forget = |tracked: &mut Tracked<Sim>, listed: &[Pid]| {
         scene.step(|context| tracked.forget_those_that_left(context, &list(listed)));
         pids(tracked)
     };
-    let [listed, exits, leaves] = scene.pids;
+    let [listed, exits, _] = scene.pids;
     let mut tracked = scene.tracked();
     assert_eq!(forget(&mut tracked, &scene.pids), scene.pids);
     scene.kill(1);
-    assert_eq!(forget(&mut tracked, &[listed]), [listed, exits], "the third lives elsewhere");
+    assert_eq!(forget(&mut tracked, &[listed]), [listed, exits], "the third has left the target");
     let mut tracked = scene.tracked();
     scene.bury(2);
     assert_eq!(forget(&mut tracked, &[listed]), [listed, exits], "the third is dead");
@@ -123,7 +131,6 @@ fn what_has_left_is_forgotten() {
     world.sigkill(other);
     drop(world);
     assert_eq!(forget(&mut tracked, &[]), [exits]);
-    assert!(!tracked.was_tried(leaves));
 }
 
 #[test]
@@ -132,7 +139,7 @@ fn one_process_is_asked_in_a_step() {
     let mut tracked = scene.tracked();
     scene.kill(0);
     scene.kill(1);
-    let mut dead = || scene.step(|context| tracked.all_dead(context, one()).expect("nothing fails"));
+    let mut dead = || scene.all_dead(&mut tracked, one());
     assert_eq!([dead(), dead(), dead()], [None, Some(false), Some(false)], "from the last on");
     scene.bury(2);
     let mut world = scene.sim.0.borrow_mut();
@@ -143,9 +150,9 @@ fn one_process_is_asked_in_a_step() {
     assert_eq!([dead(), dead()], [None, Some(true)]);
 }
 
-/// The one that is watched is asked first. It counts as elsewhere only as long as it is tracked.
+/// The watched process is asked first. It counts as one that has left the target only as long as it is tracked.
 #[test]
-fn the_watched_one_dies_after_it_was_found_elsewhere() {
+fn the_watched_process_dies_after_it_has_left() {
     let scene = Scene::newest();
     let [_, _, last] = scene.pids;
     let mut tracked = Tracked::new();
@@ -159,15 +166,13 @@ fn the_watched_one_dies_after_it_was_found_elsewhere() {
     });
     let found = scene.step(|context| tracked.identify(context, &list(&scene.pids)).expect("nothing fails"));
     tracked.track(found, &list(&scene.pids));
-    let mut dead = |limit| scene.step(|context| tracked.all_dead(context, limit).expect("nothing fails"));
-    assert_eq!(dead(one()), None, "the last lives elsewhere");
+    assert_eq!(scene.all_dead(&mut tracked, one()), None, "the last has left the target");
     scene.kill(1);
     scene.bury(2);
-    assert_eq!(dead(one()), Some(false), "the second is asked next, and is exiting");
+    assert_eq!(scene.all_dead(&mut tracked, one()), Some(false), "the second is asked next, and is exiting");
     assert_eq!(pids(&tracked), scene.pids[..2]);
 }
 
-/// What cannot be asked is not dead.
 #[test]
 fn a_process_that_cannot_be_opened_is_not_dead() {
     let scene = Scene::newest();
@@ -178,13 +183,12 @@ fn a_process_that_cannot_be_opened_is_not_dead() {
     assert_eq!(pids(&tracked), scene.pids);
 }
 
-/// An empty target has none of them any more, unless the check under way has found it elsewhere.
+/// Once the target is empty, only processes that the check under way has found outside are tracked further.
 #[test]
-fn what_was_found_elsewhere_is_kept_for_one_check() {
+fn a_process_that_was_found_outside_is_kept_for_one_check() {
     let scene = Scene::newest();
     let mut tracked = scene.tracked();
-    let dead = scene.step(|context| tracked.all_dead(context, Limit::default()).expect("nothing fails"));
-    assert_eq!(dead, Some(true));
+    assert_eq!(scene.all_dead(&mut tracked, Limit::default()), Some(true));
     tracked.forget();
     assert_eq!(pids(&tracked), scene.pids);
     tracked.ask_anew();
@@ -192,15 +196,14 @@ fn what_was_found_elsewhere_is_kept_for_one_check() {
     assert!(pids(&tracked).is_empty());
 }
 
-/// The watched one is opened once, and each process once.
+/// Each process is opened once, and the pidfd of the watched process is used.
 #[test]
 fn exiting_processes_are_opened() {
     let scene = Scene::newest();
     let mut tracked = scene.tracked();
     scene.kill(0);
     scene.kill(1);
-    let dead = scene.step(|context| tracked.all_dead(context, Limit::default()).expect("nothing fails"));
-    assert_eq!(dead, Some(false), "the second is watched from now on");
+    assert_eq!(scene.all_dead(&mut tracked, Limit::default()), Some(false), "the second is watched now");
     let before = scene.calls();
     let opened: Vec<_> = scene.step(|context| tracked.open_exiting(context).collect());
     let opened = opened.iter().map(|(pid, fd)| (*pid, Sim::process_of_pidfd(fd)));
@@ -366,4 +369,162 @@ fn members_that_were_sent_sigkill_need_no_more() {
     assert!(!tracked.need_no_more(&list(&[])), "there may be others");
     let unmapped = MemberList { unmapped: 1, ..list(&scene.pids[..2]) };
     assert!(!tracked.need_no_more(&unmapped), "one has no pid here");
+}
+
+/// A process that has left by the second list is none that `cgroup.kill` reaches. Where exiting tasks are not listed, it
+/// is not waited for when it exits in another group, later and slowly.
+#[test]
+fn a_process_that_left_before_the_kill_is_not_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = slice;
+    let hangs = Nature { hangs: true, ..Nature::default() };
+    let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
+    let mut pid = |ino| world.process(ino).expect("it lives").pid;
+    let (gone, left) = (pid(leaves), pid(stays));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    in_context(&sim, |kernel| {
+        let list = |pids: &[i32]| {
+            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
+            MemberList { pids, ..MemberList::default() }
+        };
+        let mut signalled = Tracked::new();
+        let identified = signalled.identify(kernel, &list(&[gone, left])).expect("nothing fails");
+        sim.0.borrow_mut().migrate(leaves, ROOTS);
+        signalled.track(identified, &list(&[left]));
+        assert_eq!(signalled.pids().collect::<Vec<_>>(), list(&[left]).pids);
+        let mut all_dead = || signalled.all_dead(kernel, Limit::default()).expect("nothing fails");
+        let mut world = sim.0.borrow_mut();
+        world.sigkill(leaves);
+        world.sigkill(stays);
+        drop(world);
+        assert_eq!(all_dead(), Some(false));
+        let soon = sim.0.borrow().now + Duration::from_millis(1);
+        sim.0.borrow_mut().advance(soon);
+        assert_eq!(all_dead(), Some(true));
+    });
+}
+
+/// A process that a list has missed, since it was moved meanwhile, seems to live elsewhere. It is still waited for if it exits as
+/// a member later, when no list has it.
+#[test]
+fn a_process_that_comes_back_is_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(CPU, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[CPU] = slice;
+    let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
+    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    in_context(&sim, |kernel| {
+        let members = MemberList { pids: vec![pid], ..MemberList::default() };
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &members).expect("nothing fails");
+        tracked.track(identified, &members);
+        let mut ask = |tracked: &mut Tracked<Sim>| {
+            tracked.ask_anew();
+            let dead = tracked.all_dead(kernel, Limit::default()).expect("nothing fails");
+            if dead == Some(true) {
+                tracked.forget();
+            }
+            dead
+        };
+        assert_eq!(ask(&mut tracked), Some(true), "it lives elsewhere, as far as the list tells");
+        sim.0.borrow_mut().sigkill(ino);
+        assert_eq!(ask(&mut tracked), Some(false), "it is exiting");
+        sim.0.borrow_mut().calm();
+        let soon = sim.0.borrow().now + Duration::from_millis(1);
+        sim.0.borrow_mut().advance(soon);
+        assert_eq!(ask(&mut tracked), Some(true));
+        assert_eq!(tracked.pids().count(), 0, "it is dead");
+    });
+}
+
+/// The same, if it comes back between two steps of one check.
+#[test]
+fn a_process_that_comes_back_amid_a_check_is_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let groups = world.processes[0].groups;
+    let nature = Nature { hangs: true, ..Nature::default() };
+    let [other, ino] = [(); 2].map(|()| world.add_process(groups, nature, None));
+    let mut pid = |ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let members = MemberList { pids: vec![pid(other), pid(ino)], ..MemberList::default() };
+    let over = Limit::default().until(Instant::after_start(Duration::ZERO));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    in_context(&sim, |kernel| {
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &members).expect("nothing fails");
+        tracked.track(identified, &members);
+        assert_eq!(tracked.all_dead(kernel, over).expect("nothing fails"), None, "one of two was asked");
+        sim.0.borrow_mut().sigkill(ino);
+        let dead = [(); 2].map(|()| tracked.all_dead(kernel, over).expect("nothing fails"));
+        assert_eq!(dead, [None, Some(false)]);
+    });
+}
+
+/// After a kill of every member by `cgroup.kill` and by signals, a member that is not among the signalled is new.
+#[test]
+fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let mut groups = world.processes[0].groups;
+    groups[V2] = slice;
+    let nature = Nature { hangs: true, ..Nature::default() };
+    let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
+    let mut pid = |ino| world.process(ino).expect("it lives").pid;
+    let (member, new_member) = (pid(member), pid(new_member));
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    in_context(&sim, |kernel| {
+        let list = |pids: &[i32]| {
+            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
+            MemberList { pids, ..MemberList::default() }
+        };
+        let mut signalled = Tracked::new();
+        signalled.killed_all(None);
+        let mut rest = Rest::new(list(&[member]));
+        let part = Part { most: 9, is_held: false };
+        let (mut tally, mut obstacle) = (Tally::new(), None);
+        let opened = signalled.open(kernel, Signal::KILL, &mut rest, part, &mut tally, &mut obstacle);
+        assert_eq!(opened.expect("nothing fails"), Pidfds::Opened { full: false });
+        assert!(rest.batch.verify(Instant::after_start(Duration::ZERO), &list(&[member])).is_empty());
+        let verified = rest.batch.take(9);
+        signalled
+            .send(kernel, Signal::KILL, verified, true, &mut tally, &mut obstacle)
+            .expect("nothing fails");
+        assert_eq!(tally.signalled, 1);
+        assert_eq!(signalled.compare(&list(&[member, new_member])), (true, false));
+    });
+}
+
+/// The caller may be in the target for a moment. It is not waited for, also where no /proc says that it does not exit.
+#[test]
+fn the_caller_that_has_left_is_not_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    world.vantage.proc = Proc::None;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    in_context(&sim, |kernel| {
+        let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &list).expect("nothing fails");
+        tracked.track(identified, &list);
+        assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
+    });
+}
+
+/// A process that has left is not waited for, though its main thread has exited: another lives.
+#[test]
+fn a_process_without_its_main_thread_that_has_left_is_not_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let groups = world.processes[0].groups;
+    let ino = world.add_process(groups, Nature { leaderless: true, ..Nature::default() }, None);
+    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    in_context(&sim, |kernel| {
+        let members = MemberList { pids: vec![pid], ..MemberList::default() };
+        let mut tracked = Tracked::new();
+        let identified = tracked.identify(kernel, &members).expect("nothing fails");
+        tracked.track(identified, &members);
+        assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
+    });
 }
