@@ -285,15 +285,17 @@ impl Anything {
         if let Some(occupied) = occupied {
             self.occupied.borrow_mut().insert(dir.to_path_buf(), occupied);
         }
-        let name = |pid: &[u8]| {
-            if let Some(pid) = positive(pid) {
+    }
+
+    /// Takes note of the pids in the lines that a read of `n` bytes has ended.
+    fn name_pids(&self, text: &[u8], offset: usize, n: usize) {
+        let ends = |text: &[u8]| text.iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+        let (before, read) = (&text[..offset.min(text.len())], &text[..(offset + n).min(text.len())]);
+        let read = if n == 0 { read } else { &read[..ends(read)] };
+        for line in read[ends(before).min(read.len())..].split(|&b| b == b'\n') {
+            let tgid = line.strip_prefix(b"Tgid:").map(<[u8]>::trim_ascii);
+            for pid in [Some(line), tgid].into_iter().flatten().filter_map(positive) {
                 self.named.borrow_mut().insert(pid, self.clock.get());
-            }
-        };
-        for line in text.split(|&b| b == b'\n') {
-            name(line);
-            if let Some(pid) = line.strip_prefix(b"Tgid:") {
-                name(pid.trim_ascii());
             }
         }
     }
@@ -359,6 +361,7 @@ impl Sys for Rc<Anything> {
             n = n.min(script.chunk.unwrap_or(n));
         }
         buffer[..n].copy_from_slice(&rest[..n]);
+        self.name_pids(text, offset as usize, n);
         // Lists are read to their end, states in one go.
         if n == 0 || path.ends_with("cgroup.events") {
             self.said(path, text);
