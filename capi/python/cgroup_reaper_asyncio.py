@@ -281,6 +281,11 @@ def _shown(target):
     return os.fsdecode(target)
 
 
+def _dropped(target):
+    path = _shown(target)
+    return ReapError(f"{path}: the reactor was dropped", "disconnected", 0, path, [])
+
+
 class Reactor:
     """Reaps in one event loop. `reap` makes one for each loop; to make one is for those that close it themselves.
 
@@ -360,6 +365,8 @@ class Reactor:
             answer = spawn(spawner, reaper, ctypes.byref(handle), ctypes.byref(refused))
             if refused.value is not None:
                 raise _outcome(refused.value)[1]
+            if answer < 0 and self._reactor is None:
+                raise _dropped(target)
             _check(answer)
             return handle.value
         except BaseException:
@@ -416,15 +423,15 @@ class Reactor:
             self._free()
 
     def _free(self):
-        _lib.cgr_remote_free(self._remote)
-        _lib.cgr_reactor_free(self._reactor)
-        self._remote = self._reactor = None
+        # First, so that a thread which hands a reap over just now knows why it is refused.
+        remote, reactor, self._remote, self._reactor = self._remote, self._reactor, None, None
+        _lib.cgr_remote_free(remote)
+        _lib.cgr_reactor_free(reactor)
         # After that: until then another thread may hand a reap over.
         with self._lock:
             left, self._waiting = self._waiting, {}
         for future, target in left.values():
-            path = _shown(target)
-            self._complete(future, None, ReapError(f"{path}: the reactor was dropped", "disconnected", 0, path, []))
+            self._complete(future, None, _dropped(target))
 
     def __del__(self):
         if self._is_open():

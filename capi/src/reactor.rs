@@ -2,6 +2,7 @@
 
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
@@ -23,6 +24,8 @@ use crate::time::{CGR_FOREVER, duration, micros_at_least, wait};
 #[derive(Debug)]
 pub struct cgr_reactor {
     reactor: Mutex<Reactor>,
+    /// Set when it is freed: a thread may have found it before, and not called it yet.
+    freed: AtomicBool,
     fd: RawFd,
     /// So that a remote can be had while another thread is in a turn.
     remote: Remote,
@@ -32,10 +35,17 @@ object!(cgr_reactor, 3);
 
 impl cgr_reactor {
     fn lock(&self) -> Result<MutexGuard<'_, Reactor>, Errno> {
-        self.reactor.try_lock().map_err(|error| match error {
+        let reactor = self.reactor.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => Errno::BUSY,
             TryLockError::Poisoned(_) => Errno::PANIC,
-        })
+        })?;
+        if self.freed.load(Ordering::SeqCst) { Err(Errno::FREED) } else { Ok(reactor) }
+    }
+
+    /// Ends the wait of another thread in a turn, if there is one, and lets none wait from here on.
+    fn end(&self) {
+        self.freed.store(true, Ordering::SeqCst);
+        self.remote.stop();
     }
 
     pub(crate) fn remote(&self) -> Remote {
@@ -59,7 +69,12 @@ pub unsafe extern "C" fn cgr_reactor_new(reactor: *mut *mut cgr_reactor) -> c_in
         let made = unsafe { memory::place(reactor) }?.write(std::ptr::null_mut());
         let reactor = Reactor::new()?;
         let (fd, remote) = (reactor.as_raw_fd(), reactor.remote());
-        *made = object::new(cgr_reactor { reactor: Mutex::new(reactor), fd, remote });
+        *made = object::new(cgr_reactor {
+            reactor: Mutex::new(reactor),
+            freed: AtomicBool::new(false),
+            fd,
+            remote,
+        });
         Ok(0)
     })
 }
@@ -74,7 +89,7 @@ pub extern "C" fn cgr_reactor_free(reactor: *mut cgr_reactor) {
     call(|| {
         // Removed first: the thread whose turn this ends may call the next at once, which would wait for ever.
         if let Some(reactor) = object::remove(reactor) {
-            reactor.remote.stop();
+            reactor.end();
         }
         Ok(())
     })
@@ -245,4 +260,26 @@ pub unsafe extern "C" fn cgr_reactor_drain(
 #[unsafe(no_mangle)]
 pub extern "C" fn cgr_reactor_shutdown(reactor: *mut cgr_reactor, at_most_us: u64) -> c_int {
     call(|| Ok(count(object::get(reactor)?.lock()?.shutdown(duration(at_most_us))?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+
+    /// A thread has found the reactor, and comes to its turn after another has freed it.
+    #[test]
+    fn a_turn_that_begins_after_the_end_does_not_wait() {
+        let mut reactor = ptr::null_mut();
+        // SAFETY: the pointer can be written.
+        assert_eq!(unsafe { cgr_reactor_new(&mut reactor) }, 0);
+        let found = object::get(reactor).expect("it is alive");
+        cgr_reactor_free(reactor);
+        // The turn of a third thread takes the command to stop.
+        let mut waiting = found.reactor.try_lock().expect("no other thread");
+        waiting.turn(None).expect("no error");
+        drop(waiting);
+        assert!(matches!(found.lock(), Err(Errno::FREED)));
+    }
 }

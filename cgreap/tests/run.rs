@@ -406,6 +406,14 @@ fn a_signal_ends_the_command_and_a_second_one_kills() {
     assert_eq!(output(child).status, Some(143));
     assert!(since.elapsed() < Duration::from_secs(60));
     place.assert_nothing_left("killed at once");
+    // A loop of a shell goes on if an interrupt during the grace of a timeout is not to be seen.
+    let told = "trap 'echo told' TERM; while :; do sleep 1; done";
+    let mut child =
+        start(&mut place.command(&["--timeout", "300ms", "--grace", "TERM=10m"], &["sh", "-c", told]));
+    await_line(&mut child);
+    signal(&child, libc::SIGINT);
+    assert_eq!(output(child).signal, Some(libc::SIGINT));
+    place.assert_nothing_left("interrupted after a timeout");
 }
 
 #[expect(unsafe_code, reason = "std has no signals")]
@@ -911,6 +919,37 @@ fn as_a_subreaper_it_collects_zombies() {
     before_exec(&mut command, become_subreaper);
     let run = output(start(&mut command));
     assert_eq!((run.status, &*run.err), (Some(3), ""));
+    place.assert_nothing_left("a subreaper");
+}
+
+#[test]
+fn as_a_subreaper_it_collects_any_number_of_zombies() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    // They end while cgreap does not run, so that there is one signal for all.
+    let script = "for i in $(seq 200); do (sleep 300 >/dev/null &); done; echo ready; read line";
+    let mut command = place.command(&["-q"], &["sh", "-c", script]);
+    before_exec(command.stdin(Stdio::piped()), become_subreaper);
+    let mut child = start(&mut command);
+    await_line(&mut child);
+    signal(&child, libc::SIGSTOP);
+    eventually("it stops", || state_of(child.id() as i32) == Some('T'));
+    let children = format!("/proc/{0}/task/{0}/children", child.id());
+    let children = || -> Vec<i32> {
+        let text = fs::read_to_string(&children).expect("the children of cgreap");
+        text.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+    };
+    let name_of = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    for sleeper in children().into_iter().filter(|&pid| name_of(pid) == "sleep\n") {
+        kill(sleeper, libc::SIGKILL).expect("kill");
+    }
+    let zombies = || children().into_iter().filter(|&pid| state_of(pid) == Some('Z')).count();
+    eventually("they end", || zombies() == 200);
+    signal(&child, libc::SIGCONT);
+    eventually("they are collected", || zombies() == 0);
+    drop(child.stdin.take());
+    assert_eq!(output(child).status, Some(1), "that of the read");
     place.assert_nothing_left("a subreaper");
 }
 

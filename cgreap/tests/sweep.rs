@@ -400,6 +400,7 @@ fn what_is_no_cgroup_and_a_root_are_refused() {
     isolated(test_name!(), || {
         assert_eq!(sweep(args(&[], &std::env::temp_dir())).0, Some(2));
         for root in [v2_root(), v1_root("freezer")].into_iter().flatten() {
+            assert_eq!(sweep(args(&[], &root.join("cgroup.procs"))).0, Some(2));
             let (status, out, err) = sweep(args(&["--kill"], &root));
             assert_eq!((status, &*out), (Some(2), ""));
             assert!(err.contains("refused: the root of a hierarchy"), "{err}");

@@ -19,8 +19,11 @@ use crate::sys::{Open, Pid, Sys};
 /// The most members whose freezer cgroup is looked up in one step.
 const ASKED: usize = 64;
 
-/// Returns the freezer cgroup whose own freeze holds the process. Any mount of the freezer's hierarchy may show
-/// it.
+/// The most threads of one member that are looked up.
+const THREADS: usize = 64;
+
+/// Returns the freezer cgroup whose own freeze holds the process, or a thread of it: on v1 each thread may be in a cgroup of its
+/// own, and of a main thread that has exited /proc says that it is in the root (`proc_cgroup_show`).
 pub(crate) fn frozen_by<S: Sys>(
     proc: &Proc<'_, S>,
     pid: Pid,
@@ -29,17 +32,44 @@ pub(crate) fn frozen_by<S: Sys>(
     if !mounts.iter().any(Mount::is_freezer) {
         return Ok(None);
     }
-    let cgroups = match proc.read(pid, "cgroup") {
-        // It has exited.
-        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
-        cgroups => cgroups?,
-    };
+    let Some(of_main) = existing(proc.read(pid, "cgroup"))? else { return Ok(None) };
+    let frozen = frozen_in(proc.sys, &of_main, mounts)?;
+    if frozen.is_some() {
+        return Ok(frozen);
+    }
+    let mut seen = vec![of_main];
+    for tid in existing(proc.threads_of(pid))?.unwrap_or_default().into_iter().take(THREADS) {
+        match existing(proc.read(pid, &format!("task/{tid}/cgroup")))? {
+            Some(of_thread) if !seen.contains(&of_thread) => {
+                let frozen = frozen_in(proc.sys, &of_thread, mounts)?;
+                if frozen.is_some() {
+                    return Ok(frozen);
+                }
+                seen.push(of_thread);
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// `None` for what has exited.
+fn existing<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Returns the freezer cgroup whose own freeze holds a task with this `cgroup` file. Any mount of the freezer's hierarchy may show
+/// it.
+fn frozen_in<S: Sys>(sys: &S, cgroups: &[u8], mounts: &[Mount]) -> io::Result<Option<PathBuf>> {
     let (mut is_told, mut denied) = (false, None);
     for mount in mounts.iter().filter(|mount| mount.is_freezer()) {
-        let Some(dir) = membership(&cgroups, mount).and_then(|cgroup| mount.path_of(cgroup)) else {
+        let Some(dir) = membership(cgroups, mount).and_then(|cgroup| mount.path_of(cgroup)) else {
             continue;
         };
-        match frozen_above(proc.sys, dir) {
+        match frozen_above(sys, dir) {
             Ok(None) => is_told = true,
             // Another mount may show it.
             Err(error) if is_denied(&error) => denied = Some(error),

@@ -235,6 +235,8 @@ impl<S: Sys> Identity<S> {
             // A mount hides it, or hides where it was.
             Ok(stat) if stat.dev != self.id.dev && by_path => Err(Cause::NameLost),
             Ok(stat) if stat.dev != self.id.dev => Ok(Some(Fate::Removed)),
+            // Another cgroup has the name of one that was renamed.
+            Ok(_) if by_path && !self.is_removed(sys)? => Err(Cause::NameLost),
             Ok(_) => Ok(Some(Fate::Replaced)),
             Err(error) if is_gone(&error) && by_path && !self.is_removed(sys)? => Err(Cause::NameLost),
             Err(error) if is_gone(&error) => Ok(Some(Fate::Removed)),
@@ -242,7 +244,7 @@ impl<S: Sys> Identity<S> {
         }
     }
 
-    /// Whether a directory whose path does not exist was removed. False if it may be renamed or hidden by a mount.
+    /// Whether a directory to which its path does not lead was removed. False if it may be renamed or hidden by a mount.
     fn is_removed(&self, sys: &S) -> io::Result<bool> {
         for above in self.path().ancestors().skip(1) {
             let directory = match sys.open(None, &above_path(above)?, Open::Place) {

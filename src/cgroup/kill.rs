@@ -14,7 +14,7 @@ use super::target::{CgroupKill, Progress};
 use super::tree::Tree;
 use super::v2;
 use super::walk::LONG;
-use crate::machine::{Attempt, ExitNotice, KillBy, Members, Reach};
+use crate::machine::{Attempt, CGROUP_KILL_ATTEMPTS, ExitNotice, KillBy, Members, Reach};
 use crate::outcome::{Act, UsedMethod};
 use crate::reaper::Signal;
 use crate::sys::Sys;
@@ -26,9 +26,12 @@ const LISTS_AGAIN: usize = 4;
 impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
+        let is_late = matches!(by, KillBy::CgroupKillAndSignals { .. });
+        self.target.by_thread |= is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS;
         let mut attempt = self.try_kill(by);
         let may_write = !matches!(self.target.cgroup_kill, CgroupKill::NotChosen | CgroupKill::Unavailable);
         let is_over = attempt.reach != Reach::Unfinished;
+        self.target.kills = self.target.kills.saturating_add(u32::from(is_over));
         let has_unmapped = is_over && std::mem::take(&mut self.target.has_unmapped);
         let are_spared = has_unmapped || matches!(attempt.reach, Reach::Denied | Reach::Unsafe);
         if matches!(by, KillBy::Signals(_)) && are_spared && may_write {
@@ -38,6 +41,13 @@ impl<S: Sys> Step<'_, '_, S> {
             self.write_cgroup_kill(by, &mut killed);
             killed.method = killed.method.or(method);
             attempt = killed.attempt(notice);
+        }
+        if has_unmapped && !may_write && attempt.method != Some(UsedMethod::CgroupKill) {
+            // Nothing reaches it from this pid namespace.
+            let v2 = self.target.trees.iter().find(|tree| is_v2(tree));
+            let procs = v2.map_or(self.path(), |tree| tree.path()).join("cgroup.procs");
+            self.note_obstacle(Act::Kill, (procs, io::Error::from_raw_os_error(libc::EPERM).into()));
+            attempt.reach = attempt.reach.max(Reach::Denied);
         }
         let reached_all = attempt.reach == Reach::All;
         if let Some(releases) = &mut self.target.releases {
@@ -81,7 +91,12 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         let all_were_sent = and_signals
             && self.target.cgroup_kill.needs_members()
-            && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
+            && self
+                .findings
+                .members
+                .as_ref()
+                .filter(|all| all.by_thread)
+                .is_some_and(|all| self.target.tracked.need_no_more(all));
         if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
             self.write_cgroup_kill(by, &mut killed);
             if and_signals {

@@ -43,14 +43,17 @@ pub(crate) struct Listing<S: Sys> {
 /// A list of one v2 directory under way.
 pub(super) struct Opened<S: Sys> {
     pages: Pages<S>,
+    /// Where its processes begin in the list of members.
+    first: usize,
     cuts: u8,
     _permit: Permit,
 }
 
-impl<S: Sys> Default for Listing<S> {
-    fn default() -> Listing<S> {
+impl<S: Sys> Listing<S> {
+    /// Begins a list, see [`MemberList::new`].
+    pub(super) fn new(by_thread: bool) -> Listing<S> {
         Listing {
-            members: MemberList::default(),
+            members: MemberList::new(by_thread),
             traversal: Traversal::after(None),
             at_spawn: false,
             continued: false,
@@ -58,12 +61,10 @@ impl<S: Sys> Default for Listing<S> {
             late_at: None,
         }
     }
-}
 
-impl<S: Sys> Listing<S> {
     /// A list for the search for the caller, in the spawn.
     pub(super) fn at_spawn() -> Listing<S> {
-        Listing { at_spawn: true, ..Listing::default() }
+        Listing { at_spawn: true, ..Listing::new(false) }
     }
 
     /// Whether the time of the call was up before all members were listed.
@@ -138,7 +139,10 @@ fn add_pages<S: Sys>(
     let sys = &resolver.sys;
     let mut opened = match (opened, resolver.budget.take_spare()) {
         (Some(opened), _) => opened,
-        (None, Some(permit)) => Opened { pages: Pages::open(sys, root, dir)?, cuts: 0, _permit: permit },
+        (None, Some(permit)) => {
+            let pages = Pages::open(sys, root, dir)?;
+            Opened { pages, first: members.pids.len(), cuts: 0, _permit: permit }
+        }
         (None, None) => return members.add(sys, root, dir, Version::V2).map(|()| None),
     };
     loop {
@@ -153,9 +157,8 @@ fn add_pages<S: Sys>(
         let len = page.len();
         members.extend(page);
         if len == 0 {
-            // See `MemberList::add`.
             let is_empty = opened.pages.are_empty();
-            return if is_empty { members.add_threads(sys, root, dir) } else { Ok(()) }.map(|()| None);
+            return members.add_unlisted(sys, root, dir, opened.first, is_empty).map(|()| None);
         }
         // After a page of fewer members, nothing is left that takes long.
         if len >= LARGE && opened.cuts < CUTS && limit.is_over(sys) {

@@ -24,8 +24,8 @@ pub(super) const LARGE: usize = if cfg!(test) { 2 } else { MANY };
 pub(crate) struct MemberList {
     /// Sorted, each once.
     pub(crate) pids: Vec<Pid>,
-    /// Lines that name no process that the caller can see: 0 stands for a process outside of its pid namespace. These
-    /// members cannot be signalled, and count as alive.
+    /// Lines that name no process that the caller can see: 0 stands for a process outside of its pid namespace, or for one that
+    /// was reaped amid the read. These members cannot be signalled, and count as alive.
     pub(crate) unmapped: usize,
     /// Some of these lines cannot be parsed, so any process may be meant.
     pub(crate) garbled: bool,
@@ -33,9 +33,16 @@ pub(crate) struct MemberList {
     pub(crate) vanished: bool,
     /// No name leads to some directory any more: its members are missing here, and in later lists.
     pub(crate) lost: bool,
+    /// The threads of v2 directories are listed too, see [`MemberList::add_threads`].
+    pub(crate) by_thread: bool,
 }
 
 impl MemberList {
+    /// An empty list, to which members are added also by their threads if that is wanted.
+    pub(crate) fn new(by_thread: bool) -> MemberList {
+        MemberList { by_thread, ..MemberList::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -82,13 +89,14 @@ impl MemberList {
         dir: &Path,
         version: Version,
     ) -> io::Result<()> {
+        let first = self.pids.len();
         match file::read(sys, root, dir, c"cgroup.procs") {
-            // A v2 cgroup that lists no process may have threads of one: a process that is moved after its main thread has
-            // exited stays in the list of the cgroup that it has left (`cgroup_migrate_add_task` skips exiting tasks).
-            Ok(text) if text.is_empty() && version == Version::V2 => self.add_threads(sys, root, dir),
             Ok(text) => {
                 self.parse(&text);
-                Ok(())
+                match version {
+                    Version::V1 => Ok(()),
+                    Version::V2 => self.add_unlisted(sys, root, dir, first, text.is_empty()),
+                }
             }
             // A threaded cgroup lists threads only.
             Err(error) if meaning(Call::Cgroup, &error) == Meaning::Unsupported => {
@@ -96,6 +104,41 @@ impl MemberList {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Adds the processes of which a v2 directory lists threads only: a process that is moved after its main thread has exited
+    /// stays in the list of the cgroup that it has left (`cgroup_migrate_add_task` skips exiting tasks). They are looked for
+    /// where no process is listed, and in a list `by_thread` everywhere. `first`: where the processes of the directory begin
+    /// in this list.
+    pub(super) fn add_unlisted<S: Sys>(
+        &mut self,
+        sys: &S,
+        root: &S::Fd,
+        dir: &Path,
+        first: usize,
+        is_empty: bool,
+    ) -> io::Result<()> {
+        if is_empty {
+            return self.add_threads(sys, root, dir);
+        }
+        if !self.by_thread {
+            return Ok(());
+        }
+        let mut listed = self.pids[first..].to_vec();
+        listed.sort_unstable();
+        let mut threads = MemberList::default();
+        threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
+        threads.pids.retain(|tid| listed.binary_search(tid).is_err());
+        let mut proc = None;
+        for tid in threads.pids {
+            match process_of(sys, tid, &mut proc) {
+                Ok(Some(pid)) => self.pids.push(pid),
+                Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
+                // It has exited, or its process cannot be found out: it is taken for one of a process that is listed.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Adds the processes of the threads in a v2 directory: a thread cannot be killed alone.

@@ -86,15 +86,19 @@ impl<'a, S: Sys> Proc<'a, S> {
         })
     }
 
+    /// Returns the threads of a process.
+    pub(super) fn threads_of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
+        let names = self.sys.subdirectories(&self.directory, &c_path(format!("{pid}/task").as_ref())?)?;
+        Ok(names.iter().filter_map(|name| Pid::new(name.to_str()?.parse().ok()?)).collect())
+    }
+
     /// Whether a process is exiting, with all its threads. `/proc/PID/stat` tells this of the main thread only.
     pub(crate) fn is_exiting(&self, pid: Pid) -> io::Result<bool> {
         if !self.stat(pid)?.is_exiting() {
             return Ok(false);
         }
-        let tasks = format!("{pid}/task");
-        for name in self.sys.subdirectories(&self.directory, &c_path(tasks.as_ref())?)? {
-            let Some(tid) = name.to_str() else { continue };
-            match self.read_path(&format!("{tasks}/{tid}/stat")) {
+        for tid in self.threads_of(pid)? {
+            match self.read(pid, &format!("task/{tid}/stat")) {
                 Ok(text) if ProcStat::parse(&text).is_some_and(|stat| !stat.is_exiting()) => {
                     return Ok(false);
                 }

@@ -114,7 +114,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Lists the members; if a tree takes long, only as many as are described.
     fn list_some(&mut self) -> (MemberList, Option<Refused>) {
-        let mut listing = Listing::default();
+        let mut listing = Listing::new(self.target.by_thread);
         loop {
             let refused = self.each(|context, tree, directories| {
                 listing.add(context.resolver, context.limit, tree, directories)
@@ -132,13 +132,19 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Returns the members that are alive, those whose pid is known first, and why some could not be listed.
     fn survivors(&mut self) -> (Vec<Survivor>, Option<Refused>) {
         let sys = self.context.sys;
-        let (members, refused) = match self.list_some() {
+        let (mut members, refused) = match self.list_some() {
             (_, Some((_, cause))) if cause.is_out_of_descriptors() => {
                 self.target.tracked.let_go();
                 self.list_some()
             }
             listed => listed,
         };
+        if members.unmapped > 0 {
+            // v2 lists a process that is reaped just then as 0 too (`cgroup_procs_show`).
+            if let (again, None) = self.list_some() {
+                members.unmapped = members.unmapped.min(again.unmapped);
+            }
+        }
         let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
         let proc = Proc::open(sys).ok().flatten();
         // Once the time of the call is used up, the other members are named by their pids only.

@@ -63,6 +63,8 @@ impl<S: Sys> Resolver<S> {
             tracked: Tracked::new(),
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             may_be_own: left.is_some(),
+            kills: 0,
+            by_thread: false,
             has_unmapped: false,
             is_large_tree,
             progress: left.map_or(Progress::None, |listing| Progress::Check(Box::new(listing))),

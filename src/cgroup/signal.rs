@@ -179,11 +179,13 @@ impl<S: Sys> Step<'_, '_, S> {
         // Members of v2 directories that were not listed are killed by `cgroup.kill`.
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
-        match self.findings.members.take().filter(|_| is_enough) {
+        let by_thread = self.target.by_thread;
+        match self.findings.members.take().filter(|listed| is_enough && listed.by_thread >= by_thread) {
             Some(listed) => Ok(Rest::new(listed)),
             None => {
                 self.findings.v2_not_listed = false;
-                let first = if self.context.limit.is_set() { self.first_page() } else { None };
+                let in_pages = self.context.limit.is_set() && !by_thread;
+                let first = if in_pages { self.first_page() } else { None };
                 match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
                     None => self.list_reachable(tally).map(Rest::new),
@@ -279,7 +281,7 @@ impl<S: Sys> Step<'_, '_, S> {
         number: usize,
         mut list: impl FnMut(&S, &S::Fd, Version, &mut MemberList) -> io::Result<bool>,
     ) -> (MemberList, Option<Refused>) {
-        let mut members = MemberList::default();
+        let mut members = MemberList::new(self.target.by_thread);
         let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
         let refused = self.each(|context, tree, directories| {
             if Some(tree.identity.id) != wanted {

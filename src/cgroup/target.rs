@@ -43,6 +43,11 @@ pub(crate) struct Target<S: Sys> {
     /// Set when an action has failed for lack of descriptors. The target then holds none, so that the free ones
     /// are enough for the next action.
     pub(crate) sparing: bool,
+    /// Attempts to send SIGKILL.
+    pub(super) kills: u32,
+    /// SIGKILL was sent often enough, so that members are looked for that lists of processes do not have, see
+    /// [`super::members::MemberList::add_unlisted`].
+    pub(super) by_thread: bool,
     /// The attempt under way has listed members without a pid, which only `cgroup.kill` reaches.
     pub(super) has_unmapped: bool,
     /// The first directory that the caller named, if none existed.

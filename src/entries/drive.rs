@@ -1,9 +1,13 @@
 //! Drives an entry: passes the actions of its machine to its target and the answers back, until the entry ends.
 
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
-use super::{Entries, Entry, Host};
+use super::{Command, Entries, Entry, Host};
 use crate::cgroup::{Context, Findings, Limit, Notice, Target};
 use crate::handle::Completer;
 use crate::machine::{Action, End, Input, Machine, Reach, ThawScope, Thawed};
@@ -198,9 +202,13 @@ fn effort<S: Sys>(machine: &Machine, target: &Target<S>, elapsed: Duration) -> E
     }
 }
 
-impl<S: Sys> Drop for Entries<S> {
-    /// Completes the reaps that are left as `Disconnected`, and thaws their targets.
-    fn drop(&mut self) {
+impl<S: Sys> Entries<S> {
+    /// Thaws the targets of the reaps that are left, and completes these reaps, and those that are queued, as `Disconnected`.
+    ///
+    /// # Panics
+    ///
+    /// If a logger or a waker panics, once all are complete. Not amid another panic.
+    pub(crate) fn end(&mut self, queued: VecDeque<Command<S>>) {
         let mut context =
             Context::new(&self.resolver, &mut self.metrics, &mut self.facts, None, Limit::default());
         // All targets are thawed before anything is logged, and before any handle completes: loggers and wakers are foreign
@@ -210,15 +218,36 @@ impl<S: Sys> Drop for Entries<S> {
                 (0..THAWS).map(|_| entry.target.step(&mut context, Findings::default()).thaw(ThawScope::All));
             let _ = thaws.find(|thaw| matches!(thaw, Thawed::All | Thawed::HeldFromOutside));
         }
+        let sys = context.sys;
+        let mut panics = Vec::new();
         for entry in self.slab.drain() {
-            let elapsed = context.sys.now().saturating_sub(entry.spawned.since_start());
+            let elapsed = sys.now().saturating_sub(entry.spawned.since_start());
             let effort = effort(&entry.machine, &entry.target, elapsed);
             let path = entry.target.path().to_path_buf();
             if entry.target.is_frozen_by_us() {
-                log::warn!("{}: left frozen, for it could not be thawed", path.display());
+                panics.extend(caught(|| {
+                    log::warn!("{}: left frozen, for it could not be thawed", path.display());
+                }));
             }
             drop(entry.target);
-            entry.completer.complete(Err(ReapError::Disconnected { path, effort }));
+            panics.extend(caught(|| entry.completer.complete(Err(ReapError::Disconnected { path, effort }))));
         }
+        for command in queued {
+            panics.extend(caught(|| drop(command)));
+        }
+        if let Some(first) = panics.into_iter().next().filter(|_| !thread::panicking()) {
+            resume_unwind(first);
+        }
+    }
+}
+
+/// Calls foreign code, and returns its panic. Another panic while that one unwinds would abort the process.
+fn caught(call: impl FnOnce()) -> Option<Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(call)).err()
+}
+
+impl<S: Sys> Drop for Entries<S> {
+    fn drop(&mut self) {
+        self.end(VecDeque::new());
     }
 }

@@ -89,7 +89,7 @@ const LAST_WAIT: Span = Span::from_millis(95);
 /// After this many attempts (at 0, 10 and 50 ms by default) members are signalled in addition to `cgroup.kill`, and
 /// external freezes are looked for. Most targets are empty before that. When a thousand exit at once, some wait that
 /// long for a CPU, and reading `cgroup.procs` would delay them further.
-const CGROUP_KILL_ATTEMPTS: u32 = 3;
+pub(crate) const CGROUP_KILL_ATTEMPTS: u32 = 3;
 
 /// One target's state. It is kept small, because thousands wait at once.
 #[derive(Debug)]

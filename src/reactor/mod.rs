@@ -439,10 +439,9 @@ impl AsRawFd for Reactor {
 }
 
 impl Drop for Reactor {
-    /// Completes all reaps as [`ReapError::Disconnected`]: those in the queue here, and those under way when the entries are
-    /// dropped, which also thaws their targets.
+    /// Thaws all targets, and completes all reaps as [`ReapError::Disconnected`], those in the queue too.
     fn drop(&mut self) {
-        drop(self.queue.close());
+        self.entries.end(self.queue.close());
     }
 }
 

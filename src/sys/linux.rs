@@ -346,7 +346,13 @@ impl Sys for Linux {
 
     fn has_exited(&self, pidfd: &OwnedFd) -> io::Result<bool> {
         count(&self.counts.poll);
-        Ok(poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO)? > 0)
+        loop {
+            match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) {
+                // By a signal that arrived before the answer, also where there is nothing to wait for.
+                Err(Errno::EINTR) => {}
+                ready => return Ok(ready? > 0),
+            }
+        }
     }
 
     fn kill(&self, pid: Pid, signal: i32) -> io::Result<()> {

@@ -137,7 +137,7 @@ fn rename(world: &mut World) {
 type Act = fn(&mut World);
 
 /// What others do to it, and what is seen then.
-const BY_PATH: [(&str, Act, Seen); 9] = [
+const BY_PATH: [(&str, Act, Seen); 10] = [
     ("nothing", |_| (), Seen::There),
     ("removed", remove, Seen::Removed),
     (
@@ -181,6 +181,15 @@ const BY_PATH: [(&str, Act, Seen); 9] = [
         Seen::Replaced,
     ),
     ("renamed", rename, Seen::Lost),
+    (
+        "renamed, and another made in its place",
+        |world| {
+            rename(world);
+            let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
+            world.mkdir(slice, "a");
+        },
+        Seen::Lost,
+    ),
     // The path leads into another filesystem, which has that name, or has not.
     (
         "mounted over",

@@ -82,7 +82,7 @@ impl History {
             {
                 // A member without a leader has to wait until it is signalled, after some attempts by `cgroup.kill`.
                 let may_wait = |process: &kernel::Process| {
-                    process.nature.leaderless && reap.reaper.method == KillMethod::Auto
+                    process.nature.leaderless && reap.reaper.method == KillMethod::Auto || process.unlisted
                 };
                 if let Some(spared) = self.spared(&world, of, due.min(fails.max(began)), may_wait) {
                     return Some(format!("reap {of}: {spared} was sent no SIGKILL in time"));
@@ -226,7 +226,7 @@ impl History {
             ReapError::Replaced { .. } => world.targets[of].remade,
             // By path, nothing tells whether a v1 directory was removed whose parent was removed, too, or is not known:
             // before Linux 5.8 it is not, if the directory was removed amid the spawn.
-            ReapError::Denied { source, .. } if source.raw_os_error() == Some(libc::ESTALE) => {
+            ReapError::Denied { source, .. } => {
                 let is_lost = |&top: &kernel::GroupId| {
                     let kernel::Group { hierarchy, parent, removed, .. } = world.groups[top];
                     let is_above_removed = parent.is_some_and(|parent| world.groups[parent].removed);
@@ -234,9 +234,12 @@ impl History {
                     hierarchy != kernel::V2 && removed && !is_above_known
                 };
                 let by_path = !world.handles || !world.targets[of].may_be_renamed;
-                self.may_be_denied(&world, of) || by_path && world.targets[of].tops.iter().any(is_lost)
+                // The last error is reported: that of the name, or of a call that was refused just now.
+                let is_reported = source.raw_os_error() == Some(libc::ESTALE)
+                    || world.refusals.last().is_some_and(|(at, _)| *at == world.now);
+                let tops = &world.targets[of].tops;
+                self.may_be_denied(&world, of) || is_reported && by_path && tops.iter().any(is_lost)
             }
-            ReapError::Denied { .. } => self.may_be_denied(&world, of),
             // A cgroup inside of one target is outside of another.
             ReapError::FrozenByAncestor { .. } => {
                 // A look in steps may have found one that ended since.
@@ -261,7 +264,12 @@ impl History {
                 // One that was only told to kill at the deadline may have missed that.
                 let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
                 if due && sound && kills && world.features.pidfd {
-                    if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), |_| false) {
+                    // Threads are listed after some attempts; after a write to `cgroup.kill` also at a deadline before.
+                    let writes = world.features.cgroup_kill && reap.reaper.method == KillMethod::Auto;
+                    let is_told = world.features.info
+                        || world.vantage.proc == kernel::Proc::Own && world.vantage.restricted.is_none();
+                    let may_wait = |process: &kernel::Process| process.unlisted && !(writes && is_told);
+                    if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), may_wait) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }
                 }
@@ -285,7 +293,15 @@ impl History {
         let of_it = world.refusals.iter().filter(|(at, call)| at >= spawned && counts(call));
         let refusals: Vec<Duration> = of_it.map(|(at, _)| *at).collect();
         let lasted = |first: &Duration| world.now - *first >= 850 * MS;
-        world.refused || insists || refusals.len() >= 5 && refusals.first().is_some_and(lasted)
+        // `cgroup.kill` alone reaches a process of another pid namespace.
+        let writes =
+            world.features.cgroup_kill && matches!(reaper.method, KillMethod::Auto | KillMethod::CgroupKill);
+        let is_foreign = |p: &kernel::Process| p.nature.unmapped && p.was_ever_in(of) && p.life != Life::Dead;
+        let cannot_reach = !writes && lasted(spawned) && world.processes.iter().any(is_foreign);
+        world.refused
+            || insists
+            || cannot_reach
+            || refusals.len() >= 5 && refusals.first().is_some_and(lasted)
     }
 
     /// A pid that is named among the survivors and is not that of a member, or of a process that the reap signalled,

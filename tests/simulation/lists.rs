@@ -104,7 +104,7 @@ fn pages_are_empty_until_one_was_read() {
 #[test]
 fn a_list_is_as_uncertain_as_its_parts() {
     for (garbled, vanished, lost) in [(true, false, false), (false, true, false), (false, false, true)] {
-        let part = || MemberList { pids: vec![], unmapped: 1, garbled, vanished, lost };
+        let part = || MemberList { unmapped: 1, garbled, vanished, lost, ..MemberList::default() };
         let mut list = MemberList::default();
         list.extend(part());
         list.extend(MemberList::default());

@@ -23,7 +23,7 @@ Examples:
 
 Exit status:
   that of COMMAND, or
-  124    --timeout ended it
+  124    --timeout ended it, and no signal told cgreap to end meanwhile
   125    cgreap failed, wrong usage included, or a process that is left does not exit (--deadline)
   126    COMMAND cannot be executed
   127    COMMAND was not found
@@ -33,9 +33,10 @@ Exit status:
 Signals:
   Ctrl-C and Ctrl-\\ of the terminal are for COMMAND, which gets them too; cgreap waits. If COMMAND has left
   the process group of cgreap, as timeout(1) and setsid(1) do, it does not get them: they end it as --timeout
-  does. Once COMMAND has ended, or is being ended, Ctrl-C kills what is left at once. SIGTERM, SIGHUP, and
-  SIGINT and SIGQUIT sent by kill(1) end COMMAND as --timeout does; the second kills at once. Ctrl-Z stops
-  cgreap with COMMAND, if there is a shell that can continue them.
+  does. Once COMMAND has ended, or is being ended, Ctrl-C kills what is left at once; during --linger it ends
+  what is left as --timeout does. SIGTERM, SIGHUP, and SIGINT and SIGQUIT sent by kill(1) end COMMAND as
+  --timeout does; the second kills at once. Ctrl-Z stops cgreap with COMMAND, if there is a shell that can
+  continue them.
 
   cgreap ignores a signal that the main process of COMMAND sends to its process group, as with kill 0. SIGUSR1
   and SIGUSR2 are passed on to COMMAND once it is executed.
@@ -46,8 +47,9 @@ Limits:
   cgreap is the init of a pid namespace, a SIGKILL ends the namespace with COMMAND, and leaves the empty
   cgroup. cgreap sweep --empty removes such cgroups.
 
-  A COMMAND that runs as the same user can stop cgreap by SIGSTOP. --timeout and the second process do not act
-  then, until cgreap is continued.
+  A COMMAND that runs as the same user can stop cgreap by SIGSTOP. On a terminal, one that suspends itself
+  (suspend of a shell, ~^Z of ssh) stops cgreap and the rest of the job, so that the shell goes on. --timeout
+  and the second process do not act then, until cgreap is continued.
 
   On v2 since Linux 5.7, a run within a run is refused with --set for a controller that the cgroup of the outer
   run does not give to those below it. Give the limit to the outer run, or name another place with --parent:

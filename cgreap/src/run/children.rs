@@ -2,7 +2,7 @@
 //! or a subreaper, processes that have lost their parents.
 
 use nix::unistd::{getpgid, getpgrp, getsid};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
 
 use crate::status::of_signal;
 
@@ -13,11 +13,20 @@ pub enum Ended {
     Signalled(i32),
 }
 
-impl Ended {
-    fn of(status: WaitStatus) -> Option<Ended> {
-        status.exit_status().map(Ended::Exited).or_else(|| status.terminating_signal().map(Ended::Signalled))
+impl Change {
+    fn of(status: WaitStatus) -> Change {
+        if let Some(signal) = status.stopping_signal() {
+            return Change::Stopped(Stop::of(signal));
+        }
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Change::Ended(Ended::Exited(code)),
+            (None, Some(signal)) => Change::Ended(Ended::Signalled(signal)),
+            (None, None) => Change::Continued,
+        }
     }
+}
 
+impl Ended {
     /// The exit status by which shells tell it.
     pub fn status(self) -> u8 {
         match self {
@@ -33,20 +42,47 @@ impl Ended {
 pub struct Main {
     pid: Pid,
     ended: Option<Ended>,
-    is_stopped: bool,
+    stopped: Option<Stop>,
+}
+
+/// By which kind of signal a process was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// By one of job control, after which a shell is to go on: SIGTSTP, SIGTTIN or SIGTTOU.
+    Job,
+    /// By SIGSTOP.
+    Other,
+}
+
+impl Stop {
+    fn of(signal: i32) -> Stop {
+        match signal {
+            libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => Stop::Job,
+            _ => Stop::Other,
+        }
+    }
 }
 
 impl Main {
     pub fn new(pid: Pid) -> Main {
-        Main { pid, ended: None, is_stopped: false }
+        Main { pid, ended: None, stopped: None }
     }
 
     pub fn ended(&self) -> Option<Ended> {
         self.ended
     }
 
-    pub fn is_stopped(&self) -> bool {
-        self.is_stopped
+    pub fn stopped(&self) -> Option<Stop> {
+        self.stopped
+    }
+
+    fn note(&mut self, change: Change) {
+        self.stopped = None;
+        match change {
+            Change::Stopped(stop) => self.stopped = Some(stop),
+            Change::Continued => {}
+            Change::Ended(ended) => self.ended = Some(ended),
+        }
     }
 
     /// Whether it is in this session, in a process group of its own, as a shell with job control is.
@@ -71,7 +107,7 @@ impl Main {
     }
 
     pub fn resume(&mut self) {
-        self.is_stopped = false;
+        self.stopped = None;
         self.signal_job(Signal::CONT);
     }
 
@@ -102,19 +138,59 @@ impl Main {
     }
 }
 
-/// Waits for all children that have ended, stopped or been continued by now. Tells whether `guard` was among them.
-pub fn collect(main: &mut Main, guard: Option<Pid>) -> bool {
-    let mut guard_ended = false;
+/// So many children are waited for at a time besides the main process and the guard. A command can make children of cgreap,
+/// clone(2) with CLONE_PARENT, faster than they are waited for.
+const BATCH: usize = 32;
+
+/// What a child did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Stopped(Stop),
+    Continued,
+    Ended(Ended),
+}
+
+/// What children did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// The guard has ended.
+    pub guard_ended: bool,
+    /// There may be more to wait for.
+    pub is_partial: bool,
+}
+
+/// Waits for children that have ended, stopped or been continued by now: for the main process, the guard, and some others.
+pub fn collect(main: &mut Main, guard: Option<Pid>) -> Collected {
     let options = WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED;
-    while let Ok(Some((pid, status))) = wait(options) {
-        if pid == main.pid {
-            main.is_stopped = status.stopped();
-            main.ended = Ended::of(status);
-        } else if Some(pid) == guard && Ended::of(status).is_some() {
-            guard_ended = true;
+    collect_by(main, guard, |child| {
+        let (pid, status) = waitpid(child, options).ok()??;
+        Some((pid, Change::of(status)))
+    })
+}
+
+/// `wait` waits for this child, or for any.
+fn collect_by(
+    main: &mut Main,
+    guard: Option<Pid>,
+    mut wait: impl FnMut(Option<Pid>) -> Option<(Pid, Change)>,
+) -> Collected {
+    let mut collected = Collected { guard_ended: false, is_partial: true };
+    // Its pid is its own only until it was waited for.
+    let awaited = Some(main.pid).filter(|_| main.ended.is_none());
+    let first = [awaited, guard].into_iter().flatten().map(Some);
+    for child in first.chain([None; BATCH]) {
+        match wait(child) {
+            Some((pid, change)) if pid == main.pid && main.ended.is_none() => main.note(change),
+            Some((pid, Change::Ended(_))) if Some(pid) == guard => collected.guard_ended = true,
+            Some(_) => {}
+            None if child.is_some() => {}
+            None => {
+                collected.is_partial = false;
+                break;
+            }
         }
     }
-    guard_ended
+    collected
 }
 
 #[cfg(test)]
@@ -126,5 +202,38 @@ mod tests {
         assert_eq!(Ended::Exited(3).status(), 3);
         assert_eq!(Ended::Signalled(9).status(), 137);
         assert_eq!(Ended::Signalled(64).status(), 192);
+    }
+
+    fn pid(pid: i32) -> Pid {
+        Pid::from_raw(pid).expect("a pid")
+    }
+
+    /// Children without end.
+    #[test]
+    fn the_main_process_and_the_guard_do_not_wait_for_other_children() {
+        let mut main = Main::new(pid(2));
+        let mut calls = 0;
+        let collected = collect_by(&mut main, Some(pid(3)), |child| {
+            calls += 1;
+            Some((child.unwrap_or(pid(4)), Change::Ended(Ended::Exited(7))))
+        });
+        assert_eq!(collected, Collected { guard_ended: true, is_partial: true });
+        assert_eq!(main.ended(), Some(Ended::Exited(7)));
+        assert_eq!(calls, BATCH + 2);
+    }
+
+    #[test]
+    fn a_later_process_with_its_pid_is_not_the_main_process() {
+        let mut main = Main::new(pid(2));
+        main.note(Change::Ended(Ended::Exited(7)));
+        for change in [Change::Stopped(Stop::Job), Change::Ended(Ended::Exited(1))] {
+            let mut changes = vec![(pid(2), change)];
+            let collected = collect_by(&mut main, None, |child| {
+                assert_eq!(child, None);
+                changes.pop()
+            });
+            assert_eq!(collected, Collected::default());
+            assert_eq!((main.ended(), main.stopped()), (Some(Ended::Exited(7)), None));
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigSet, Signal, killpg, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::getpgrp;
 
 use super::terminal;
 use crate::interrupt::Ignored;
@@ -107,9 +108,18 @@ fn event(signal: Signal, code: i32, sender: u32) -> Event {
     }
 }
 
+/// What is stopped with this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nothing: the terminal has stopped the rest of the process group.
+    Alone,
+    /// Its process group, in which a pipeline or a script may be that the shell has started.
+    Group,
+}
+
 /// Stops this process as Ctrl-Z does, until it is continued. Where no shell could continue it, the kernel does not stop it: it
 /// discards the signal in an orphaned process group. Returns false, and does nothing, where there is no terminal.
-pub fn stop_self() -> bool {
+pub fn stop_self(stopped: Stopped) -> bool {
     // The terminal of this session. Without one Ctrl-Z was not typed.
     if terminal::open().is_err() {
         return false;
@@ -117,7 +127,10 @@ pub fn stop_self() -> bool {
     let signal = SigSet::from(Signal::SIGTSTP);
     // A failure leaves it running, which is what it would be without a terminal.
     if signal.thread_unblock().is_ok() {
-        let _ = raise(Signal::SIGTSTP);
+        let _ = match stopped {
+            Stopped::Alone => raise(Signal::SIGTSTP),
+            Stopped::Group => killpg(getpgrp(), Signal::SIGTSTP),
+        };
         let _ = signal.thread_block();
     }
     true

@@ -8,18 +8,20 @@ use cgroup_reaper::Reactor;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::children::{self, Ended, Main};
+use super::children::{self, Ended, Main, Stop};
 use super::ending::{self, Ending};
 use super::group::Groups;
 use super::guard::{Guard, warn_unguarded};
 use super::left::Left;
 use super::outcome::Cause;
-use super::signals::{Event, Signals, stop_self};
+use super::signals::{Event, Signals, Stopped, stop_self};
 use super::start::{Started, Starter};
 use crate::args::RunArgs;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// So many signals are handled before it is checked what is due: a command can have cgreap get signals without end.
+const BATCH: usize = 16;
 
 /// A run under way.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Supervisor<'a> {
     left: Option<Left>,
     /// When Ctrl-Z was typed.
     stop_at: Option<Instant>,
+    /// There may be children to wait for that no signal will tell of.
+    has_more_children: bool,
     /// When to give up on a main process that has left its cgroup and does not exit.
     give_up_at: Option<Instant>,
 }
@@ -84,6 +88,7 @@ impl<'a> Supervisor<'a> {
             cause: None,
             left: None,
             stop_at: None,
+            has_more_children: false,
             give_up_at: None,
         }
     }
@@ -126,7 +131,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn handle_signals(&mut self) {
-        while let Some(event) = self.signals.next() {
+        if self.has_more_children {
+            self.collect();
+        }
+        for _ in 0..BATCH {
+            let Some(event) = self.signals.next() else { break };
             self.handle(event);
         }
     }
@@ -153,7 +162,7 @@ impl<'a> Supervisor<'a> {
             }
             Event::Continue => {
                 self.stop_at = None;
-                if self.main.is_stopped() {
+                if self.main.stopped().is_some() {
                     self.main.resume();
                 }
             }
@@ -173,7 +182,9 @@ impl<'a> Supervisor<'a> {
 
     /// Notes what the children did.
     fn collect(&mut self) {
-        if children::collect(&mut self.main, self.guard.as_ref().map(Guard::pid)) {
+        let collected = children::collect(&mut self.main, self.guard.as_ref().map(Guard::pid));
+        self.has_more_children = collected.is_partial;
+        if collected.guard_ended {
             *self.guard = None;
             if self.main.ended().is_none() {
                 warn_unguarded("the guard has ended");
@@ -193,14 +204,18 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Stops cgreap where the terminal has stopped the command, so that the shell sees that the job has stopped. A command
-    /// that stops itself does not keep cgreap from its timeout; a shell with job control that does is `suspend`.
+    /// Stops cgreap where the command was stopped by the terminal, or has stopped itself as programs do that give the terminal
+    /// back to the shell (`suspend` of a shell, `~^Z` of ssh), so that the shell sees that the job has stopped. A command that stops
+    /// itself by SIGSTOP in the process group of cgreap does not keep cgreap from its timeout.
     fn stop_with_command(&mut self) {
+        let Some(stop) = self.main.stopped().filter(|_| self.ending.is_none()) else { return };
         let typed = self.stop_at.is_some_and(|at| at.elapsed() < STOP_TIME);
-        if self.ending.is_none() && self.main.is_stopped() && (typed || self.main.has_own_job()) {
+        let by_itself = self.main.has_own_job() || stop == Stop::Job && self.main.shares_group();
+        if typed || by_itself {
             self.stop_at = None;
             // Then cgreap runs: it was continued, or the kernel has not stopped it, because no shell could continue it.
-            if stop_self() && typed {
+            let who = if typed { Stopped::Alone } else { Stopped::Group };
+            if stop_self(who) && typed {
                 self.main.resume();
             }
         }
@@ -220,7 +235,8 @@ impl<'a> Supervisor<'a> {
                 self.cause = Some(cause);
             }
             Some(ending) => {
-                self.cause.get_or_insert(cause);
+                // A signal counts for more than the timeout: a loop of a shell ends if cgreap dies of SIGINT.
+                self.cause = self.cause.filter(|&cause| cause != Cause::Timeout).or(Some(cause));
                 Supervisor::list(&mut self.left, &self.main, self.groups);
                 ending.kill_now();
             }
@@ -266,7 +282,8 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) -> io::Result<()> {
         let timeout = self.args.timeout.filter(|_| self.ending.is_none()).map(|timeout| self.since + timeout);
         let next = self.ending.as_ref().and_then(Ending::next);
-        let due = [timeout, next, self.give_up_at].into_iter().flatten().min();
+        let now = self.has_more_children.then(Instant::now);
+        let due = [now, timeout, next, self.give_up_at].into_iter().flatten().min();
         let mut awaited = [self.signals.awaited(), PollFd::new(self.reactor.as_fd(), PollFlags::POLLIN)];
         match poll(&mut awaited, due.map_or(PollTimeout::NONE, time_until)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),

@@ -51,7 +51,8 @@ pub fn run(args: &SweepArgs) -> Exit {
 }
 
 fn check(args: &SweepArgs) -> Result<(), String> {
-    if !is_cgroup(&args.dir).map_err(|error| error.to_string())? {
+    // A file of a cgroup is on its filesystem too.
+    if !is_cgroup(&args.dir).map_err(|error| error.to_string())? || !args.dir.is_dir() {
         return Err("not a cgroup".to_owned());
     }
     if args.kill && is_root(&args.dir).map_err(|error| error.to_string())? {

@@ -1,5 +1,7 @@
 //! Ctrl-C, Ctrl-\\ and Ctrl-Z, also while the command is in another process group than cgreap, to which the terminal sends nothing.
 
+use std::fs;
+
 use crate::common::*;
 use crate::place::{Kind, Place};
 use crate::terminal::{Terminal, tmux};
@@ -111,6 +113,46 @@ fn a_command_that_was_continued_is_not_taken_for_stopped() {
     assert!(!place.some_is_stopped());
     terminal.key("C-d");
     terminal.expect("\nstatus 0");
+    terminal.close(&place);
+}
+
+/// A shell waits for a job until all of it has stopped: also a script around cgreap, and what reads its output.
+#[test]
+fn a_command_that_suspends_itself_stops_the_job() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    let script = place.sandbox.scratch().join("suspend");
+    for suspend in [
+        // In the process group of cgreap, as ssh and tmux do it.
+        "kill -TSTP $$",
+        // In one of its own, as shells do it.
+        "exec timeout 300 sh -c 'kill -STOP $PPID; sleep 0.2'",
+    ] {
+        fs::write(&script, suspend).expect("a script");
+        let command = format!("run -- sh {}", script.display());
+        for job in [command.clone(), format!("{command} | cat"), format!("bash -c '{command}'")] {
+            terminal.line(&format!("export -f run; clear; {job}"));
+            terminal.expect("Stopped");
+            terminal.line("clear; fg >/dev/null; echo status $?");
+            terminal.expect("status 0");
+        }
+    }
+    terminal.close(&place);
+}
+
+#[test]
+fn the_modes_of_the_terminal_are_restored_where_the_command_was_killed() {
+    require!(v2(), tmux());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let terminal = Terminal::new(&place);
+    terminal.line("clear; stty intr ^T; echo; run --timeout 300ms -- sh -c 'stty intr ^P; sleep 300'; stty -a | grep -o 'intr = ..'");
+    terminal.expect("intr = ^T");
+    // A command that ends by itself may change them, as stty does.
+    terminal.line("clear; run -- stty intr ^P; stty -a | grep -o 'intr = ..'");
+    terminal.expect("intr = ^P");
     terminal.close(&place);
 }
 

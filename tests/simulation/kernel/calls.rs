@@ -187,15 +187,24 @@ impl Sys for Sim {
             _ => return Err(errno(libc::EISDIR)),
         }
         let left = text.get(offset as usize..).unwrap_or_default();
-        if let (true, Object::File(group, "cgroup.procs")) = (left.is_empty(), &fd.object) {
+        if let (true, Object::File(group, name @ ("cgroup.procs" | "cgroup.threads"))) =
+            (left.is_empty(), &fd.object)
+        {
+            world.lists_read += u32::from(*name == "cgroup.procs");
             // A list that fails on the way is none.
             let text = String::from_utf8_lossy(&text);
             let pids: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
             let World { acting, groups, processes, .. } = &mut *world;
             for process in processes {
-                if pids.contains(&process.pid) {
+                if pids.contains(&process.pid)
+                    || process.other_thread().is_some_and(|tid| pids.contains(&tid))
+                {
                     process.listed.add(*acting);
-                } else if process.life == Life::Alive && process.groups[groups[*group].hierarchy] == *group {
+                } else if *name == "cgroup.procs"
+                    && !process.unlisted
+                    && process.life == Life::Alive
+                    && process.groups[groups[*group].hierarchy] == *group
+                {
                     process.omitted.add(*acting);
                 }
             }
@@ -361,7 +370,12 @@ impl Sys for Sim {
     }
 
     fn pidfd_of_thread(&self, tid: Pid) -> io::Result<Fd> {
-        if self.0.borrow().features.pidfs { self.pidfd_open(tid) } else { Err(errno(libc::EINVAL)) }
+        let process = self.0.borrow().by_thread(tid.get()).and_then(|process| Pid::new(process.pid));
+        if self.0.borrow().features.pidfs {
+            self.pidfd_open(process.unwrap_or(tid))
+        } else {
+            Err(errno(libc::EINVAL))
+        }
     }
 
     fn cgroup_of(&self, pidfd: &Fd) -> io::Result<u64> {
@@ -372,7 +386,8 @@ impl Sys for Sim {
             return Err(errno(libc::ENOTTY));
         }
         let process = world.process(ino).ok_or_else(|| errno(libc::ESRCH))?;
-        Ok(inode(process.groups[V2]))
+        // That of its leader thread.
+        Ok(inode(if process.unlisted { ROOTS[V2] } else { process.groups[V2] }))
     }
 
     fn process_of(&self, pidfd: &Fd) -> io::Result<Pid> {

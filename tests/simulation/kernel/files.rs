@@ -96,7 +96,7 @@ impl World {
                 let pids = self.processes.iter().filter(lists).map(|process| process.pid);
                 pids.chain(thread).map(|tid| format!("{tid}\n")).collect()
             }
-            // Each process has one thread.
+            // Each process has one thread that lives.
             "cgroup.procs" | "cgroup.threads" => {
                 let mut text = String::new();
                 let exiting_unlisted = self.features.exiting_unlisted;
@@ -106,13 +106,18 @@ impl World {
                         Life::Exiting => !exiting_unlisted,
                         Life::Dead => false,
                     };
-                    if !listed || process.groups[hierarchy] != group {
+                    let by_thread = name == "cgroup.threads";
+                    if !listed
+                        || process.groups[hierarchy] != group
+                        || process.unlisted && hierarchy == V2 && !by_thread
+                    {
                         continue;
                     }
+                    let id = process.other_thread().filter(|_| by_thread).unwrap_or(process.pid);
                     match (process.nature.unmapped, hierarchy) {
                         (true, V2) => text.push_str("0\n"),
                         (true, _) => {}
-                        (false, _) => drop(writeln!(text, "{}", process.pid)),
+                        (false, _) => drop(writeln!(text, "{id}")),
                     }
                 }
                 text

@@ -41,6 +41,8 @@ pub(super) const SELF: i32 = 1000;
 
 /// The thread of it that calls, where that is not the main one.
 const THREAD: i32 = 1001;
+/// The ids of the other threads of processes without a leader thread begin here.
+const OTHER_THREADS: i32 = 1_000_000;
 
 /// The kernel's own bound on notifications of one file: DIV_ROUND_UP(HZ, 100) jiffies.
 const THROTTLE: Duration = Duration::from_millis(12);
@@ -181,6 +183,8 @@ pub(super) struct Process {
     pub(super) termed: Option<u64>,
     /// The reaps that signalled it, by `cgroup.kill` too.
     pub(super) signalled: Reaps,
+    /// It was moved after its leader thread had exited, so that v2 lists its other thread only.
+    pub(super) unlisted: bool,
     /// The library may not signal it, and has tried.
     pub(super) refused: bool,
     /// The reaps that read its pid in some `cgroup.procs`.
@@ -210,6 +214,11 @@ impl Process {
     /// Whether it was in a target at some time in a step.
     pub(super) fn was_in(&self, target: usize, step: u64) -> bool {
         self.member.contains(&(target, step))
+    }
+
+    /// Its thread that lives, where its leader thread has exited.
+    pub(super) fn other_thread(&self) -> Option<i32> {
+        self.nature.leaderless.then(|| self.pid + OTHER_THREADS)
     }
 
     pub(super) fn was_ever_in(&self, target: usize) -> bool {
@@ -329,6 +338,8 @@ pub(super) struct World {
     /// When calls were refused for want of rights or of a facility, which, and in which step last.
     pub(super) refusals: Vec<(Duration, String)>,
     pub(super) refused_in: u64,
+    /// How many lists of processes were read to their end.
+    pub(super) lists_read: u32,
     /// The last step in which some call failed that should not.
     pub(super) failed_in: u64,
     /// And when that was.
@@ -392,6 +403,7 @@ impl World {
             refused: !features.pidfd,
             refusals: Vec::new(),
             refused_in: 0,
+            lists_read: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
             garbled: false,

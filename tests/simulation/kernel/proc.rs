@@ -87,7 +87,7 @@ impl World {
     /// The names in `/proc/PID/task`: if the leader thread has exited, another lives.
     pub(super) fn threads_of(&self, pid: &str) -> Option<Vec<String>> {
         let process = self.by_pid(pid.parse().ok()?)?;
-        let other = process.nature.leaderless.then(|| format!("1{pid}"));
+        let other = process.other_thread().map(|tid| tid.to_string());
         Some([pid.to_owned()].into_iter().chain(other).collect())
     }
 
@@ -113,7 +113,7 @@ impl World {
             pid => pid.parse().map_err(|_| libc::ENOENT)?,
         };
         let process = match is_own || is_self {
-            true => self.by_pid(pid).ok_or(libc::ENOENT)?,
+            true => self.by_pid(pid).or_else(|| self.by_thread(pid)).ok_or(libc::ENOENT)?,
             // The number is another process's.
             false => &self.processes[pid as usize % self.processes.len()],
         };
@@ -134,13 +134,18 @@ impl World {
             }
             Some("mountinfo") if is_self => Ok(self.mountinfo()),
             Some("cgroup") => {
-                let groups = groups.unwrap_or(process.groups);
+                let mut groups = groups.unwrap_or(process.groups);
+                if is_leader && process.nature.leaderless {
+                    // `proc_cgroup_show` says so of an exiting thread on v1.
+                    (groups[CPU], groups[FREEZER]) = (ROOTS[CPU], ROOTS[FREEZER]);
+                    groups[V2] = if process.unlisted { ROOTS[V2] } else { groups[V2] };
+                }
                 let path =
                     |hierarchy: usize| self.path_from(self.vantage.roots.0[hierarchy], groups[hierarchy]);
                 Ok(format!("3:cpu:{}\n2:freezer:{}\n0::{}\n", path(CPU), path(FREEZER), path(V2)))
             }
             Some("status") if is_own => {
-                Ok(format!("Tgid:\t{pid}\nNSpid:\t{pid}\nRssAnon:\t{:>8} kB\n", process.memory))
+                Ok(format!("Tgid:\t{}\nNSpid:\t{pid}\nRssAnon:\t{:>8} kB\n", process.pid, process.memory))
             }
             Some("status") => Ok(format!("Tgid:\t{0}\nNSpid:\t7\t{0}\n", process.pid)),
             Some("comm") => Ok("simulated\n".into()),

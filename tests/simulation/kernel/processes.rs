@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    EVENTS, Event, FREEZER, GroupId, Life, Nature, Object, PROCESSES, Process, ROOTS, Reaps, SELF, World,
+    EVENTS, Event, FREEZER, GroupId, Life, Nature, Object, PROCESSES, Process, ROOTS, Reaps, SELF, V2, World,
     errno,
 };
 
@@ -22,6 +22,7 @@ impl World {
             killed: false,
             termed: None,
             signalled: Reaps::default(),
+            unlisted: false,
             refused: false,
             listed: Reaps::default(),
             omitted: Reaps::default(),
@@ -52,6 +53,11 @@ impl World {
         self.processes.iter().find(|process| process.pid == pid)
     }
 
+    /// The process of this other thread.
+    pub(super) fn by_thread(&self, tid: i32) -> Option<&Process> {
+        self.processes.iter().find(|process| process.other_thread() == Some(tid))
+    }
+
     /// Moves a process, in all of the hierarchies or some.
     pub(crate) fn migrate(&mut self, ino: u64, groups: [GroupId; 3]) {
         let (now, step) = (self.now, self.step);
@@ -59,6 +65,7 @@ impl World {
             self.thawed_in = step;
         }
         let Some(process) = self.process(ino).filter(|process| process.life == Life::Alive) else { return };
+        process.unlisted |= process.nature.leaderless && process.groups[V2] != groups[V2];
         process.groups = groups;
         process.moved = step;
         process.moved_at = now;

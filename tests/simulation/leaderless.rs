@@ -1,0 +1,199 @@
+//! Processes whose main thread has exited while another lives, and processes of other pid namespaces: v2 lists of processes do not
+//! have the one where it was moved to, and have no pid of the other.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::kernel::{FREEZER, Features, FrozenBy, GroupId, Life, Nature, ROOTS, Sim, V2, World};
+use super::reactors::EventLoop;
+use super::scenes::{begin, entries, run};
+use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
+use crate::machine::End;
+use crate::metrics::Metrics;
+use crate::outcome::{Act, Effort, Outcome, ReapError, Reaped};
+use crate::reaper::{KillMethod, Reaper};
+
+const METHODS: [KillMethod; 3] = [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer];
+
+/// Those that have pidfds, and so can signal the members one by one.
+fn levels() -> impl Iterator<Item = usize> {
+    1..Features::LEVELS
+}
+
+/// The v2 group of the reap, in a world that has these features.
+fn world(level: usize) -> (World, GroupId) {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(level));
+    let slice = world.mkdir(V2, "slice");
+    let group = world.mkdir(slice, "t");
+    (world, group)
+}
+
+fn reaper() -> Reaper {
+    Reaper::at("/sys/fs/cgroup/unified/slice/t")
+}
+
+/// A process that lists of processes do not have: it comes to the group once its main thread has exited.
+fn add_unlisted(world: &mut World, group: GroupId, nature: Nature) -> u64 {
+    let own = world.processes[0].groups;
+    let ino = world.add_process(own, Nature { leaderless: true, ..nature }, None);
+    let mut groups = own;
+    groups[V2] = group;
+    world.migrate(ino, groups);
+    ino
+}
+
+fn add(world: &mut World, group: GroupId, nature: Nature) -> u64 {
+    let mut groups = world.processes[0].groups;
+    groups[V2] = group;
+    world.add_process(groups, nature, None)
+}
+
+fn is_killed(sim: &Sim, ino: u64) -> bool {
+    sim.0.borrow_mut().process(ino).is_none_or(|process| process.killed)
+}
+
+/// Another member cannot exit, so that the list of processes is never empty.
+#[test]
+fn a_member_of_which_only_threads_are_listed_is_killed_beside_one_that_cannot_exit() {
+    for method in METHODS {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            add(&mut world, group, Nature { hangs: true, ..Nature::default() });
+            let unlisted = add_unlisted(&mut world, group, Nature::default());
+            let sim = Sim(Rc::new(RefCell::new(world)));
+            let mut entries = entries(&sim);
+            let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            run(&sim, &mut entries);
+            assert!(is_killed(&sim, unlisted), "{method:?}, level {level}");
+            assert!(!handle.is_complete(), "the other lives");
+        }
+    }
+}
+
+/// It forks children that are killed and replaced all the time.
+#[test]
+fn a_member_of_which_only_threads_are_listed_is_killed_beside_its_children() {
+    for method in METHODS {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            let forks = Some(Duration::from_millis(2));
+            let unlisted = add_unlisted(&mut world, group, Nature { forks, ..Nature::default() });
+            let sim = Sim(Rc::new(RefCell::new(world)));
+            let mut entries = entries(&sim);
+            let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            run(&sim, &mut entries);
+            assert!(is_killed(&sim, unlisted), "{method:?}, level {level}");
+            let ended = handle.try_wait();
+            let is_removed = matches!(ended, Some(Ok(Reaped { outcome: Outcome::Removed, .. })));
+            assert!(is_removed, "{method:?}, level {level}: {ended:?}");
+        }
+    }
+}
+
+/// At a deadline before the fourth attempt, too, where `cgroup.kill` was written; and the one that cannot exit is named, and not
+/// the other.
+#[test]
+fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
+    for level in levels().filter(|&level| Features::of(level).cgroup_kill) {
+        let (mut world, group) = world(level);
+        let stuck = add(&mut world, group, Nature { stuck: true, ..Nature::default() });
+        let stuck = world.process(stuck).expect("it lives").pid;
+        let unlisted = add_unlisted(&mut world, group, Nature::default());
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let reaper = reaper().deadline(Duration::from_millis(5));
+        let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+        run(&sim, &mut entries);
+        assert!(is_killed(&sim, unlisted), "level {level}");
+        match handle.try_wait() {
+            Some(Err(ReapError::TimedOut { survivors, .. })) => {
+                let pids: Vec<i32> = survivors.iter().map(|survivor| survivor.pid).collect();
+                assert_eq!(pids, [stuck], "level {level}");
+            }
+            other => panic!("level {level}: {other:?}"),
+        }
+    }
+}
+
+/// Its threads are in a frozen cgroup of another v1 hierarchy, and /proc says of its main thread that it is in the root.
+#[test]
+fn a_freeze_that_holds_the_other_threads_is_found() {
+    for is_alone in [true, false] {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            let frozen = world.mkdir(FREEZER, "frozen");
+            let mut groups = world.processes[0].groups;
+            (groups[FREEZER], groups[V2]) = (frozen, group);
+            world.add_process(groups, Nature { leaderless: true, ..Nature::default() }, None);
+            if !is_alone {
+                groups[V2] = ROOTS[V2];
+                world.add_process(groups, Nature::default(), None);
+            }
+            world.set_frozen(frozen, Some(FrozenBy::Others));
+            let sim = Sim(Rc::new(RefCell::new(world)));
+            let mut entries = entries(&sim);
+            let reaper = reaper().freeze_timeout(Duration::from_secs(1));
+            let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+            run(&sim, &mut entries);
+            match handle.try_wait() {
+                Some(Ok(Reaped { outcome: Outcome::Removed, .. })) if is_alone => {}
+                Some(Err(ReapError::FrozenByAncestor { frozen_by: Some(by), .. }))
+                    if !is_alone && by.ends_with("frozen") => {}
+                other => panic!("alone: {is_alone}, level {level}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// Only `cgroup.kill` reaches a process of another pid namespace. Without it the reap ends, as for one that may not be signalled.
+#[test]
+fn a_member_of_another_pid_namespace_that_nothing_reaches_is_a_refusal() {
+    for method in METHODS {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            add(&mut world, group, Nature { unmapped: true, ..Nature::default() });
+            let reaches = world.features.cgroup_kill && method == KillMethod::Auto;
+            let sim = Sim(Rc::new(RefCell::new(world)));
+            let mut entries = entries(&sim);
+            let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            run(&sim, &mut entries);
+            match handle.try_wait() {
+                Some(Ok(Reaped { outcome: Outcome::Removed, .. })) if reaches => {}
+                Some(Err(ReapError::Denied { act: Act::Kill, path, source, .. }))
+                    if !reaches && source.raw_os_error() == Some(libc::EPERM) =>
+                {
+                    assert_eq!(path.to_str(), Some("/sys/fs/cgroup/unified/slice/t/cgroup.procs"));
+                }
+                other => panic!("{method:?}, level {level}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// v2 lists a process that is reaped amid the read as one of another pid namespace. It is no survivor.
+#[test]
+fn a_line_0_that_goes_is_no_survivor() {
+    for lists in 0..3 {
+        let (mut world, group) = world(Features::LEVELS - 1);
+        add(&mut world, group, Nature { unmapped: true, ..Nature::default() });
+        world.churn = u8::MAX;
+        world.acts = lists;
+        world.others = |world| {
+            if world.lists_read >= world.acts {
+                world.processes[1].life = Life::Dead;
+            }
+        };
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let resolver = Resolver::new(sim.clone(), Budget::new(100));
+        let (mut target, findings) =
+            resolver.resolve(&reaper(), Limit::default()).expect("nothing refuses it");
+        sim.0.borrow_mut().lists_read = 0;
+        let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+        let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
+        let error = target.step(&mut context, findings).error(End::TimedOut, Effort::default());
+        let ReapError::TimedOut { survivors, .. } = error else { panic!("{error:?}") };
+        // It dies before the first list, between the two, or after them.
+        assert_eq!(survivors.len(), usize::from(lists == 2), "after {lists} lists: {survivors:?}");
+    }
+}
