@@ -857,6 +857,31 @@ fn a_zombie_leader_that_was_moved_by_every_method() {
     }
 }
 
+/// The list of processes is not empty as long as another member cannot exit.
+#[test]
+fn a_zombie_leader_that_was_moved_beside_one_that_cannot_exit() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (before, dir) = (sandbox.v2("before"), sandbox.v2("target"));
+    let mut methods = vec![KillMethod::Auto, KillMethod::Pidfd];
+    methods.extend(dir.join("cgroup.freeze").exists().then_some(KillMethod::Freezer));
+    for method in methods {
+        fs::create_dir_all(&dir).expect("mkdir");
+        let held = sandbox.trace_exit(&[&dir]);
+        let zombie = sandbox.zombie_leader(&[&before]);
+        fs::write(dir.join("cgroup.procs"), zombie.pid.to_string()).expect("move");
+        let mut reactor = Reactor::new().expect("a reactor");
+        let reaper = Reaper::at(&dir).method(method).max_wait(Duration::from_millis(20));
+        let reaper = reaper.freeze_timeout(Duration::from_millis(50));
+        let handle = spawn(&mut reactor, reaper);
+        drive(&mut reactor, "the other is killed", |_| !zombie.alive());
+        assert!(!handle.is_complete(), "{method}: one cannot exit");
+        held.release();
+        let reaped = finish(&mut reactor, &handle).unwrap_or_else(|error| panic!("{method}: {error:?}"));
+        assert_eq!(reaped.outcome, Outcome::Removed, "{method}");
+    }
+}
+
 each!(zombie_leaders_by_every_method on v2, freezer, cpu, several);
 fn zombie_leaders_by_every_method(world: &World) {
     // On some kernels `cgroup.kill` does not reach the threads of a leader that has exited.

@@ -324,6 +324,23 @@ fn frozen_in_a_group_of_its_own() {
     world.canary.assert_alive();
 }
 
+/// Of a main thread that has exited /proc says that it is in the root of each v1 hierarchy.
+#[test]
+fn a_zombie_leader_frozen_in_a_group_of_its_own() {
+    require!(v2(), v1("freezer"));
+    let world = World::new(test_name!(), Layout::V2);
+    let (dirs, reaper) = world.target();
+    let other = world.sandbox.v1("freezer", "other");
+    let member = world.sandbox.zombie_leader(&[&dirs[0], &other]);
+    freeze_v1(&other);
+    // `cgroup.kill` leaves it alone, and SIGKILL stays pending.
+    let reaper = reaper.max_wait(Duration::from_millis(20)).deadline(TIMEOUT);
+    assert_eq!(reaped(reaper).outcome, Outcome::Removed);
+    assert!(member.ended(TIMEOUT));
+    assert!(other.exists(), "it is not ours to remove");
+    world.canary.assert_alive();
+}
+
 // --- Threaded v2 groups ----------------------------------------------------------------------------------
 
 #[test]

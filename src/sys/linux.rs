@@ -385,3 +385,38 @@ pub(crate) fn as_fd(poll: &mio::Poll) -> BorrowedFd<'_> {
     // SAFETY: the poll owns the descriptor, and the borrow of the poll keeps it open.
     unsafe { BorrowedFd::borrow_raw(poll.as_raw_fd()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    extern "C" fn nothing(_: libc::c_int) {}
+
+    /// Each signal interrupts the call, also while it does not wait.
+    #[test]
+    fn a_signal_does_not_hide_whether_a_process_has_exited() {
+        let sys = Linux::default();
+        let own = sys.pidfd_open(sys.caller().0).expect("it lives");
+        // SAFETY: the handler does nothing, and no other test has one for this signal.
+        let (old, this) = unsafe {
+            let handler: extern "C" fn(libc::c_int) = nothing;
+            (libc::signal(libc::SIGURG, handler as libc::sighandler_t), libc::pthread_self())
+        };
+        assert_ne!(old, libc::SIG_ERR);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // SAFETY: the thread lives, because it waits for this one.
+                    unsafe { libc::pthread_kill(this, libc::SIGURG) };
+                }
+            });
+            let failed = (0..100_000).find_map(|_| sys.has_exited(&own).err());
+            is_over.store(true, Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
+    }
+}

@@ -296,7 +296,8 @@ impl History {
         // `cgroup.kill` alone reaches a process of another pid namespace.
         let writes =
             world.features.cgroup_kill && matches!(reaper.method, KillMethod::Auto | KillMethod::CgroupKill);
-        let is_foreign = |p: &kernel::Process| p.nature.unmapped && p.was_ever_in(of) && p.life != Life::Dead;
+        // It may have exited in the last attempt, after the end was decided.
+        let is_foreign = |p: &kernel::Process| p.nature.unmapped && p.was_ever_in(of);
         let cannot_reach = !writes && lasted(spawned) && world.processes.iter().any(is_foreign);
         world.refused
             || insists
