@@ -29,7 +29,8 @@ impl<S: Sys> Step<'_, '_, S> {
         let is_late = matches!(by, KillBy::CgroupKillAndSignals { .. });
         self.target.by_thread |= is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS;
         let mut attempt = self.try_kill(by);
-        let may_write = !matches!(self.target.cgroup_kill, CgroupKill::NotChosen | CgroupKill::Unavailable);
+        // A write that was refused before may be let now.
+        let may_write = self.target.cgroup_kill != CgroupKill::NotChosen;
         let is_over = attempt.reach != Reach::Unfinished;
         self.target.kills = self.target.kills.saturating_add(u32::from(is_over));
         let has_unmapped = is_over && std::mem::take(&mut self.target.has_unmapped);
@@ -42,7 +43,8 @@ impl<S: Sys> Step<'_, '_, S> {
             killed.method = killed.method.or(method);
             attempt = killed.attempt(notice);
         }
-        if has_unmapped && !may_write && attempt.method != Some(UsedMethod::CgroupKill) {
+        let was_written = is_over && std::mem::take(&mut self.target.has_written);
+        if has_unmapped && !was_written && attempt.reach != Reach::UnderWay {
             // Nothing reaches it from this pid namespace.
             let v2 = self.target.trees.iter().find(|tree| is_v2(tree));
             let procs = v2.map_or(self.path(), |tree| tree.path()).join("cgroup.procs");
@@ -207,7 +209,7 @@ impl<S: Sys> Step<'_, '_, S> {
     ) {
         let first = !self.target.cgroup_kill.needs_members();
         let by_helper = written_by_helper.is_some();
-        let (mut written, mut unavailable) = (false, false);
+        let (mut written, mut has_written, mut unavailable) = (false, false, false);
         let refused = self.each(|context, tree, directories| {
             if !is_v2(tree) {
                 return Ok(());
@@ -219,7 +221,7 @@ impl<S: Sys> Step<'_, '_, S> {
             };
             let Err(error) = result else {
                 context.metrics.cgroup_kills += 1;
-                written = true;
+                (written, has_written) = (true, true);
                 return Ok(());
             };
             let why = meaning(Call::Cgroup, &error);
@@ -249,12 +251,14 @@ impl<S: Sys> Step<'_, '_, S> {
                         if v2::kill(sys, dir, child).is_ok() {
                             context.metrics.cgroup_kills += 1;
                             tally.method = Some(UsedMethod::CgroupKill);
+                            has_written = true;
                         }
                     }
                 }
             }
             Ok(())
         });
+        self.target.has_written |= has_written;
         if written {
             if matches!(self.target.cgroup_kill, CgroupKill::Untried | CgroupKill::InSteps) {
                 self.target.cgroup_kill = CgroupKill::Written;

@@ -66,6 +66,7 @@ impl<S: Sys> Resolver<S> {
             kills: 0,
             by_thread: false,
             has_unmapped: false,
+            has_written: false,
             is_large_tree,
             progress: left.map_or(Progress::None, |listing| Progress::Check(Box::new(listing))),
             kill_by_helper: None,

@@ -50,6 +50,8 @@ pub(crate) struct Target<S: Sys> {
     pub(super) by_thread: bool,
     /// The attempt under way has listed members without a pid, which only `cgroup.kill` reaches.
     pub(super) has_unmapped: bool,
+    /// The attempt under way has written to `cgroup.kill` of some directory.
+    pub(super) has_written: bool,
     /// The first directory that the caller named, if none existed.
     pub(super) missing: Option<Arc<CStr>>,
     pub(super) obstacle: Option<Box<Obstacle>>,
