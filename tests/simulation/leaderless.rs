@@ -2,17 +2,21 @@
 //! have the one where it was moved to, and have no pid of the other.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::kernel::{FREEZER, Features, FrozenBy, GroupId, Life, Nature, ROOTS, Sim, V2, World};
 use super::reactors::EventLoop;
 use super::scenes::{begin, entries, run};
+use crate::cgroup::hierarchy::Version;
+use crate::cgroup::members::MemberList;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
 use crate::machine::End;
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Effort, Outcome, ReapError, Reaped};
 use crate::reaper::{KillMethod, Reaper};
+use crate::sys::{Open, Sys};
 
 const METHODS: [KillMethod; 3] = [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer];
 
@@ -71,49 +75,70 @@ fn a_member_of_which_only_threads_are_listed_is_killed_beside_one_that_cannot_ex
     }
 }
 
-/// It forks children that are killed and replaced all the time.
+/// At a deadline before the fourth attempt, too, where `cgroup.kill` was written: by the one attempt that is made then.
 #[test]
-fn a_member_of_which_only_threads_are_listed_is_killed_beside_its_children() {
-    for method in METHODS {
-        for level in levels() {
-            let (mut world, group) = world(level);
-            let forks = Some(Duration::from_millis(2));
-            let unlisted = add_unlisted(&mut world, group, Nature { forks, ..Nature::default() });
-            let sim = Sim(Rc::new(RefCell::new(world)));
-            let mut entries = entries(&sim);
-            let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
-            run(&sim, &mut entries);
-            assert!(is_killed(&sim, unlisted), "{method:?}, level {level}");
-            let ended = handle.try_wait();
-            let is_removed = matches!(ended, Some(Ok(Reaped { outcome: Outcome::Removed, .. })));
-            assert!(is_removed, "{method:?}, level {level}: {ended:?}");
+fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
+    let deadline = Duration::from_millis(5);
+    for level in levels().filter(|&level| Features::of(level).cgroup_kill) {
+        let (mut world, group) = world(level);
+        add(&mut world, group, Nature { stuck: true, ..Nature::default() });
+        let unlisted = add_unlisted(&mut world, group, Nature::default());
+        let due = world.now + deadline;
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let mut event_loop = EventLoop::new(&sim);
+        let handle = begin(&mut entries, reaper().deadline(deadline), &event_loop);
+        assert!(!is_killed(&sim, unlisted), "level {level}");
+        while sim.0.borrow().now < due {
+            let next = entries.next_tick().expect("the deadline comes");
+            sim.0.borrow_mut().advance(Duration::from_millis(next));
+            event_loop.turn(&mut entries, Vec::new());
         }
+        assert!(is_killed(&sim, unlisted), "level {level}");
+        assert!(!handle.is_complete());
     }
 }
 
-/// At a deadline before the fourth attempt, too, where `cgroup.kill` was written; and the one that cannot exit is named, and not
-/// the other.
+/// Both cannot exit, and both are named.
 #[test]
-fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
-    for level in levels().filter(|&level| Features::of(level).cgroup_kill) {
+fn a_survivor_of_which_only_threads_are_listed_is_named() {
+    for level in levels() {
         let (mut world, group) = world(level);
-        let stuck = add(&mut world, group, Nature { stuck: true, ..Nature::default() });
-        let stuck = world.process(stuck).expect("it lives").pid;
-        let unlisted = add_unlisted(&mut world, group, Nature::default());
+        let stuck = Nature { stuck: true, ..Nature::default() };
+        let inos = [add(&mut world, group, stuck), add_unlisted(&mut world, group, stuck)];
+        let mut expected = inos.map(|ino| world.process(ino).expect("it lives").pid);
+        expected.sort_unstable();
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = entries(&sim);
-        let reaper = reaper().deadline(Duration::from_millis(5));
+        let reaper = reaper().deadline(Duration::from_millis(500));
         let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
         run(&sim, &mut entries);
-        assert!(is_killed(&sim, unlisted), "level {level}");
         match handle.try_wait() {
             Some(Err(ReapError::TimedOut { survivors, .. })) => {
-                let pids: Vec<i32> = survivors.iter().map(|survivor| survivor.pid).collect();
-                assert_eq!(pids, [stuck], "level {level}");
+                let mut pids: Vec<i32> = survivors.iter().map(|survivor| survivor.pid).collect();
+                pids.sort_unstable();
+                assert_eq!(pids, expected, "level {level}");
             }
             other => panic!("level {level}: {other:?}"),
         }
     }
+}
+
+/// A thread that is the main one of a process that is listed is not asked for its process.
+#[test]
+fn main_threads_are_not_looked_up() {
+    let calls = |members: usize| {
+        let (mut world, group) = world(Features::LEVELS - 1);
+        (0..members).for_each(|_| _ = add(&mut world, group, Nature::default()));
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut list = MemberList::new(true);
+        let dir = sim.open(None, c"/sys/fs/cgroup/unified/slice/t", Open::Place).expect("it is there");
+        let before = sim.0.borrow().calls;
+        list.add(&sim, &dir, Path::new(""), Version::V2).expect("nothing fails");
+        assert_eq!(list.len(), members);
+        sim.0.borrow().calls - before
+    };
+    assert_eq!(calls(2), calls(12));
 }
 
 /// Its threads are in a frozen cgroup of another v1 hierarchy, and /proc says of its main thread that it is in the root.
@@ -168,6 +193,21 @@ fn a_member_of_another_pid_namespace_that_nothing_reaches_is_a_refusal() {
                 other => panic!("{method:?}, level {level}: {other:?}"),
             }
         }
+    }
+}
+
+/// `cgroup.kill` has reached it, and it cannot exit yet.
+#[test]
+fn a_member_of_another_pid_namespace_that_is_slow_to_exit_is_waited_for() {
+    for level in levels().filter(|&level| Features::of(level).cgroup_kill) {
+        let (mut world, group) = world(level);
+        add(&mut world, group, Nature { unmapped: true, hangs: true, ..Nature::default() });
+        add(&mut world, group, Nature { hangs: true, ..Nature::default() });
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let handle = begin(&mut entries, reaper(), &EventLoop::new(&sim));
+        run(&sim, &mut entries);
+        assert!(!handle.is_complete(), "level {level}: {:?}", handle.try_wait());
     }
 }
 
