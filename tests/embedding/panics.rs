@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use cgroup_reaper::{Facility, KillMethod, Reactor, ReapHandle, Reaper};
+use cgroup_reaper::{Facility, KillMethod, Reactor, ReapError, ReapHandle, Reaper};
 
 use crate::common::*;
 use crate::loops::*;
@@ -177,7 +177,8 @@ fn a_logger_that_panics_about_a_helper_thread_does_not_stop_a_reap() {
     });
 }
 
-/// Every target is thawed before any handle is told.
+/// Every target is thawed before any handle is told, and each handle is told, though the wakers of all panic: also of those that
+/// are queued.
 #[test]
 fn a_drop_that_panics_leaves_nothing_frozen() {
     require!(cgroups(), namespaces(), fuse());
@@ -194,11 +195,18 @@ fn a_drop_that_panics_leaves_nothing_frozen() {
                 handles.push(reactor.spawn_reaper(reaper).expect("a spawn"));
                 dirs.push(dir);
             }
-            rig(&mut handles[0]);
+            for number in 0..2 {
+                let dir = hierarchy.group(&sandbox, &format!("queued-{number}"));
+                handles.push(reactor.remote().spawn_reaper(Reaper::at(dir)).expect("a spawn"));
+            }
+            handles.iter_mut().for_each(rig);
             assert!(dirs.iter().all(|dir| hierarchy.frozen(dir)), "not in mid-freeze");
             panics(move || drop(reactor));
             let left: Vec<_> = dirs.iter().filter(|dir| hierarchy.frozen(dir)).collect();
             assert!(left.is_empty(), "frozen: {left:?}");
+            for handle in handles {
+                assert!(matches!(handle.try_wait(), Some(Err(ReapError::Disconnected { .. }))));
+            }
             drop(hung);
         }
     });

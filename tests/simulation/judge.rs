@@ -266,9 +266,8 @@ impl History {
                 if due && sound && kills && world.features.pidfd {
                     // Threads are listed after some attempts; after a write to `cgroup.kill` also at a deadline before.
                     let writes = world.features.cgroup_kill && reap.reaper.method == KillMethod::Auto;
-                    let is_told = world.features.info
-                        || world.vantage.proc == kernel::Proc::Own && world.vantage.restricted.is_none();
-                    let may_wait = |process: &kernel::Process| process.unlisted && !(writes && is_told);
+                    let may_wait =
+                        |process: &kernel::Process| process.unlisted && !(writes && tells_processes(&world));
                     if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), may_wait) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }
@@ -293,11 +292,13 @@ impl History {
         let of_it = world.refusals.iter().filter(|(at, call)| at >= spawned && counts(call));
         let refusals: Vec<Duration> = of_it.map(|(at, _)| *at).collect();
         let lasted = |first: &Duration| world.now - *first >= 850 * MS;
-        // `cgroup.kill` alone reaches a process of another pid namespace.
+        // `cgroup.kill` alone reaches a process of another pid namespace; nothing else one whose threads do not lead to it.
         let writes =
             world.features.cgroup_kill && matches!(reaper.method, KillMethod::Auto | KillMethod::CgroupKill);
         // It may have exited in the last attempt, after the end was decided.
-        let is_foreign = |p: &kernel::Process| p.nature.unmapped && p.was_ever_in(of);
+        let is_foreign = |p: &kernel::Process| {
+            (p.nature.unmapped || p.unlisted && !tells_processes(world)) && p.was_ever_in(of)
+        };
         let cannot_reach = !writes && lasted(spawned) && world.processes.iter().any(is_foreign);
         world.refused
             || insists
@@ -364,6 +365,12 @@ impl History {
         };
         world.processes.iter().find(spared).map(|process| process.ino)
     }
+}
+
+/// Whether the process of a thread can be found out.
+fn tells_processes(world: &World) -> bool {
+    let has_proc = world.vantage.proc == kernel::Proc::Own && world.vantage.restricted.is_none();
+    world.features.info || has_proc
 }
 
 /// Whether the caller is in the target, and has been for the whole step.

@@ -12,7 +12,8 @@ use super::scenes::{begin, entries, run};
 use crate::cgroup::hierarchy::Version;
 use crate::cgroup::members::MemberList;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
-use crate::machine::End;
+use crate::entries::Entries;
+use crate::machine::{End, KillBy, Members, Reach};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Effort, Outcome, ReapError, Reaped};
 use crate::reaper::{KillMethod, Reaper};
@@ -57,6 +58,17 @@ fn is_killed(sim: &Sim, ino: u64) -> bool {
     sim.0.borrow_mut().process(ino).is_none_or(|process| process.killed)
 }
 
+/// Drives the entries until this time.
+fn run_until(sim: &Sim, entries: &mut Entries<Sim>, due: Duration) {
+    let mut event_loop = EventLoop::new(sim);
+    while sim.0.borrow().now < due {
+        let next = entries.next_tick().map_or(due, Duration::from_millis).min(due);
+        sim.0.borrow_mut().advance(next);
+        let tokens = sim.0.borrow_mut().take_notified(0);
+        event_loop.turn(entries, tokens);
+    }
+}
+
 /// Another member cannot exit, so that the list of processes is never empty.
 #[test]
 fn a_member_of_which_only_threads_are_listed_is_killed_beside_one_that_cannot_exit() {
@@ -67,8 +79,14 @@ fn a_member_of_which_only_threads_are_listed_is_killed_beside_one_that_cannot_ex
             let unlisted = add_unlisted(&mut world, group, Nature::default());
             let sim = Sim(Rc::new(RefCell::new(world)));
             let mut entries = entries(&sim);
+            let start = sim.0.borrow().now;
             let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
-            run(&sim, &mut entries);
+            match method {
+                // The freeze takes its time.
+                KillMethod::Freezer => run(&sim, &mut entries),
+                // The fourth attempt.
+                _ => run_until(&sim, &mut entries, start + Duration::from_millis(210)),
+            }
             assert!(is_killed(&sim, unlisted), "{method:?}, level {level}");
             assert!(!handle.is_complete(), "the other lives");
         }
@@ -86,14 +104,9 @@ fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
         let due = world.now + deadline;
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = entries(&sim);
-        let mut event_loop = EventLoop::new(&sim);
-        let handle = begin(&mut entries, reaper().deadline(deadline), &event_loop);
+        let handle = begin(&mut entries, reaper().deadline(deadline), &EventLoop::new(&sim));
         assert!(!is_killed(&sim, unlisted), "level {level}");
-        while sim.0.borrow().now < due {
-            let next = entries.next_tick().expect("the deadline comes");
-            sim.0.borrow_mut().advance(Duration::from_millis(next));
-            event_loop.turn(&mut entries, Vec::new());
-        }
+        run_until(&sim, &mut entries, due);
         assert!(is_killed(&sim, unlisted), "level {level}");
         assert!(!handle.is_complete());
     }
@@ -194,6 +207,25 @@ fn a_member_of_another_pid_namespace_that_nothing_reaches_is_a_refusal() {
             }
         }
     }
+}
+
+/// A refused write to `cgroup.kill` is made again, where nothing else reaches a member.
+#[test]
+fn a_write_that_was_refused_may_be_let_later() {
+    let (mut world, group) = world(Features::LEVELS - 1);
+    let ino = add(&mut world, group, Nature { unmapped: true, ..Nature::default() });
+    world.groups[group].denied = true;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let resolver = Resolver::new(sim.clone(), Budget::new(100));
+    let (mut target, findings) = resolver.resolve(&reaper(), Limit::default()).expect("nothing refuses it");
+    let (mut metrics, mut facts) = (Metrics::default(), Facts::new(&sim));
+    let mut context = Context::new(&resolver, &mut metrics, &mut facts, None, Limit::default());
+    let mut step = target.step(&mut context, findings);
+    let attempt = step.kill(KillBy::CgroupKillAndSignals { last: false });
+    assert_eq!((attempt.reach, is_killed(&sim, ino)), (Reach::Denied, false));
+    sim.0.borrow_mut().groups[group].denied = false;
+    let attempt = step.kill(KillBy::Signals(Members::Frozen));
+    assert_eq!((attempt.reach, is_killed(&sim, ino)), (Reach::All, true));
 }
 
 /// `cgroup.kill` has reached it, and it cannot exit yet.
