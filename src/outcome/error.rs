@@ -78,9 +78,10 @@ pub enum ReapError {
         effort: Effort,
     },
     /// The kernel refused a necessary operation at least five times in a row, for at least 850 ms, while no member
-    /// exited: for lack of rights (EACCES, EPERM, EROFS), for lack of a kernel facility that the chosen
-    /// [`KillMethod`] requires, or because a member is outside of the caller's pid namespace and `cgroup.kill` cannot be used. ESTALE means that the target is addressed by its path (see [`crate::limitations`]), and
-    /// that the path no longer leads to it, because the target was renamed or a mount hides it.
+    /// exited: for lack of rights (EACCES, EPERM, EROFS), for lack of a kernel facility that the chosen [`KillMethod`]
+    /// requires, or because a member is outside of the caller's pid namespace and `cgroup.kill` cannot be used. ESTALE
+    /// means that the target is addressed by its path (see [`crate::limitations`]), and that the path no longer leads
+    /// to it, because the target was renamed or a mount hides it.
     #[non_exhaustive]
     Denied {
         /// The first directory of the target.

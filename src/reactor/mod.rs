@@ -160,10 +160,11 @@ impl Reactor {
     /// kernel allows that (Linux 6.13) and there are no cgroups below it. Otherwise the spawn or the turn makes the write; see
     /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A thread takes half the CPU time of the steps or less.
     ///
-    /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose removal
-    /// does not return holds up other reaps only if the kernel has to look up their names in that directory; see
-    /// [`limitations`](crate::limitations#calls-that-cannot-be-cut). A deadline, a cancel and a drop of the reactor do not wait for a call that a thread has
-    /// begun: members may be killed, and the directory may be removed, after them.
+    /// rmdir(2) is short, but waits while another process reads the parent directory, and that can hang. A reap whose
+    /// removal does not return holds up other reaps only if the kernel has to look up their names in that directory;
+    /// see [`limitations`](crate::limitations#calls-that-cannot-be-cut). A deadline, a cancel and a drop of the reactor
+    /// do not wait for a call that a thread has begun: members may be killed, and the directory may be removed, after
+    /// them.
     ///
     /// The spawn of a target with so many members then returns before they are killed. A thread is started when it is first
     /// needed, and further threads while it is busy, up to four; they end with the reactor. If no thread can be
