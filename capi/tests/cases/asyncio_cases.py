@@ -107,6 +107,35 @@ async def left_at_the_close():
     assert kinds == {"disconnected"} and busy in str(late[0].exception()), kinds
 
 
+async def refused_when_closed():
+    """A reap that is handed over while the reactor is being freed, or after that, is told so."""
+    reactor, errors = Reactor(), []
+
+    def submit():
+        try:
+            reactor.submit(busy)
+        except Exception as error:
+            errors.append(error)
+
+    free = library.cgr_remote_free
+
+    def free_slowly(remote):
+        free(remote)
+        thread = threading.Thread(target=submit)
+        thread.start()
+        thread.join()
+
+    library.cgr_remote_free = free_slowly
+    try:
+        reactor.close()
+    finally:
+        library.cgr_remote_free = free
+    submit()
+    errors.append(await fails(reactor.reap(busy), ReapError))
+    assert [error.kind for error in errors] == ["disconnected"] * 3, errors
+    assert all(busy in str(error) for error in errors), errors
+
+
 async def closed_by_a_callback():
     """Reaps that have ended keep their results."""
     reactor = Reactor()
@@ -205,6 +234,7 @@ async def main():
     await refusals()
     await targets()
     await left_at_the_close()
+    await refused_when_closed()
     await closed_by_a_callback()
     await a_turn_that_fails()
     await a_forked_child()
