@@ -265,9 +265,10 @@ impl History {
                 let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
                 if due && sound && kills && world.features.pidfd {
                     // Threads are listed after some attempts; after a write to `cgroup.kill` also at a deadline before.
-                    let writes = world.features.cgroup_kill && reap.reaper.method == KillMethod::Auto;
-                    let may_wait =
-                        |process: &kernel::Process| process.unlisted && !(writes && tells_processes(&world));
+                    let is_let =
+                        world.refusals.iter().all(|(at, call)| *at < reap.spawned || call != "write");
+                    let is_found = is_let && self.covers(&world, of) && tells_processes(&world);
+                    let may_wait = |process: &kernel::Process| process.unlisted && !is_found;
                     if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), may_wait) {
                         return Some(format!("{spared} was sent no SIGKILL"));
                     }
@@ -279,15 +280,20 @@ impl History {
         (!allowed).then(|| "no reason for that".into())
     }
 
+    /// Whether `cgroup.kill` can be written for all members of a target.
+    fn covers(&self, world: &World, of: usize) -> bool {
+        let is_v2 = |&top: &GroupId| world.groups[top].hierarchy == V2;
+        self.reaps[of].reaper.method == KillMethod::Auto
+            && world.features.cgroup_kill
+            && world.targets[of].tops.iter().all(is_v2)
+    }
+
     /// Whether a reap may end as `Denied`: what it needs is not there, or calls were refused for long enough.
     fn may_be_denied(&self, world: &World, of: usize) -> bool {
         let Reap { reaper, spawned, .. } = &self.reaps[of];
         let insists = matches!(reaper.method, KillMethod::Freezer | KillMethod::CgroupKill);
         // `cgroup.kill` reaches members that may not be signalled.
-        let is_v2 = |&top: &GroupId| world.groups[top].hierarchy == V2;
-        let covers = reaper.method == KillMethod::Auto
-            && world.features.cgroup_kill
-            && world.targets[of].tops.iter().all(is_v2);
+        let covers = self.covers(world, of);
         let counts = |call: &str| !covers || !matches!(call, "pidfd_send_signal" | "kill");
         let of_it = world.refusals.iter().filter(|(at, call)| at >= spawned && counts(call));
         let refusals: Vec<Duration> = of_it.map(|(at, _)| *at).collect();
