@@ -19,15 +19,17 @@ use crate::sys::{Open, Pid, Sys};
 /// The most members whose freezer cgroup is looked up in one step.
 const ASKED: usize = 64;
 
-/// The most threads of one member that are looked up.
-const THREADS: usize = 64;
+/// The most of their threads that are looked up.
+pub(super) const THREADS: usize = 256;
 
 /// Returns the freezer cgroup whose own freeze holds the process, or a thread of it: on v1 each thread may be in a cgroup of its
-/// own, and of a main thread that has exited /proc says that it is in the root (`proc_cgroup_show`).
+/// own, and of a main thread that has exited /proc says that it is in the root (`proc_cgroup_show`). `threads`: how many threads
+/// may still be looked up, see [`THREADS`].
 pub(crate) fn frozen_by<S: Sys>(
     proc: &Proc<'_, S>,
     pid: Pid,
     mounts: &[Mount],
+    threads: &mut usize,
 ) -> io::Result<Option<PathBuf>> {
     if !mounts.iter().any(Mount::is_freezer) {
         return Ok(None);
@@ -38,16 +40,16 @@ pub(crate) fn frozen_by<S: Sys>(
         return Ok(frozen);
     }
     let mut seen = vec![of_main];
-    for tid in existing(proc.threads_of(pid))?.unwrap_or_default().into_iter().take(THREADS) {
-        match existing(proc.read(pid, &format!("task/{tid}/cgroup")))? {
-            Some(of_thread) if !seen.contains(&of_thread) => {
-                let frozen = frozen_in(proc.sys, &of_thread, mounts)?;
-                if frozen.is_some() {
-                    return Ok(frozen);
-                }
-                seen.push(of_thread);
+    for tid in existing(proc.threads_of(pid))?.unwrap_or_default() {
+        let Some(left) = threads.checked_sub(1) else { return Ok(None) };
+        *threads = left;
+        let Some(of_thread) = existing(proc.read(pid, &format!("task/{tid}/cgroup")))? else { continue };
+        if !seen.contains(&of_thread) {
+            let frozen = frozen_in(proc.sys, &of_thread, mounts)?;
+            if frozen.is_some() {
+                return Ok(frozen);
             }
-            _ => {}
+            seen.push(of_thread);
         }
     }
     Ok(None)
@@ -115,9 +117,9 @@ pub(crate) fn find<S: Sys>(
     mounts: &[Mount],
     members: &[Pid],
 ) -> (Vec<PathBuf>, Option<Refused>) {
-    let (mut dirs, mut refused) = (Vec::new(), None);
+    let (mut dirs, mut refused, mut threads) = (Vec::new(), None, THREADS);
     for &pid in members.iter().take(ASKED) {
-        match frozen_by(proc, pid, mounts) {
+        match frozen_by(proc, pid, mounts, &mut threads) {
             Ok(dir) => dirs.extend(dir),
             Err(error) => refused = Some((format!("/proc/{pid}").into(), error.into())),
         }

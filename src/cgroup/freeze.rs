@@ -128,7 +128,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let (sys, limit) = (self.context.sys, self.context.limit);
         let Ok(own) = own_cgroups(sys) else { return self.list_all(LONGEST).map(Some) };
         let mut listing = match search {
-            None => Listing::new(false),
+            None => Listing::new(None),
             Some(search) if search.own == own => search.listing,
             Some(_) => return self.list_all(LONGEST).map(Some),
         };

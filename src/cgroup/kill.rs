@@ -27,7 +27,7 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
         let is_late = matches!(by, KillBy::CgroupKillAndSignals { .. });
-        self.target.by_thread |= is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS;
+        self.target.lists_threads |= is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS;
         let mut attempt = self.try_kill(by);
         // A write that was refused before may be let now.
         let may_write = self.target.cgroup_kill != CgroupKill::NotChosen;
@@ -44,12 +44,13 @@ impl<S: Sys> Step<'_, '_, S> {
             attempt = killed.attempt(notice);
         }
         let was_written = is_over && std::mem::take(&mut self.target.has_written);
-        if has_unmapped && !was_written && attempt.reach != Reach::UnderWay {
+        let is_unheeded = !was_written && self.target.kill_by_helper.is_none();
+        if has_unmapped && is_unheeded && matches!(attempt.reach, Reach::All | Reach::Covered) {
             // Nothing reaches it from this pid namespace.
             let v2 = self.target.trees.iter().find(|tree| is_v2(tree));
             let procs = v2.map_or(self.path(), |tree| tree.path()).join("cgroup.procs");
             self.note_obstacle(Act::Kill, (procs, io::Error::from_raw_os_error(libc::EPERM).into()));
-            attempt.reach = attempt.reach.max(Reach::Denied);
+            attempt.reach = Reach::Denied;
         }
         let reached_all = attempt.reach == Reach::All;
         if let Some(releases) = &mut self.target.releases {
@@ -97,7 +98,7 @@ impl<S: Sys> Step<'_, '_, S> {
                 .findings
                 .members
                 .as_ref()
-                .filter(|all| all.by_thread)
+                .filter(|all| all.by_thread.is_some())
                 .is_some_and(|all| self.target.tracked.need_no_more(all));
         if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
             self.write_cgroup_kill(by, &mut killed);

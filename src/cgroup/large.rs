@@ -6,7 +6,7 @@
 //! 6.13).
 //!
 //! Every attempt on such a target does this, and so does the signal of the grace period. The list is read a page at a
-//! time.
+//! time, but for the attempts that look for members by their threads.
 //!
 //! At the end of an attempt that begins in this way, after half a second at the latest, `cgroup.kill` is written
 //! nevertheless: the kernel skips members that were sent SIGKILL (`__cgroup_kill`), and reaches those that were forked

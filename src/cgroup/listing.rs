@@ -51,7 +51,7 @@ pub(super) struct Opened<S: Sys> {
 
 impl<S: Sys> Listing<S> {
     /// Begins a list, see [`MemberList::new`].
-    pub(super) fn new(by_thread: bool) -> Listing<S> {
+    pub(super) fn new(by_thread: Option<u32>) -> Listing<S> {
         Listing {
             members: MemberList::new(by_thread),
             traversal: Traversal::after(None),
@@ -64,7 +64,7 @@ impl<S: Sys> Listing<S> {
 
     /// A list for the search for the caller, in the spawn.
     pub(super) fn at_spawn() -> Listing<S> {
-        Listing { at_spawn: true, ..Listing::new(false) }
+        Listing { at_spawn: true, ..Listing::new(None) }
     }
 
     /// Whether the time of the call was up before all members were listed.

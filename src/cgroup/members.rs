@@ -33,13 +33,16 @@ pub(crate) struct MemberList {
     pub(crate) vanished: bool,
     /// No name leads to some directory any more: its members are missing here, and in later lists.
     pub(crate) lost: bool,
-    /// The threads of v2 directories are listed too, see [`MemberList::add_threads`].
-    pub(crate) by_thread: bool,
+    /// The threads of v2 directories are listed too, in the attempt with this number: see [`MemberList::add_unlisted`].
+    pub(crate) by_thread: Option<u32>,
 }
 
+/// The most threads of one directory that are asked for their processes in one list by threads. Another attempt asks others.
+const ASKED: usize = if cfg!(test) { 8 } else { 512 };
+
 impl MemberList {
-    /// An empty list, to which members are added also by their threads if that is wanted.
-    pub(crate) fn new(by_thread: bool) -> MemberList {
+    /// An empty list, to which members are added also by their threads if this is the number of an attempt.
+    pub(crate) fn new(by_thread: Option<u32>) -> MemberList {
         MemberList { by_thread, ..MemberList::default() }
     }
 
@@ -121,23 +124,26 @@ impl MemberList {
         if is_empty {
             return self.add_threads(sys, root, dir);
         }
-        if !self.by_thread {
-            return Ok(());
-        }
-        let mut listed = self.pids[first..].to_vec();
+        let Some(attempt) = self.by_thread else { return Ok(()) };
+        let mut listed = self.pids.get(first..).unwrap_or_default().to_vec();
         listed.sort_unstable();
         let mut threads = MemberList::default();
         threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
         threads.pids.retain(|tid| listed.binary_search(tid).is_err());
-        let mut proc = None;
-        for tid in threads.pids {
+        let (count, mut proc) = (threads.pids.len(), None);
+        let begin = (attempt as usize).wrapping_mul(ASKED) % count.max(1);
+        let mut found = Vec::new();
+        for tid in threads.pids.into_iter().cycle().skip(begin).take(count.min(ASKED)) {
             match process_of(sys, tid, &mut proc) {
-                Ok(Some(pid)) => self.pids.push(pid),
+                Ok(Some(pid)) => found.push(pid),
                 Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
                 // It has exited, or its process cannot be found out: it is taken for one of a process that is listed.
                 Ok(None) | Err(_) => {}
             }
         }
+        found.sort_unstable();
+        found.dedup();
+        self.pids.extend(found.into_iter().filter(|pid| listed.binary_search(pid).is_err()));
         Ok(())
     }
 

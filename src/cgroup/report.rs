@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::errors::{Call, Fate, Meaning, Obstacle, Refused, meaning};
-use super::external_freeze;
+use super::external_freeze::{self, THREADS};
 use super::file::below;
 use super::listing::Listing;
 use super::members::MemberList;
@@ -63,8 +63,10 @@ impl<S: Sys> Step<'_, '_, S> {
                 let members = self.list_some().0.pids;
                 let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
                 let frozen_by = Proc::open(sys).ok().flatten().and_then(|proc| {
-                    let mut members = members.iter().take(DESCRIBED);
-                    members.find_map(|&pid| external_freeze::frozen_by(&proc, pid, &mounts).ok().flatten())
+                    let (mut members, mut threads) = (members.iter().take(DESCRIBED), THREADS);
+                    members.find_map(|&pid| {
+                        external_freeze::frozen_by(&proc, pid, &mounts, &mut threads).ok().flatten()
+                    })
                 });
                 ReapError::FrozenByAncestor { target: path, path: frozen, frozen_by, effort }
             }
@@ -114,7 +116,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Lists the members; if a tree takes long, only as many as are described.
     fn list_some(&mut self) -> (MemberList, Option<Refused>) {
-        let mut listing = Listing::new(self.target.by_thread);
+        let mut listing = Listing::new(self.target.by_thread());
         loop {
             let refused = self.each(|context, tree, directories| {
                 listing.add(context.resolver, context.limit, tree, directories)
@@ -148,11 +150,11 @@ impl<S: Sys> Step<'_, '_, S> {
         let mounts = mounts::recent(sys, &self.context.resolver.mounts).unwrap_or_default();
         let proc = Proc::open(sys).ok().flatten();
         // Once the time of the call is used up, the other members are named by their pids only.
-        let (limit, mut first) = (self.context.limit, true);
+        let (limit, mut first, mut threads) = (self.context.limit, true, THREADS);
         // If a process is alive after it was described, the description was its own.
         let mut describe = |pid, pidfd: io::Result<S::Fd>| {
             let proc = proc.as_ref().filter(|_| std::mem::take(&mut first) || !limit.is_over(sys));
-            let survivor = survivors::describe(proc, Some(pid), &mounts);
+            let survivor = survivors::describe(proc, Some(pid), &mounts, &mut threads);
             match pidfd.and_then(|pidfd| sys.has_exited(&pidfd)) {
                 Ok(exited) => (!exited).then_some(survivor),
                 Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Gone => None,

@@ -64,7 +64,7 @@ impl<S: Sys> Resolver<S> {
             cgroup_kill: if not_chosen { CgroupKill::NotChosen } else { CgroupKill::Untried },
             may_be_own: left.is_some(),
             kills: 0,
-            by_thread: false,
+            lists_threads: false,
             has_unmapped: false,
             has_written: false,
             is_large_tree,

@@ -179,12 +179,12 @@ impl<S: Sys> Step<'_, '_, S> {
         // Members of v2 directories that were not listed are killed by `cgroup.kill`.
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
-        let by_thread = self.target.by_thread;
-        match self.findings.members.take().filter(|listed| is_enough && listed.by_thread >= by_thread) {
+        let by_thread = self.target.by_thread();
+        match self.findings.members.take().filter(|listed| is_enough && listed.by_thread == by_thread) {
             Some(listed) => Ok(Rest::new(listed)),
             None => {
                 self.findings.v2_not_listed = false;
-                let in_pages = self.context.limit.is_set() && !by_thread;
+                let in_pages = self.context.limit.is_set() && by_thread.is_none();
                 let first = if in_pages { self.first_page() } else { None };
                 match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
@@ -281,7 +281,7 @@ impl<S: Sys> Step<'_, '_, S> {
         number: usize,
         mut list: impl FnMut(&S, &S::Fd, Version, &mut MemberList) -> io::Result<bool>,
     ) -> (MemberList, Option<Refused>) {
-        let mut members = MemberList::new(self.target.by_thread);
+        let mut members = MemberList::new(self.target.by_thread());
         let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
         let refused = self.each(|context, tree, directories| {
             if Some(tree.identity.id) != wanted {

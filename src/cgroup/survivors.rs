@@ -7,8 +7,13 @@ use crate::outcome::Survivor;
 use crate::sys::{Pid, Sys};
 
 /// Describes a process, as far as it can be seen; `None` stands for a process outside of the caller's pid namespace.
-/// `mounts` are the cgroup mounts.
-pub(crate) fn describe<S: Sys>(proc: Option<&Proc<'_, S>>, pid: Option<Pid>, mounts: &[Mount]) -> Survivor {
+/// `mounts` are the cgroup mounts, and `threads` is that of [`frozen_by`].
+pub(crate) fn describe<S: Sys>(
+    proc: Option<&Proc<'_, S>>,
+    pid: Option<Pid>,
+    mounts: &[Mount],
+    threads: &mut usize,
+) -> Survivor {
     let Some(pid) = pid else { return Survivor::default() };
     let mut survivor = Survivor { pid: pid.get(), ..Survivor::default() };
     let Some(proc) = proc else { return survivor };
@@ -21,6 +26,6 @@ pub(crate) fn describe<S: Sys>(proc: Option<&Proc<'_, S>>, pid: Option<Pid>, mou
         survivor.state = Some(stat.state);
         survivor.kernel_thread = stat.is_kernel_thread();
     }
-    survivor.frozen_by = frozen_by(proc, pid, mounts).unwrap_or_default();
+    survivor.frozen_by = frozen_by(proc, pid, mounts, threads).unwrap_or_default();
     survivor
 }

@@ -45,9 +45,8 @@ pub(crate) struct Target<S: Sys> {
     pub(crate) sparing: bool,
     /// Attempts to send SIGKILL.
     pub(super) kills: u32,
-    /// SIGKILL was sent often enough, so that members are looked for that lists of processes do not have, see
-    /// [`super::members::MemberList::add_unlisted`].
-    pub(super) by_thread: bool,
+    /// SIGKILL was sent often enough, so that members are looked for that lists of processes do not have.
+    pub(super) lists_threads: bool,
     /// The attempt under way has listed members without a pid, which only `cgroup.kill` reaches.
     pub(super) has_unmapped: bool,
     /// The attempt under way has written to `cgroup.kill` of some directory.
@@ -175,6 +174,11 @@ impl<S: Sys> Target<S> {
         self.tracked.let_go();
         self.trees.iter_mut().for_each(|tree| tree.hierarchy.let_go());
         watched
+    }
+
+    /// The number of the attempt whose lists have threads too, see [`super::members::MemberList::add_unlisted`].
+    pub(super) fn by_thread(&self) -> Option<u32> {
+        self.lists_threads.then_some(self.kills)
     }
 
     /// What happened to the directories, if none is left.

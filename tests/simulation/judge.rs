@@ -301,11 +301,9 @@ impl History {
         // `cgroup.kill` alone reaches a process of another pid namespace; nothing else one whose threads do not lead to it.
         let writes =
             world.features.cgroup_kill && matches!(reaper.method, KillMethod::Auto | KillMethod::CgroupKill);
-        // It may have exited in the last attempt, after the end was decided.
-        let is_foreign = |p: &kernel::Process| {
-            (p.nature.unmapped || p.unlisted && !tells_processes(world)) && p.was_ever_in(of)
-        };
-        let cannot_reach = !writes && lasted(spawned) && world.processes.iter().any(is_foreign);
+        let Target { has_unmapped, has_unlisted, .. } = world.targets[of];
+        let is_beyond = has_unmapped || has_unlisted && !tells_processes(world);
+        let cannot_reach = !writes && lasted(spawned) && is_beyond;
         world.refused
             || insists
             || cannot_reach

@@ -112,6 +112,24 @@ fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
     }
 }
 
+/// More threads than one list asks for their processes.
+#[test]
+fn many_members_of_which_only_threads_are_listed_are_killed() {
+    for method in METHODS {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            add(&mut world, group, Nature { hangs: true, ..Nature::default() });
+            let unlisted = [(); 20].map(|()| add_unlisted(&mut world, group, Nature::default()));
+            let sim = Sim(Rc::new(RefCell::new(world)));
+            let mut entries = entries(&sim);
+            let _handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            run(&sim, &mut entries);
+            let left = unlisted.iter().filter(|&&ino| !is_killed(&sim, ino)).count();
+            assert_eq!(left, 0, "{method:?}, level {level}");
+        }
+    }
+}
+
 /// Both cannot exit, and both are named.
 #[test]
 fn a_survivor_of_which_only_threads_are_listed_is_named() {
@@ -140,18 +158,21 @@ fn a_survivor_of_which_only_threads_are_listed_is_named() {
 /// A thread that is the main one of a process that is listed is not asked for its process.
 #[test]
 fn main_threads_are_not_looked_up() {
-    let calls = |members: usize| {
+    let calls = |members: usize, unlisted: usize| {
         let (mut world, group) = world(Features::LEVELS - 1);
         (0..members).for_each(|_| _ = add(&mut world, group, Nature::default()));
+        (0..unlisted).for_each(|_| _ = add_unlisted(&mut world, group, Nature::default()));
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut list = MemberList::new(true);
+        let mut list = MemberList::new(Some(0));
         let dir = sim.open(None, c"/sys/fs/cgroup/unified/slice/t", Open::Place).expect("it is there");
         let before = sim.0.borrow().calls;
         list.add(&sim, &dir, Path::new(""), Version::V2).expect("nothing fails");
-        assert_eq!(list.len(), members);
+        assert_eq!(list.len(), members + unlisted);
         sim.0.borrow().calls - before
     };
-    assert_eq!(calls(2), calls(12));
+    assert_eq!(calls(2, 0), calls(12, 0));
+    // A process is in the list once, however many threads it has.
+    assert!(calls(2, 1) > calls(2, 0));
 }
 
 /// Its threads are in a frozen cgroup of another v1 hierarchy, and /proc says of its main thread that it is in the root.

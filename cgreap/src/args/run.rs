@@ -49,7 +49,7 @@ Limits:
 
   A COMMAND that runs as the same user can stop cgreap by SIGSTOP. On a terminal, one that suspends itself
   (suspend of a shell, ~^Z of ssh) stops cgreap and the rest of the job, so that the shell goes on. --timeout
-  and the second process do not act then, until cgreap is continued.
+  and the second process do not act then, until cgreap is continued, by fg or SIGCONT to it.
 
   On v2 since Linux 5.7, a run within a run is refused with --set for a controller that the cgroup of the outer
   run does not give to those below it. Give the limit to the outer run, or name another place with --parent:

@@ -1,6 +1,8 @@
 //! The children of `cgreap run`: the main process of the command, the guard, and, where cgreap is the init of a pid namespace
 //! or a subreaper, processes that have lost their parents.
 
+use std::time::Instant;
+
 use nix::unistd::{getpgid, getpgrp, getsid};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, waitpid};
 
@@ -42,7 +44,8 @@ impl Ended {
 pub struct Main {
     pid: Pid,
     ended: Option<Ended>,
-    stopped: Option<Stop>,
+    /// How, and since when.
+    stopped: Option<(Stop, Instant)>,
 }
 
 /// By which kind of signal a process was stopped.
@@ -72,14 +75,14 @@ impl Main {
         self.ended
     }
 
-    pub fn stopped(&self) -> Option<Stop> {
+    pub fn stopped(&self) -> Option<(Stop, Instant)> {
         self.stopped
     }
 
     fn note(&mut self, change: Change) {
         self.stopped = None;
         match change {
-            Change::Stopped(stop) => self.stopped = Some(stop),
+            Change::Stopped(stop) => self.stopped = Some((stop, Instant::now())),
             Change::Continued => {}
             Change::Ended(ended) => self.ended = Some(ended),
         }

@@ -38,7 +38,6 @@ use serde_json::Value;
 use crate::args::RunArgs;
 use crate::console::complain;
 use crate::exit::Exit;
-use children::Ended;
 use group::Groups;
 use guard::{Guard, warn_unguarded};
 use outcome::Outcome;
@@ -86,7 +85,7 @@ fn reported(args: &RunArgs, guard: &mut Option<Guard>) -> Result<Exit, String> {
         guard.end();
     }
     if let Some(modes) = terminal {
-        terminal::take_back(&modes, ran.as_ref().is_ok_and(Ran::was_cut_short));
+        terminal::take_back(&modes);
     }
     signals.restore();
     let (exit, object) = match ran {
@@ -132,11 +131,6 @@ fn supervised(args: &RunArgs, signals: &Signals, guard: &mut Option<Guard>) -> R
 }
 
 impl Ran {
-    /// Whether the command could not restore what it had changed: it was ended, or died of a signal.
-    fn was_cut_short(&self) -> bool {
-        self.done.cause.is_some() || matches!(self.done.ended, Some(Ended::Signalled(_)))
-    }
-
     fn outcome(&self) -> Outcome {
         let Done { ended, executed, cause, result, .. } = &self.done;
         Outcome::of(result.error.is_some(), *cause, *executed, *ended)

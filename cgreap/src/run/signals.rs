@@ -124,13 +124,14 @@ pub fn stop_self(stopped: Stopped) -> bool {
     if terminal::open().is_err() {
         return false;
     }
+    // It is sent while it is blocked, so that it is one signal with a Ctrl-Z that has not been read yet.
+    let _ = match stopped {
+        Stopped::Alone => raise(Signal::SIGTSTP),
+        Stopped::Group => killpg(getpgrp(), Signal::SIGTSTP),
+    };
     let signal = SigSet::from(Signal::SIGTSTP);
     // A failure leaves it running, which is what it would be without a terminal.
     if signal.thread_unblock().is_ok() {
-        let _ = match stopped {
-            Stopped::Alone => raise(Signal::SIGTSTP),
-            Stopped::Group => killpg(getpgrp(), Signal::SIGTSTP),
-        };
         let _ = signal.thread_block();
     }
     true

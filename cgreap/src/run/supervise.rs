@@ -20,6 +20,8 @@ use crate::args::RunArgs;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
 const STOP_TIME: Duration = Duration::from_secs(2);
+/// How long after the command has stopped it counts as stopped by itself: Ctrl-Z may be read after that it has stopped.
+const SUSPEND_TIME: Duration = Duration::from_millis(50);
 /// So many signals are handled before it is checked what is due: a command can have cgreap get signals without end.
 const BATCH: usize = 16;
 
@@ -45,6 +47,8 @@ pub struct Supervisor<'a> {
     left: Option<Left>,
     /// When Ctrl-Z was typed.
     stop_at: Option<Instant>,
+    /// cgreap was stopped because the command had suspended itself, which has not been continued since.
+    has_suspended: bool,
     /// There may be children to wait for that no signal will tell of.
     has_more_children: bool,
     /// When to give up on a main process that has left its cgroup and does not exit.
@@ -88,6 +92,7 @@ impl<'a> Supervisor<'a> {
             cause: None,
             left: None,
             stop_at: None,
+            has_suspended: false,
             has_more_children: false,
             give_up_at: None,
         }
@@ -162,6 +167,7 @@ impl<'a> Supervisor<'a> {
             }
             Event::Continue => {
                 self.stop_at = None;
+                self.has_suspended = false;
                 if self.main.stopped().is_some() {
                     self.main.resume();
                 }
@@ -184,6 +190,7 @@ impl<'a> Supervisor<'a> {
     fn collect(&mut self) {
         let collected = children::collect(&mut self.main, self.guard.as_ref().map(Guard::pid));
         self.has_more_children = collected.is_partial;
+        self.has_suspended &= self.main.stopped().is_some();
         if collected.guard_ended {
             *self.guard = None;
             if self.main.ended().is_none() {
@@ -204,21 +211,25 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Stops cgreap where the command was stopped by the terminal, or has stopped itself as programs do that give the terminal
-    /// back to the shell (`suspend` of a shell, `~^Z` of ssh), so that the shell sees that the job has stopped. A command that stops
-    /// itself by SIGSTOP in the process group of cgreap does not keep cgreap from its timeout.
+    /// Stops cgreap where the terminal has stopped the command, so that the shell sees that the job has stopped.
     fn stop_with_command(&mut self) {
-        let Some(stop) = self.main.stopped().filter(|_| self.ending.is_none()) else { return };
         let typed = self.stop_at.is_some_and(|at| at.elapsed() < STOP_TIME);
-        let by_itself = self.main.has_own_job() || stop == Stop::Job && self.main.shares_group();
-        if typed || by_itself {
+        if self.ending.is_none() && self.main.stopped().is_some() && typed {
             self.stop_at = None;
             // Then cgreap runs: it was continued, or the kernel has not stopped it, because no shell could continue it.
-            let who = if typed { Stopped::Alone } else { Stopped::Group };
-            if stop_self(who) && typed {
+            if stop_self(Stopped::Alone) {
                 self.main.resume();
             }
         }
+    }
+
+    /// When to stop the job, because the command has stopped itself, as programs do that give the terminal back to the shell
+    /// (`suspend` of a shell, `~^Z` of ssh). A command that stops itself by SIGSTOP in the process group of cgreap does not keep
+    /// cgreap from its timeout.
+    fn suspend_at(&self) -> Option<Instant> {
+        let (stop, since) = self.main.stopped().filter(|_| self.ending.is_none())?;
+        let is_job = self.main.has_own_job() || stop == Stop::Job && self.main.shares_group();
+        (is_job && !self.has_suspended).then_some(since + SUSPEND_TIME)
     }
 
     /// The command is to be ended, or what is left of it. If that is under way: now.
@@ -256,6 +267,11 @@ impl<'a> Supervisor<'a> {
         if self.ending.is_none() && timeout.is_some_and(|at| at <= Instant::now()) {
             self.end(Cause::Timeout);
         }
+        if self.suspend_at().is_some_and(|at| at <= Instant::now()) {
+            self.has_suspended = true;
+            // Where no shell could continue it, it goes on.
+            stop_self(Stopped::Group);
+        }
         let Some(ending) = &mut self.ending else { return };
         if ending.has_lingered() {
             self.left = Some(Left::of(self.groups));
@@ -283,7 +299,7 @@ impl<'a> Supervisor<'a> {
         let timeout = self.args.timeout.filter(|_| self.ending.is_none()).map(|timeout| self.since + timeout);
         let next = self.ending.as_ref().and_then(Ending::next);
         let now = self.has_more_children.then(Instant::now);
-        let due = [now, timeout, next, self.give_up_at].into_iter().flatten().min();
+        let due = [now, timeout, next, self.suspend_at(), self.give_up_at].into_iter().flatten().min();
         let mut awaited = [self.signals.awaited(), PollFd::new(self.reactor.as_fd(), PollFlags::POLLIN)];
         match poll(&mut awaited, due.map_or(PollTimeout::NONE, time_until)) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),

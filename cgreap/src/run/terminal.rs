@@ -22,13 +22,11 @@ pub fn own_modes() -> Option<Termios> {
     tcgetattr(&terminal).ok().filter(|_| tcgetpgrp(&terminal) == Ok(getpgrp()))
 }
 
-/// Gives it to the process group of cgreap, with these modes, if no live process is left of the one that has it. Where cgreap's
-/// has it, the modes are set again if the command was cut short: otherwise they are what the command has left, as stty(1) does.
-/// SIGTTOU has to be blocked.
-pub fn take_back(modes: &Termios, was_cut_short: bool) {
+/// Gives it to the process group of cgreap, with these modes, if no live process is left of the one that has it. SIGTTOU has
+/// to be blocked.
+pub fn take_back(modes: &Termios) {
     let Ok(terminal) = open() else { return };
-    let Ok(group) = tcgetpgrp(&terminal) else { return };
-    if group == getpgrp() && was_cut_short || group != getpgrp() && has_no_live_process(group) {
+    if tcgetpgrp(&terminal).is_ok_and(|group| group != getpgrp() && has_no_live_process(group)) {
         // What reads from it is told by the kernel if it fails.
         let _ = tcsetpgrp(&terminal, getpgrp());
         let _ = tcsetattr(&terminal, SetArg::TCSANOW, modes);

@@ -143,20 +143,6 @@ fn a_command_that_suspends_itself_stops_the_job() {
 }
 
 #[test]
-fn the_modes_of_the_terminal_are_restored_where_the_command_was_killed() {
-    require!(v2(), tmux());
-    let sandbox = Sandbox::new(test_name!());
-    let place = Place::new(&sandbox, Kind::V2);
-    let terminal = Terminal::new(&place);
-    terminal.line("clear; stty intr ^T; echo; run --timeout 300ms -- sh -c 'stty intr ^P; sleep 300'; stty -a | grep -o 'intr = ..'");
-    terminal.expect("intr = ^T");
-    // A command that ends by itself may change them, as stty does.
-    terminal.line("clear; run -- stty intr ^P; stty -a | grep -o 'intr = ..'");
-    terminal.expect("intr = ^P");
-    terminal.close(&place);
-}
-
-#[test]
 fn the_terminal_of_a_shell_that_was_killed_is_given_back() {
     require!(v2(), tmux());
     let sandbox = Sandbox::new(test_name!());

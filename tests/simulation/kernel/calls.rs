@@ -196,9 +196,7 @@ impl Sys for Sim {
             let pids: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
             let World { acting, groups, processes, .. } = &mut *world;
             for process in processes {
-                if pids.contains(&process.pid)
-                    || process.other_thread().is_some_and(|tid| pids.contains(&tid))
-                {
+                if pids.contains(&process.pid) || process.other_threads().any(|tid| pids.contains(&tid)) {
                     process.listed.add(*acting);
                 } else if *name == "cgroup.procs"
                     && !process.unlisted

@@ -1,7 +1,5 @@
 //! The files of cgroups: what a path leads to, and what is read there.
 
-use std::fmt::Write as _;
-
 use super::{FREEZER, Group, GroupId, Life, MOUNTS, Object, Process, THREAD, V2, World};
 
 /// The files of a group.
@@ -96,7 +94,7 @@ impl World {
                 let pids = self.processes.iter().filter(lists).map(|process| process.pid);
                 pids.chain(thread).map(|tid| format!("{tid}\n")).collect()
             }
-            // Each process has one thread that lives.
+            // Each process has one thread, or two others where that has exited.
             "cgroup.procs" | "cgroup.threads" => {
                 let mut text = String::new();
                 let exiting_unlisted = self.features.exiting_unlisted;
@@ -113,11 +111,14 @@ impl World {
                     {
                         continue;
                     }
-                    let id = process.other_thread().filter(|_| by_thread).unwrap_or(process.pid);
+                    let mut ids: Vec<i32> = process.other_threads().filter(|_| by_thread).collect();
+                    if ids.is_empty() {
+                        ids.push(process.pid);
+                    }
                     match (process.nature.unmapped, hierarchy) {
                         (true, V2) => text.push_str("0\n"),
                         (true, _) => {}
-                        (false, _) => drop(writeln!(text, "{id}")),
+                        (false, _) => text.extend(ids.iter().map(|id| format!("{id}\n"))),
                     }
                 }
                 text

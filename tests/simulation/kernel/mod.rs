@@ -41,8 +41,8 @@ pub(super) const SELF: i32 = 1000;
 
 /// The thread of it that calls, where that is not the main one.
 const THREAD: i32 = 1001;
-/// The ids of the other threads of processes without a leader thread begin here.
-const OTHER_THREADS: i32 = 1_000_000;
+/// The ids of the two other threads of processes without a leader thread begin here.
+const OTHER_THREADS: [i32; 2] = [1_000_000, 2_000_000];
 
 /// The kernel's own bound on notifications of one file: DIV_ROUND_UP(HZ, 100) jiffies.
 const THROTTLE: Duration = Duration::from_millis(12);
@@ -216,9 +216,10 @@ impl Process {
         self.member.contains(&(target, step))
     }
 
-    /// Its thread that lives, where its leader thread has exited.
-    pub(super) fn other_thread(&self) -> Option<i32> {
-        self.nature.leaderless.then(|| self.pid + OTHER_THREADS)
+    /// Its threads that live, where its leader thread has exited.
+    pub(super) fn other_threads(&self) -> impl Iterator<Item = i32> {
+        let pid = self.pid;
+        OTHER_THREADS.into_iter().filter(|_| self.nature.leaderless).map(move |first| pid + first)
     }
 
     pub(super) fn was_ever_in(&self, target: usize) -> bool {
@@ -298,6 +299,10 @@ pub(super) struct Target {
     pub(super) alone_until: Duration,
     /// When a member was last seen to live.
     pub(super) populated_at: Duration,
+    /// A process of an outer pid namespace was in it.
+    pub(super) has_unmapped: bool,
+    /// A process of which v2 lists threads only was in it.
+    pub(super) has_unlisted: bool,
     /// Another party removed one of its directories and made it again.
     pub(super) remade: bool,
 }
@@ -471,8 +476,12 @@ impl World {
             let (now, step) = (self.now, self.step);
             let freezing = [FREEZER, V2].map(|hierarchy| frozen[process.groups[hierarchy]]);
             let targets = process.groups.map(|group| self.groups[group].target);
+            let Process { nature: Nature { unmapped, .. }, unlisted, .. } = *process;
             for target in targets.into_iter().flatten() {
-                self.targets[target].populated_at = now;
+                let target = &mut self.targets[target];
+                target.populated_at = now;
+                target.has_unmapped |= unmapped;
+                target.has_unlisted |= unlisted;
             }
             let process = &mut self.processes[at];
             let mut settle = false;

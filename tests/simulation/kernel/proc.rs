@@ -87,7 +87,7 @@ impl World {
     /// The names in `/proc/PID/task`: if the leader thread has exited, another lives.
     pub(super) fn threads_of(&self, pid: &str) -> Option<Vec<String>> {
         let process = self.by_pid(pid.parse().ok()?)?;
-        let other = process.other_thread().map(|tid| tid.to_string());
+        let other = process.other_threads().map(|tid| tid.to_string());
         Some([pid.to_owned()].into_iter().chain(other).collect())
     }
 

@@ -55,7 +55,7 @@ impl World {
 
     /// The process of this other thread.
     pub(super) fn by_thread(&self, tid: i32) -> Option<&Process> {
-        self.processes.iter().find(|process| process.other_thread() == Some(tid))
+        self.processes.iter().find(|process| process.other_threads().any(|other| other == tid))
     }
 
     /// Moves a process, in all of the hierarchies or some.
