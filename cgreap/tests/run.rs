@@ -408,8 +408,9 @@ fn a_signal_ends_the_command_and_a_second_one_kills() {
     place.assert_nothing_left("killed at once");
     // A loop of a shell goes on if an interrupt during the grace of a timeout is not to be seen.
     let told = "trap 'echo told' TERM; while :; do sleep 1; done";
-    let mut child =
-        start(&mut place.command(&["--timeout", "300ms", "--grace", "TERM=10m"], &["sh", "-c", told]));
+    let mut command = place.command(&["--timeout", "300ms", "--grace", "TERM=10m"], &["sh", "-c", told]);
+    before_exec(&mut command, default_signals);
+    let mut child = start(&mut command);
     await_line(&mut child);
     signal(&child, libc::SIGINT);
     assert_eq!(output(child).signal, Some(libc::SIGINT));

@@ -112,14 +112,15 @@ fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
     }
 }
 
-/// More threads than one list asks for their processes.
+/// More threads than one list asks for their processes, all of which stay: no process can exit.
 #[test]
 fn many_members_of_which_only_threads_are_listed_are_killed() {
     for method in METHODS {
         for level in levels() {
             let (mut world, group) = world(level);
             add(&mut world, group, Nature { hangs: true, ..Nature::default() });
-            let unlisted = [(); 20].map(|()| add_unlisted(&mut world, group, Nature::default()));
+            let hangs = Nature { hangs: true, ..Nature::default() };
+            let unlisted = [(); 20].map(|()| add_unlisted(&mut world, group, hangs));
             let sim = Sim(Rc::new(RefCell::new(world)));
             let mut entries = entries(&sim);
             let _handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
