@@ -28,7 +28,7 @@ impl<S: Sys> Step<'_, '_, S> {
                     self.target.tracked.untry(rest.untried());
                 }
                 self.target.tracked.ask_anew();
-                Listing::new(self.target.by_thread())
+                Listing::new(None)
             }
         };
         (self.findings.members, self.findings.just_read) = (None, false);

@@ -40,7 +40,8 @@ pub(crate) fn frozen_by<S: Sys>(
         return Ok(frozen);
     }
     let mut seen = vec![of_main];
-    for tid in existing(proc.threads_of(pid))?.unwrap_or_default() {
+    let threads_of = existing(proc.threads_of(pid))?.unwrap_or_default();
+    for tid in threads_of.into_iter().filter(|&tid| tid != pid) {
         let Some(left) = threads.checked_sub(1) else { return Ok(None) };
         *threads = left;
         let Some(of_thread) = existing(proc.read(pid, &format!("task/{tid}/cgroup")))? else { continue };

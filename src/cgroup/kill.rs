@@ -27,12 +27,17 @@ impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
         let is_late = matches!(by, KillBy::CgroupKillAndSignals { .. });
-        self.target.lists_threads |= is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS;
+        if self.target.by_thread.is_none() && (is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS) {
+            (self.target.by_thread, self.target.threads_due) = (Some(0), true);
+        }
         let mut attempt = self.try_kill(by);
         // A write that was refused before may be let now.
         let may_write = self.target.cgroup_kill != CgroupKill::NotChosen;
         let is_over = attempt.reach != Reach::Unfinished;
         self.target.kills = self.target.kills.saturating_add(u32::from(is_over));
+        if is_over {
+            self.target.note_threads();
+        }
         let has_unmapped = is_over && std::mem::take(&mut self.target.has_unmapped);
         let are_spared = has_unmapped || matches!(attempt.reach, Reach::Denied | Reach::Unsafe);
         if matches!(by, KillBy::Signals(_)) && are_spared && may_write {
@@ -93,13 +98,9 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.signal_members(Signal::KILL, members, killed);
         }
         let all_were_sent = and_signals
+            && !self.target.threads_due
             && self.target.cgroup_kill.needs_members()
-            && self
-                .findings
-                .members
-                .as_ref()
-                .filter(|all| all.by_thread.is_some())
-                .is_some_and(|all| self.target.tracked.need_no_more(all));
+            && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
         if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
             self.write_cgroup_kill(by, &mut killed);
             if and_signals {

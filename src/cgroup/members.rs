@@ -35,6 +35,8 @@ pub(crate) struct MemberList {
     pub(crate) lost: bool,
     /// The threads of v2 directories are listed too, in the attempt with this number: see [`MemberList::add_unlisted`].
     pub(crate) by_thread: Option<u32>,
+    /// Those of `pids` that were found by their threads alone.
+    pub(crate) unlisted: Vec<Pid>,
 }
 
 /// The most threads of one directory that are asked for their processes in one list by threads. Another attempt asks others.
@@ -111,7 +113,7 @@ impl MemberList {
 
     /// Adds the processes of which a v2 directory lists threads only: a process that is moved after its main thread has exited
     /// stays in the list of the cgroup that it has left (`cgroup_migrate_add_task` skips exiting tasks). They are looked for
-    /// where no process is listed, and in a list `by_thread` everywhere. `first`: where the processes of the directory begin
+    /// where no process is listed, and in a list by threads everywhere. `first`: where the processes of the directory begin
     /// in this list.
     pub(super) fn add_unlisted<S: Sys>(
         &mut self,
@@ -143,7 +145,9 @@ impl MemberList {
         }
         found.sort_unstable();
         found.dedup();
-        self.pids.extend(found.into_iter().filter(|pid| listed.binary_search(pid).is_err()));
+        found.retain(|pid| listed.binary_search(pid).is_err());
+        self.pids.extend(&found);
+        self.unlisted.extend(found);
         Ok(())
     }
 
@@ -178,6 +182,7 @@ impl MemberList {
     /// Adds the members of another list.
     pub(crate) fn extend(&mut self, other: MemberList) {
         self.pids.extend(other.pids);
+        self.unlisted.extend(other.unlisted);
         self.unmapped += other.unmapped;
         self.garbled |= other.garbled;
         self.vanished |= other.vanished;

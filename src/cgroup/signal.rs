@@ -8,12 +8,12 @@ use super::hierarchy::Version;
 use super::listing::LARGE_TREE;
 use super::members::MemberList;
 use super::step::Step;
-use super::target::Progress;
+use super::target::{Progress, Target};
 use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
 use super::tree::Tree;
 use super::v1;
-use super::walk::{LONG, LONGEST, Near, Walk};
+use super::walk::{LONG, LONGEST, Near, Walk, unless_gone};
 use crate::machine::{Attempt, ExitNotice, Members, Reach};
 use crate::outcome::Act;
 use crate::reaper::Signal;
@@ -107,6 +107,9 @@ impl<S: Sys> Step<'_, '_, S> {
                 rest => rest?,
             },
         };
+        if begins && matches!(rest.source, Source::Directories(..)) {
+            self.target.threads_due = self.target.by_thread.is_some();
+        }
         let now = Instant::after_start(self.context.sys.now());
         rest.began.get_or_insert(now);
         let in_parts = self.takes_parts(&rest);
@@ -118,6 +121,11 @@ impl<S: Sys> Step<'_, '_, S> {
         }
         if rest.members.is_uncertain() {
             tally.missed(Reach::Failed);
+        }
+        self.target.tracked.note_unlisted(&rest.members.unlisted);
+        if matches!(rest.source, Source::None) && rest.members.unlisted.is_empty() {
+            // The list that verifies the members need not have the threads.
+            self.target.note_threads();
         }
         self.target.has_unmapped |= rest.members.unmapped > 0;
         if rest.is_over() && !begins {
@@ -179,12 +187,17 @@ impl<S: Sys> Step<'_, '_, S> {
         // Members of v2 directories that were not listed are killed by `cgroup.kill`.
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
-        let by_thread = self.target.by_thread();
-        match self.findings.members.take().filter(|listed| is_enough && listed.by_thread == by_thread) {
+        let listed = self.findings.members.take().filter(|_| is_enough);
+        let Target { tracked, by_thread, threads_due, .. } = &mut *self.target;
+        // Lists by threads cost more than others, so they are made where all members are signalled.
+        *threads_due |= by_thread.is_some() && listed.as_ref().is_none_or(|all| !tracked.need_no_more(all));
+        let by_thread = *threads_due;
+        match listed {
+            Some(listed) if by_thread => self.with_unlisted(listed).map(Rest::new),
             Some(listed) => Ok(Rest::new(listed)),
             None => {
                 self.findings.v2_not_listed = false;
-                let in_pages = self.context.limit.is_set() && by_thread.is_none();
+                let in_pages = self.context.limit.is_set() && !by_thread;
                 let first = if in_pages { self.first_page() } else { None };
                 match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
@@ -192,6 +205,26 @@ impl<S: Sys> Step<'_, '_, S> {
                 }
             }
         }
+    }
+
+    /// Adds the members of which only threads are listed to the members that a check has listed.
+    fn with_unlisted(&mut self, mut listed: MemberList) -> Result<MemberList, Refused> {
+        listed.by_thread = self.target.by_thread_if_due();
+        let refused = self.each(|context, tree, directories| {
+            if tree.hierarchy.is_v1() {
+                return Ok(());
+            }
+            let sys = context.sys;
+            let (root, subtree) = directories.subtree(sys, &tree.identity, LONG)?;
+            let mut near = Near::new(root);
+            for number in 0..subtree.len() {
+                let (place, path) = near.place(sys, subtree, number);
+                unless_gone(&path, listed.add_unlisted(sys, place, &path, 0, false))?;
+            }
+            Ok(())
+        });
+        listed.finish();
+        self.complete((listed, refused))
     }
 
     /// Whether the members are signalled one directory after the other.
@@ -281,7 +314,7 @@ impl<S: Sys> Step<'_, '_, S> {
         number: usize,
         mut list: impl FnMut(&S, &S::Fd, Version, &mut MemberList) -> io::Result<bool>,
     ) -> (MemberList, Option<Refused>) {
-        let mut members = MemberList::new(self.target.by_thread());
+        let mut members = MemberList::new(self.target.by_thread_if_due());
         let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
         let refused = self.each(|context, tree, directories| {
             if Some(tree.identity.id) != wanted {

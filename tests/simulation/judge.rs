@@ -264,10 +264,11 @@ impl History {
                 // One that was only told to kill at the deadline may have missed that.
                 let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
                 if due && sound && kills && world.features.pidfd {
-                    // Threads are listed after some attempts; after a write to `cgroup.kill` also at a deadline before.
+                    // Threads are listed in every fourth attempt; after a write to `cgroup.kill` also at a deadline before.
                     let is_let =
                         world.refusals.iter().all(|(at, call)| *at < reap.spawned || call != "write");
-                    let is_found = is_let && self.covers(&world, of) && tells_processes(&world);
+                    let is_first = error.effort().is_some_and(|effort| effort.attempts <= 3);
+                    let is_found = is_let && is_first && self.covers(&world, of) && tells_processes(&world);
                     let may_wait = |process: &kernel::Process| process.unlisted && !is_found;
                     if let Some(spared) = self.spared(&world, of, deadline.unwrap_or_default(), may_wait) {
                         return Some(format!("{spared} was sent no SIGKILL"));
