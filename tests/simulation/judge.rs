@@ -224,21 +224,11 @@ impl History {
                 world.caller().was_ever_in(of) && !world.processes.iter().any(is_signalled)
             }
             ReapError::Replaced { .. } => world.targets[of].remade,
-            // By path, nothing tells whether a v1 directory was removed whose parent was removed, too, or is not known:
-            // before Linux 5.8 it is not, if the directory was removed amid the spawn.
             ReapError::Denied { source, .. } => {
-                let is_lost = |&top: &kernel::GroupId| {
-                    let kernel::Group { hierarchy, parent, removed, .. } = world.groups[top];
-                    let is_above_removed = parent.is_some_and(|parent| world.groups[parent].removed);
-                    let is_above_known = !is_above_removed && world.features.cgroup_kill;
-                    hierarchy != kernel::V2 && removed && !is_above_known
-                };
-                let by_path = !world.handles || !world.targets[of].may_be_renamed;
                 // The last error is reported: that of the name, or of a call that was refused just now.
                 let is_reported = source.raw_os_error() == Some(libc::ESTALE)
                     || world.refusals.last().is_some_and(|(at, _)| *at == world.now);
-                let tops = &world.targets[of].tops;
-                self.may_be_denied(&world, of) || is_reported && by_path && tops.iter().any(is_lost)
+                self.may_be_denied(&world, of) || is_reported && self.is_lost(&world, of)
             }
             // A cgroup inside of one target is outside of another.
             ReapError::FrozenByAncestor { .. } => {
@@ -261,6 +251,8 @@ impl History {
                 let due = deadline.is_some_and(|deadline| world.now >= deadline);
                 // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
                 let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
+                // It cannot be known then whether the caller is inside.
+                let sound = sound && !self.is_lost(&world, of);
                 // One that was only told to kill at the deadline may have missed that.
                 let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
                 if due && sound && kills && world.features.pidfd {
@@ -279,6 +271,20 @@ impl History {
             _ => false,
         };
         (!allowed).then(|| "no reason for that".into())
+    }
+
+    /// Whether some directory of a target may not be reached, though it may be there. By path, nothing tells whether a v1 directory
+    /// was removed whose parent was removed, too, or is not known: before Linux 5.8 it is not, if the directory was removed amid the
+    /// spawn.
+    fn is_lost(&self, world: &World, of: usize) -> bool {
+        let is_lost = |&top: &GroupId| {
+            let kernel::Group { hierarchy, parent, removed, .. } = world.groups[top];
+            let is_above_removed = parent.is_some_and(|parent| world.groups[parent].removed);
+            let is_above_known = !is_above_removed && world.features.cgroup_kill;
+            hierarchy != V2 && removed && !is_above_known
+        };
+        let by_path = !world.handles || !world.targets[of].may_be_renamed;
+        by_path && world.targets[of].tops.iter().any(is_lost)
     }
 
     /// Whether `cgroup.kill` can be written for all members of a target.
