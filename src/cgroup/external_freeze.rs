@@ -11,7 +11,7 @@ use super::hierarchy::Version;
 use super::identity::{Id, ids_upwards};
 use super::members::{MemberList, vanished};
 use super::mounts::{Mount, membership};
-use super::proc::Proc;
+use super::proc::{Proc, unless_exited};
 use super::v1;
 use super::walk::{LONGEST, Near, descendants};
 use crate::sys::{Open, Pid, Sys};
@@ -34,17 +34,17 @@ pub(crate) fn frozen_by<S: Sys>(
     if !mounts.iter().any(Mount::is_freezer) {
         return Ok(None);
     }
-    let Some(of_main) = existing(proc.read(pid, "cgroup"))? else { return Ok(None) };
+    let Some(of_main) = unless_exited(proc.read(pid, "cgroup"))? else { return Ok(None) };
     let frozen = frozen_in(proc.sys, &of_main, mounts)?;
     if frozen.is_some() {
         return Ok(frozen);
     }
     let mut seen = vec![of_main];
-    let threads_of = existing(proc.threads_of(pid))?.unwrap_or_default();
+    let threads_of = unless_exited(proc.threads_of(pid))?.unwrap_or_default();
     for tid in threads_of.into_iter().filter(|&tid| tid != pid) {
         let Some(left) = threads.checked_sub(1) else { return Ok(None) };
         *threads = left;
-        let Some(of_thread) = existing(proc.read(pid, &format!("task/{tid}/cgroup")))? else { continue };
+        let Some(of_thread) = unless_exited(proc.read(pid, &format!("task/{tid}/cgroup")))? else { continue };
         if !seen.contains(&of_thread) {
             let frozen = frozen_in(proc.sys, &of_thread, mounts)?;
             if frozen.is_some() {
@@ -54,14 +54,6 @@ pub(crate) fn frozen_by<S: Sys>(
         }
     }
     Ok(None)
-}
-
-/// `None` for what has exited.
-fn existing<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        read => read.map(Some),
-    }
 }
 
 /// Returns the freezer cgroup whose own freeze holds a task with this `cgroup` file. Any mount of the freezer's hierarchy may show

@@ -26,17 +26,15 @@ const LISTS_AGAIN: usize = 4;
 impl<S: Sys> Step<'_, '_, S> {
     /// Sends SIGKILL to every member.
     pub(crate) fn kill(&mut self, by: KillBy) -> Attempt {
-        let is_late = matches!(by, KillBy::CgroupKillAndSignals { .. });
-        if self.target.by_thread.is_none() && (is_late || self.target.kills >= CGROUP_KILL_ATTEMPTS) {
-            (self.target.by_thread, self.target.threads_due) = (Some(0), true);
-        }
+        let is_late = matches!(by, KillBy::CgroupKillAndSignals { .. }) && !self.target.is_stubborn();
+        self.target.lists_threads |= is_late || self.target.kills == CGROUP_KILL_ATTEMPTS;
         let mut attempt = self.try_kill(by);
         // A write that was refused before may be let now.
         let may_write = self.target.cgroup_kill != CgroupKill::NotChosen;
         let is_over = attempt.reach != Reach::Unfinished;
-        self.target.kills = self.target.kills.saturating_add(u32::from(is_over));
         if is_over {
-            self.target.note_threads();
+            self.target.kills = self.target.kills.saturating_add(1);
+            self.target.lists_threads = false;
         }
         let has_unmapped = is_over && std::mem::take(&mut self.target.has_unmapped);
         let are_spared = has_unmapped || matches!(attempt.reach, Reach::Denied | Reach::Unsafe);
@@ -98,7 +96,7 @@ impl<S: Sys> Step<'_, '_, S> {
             return self.signal_members(Signal::KILL, members, killed);
         }
         let all_were_sent = and_signals
-            && !self.target.threads_due
+            && !self.target.lists_threads
             && self.target.cgroup_kill.needs_members()
             && self.findings.members.as_ref().is_some_and(|all| self.target.tracked.need_no_more(all));
         if !matches!(by, KillBy::Signals(_)) && !all_were_sent {
@@ -211,7 +209,7 @@ impl<S: Sys> Step<'_, '_, S> {
     ) {
         let first = !self.target.cgroup_kill.needs_members();
         let by_helper = written_by_helper.is_some();
-        let (mut written, mut has_written, mut unavailable) = (false, false, false);
+        let (mut written, mut unavailable) = (false, false);
         let refused = self.each(|context, tree, directories| {
             if !is_v2(tree) {
                 return Ok(());
@@ -223,7 +221,7 @@ impl<S: Sys> Step<'_, '_, S> {
             };
             let Err(error) = result else {
                 context.metrics.cgroup_kills += 1;
-                (written, has_written) = (true, true);
+                written = true;
                 return Ok(());
             };
             let why = meaning(Call::Cgroup, &error);
@@ -253,14 +251,12 @@ impl<S: Sys> Step<'_, '_, S> {
                         if v2::kill(sys, dir, child).is_ok() {
                             context.metrics.cgroup_kills += 1;
                             tally.method = Some(UsedMethod::CgroupKill);
-                            has_written = true;
                         }
                     }
                 }
             }
             Ok(())
         });
-        self.target.has_written |= has_written;
         if written {
             if matches!(self.target.cgroup_kill, CgroupKill::Untried | CgroupKill::InSteps) {
                 self.target.cgroup_kill = CgroupKill::Written;
@@ -271,6 +267,7 @@ impl<S: Sys> Step<'_, '_, S> {
             tally.method = Some(UsedMethod::CgroupKill);
             tally.covered = self.target.is_v2() && !by_helper && !unavailable && refused.is_none();
         }
+        self.target.has_written |= tally.method == Some(UsedMethod::CgroupKill);
         if unavailable && !matches!(by, KillBy::CgroupKill { .. }) {
             self.know_members(CgroupKill::Unavailable);
         }

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Call, Failed, Meaning, is_gone, meaning};
+use super::errors::{Call, Failed, Meaning, meaning};
 use super::file;
 use super::hierarchy::Version;
-use super::proc::Proc;
+use super::proc::{Proc, unless_exited};
 use super::tree::{Directories, Tree};
 use super::walk::{Near, unless_gone};
 use crate::sys::{Open, Pid, Sys};
@@ -35,8 +35,8 @@ pub(crate) struct MemberList {
     pub(crate) lost: bool,
     /// The threads of v2 directories are listed too, in the attempt with this number: see [`MemberList::add_unlisted`].
     pub(crate) by_thread: Option<u32>,
-    /// Those of `pids` that were found by their threads alone.
-    pub(crate) unlisted: Vec<Pid>,
+    /// Some of `pids` were found by their threads alone.
+    pub(crate) has_unlisted: bool,
 }
 
 /// The most threads of one directory that are asked for their processes in one list by threads. Another attempt asks others.
@@ -133,7 +133,8 @@ impl MemberList {
         threads.parse(&file::read(sys, root, dir, c"cgroup.threads")?);
         threads.pids.retain(|tid| listed.binary_search(tid).is_err());
         let (count, mut proc) = (threads.pids.len(), None);
-        let begin = (attempt as usize).wrapping_mul(ASKED) % count.max(1);
+        // Others in each attempt, whichever attempts list threads: the factor is a large odd number.
+        let begin = attempt.wrapping_mul(2_654_435_761) as usize % count.max(1);
         let mut found = Vec::new();
         for tid in threads.pids.into_iter().cycle().skip(begin).take(count.min(ASKED)) {
             match process_of(sys, tid, &mut proc) {
@@ -146,8 +147,8 @@ impl MemberList {
         found.sort_unstable();
         found.dedup();
         found.retain(|pid| listed.binary_search(pid).is_err());
-        self.pids.extend(&found);
-        self.unlisted.extend(found);
+        self.has_unlisted |= !found.is_empty();
+        self.pids.extend(found);
         Ok(())
     }
 
@@ -159,13 +160,11 @@ impl MemberList {
         self.garbled |= threads.garbled;
         let mut proc = None;
         for tid in threads.pids {
-            match process_of(sys, tid, &mut proc) {
-                Ok(Some(pid)) => self.pids.push(pid),
+            match unless_exited(process_of(sys, tid, &mut proc))? {
+                Some(Some(pid)) => self.pids.push(pid),
                 // The thread lives, and its process cannot be found out.
-                Ok(None) => self.unmapped += 1,
-                // The thread has exited meanwhile.
-                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(error),
+                Some(None) => self.unmapped += 1,
+                None => {}
             }
         }
         Ok(())
@@ -182,7 +181,7 @@ impl MemberList {
     /// Adds the members of another list.
     pub(crate) fn extend(&mut self, other: MemberList) {
         self.pids.extend(other.pids);
-        self.unlisted.extend(other.unlisted);
+        self.has_unlisted |= other.has_unlisted;
         self.unmapped += other.unmapped;
         self.garbled |= other.garbled;
         self.vanished |= other.vanished;

@@ -53,11 +53,8 @@ impl<'a, S: Sys> Proc<'a, S> {
         let mut found = Vec::new();
         for name in self.sys.subdirectories(&self.directory, c"self/task")? {
             let Some(tid) = name.to_str().and_then(|name| Pid::new(name.parse().ok()?)) else { continue };
-            match self.read_path(&format!("self/task/{tid}/cgroup")) {
-                Ok(text) => found.push((tid, text)),
-                // It has exited meanwhile.
-                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(error),
+            if let Some(text) = unless_exited(self.read_path(&format!("self/task/{tid}/cgroup")))? {
+                found.push((tid, text));
             }
         }
         Ok(found)
@@ -98,14 +95,9 @@ impl<'a, S: Sys> Proc<'a, S> {
             return Ok(false);
         }
         for tid in self.threads_of(pid)? {
-            match self.read(pid, &format!("task/{tid}/stat")) {
-                Ok(text) if ProcStat::parse(&text).is_some_and(|stat| !stat.is_exiting()) => {
-                    return Ok(false);
-                }
-                Ok(_) => {}
-                // The thread is gone meanwhile.
-                Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(error),
+            let text = unless_exited(self.read(pid, &format!("task/{tid}/stat")))?;
+            if text.and_then(|text| ProcStat::parse(&text)).is_some_and(|stat| !stat.is_exiting()) {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -115,6 +107,14 @@ impl<'a, S: Sys> Proc<'a, S> {
     pub(crate) fn stat(&self, pid: Pid) -> io::Result<ProcStat> {
         ProcStat::parse(&self.read(pid, "stat")?)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/stat makes no sense"))
+    }
+}
+
+/// Passes on what was read of a process or a thread; `None` if it has exited.
+pub(super) fn unless_exited<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        read => read.map(Some),
     }
 }
 

@@ -116,7 +116,7 @@ impl<S: Sys> Step<'_, '_, S> {
 
     /// Lists the members; if a tree takes long, only as many as are described.
     fn list_some(&mut self) -> (MemberList, Option<Refused>) {
-        let mut listing = Listing::new(self.target.by_thread);
+        let mut listing = Listing::new(self.target.is_stubborn().then_some(self.target.kills));
         loop {
             let refused = self.each(|context, tree, directories| {
                 listing.add(context.resolver, context.limit, tree, directories)

@@ -8,7 +8,7 @@ use super::hierarchy::Version;
 use super::listing::LARGE_TREE;
 use super::members::MemberList;
 use super::step::Step;
-use super::target::{Progress, Target};
+use super::target::Progress;
 use super::tracked::{FEW_SIGNALS, SIGNALS};
 use super::traversal::FEW;
 use super::tree::Tree;
@@ -108,7 +108,7 @@ impl<S: Sys> Step<'_, '_, S> {
             },
         };
         if begins && matches!(rest.source, Source::Directories(..)) {
-            self.target.threads_due = self.target.by_thread.is_some();
+            self.target.lists_threads = self.target.is_stubborn();
         }
         let now = Instant::after_start(self.context.sys.now());
         rest.began.get_or_insert(now);
@@ -122,10 +122,9 @@ impl<S: Sys> Step<'_, '_, S> {
         if rest.members.is_uncertain() {
             tally.missed(Reach::Failed);
         }
-        self.target.tracked.note_unlisted(&rest.members.unlisted);
-        if matches!(rest.source, Source::None) && rest.members.unlisted.is_empty() {
-            // The list that verifies the members need not have the threads.
-            self.target.note_threads();
+        if matches!(rest.source, Source::None) {
+            // Otherwise the list that verifies the members need not have the threads.
+            self.target.lists_threads &= rest.members.has_unlisted;
         }
         self.target.has_unmapped |= rest.members.unmapped > 0;
         if rest.is_over() && !begins {
@@ -188,16 +187,15 @@ impl<S: Sys> Step<'_, '_, S> {
         let is_enough =
             members != Members::Frozen && (signal == Signal::KILL || !self.findings.v2_not_listed);
         let listed = self.findings.members.take().filter(|_| is_enough);
-        let Target { tracked, by_thread, threads_due, .. } = &mut *self.target;
         // Lists by threads cost more than others, so they are made where all members are signalled.
-        *threads_due |= by_thread.is_some() && listed.as_ref().is_none_or(|all| !tracked.need_no_more(all));
-        let by_thread = *threads_due;
+        let are_signalled = listed.as_ref().is_none_or(|all| !self.target.tracked.need_no_more(all));
+        self.target.lists_threads |= self.target.is_stubborn() && are_signalled;
         match listed {
-            Some(listed) if by_thread => self.with_unlisted(listed).map(Rest::new),
+            Some(listed) if self.target.lists_threads => Ok(Rest::new(self.with_unlisted(listed, tally))),
             Some(listed) => Ok(Rest::new(listed)),
             None => {
                 self.findings.v2_not_listed = false;
-                let in_pages = self.context.limit.is_set() && !by_thread;
+                let in_pages = self.context.limit.is_set() && !self.target.lists_threads;
                 let first = if in_pages { self.first_page() } else { None };
                 match first.and_then(|first| self.told_members(first)) {
                     Some(rest) => Ok(rest),
@@ -207,9 +205,10 @@ impl<S: Sys> Step<'_, '_, S> {
         }
     }
 
-    /// Adds the members of which only threads are listed to the members that a check has listed.
-    fn with_unlisted(&mut self, mut listed: MemberList) -> Result<MemberList, Refused> {
-        listed.by_thread = self.target.by_thread_if_due();
+    /// Adds the members of which only threads are listed to the members that a check has listed. An error does not keep these from
+    /// being signalled.
+    fn with_unlisted(&mut self, mut listed: MemberList, tally: &mut Tally) -> MemberList {
+        listed.by_thread = self.target.by_thread();
         let refused = self.each(|context, tree, directories| {
             if tree.hierarchy.is_v1() {
                 return Ok(());
@@ -224,7 +223,11 @@ impl<S: Sys> Step<'_, '_, S> {
             Ok(())
         });
         listed.finish();
-        self.complete((listed, refused))
+        if let Some(refused) = refused {
+            self.target.is_large_tree |= refused.1.is_too_long();
+            self.not_all(refused, tally);
+        }
+        listed
     }
 
     /// Whether the members are signalled one directory after the other.
@@ -314,7 +317,7 @@ impl<S: Sys> Step<'_, '_, S> {
         number: usize,
         mut list: impl FnMut(&S, &S::Fd, Version, &mut MemberList) -> io::Result<bool>,
     ) -> (MemberList, Option<Refused>) {
-        let mut members = MemberList::new(self.target.by_thread_if_due());
+        let mut members = MemberList::new(self.target.by_thread());
         let wanted = self.target.trees.get(number).map(|tree| tree.identity.id);
         let refused = self.each(|context, tree, directories| {
             if Some(tree.identity.id) != wanted {

@@ -120,7 +120,7 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
     /// Lists the members of the directories that are left and wanted, as far as they can be listed. A walk through a tree
     /// takes no longer than `most`.
     pub(super) fn list(&mut self, wanted: fn(&Tree<S>) -> bool, most: Span) -> (MemberList, Option<Refused>) {
-        let mut members = MemberList::new(self.target.by_thread_if_due());
+        let mut members = MemberList::new(self.target.by_thread());
         let refused = self.each(|context, tree, directories| match wanted(tree) {
             true => members.add_tree(context.sys, tree, directories, most),
             false => Ok(()),

@@ -16,7 +16,7 @@ use super::remove_by_helper::RemovalByHelper;
 use super::thaw::ThawBelow;
 use super::tracked::Tracked;
 use super::tree::Tree;
-use crate::machine::ExitNotice;
+use crate::machine::{CGROUP_KILL_ATTEMPTS, ExitNotice};
 use crate::outcome::LastError;
 use crate::sys::Sys;
 
@@ -45,11 +45,9 @@ pub(crate) struct Target<S: Sys> {
     pub(crate) sparing: bool,
     /// Attempts to send SIGKILL.
     pub(super) kills: u32,
-    /// How many attempts have looked for members that lists of processes do not have, see
-    /// [`super::members::MemberList::add_unlisted`]. `None` until SIGKILL was sent often enough.
-    pub(super) by_thread: Option<u32>,
-    /// The next attempt, or that under way, looks for them.
-    pub(super) threads_due: bool,
+    /// The attempt under way looks for members that lists of processes do not have, see
+    /// [`super::members::MemberList::add_unlisted`].
+    pub(super) lists_threads: bool,
     /// The attempt under way has listed members without a pid, which only `cgroup.kill` reaches.
     pub(super) has_unmapped: bool,
     /// The attempt under way has written to `cgroup.kill` of some directory.
@@ -179,16 +177,14 @@ impl<S: Sys> Target<S> {
         watched
     }
 
-    /// For a list of an attempt: the number of the attempt, if it looks for members by their threads.
-    pub(super) fn by_thread_if_due(&self) -> Option<u32> {
-        self.by_thread.filter(|_| self.threads_due)
+    /// Whether SIGKILL was sent often enough for members to be looked for that lists of processes do not have.
+    pub(super) fn is_stubborn(&self) -> bool {
+        self.kills >= CGROUP_KILL_ATTEMPTS
     }
 
-    /// Notes that an attempt has looked for members by their threads.
-    pub(super) fn note_threads(&mut self) {
-        if std::mem::take(&mut self.threads_due) {
-            self.by_thread = self.by_thread.map(|attempt| attempt.wrapping_add(1));
-        }
+    /// The number of the attempt under way, if it looks for these members.
+    pub(super) fn by_thread(&self) -> Option<u32> {
+        self.lists_threads.then_some(self.kills)
     }
 
     /// What happened to the directories, if none is left.

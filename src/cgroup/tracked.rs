@@ -45,8 +45,6 @@ pub(crate) struct Tracked<S: Sys> {
     processes: Vec<Process>,
     /// Members that the last attempt has handled, whether or not it could signal them. Sorted.
     tried: Vec<Pid>,
-    /// Those of the members of the last attempt that were found by their threads alone. Sorted.
-    unlisted: Vec<Pid>,
     /// The last attempt wrote `cgroup.kill` without a list. The members in the next list count as handled.
     killed_unlisted: bool,
     /// The number of members at the last check.
@@ -73,7 +71,6 @@ impl<S: Sys> Tracked<S> {
         Tracked {
             processes: Vec::new(),
             tried: Vec::new(),
-            unlisted: Vec::new(),
             killed_unlisted: false,
             last: 0,
             elsewhere: 0,
@@ -96,14 +93,8 @@ impl<S: Sys> Tracked<S> {
         if std::mem::take(&mut self.killed_unlisted) {
             add(&mut self.tried, &members.pids);
         }
-        // A check does not list threads.
-        self.tried.retain(|&pid| members.contains(pid) || self.unlisted.binary_search(&pid).is_ok());
+        self.tried.retain(|&pid| members.contains(pid));
         (members.pids.iter().any(|&pid| !self.was_tried(pid)), fewer)
-    }
-
-    /// Notes members of an attempt that were found by their threads alone.
-    pub(crate) fn note_unlisted(&mut self, pids: &[Pid]) {
-        add(&mut self.unlisted, pids);
     }
 
     /// Notes an attempt by `cgroup.kill`, and the members that were listed before it, if they were.
@@ -363,7 +354,6 @@ impl<S: Sys> Tracked<S> {
         let mut tried = std::mem::take(&mut self.tried);
         tried.retain(|&pid| self.sent(pid, signal).is_some());
         self.tried = tried;
-        self.unlisted.clear();
     }
 
     /// Notes that an attempt has signalled all members that it could.

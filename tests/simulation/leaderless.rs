@@ -13,6 +13,7 @@ use crate::cgroup::hierarchy::Version;
 use crate::cgroup::members::MemberList;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
 use crate::entries::Entries;
+use crate::handle::ReapHandle;
 use crate::machine::{End, KillBy, Members, Reach};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Effort, Outcome, ReapError, Reaped};
@@ -54,6 +55,14 @@ fn add(world: &mut World, group: GroupId, nature: Nature) -> u64 {
     world.add_process(groups, nature, None)
 }
 
+/// Begins a reap in this world.
+fn spawn(world: World, reaper: Reaper) -> (Sim, Entries<Sim>, ReapHandle) {
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+    (sim, entries, handle)
+}
+
 fn is_killed(sim: &Sim, ino: u64) -> bool {
     sim.0.borrow_mut().process(ino).is_none_or(|process| process.killed)
 }
@@ -77,10 +86,8 @@ fn a_member_of_which_only_threads_are_listed_is_killed_beside_one_that_cannot_ex
             let (mut world, group) = world(level);
             add(&mut world, group, Nature { hangs: true, ..Nature::default() });
             let unlisted = add_unlisted(&mut world, group, Nature::default());
-            let sim = Sim(Rc::new(RefCell::new(world)));
-            let mut entries = entries(&sim);
-            let start = sim.0.borrow().now;
-            let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            let start = world.now;
+            let (sim, mut entries, handle) = spawn(world, reaper().method(method));
             match method {
                 // The freeze takes its time.
                 KillMethod::Freezer => run(&sim, &mut entries),
@@ -102,9 +109,7 @@ fn a_member_of_which_only_threads_are_listed_is_killed_at_the_deadline() {
         add(&mut world, group, Nature { stuck: true, ..Nature::default() });
         let unlisted = add_unlisted(&mut world, group, Nature::default());
         let due = world.now + deadline;
-        let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = entries(&sim);
-        let handle = begin(&mut entries, reaper().deadline(deadline), &EventLoop::new(&sim));
+        let (sim, mut entries, handle) = spawn(world, reaper().deadline(deadline));
         assert!(!is_killed(&sim, unlisted), "level {level}");
         run_until(&sim, &mut entries, due);
         assert!(is_killed(&sim, unlisted), "level {level}");
@@ -121,13 +126,28 @@ fn many_members_of_which_only_threads_are_listed_are_killed() {
             add(&mut world, group, Nature { hangs: true, ..Nature::default() });
             let hangs = Nature { hangs: true, ..Nature::default() };
             let unlisted = [(); 20].map(|()| add_unlisted(&mut world, group, hangs));
-            let sim = Sim(Rc::new(RefCell::new(world)));
-            let mut entries = entries(&sim);
-            let _handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            let (sim, mut entries, _handle) = spawn(world, reaper().method(method));
             run(&sim, &mut entries);
             let left = unlisted.iter().filter(|&&ino| !is_killed(&sim, ino)).count();
             assert_eq!(left, 0, "{method:?}, level {level}");
         }
+    }
+}
+
+/// A list of threads that fails keeps no listed member from being signalled.
+#[test]
+fn a_new_member_is_killed_where_threads_cannot_be_listed() {
+    for level in levels() {
+        let (mut world, group) = world(level);
+        add(&mut world, group, Nature { hangs: true, ..Nature::default() });
+        world.hides_threads = true;
+        let start = world.now;
+        let (sim, mut entries, handle) = spawn(world, reaper().method(KillMethod::Pidfd));
+        run_until(&sim, &mut entries, start + Duration::from_millis(1000));
+        let joined = add(&mut sim.0.borrow_mut(), group, Nature::default());
+        run(&sim, &mut entries);
+        assert!(is_killed(&sim, joined), "level {level}");
+        assert!(!handle.is_complete());
     }
 }
 
@@ -140,10 +160,7 @@ fn a_survivor_of_which_only_threads_are_listed_is_named() {
         let inos = [add(&mut world, group, stuck), add_unlisted(&mut world, group, stuck)];
         let mut expected = inos.map(|ino| world.process(ino).expect("it lives").pid);
         expected.sort_unstable();
-        let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = entries(&sim);
-        let reaper = reaper().deadline(Duration::from_millis(500));
-        let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+        let (sim, mut entries, handle) = spawn(world, reaper().deadline(Duration::from_millis(500)));
         run(&sim, &mut entries);
         match handle.try_wait() {
             Some(Err(ReapError::TimedOut { survivors, .. })) => {
@@ -191,10 +208,7 @@ fn a_freeze_that_holds_the_other_threads_is_found() {
                 world.add_process(groups, Nature::default(), None);
             }
             world.set_frozen(frozen, Some(FrozenBy::Others));
-            let sim = Sim(Rc::new(RefCell::new(world)));
-            let mut entries = entries(&sim);
-            let reaper = reaper().freeze_timeout(Duration::from_secs(1));
-            let handle = begin(&mut entries, reaper, &EventLoop::new(&sim));
+            let (sim, mut entries, handle) = spawn(world, reaper().freeze_timeout(Duration::from_secs(1)));
             run(&sim, &mut entries);
             match handle.try_wait() {
                 Some(Ok(Reaped { outcome: Outcome::Removed, .. })) if is_alone => {}
@@ -214,9 +228,7 @@ fn a_member_of_another_pid_namespace_that_nothing_reaches_is_a_refusal() {
             let (mut world, group) = world(level);
             add(&mut world, group, Nature { unmapped: true, ..Nature::default() });
             let reaches = world.features.cgroup_kill && method == KillMethod::Auto;
-            let sim = Sim(Rc::new(RefCell::new(world)));
-            let mut entries = entries(&sim);
-            let handle = begin(&mut entries, reaper().method(method), &EventLoop::new(&sim));
+            let (sim, mut entries, handle) = spawn(world, reaper().method(method));
             run(&sim, &mut entries);
             match handle.try_wait() {
                 Some(Ok(Reaped { outcome: Outcome::Removed, .. })) if reaches => {}
@@ -257,9 +269,7 @@ fn a_member_of_another_pid_namespace_that_is_slow_to_exit_is_waited_for() {
         let (mut world, group) = world(level);
         add(&mut world, group, Nature { unmapped: true, hangs: true, ..Nature::default() });
         add(&mut world, group, Nature { hangs: true, ..Nature::default() });
-        let sim = Sim(Rc::new(RefCell::new(world)));
-        let mut entries = entries(&sim);
-        let handle = begin(&mut entries, reaper(), &EventLoop::new(&sim));
+        let (sim, mut entries, handle) = spawn(world, reaper());
         run(&sim, &mut entries);
         assert!(!handle.is_complete(), "level {level}: {:?}", handle.try_wait());
     }

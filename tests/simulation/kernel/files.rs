@@ -87,6 +87,7 @@ impl World {
         let is_threaded = self.thread.is_some_and(|groups| hierarchy == V2 && groups[V2] == group);
         Ok(match name {
             "cgroup.procs" if is_threaded => return Err(libc::EOPNOTSUPP),
+            "cgroup.threads" if self.hides_threads => return Err(libc::EIO),
             "cgroup.threads" if is_threaded => format!("{THREAD}\n"),
             "tasks" => {
                 let lists = |p: &&Process| p.life == Life::Alive && p.groups[hierarchy] == group;

@@ -343,6 +343,8 @@ pub(super) struct World {
     /// When calls were refused for want of rights or of a facility, which, and in which step last.
     pub(super) refusals: Vec<(Duration, String)>,
     pub(super) refused_in: u64,
+    /// Lists of threads cannot be read.
+    pub(super) hides_threads: bool,
     /// How many lists of processes were read to their end.
     pub(super) lists_read: u32,
     /// The last step in which some call failed that should not.
@@ -408,6 +410,7 @@ impl World {
             refused: !features.pidfd,
             refusals: Vec::new(),
             refused_in: 0,
+            hides_threads: false,
             lists_read: 0,
             failed_in: 0,
             failed_at: Duration::ZERO,
