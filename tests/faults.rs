@@ -826,6 +826,12 @@ fn vforked_by_every_method(world: &World) {
     by_every_method(world, |sandbox, dirs| sandbox.vfork(dirs).0);
 }
 
+/// The methods that signal the members of this v2 cgroup.
+fn those_that_signal(dir: &Path) -> impl Iterator<Item = KillMethod> {
+    let freezer = dir.join("cgroup.freeze").exists().then_some(KillMethod::Freezer);
+    [KillMethod::Auto, KillMethod::Pidfd].into_iter().chain(freezer)
+}
+
 /// The threads move, and the main thread, which has exited, stays where it was: the list of the processes of the target is
 /// empty, and that of its threads is not.
 #[test]
@@ -833,9 +839,7 @@ fn a_zombie_leader_that_was_moved_by_every_method() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let (before, dir) = (sandbox.v2("before"), sandbox.v2("target"));
-    let mut methods = vec![KillMethod::Auto, KillMethod::Pidfd];
-    methods.extend(dir.join("cgroup.freeze").exists().then_some(KillMethod::Freezer));
-    for method in methods {
+    for method in those_that_signal(&dir) {
         for is_budget in [true, false] {
             fs::create_dir_all(&dir).expect("mkdir");
             let zombie = sandbox.zombie_leader(&[&before]);
@@ -863,9 +867,7 @@ fn a_zombie_leader_that_was_moved_beside_one_that_cannot_exit() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let (before, dir) = (sandbox.v2("before"), sandbox.v2("target"));
-    let mut methods = vec![KillMethod::Auto, KillMethod::Pidfd];
-    methods.extend(dir.join("cgroup.freeze").exists().then_some(KillMethod::Freezer));
-    for method in methods {
+    for method in those_that_signal(&dir) {
         fs::create_dir_all(&dir).expect("mkdir");
         let held = sandbox.trace_exit(&[&dir]);
         let zombie = sandbox.zombie_leader(&[&before]);

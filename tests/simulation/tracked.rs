@@ -36,7 +36,7 @@ impl Scene {
         groups[V2] = group;
         let hangs = Nature { hangs: true, ..Nature::default() };
         let inos = [(); 3].map(|()| world.add_process(groups, hangs, None));
-        let pids = inos.map(|ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive"));
+        let pids = inos.map(|ino| pid(&mut world, ino));
         Scene { sim: Sim(Rc::new(RefCell::new(world))), inos, pids }
     }
 
@@ -81,6 +81,10 @@ impl Scene {
         (world.calls, world.churn) = (0, u8::MAX);
         world.others = |world| world.faults = if world.calls == 0 { u8::MAX } else { 0 };
     }
+}
+
+fn pid(world: &mut World, ino: u64) -> Pid {
+    Pid::new(world.process(ino).expect("it lives").pid).expect("positive")
 }
 
 fn list(pids: &[Pid]) -> MemberList {
@@ -381,14 +385,9 @@ fn a_process_that_left_before_the_kill_is_not_waited_for() {
     groups[V2] = slice;
     let hangs = Nature { hangs: true, ..Nature::default() };
     let [leaves, stays] = [hangs, Nature::default()].map(|nature| world.add_process(groups, nature, None));
-    let mut pid = |ino| world.process(ino).expect("it lives").pid;
-    let (gone, left) = (pid(leaves), pid(stays));
+    let (gone, left) = (pid(&mut world, leaves), pid(&mut world, stays));
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
-        let list = |pids: &[i32]| {
-            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-            MemberList { pids, ..MemberList::default() }
-        };
         let mut signalled = Tracked::new();
         let identified = signalled.identify(kernel, &list(&[gone, left])).expect("nothing fails");
         sim.0.borrow_mut().migrate(leaves, ROOTS);
@@ -415,10 +414,10 @@ fn a_process_that_comes_back_is_waited_for() {
     let mut groups = world.processes[0].groups;
     groups[CPU] = slice;
     let ino = world.add_process(groups, Nature { hangs: true, ..Nature::default() }, None);
-    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let pid = pid(&mut world, ino);
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
-        let members = MemberList { pids: vec![pid], ..MemberList::default() };
+        let members = list(&[pid]);
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &members).expect("nothing fails");
         tracked.track(identified, &members);
@@ -448,8 +447,7 @@ fn a_process_that_comes_back_amid_a_check_is_waited_for() {
     let groups = world.processes[0].groups;
     let nature = Nature { hangs: true, ..Nature::default() };
     let [other, ino] = [(); 2].map(|()| world.add_process(groups, nature, None));
-    let mut pid = |ino| Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    let members = MemberList { pids: vec![pid(other), pid(ino)], ..MemberList::default() };
+    let members = list(&[pid(&mut world, other), pid(&mut world, ino)]);
     let over = Limit::default().until(Instant::after_start(Duration::ZERO));
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
@@ -472,14 +470,9 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     groups[V2] = slice;
     let nature = Nature { hangs: true, ..Nature::default() };
     let [member, new_member] = [(); 2].map(|()| world.add_process(groups, nature, None));
-    let mut pid = |ino| world.process(ino).expect("it lives").pid;
-    let (member, new_member) = (pid(member), pid(new_member));
+    let (member, new_member) = (pid(&mut world, member), pid(&mut world, new_member));
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
-        let list = |pids: &[i32]| {
-            let pids = pids.iter().map(|&pid| Pid::new(pid).expect("positive")).collect();
-            MemberList { pids, ..MemberList::default() }
-        };
         let mut signalled = Tracked::new();
         signalled.killed_all(None);
         let mut rest = Rest::new(list(&[member]));
@@ -504,7 +497,7 @@ fn the_caller_that_has_left_is_not_waited_for() {
     world.vantage.proc = Proc::None;
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
-        let list = MemberList { pids: vec![sim.caller().0], ..MemberList::default() };
+        let list = list(&[sim.caller().0]);
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &list).expect("nothing fails");
         tracked.track(identified, &list);
@@ -518,10 +511,10 @@ fn a_process_without_its_main_thread_that_has_left_is_not_waited_for() {
     let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
     let groups = world.processes[0].groups;
     let ino = world.add_process(groups, Nature { leaderless: true, ..Nature::default() }, None);
-    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let pid = pid(&mut world, ino);
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
-        let members = MemberList { pids: vec![pid], ..MemberList::default() };
+        let members = list(&[pid]);
         let mut tracked = Tracked::new();
         let identified = tracked.identify(kernel, &members).expect("nothing fails");
         tracked.track(identified, &members);

@@ -15,19 +15,6 @@ pub enum Ended {
     Signalled(i32),
 }
 
-impl Change {
-    fn of(status: WaitStatus) -> Change {
-        if let Some(signal) = status.stopping_signal() {
-            return Change::Stopped(Stop::of(signal));
-        }
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Change::Ended(Ended::Exited(code)),
-            (None, Some(signal)) => Change::Ended(Ended::Signalled(signal)),
-            (None, None) => Change::Continued,
-        }
-    }
-}
-
 impl Ended {
     /// The exit status by which shells tell it.
     pub fn status(self) -> u8 {
@@ -151,6 +138,19 @@ enum Change {
     Stopped(Stop),
     Continued,
     Ended(Ended),
+}
+
+impl Change {
+    fn of(status: WaitStatus) -> Change {
+        if let Some(signal) = status.stopping_signal() {
+            return Change::Stopped(Stop::of(signal));
+        }
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Change::Ended(Ended::Exited(code)),
+            (None, Some(signal)) => Change::Ended(Ended::Signalled(signal)),
+            (None, None) => Change::Continued,
+        }
+    }
 }
 
 /// What children did.

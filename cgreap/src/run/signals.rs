@@ -108,27 +108,25 @@ fn event(signal: Signal, code: i32, sender: u32) -> Event {
     }
 }
 
-/// What is stopped with this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// Nothing: the terminal has stopped the rest of the process group.
-    Alone,
-    /// Its process group, in which a pipeline or a script may be that the shell has started.
-    Group,
+/// Stops this process as Ctrl-Z does, until it is continued: the terminal has stopped the rest of its process group. Where no
+/// shell could continue it, the kernel does not stop it: it discards the signal in an orphaned process group. Returns false, and
+/// does nothing, where there is no terminal.
+pub fn stop_self() -> bool {
+    stop(|| raise(Signal::SIGTSTP))
 }
 
-/// Stops this process as Ctrl-Z does, until it is continued. Where no shell could continue it, the kernel does not stop it: it
-/// discards the signal in an orphaned process group. Returns false, and does nothing, where there is no terminal.
-pub fn stop_self(stopped: Stopped) -> bool {
+/// The same with the whole process group, in which a pipeline or a script may be that the shell has started.
+pub fn stop_job() -> bool {
+    stop(|| killpg(getpgrp(), Signal::SIGTSTP))
+}
+
+fn stop(send: impl FnOnce() -> nix::Result<()>) -> bool {
     // The terminal of this session. Without one Ctrl-Z was not typed.
     if terminal::open().is_err() {
         return false;
     }
     // It is sent while it is blocked, so that it is one signal with a Ctrl-Z that has not been read yet.
-    let _ = match stopped {
-        Stopped::Alone => raise(Signal::SIGTSTP),
-        Stopped::Group => killpg(getpgrp(), Signal::SIGTSTP),
-    };
+    let _ = send();
     let signal = SigSet::from(Signal::SIGTSTP);
     // A failure leaves it running, which is what it would be without a terminal.
     if signal.thread_unblock().is_ok() {

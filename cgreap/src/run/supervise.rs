@@ -14,7 +14,7 @@ use super::group::Groups;
 use super::guard::{Guard, warn_unguarded};
 use super::left::Left;
 use super::outcome::Cause;
-use super::signals::{Event, Signals, Stopped, stop_self};
+use super::signals::{Event, Signals, stop_job, stop_self};
 use super::start::{Started, Starter};
 use crate::args::RunArgs;
 
@@ -217,7 +217,7 @@ impl<'a> Supervisor<'a> {
         if self.ending.is_none() && self.main.stopped().is_some() && typed {
             self.stop_at = None;
             // Then cgreap runs: it was continued, or the kernel has not stopped it, because no shell could continue it.
-            if stop_self(Stopped::Alone) {
+            if stop_self() {
                 self.main.resume();
             }
         }
@@ -270,7 +270,7 @@ impl<'a> Supervisor<'a> {
         if self.suspend_at().is_some_and(|at| at <= Instant::now()) {
             self.has_suspended = true;
             // Where no shell could continue it, it goes on.
-            stop_self(Stopped::Group);
+            stop_job();
         }
         let Some(ending) = &mut self.ending else { return };
         if ending.has_lingered() {
