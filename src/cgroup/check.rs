@@ -146,6 +146,9 @@ impl<S: Sys> Step<'_, '_, S> {
         if unknown.is_none() {
             self.forget_obstacle(|past| past.act == Act::Check || populated && past.act == Act::Remove);
         }
+        if populated || unknown.is_some() {
+            self.target.tracked.forget_the_dead(self.context);
+        }
         let is_partial = unknown.is_some() || continued || members.vanished;
         if let Some((path, cause)) = unknown {
             let failure = if cause.is_denied() { Failure::Denied } else { Failure::Passing };
@@ -178,7 +181,7 @@ impl<S: Sys> Step<'_, '_, S> {
             return Checked::Populated(Population { change, is_partial, notice: self.target.exit_notice() });
         }
         // Every signalled process is dead by now, or has left.
-        self.target.tracked.forget();
+        self.target.tracked.note_empty();
         match self.target.fate() {
             Some(Fate::Removed) => Checked::Gone,
             Some(Fate::Replaced) => Checked::Replaced,

@@ -47,6 +47,8 @@ pub(crate) struct Tracked<S: Sys> {
     tried: Vec<Pid>,
     /// The last attempt wrote `cgroup.kill` without a list. The members in the next list count as handled.
     killed_unlisted: bool,
+    /// The target was empty, and the processes that are dead have not been forgotten yet.
+    was_empty: bool,
     /// The number of members at the last check.
     last: u32,
     /// So many of the processes at the end were found to live outside of the target, by the check under way.
@@ -72,6 +74,7 @@ impl<S: Sys> Tracked<S> {
             processes: Vec::new(),
             tried: Vec::new(),
             killed_unlisted: false,
+            was_empty: false,
             last: 0,
             elsewhere: 0,
             attempts: 0,
@@ -251,10 +254,23 @@ impl<S: Sys> Tracked<S> {
         self.elsewhere = 0;
     }
 
-    /// Forgets the tracked processes that are dead: all but those that were found to live elsewhere.
-    pub(crate) fn forget(&mut self) {
-        self.processes.drain(..self.processes.len() - self.elsewhere as usize);
+    /// Notes that the target is empty: the tracked processes are dead, or have left.
+    pub(crate) fn note_empty(&mut self) {
+        self.was_empty = true;
         self.watched = None;
+    }
+
+    /// Forgets the tracked processes that are dead, if the target was empty meanwhile: a member with the pid of one of them is
+    /// another process. Those that have left may come back, and are then waited for, though they may be exiting and not be listed.
+    pub(crate) fn forget_the_dead(&mut self, context: &mut Context<'_, S>) {
+        if !std::mem::take(&mut self.was_empty) {
+            return;
+        }
+        self.elsewhere = 0;
+        self.processes.retain(|process| {
+            let Some(pidfd) = process.open_same(context.sys, context.facts) else { return false };
+            !matches!(process.life(context.sys, &pidfd), Ok(Life::Dead))
+        });
     }
 
     /// Opens the tracked processes that are exiting, and can be told from later ones of their pids: the watched one by its pidfd,

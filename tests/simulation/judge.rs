@@ -243,7 +243,7 @@ impl History {
                 let has_lasted = world.now >= reap.spawned.saturating_add(reap.reaper.freeze_timeout);
                 has_lasted && outside.any(|group| until(group) + LAG >= world.now)
             }
-            ReapError::TimedOut { survivors, .. } => {
+            ReapError::TimedOut { survivors, source, .. } => {
                 if let Some(pid) = self.misnamed(&world, of, survivors) {
                     return Some(format!("{pid} is named, and is no survivor"));
                 }
@@ -251,8 +251,10 @@ impl History {
                 let due = deadline.is_some_and(|deadline| world.now >= deadline);
                 // A kill that failed at the deadline, or went by a list with nonsense in it, is all that is owed.
                 let sound = deadline.is_some_and(|deadline| world.failed_at < deadline);
-                // It cannot be known then whether the caller is inside.
-                let sound = sound && !self.is_lost(&world, of);
+                // Where a directory cannot be reached, it may not be known whether the caller is inside: the reap says so.
+                let is_held_off = self.is_lost(&world, of)
+                    && source.as_ref().is_some_and(|source| source.kind() == std::io::ErrorKind::Other);
+                let sound = sound && !is_held_off;
                 // One that was only told to kill at the deadline may have missed that.
                 let kills = reap.kills_at().is_some_and(|at| !reap.reaper.when_empty || Some(at) < deadline);
                 if due && sound && kills && world.features.pidfd {

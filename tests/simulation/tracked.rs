@@ -4,13 +4,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::kernel::{CPU, Features, LOG, Nature, Proc, ROOTS, Sim, V2, World};
+use super::kernel::{CPU, FREEZER, Features, FrozenBy, LOG, Nature, Proc, ROOTS, Sim, V2, World};
+use super::reactors::EventLoop;
+use super::scenes::{begin, entries};
 use crate::cgroup::attempt::{Part, Pidfds, Rest, Tally};
 use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::Tracked;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
 use crate::metrics::Metrics;
-use crate::reaper::Signal;
+use crate::outcome::Outcome;
+use crate::reaper::{KillMethod, Reaper, Signal};
 use crate::sys::{Pid, Sys};
 use crate::time::Instant;
 
@@ -187,17 +190,19 @@ fn a_process_that_cannot_be_opened_is_not_dead() {
     assert_eq!(pids(&tracked), scene.pids);
 }
 
-/// Once the target is empty, only processes that the check under way has found outside are tracked further.
+/// Once the target was empty, processes that have left are tracked further, and those that are dead are not.
 #[test]
-fn a_process_that_was_found_outside_is_kept_for_one_check() {
+fn a_process_that_has_left_an_empty_target_is_kept() {
     let scene = Scene::newest();
     let mut tracked = scene.tracked();
-    assert_eq!(scene.all_dead(&mut tracked, Limit::default()), Some(true));
-    tracked.forget();
-    assert_eq!(pids(&tracked), scene.pids);
-    tracked.ask_anew();
-    tracked.forget();
-    assert!(pids(&tracked).is_empty());
+    scene.bury(1);
+    let forget = |tracked: &mut Tracked<Sim>| {
+        scene.step(|context| tracked.forget_the_dead(context));
+        pids(tracked)
+    };
+    assert_eq!(forget(&mut tracked), scene.pids, "the target was not empty");
+    tracked.note_empty();
+    assert_eq!(forget(&mut tracked), [scene.pids[0], scene.pids[2]]);
 }
 
 /// Each process is opened once, and the pidfd of the watched process is used.
@@ -425,7 +430,7 @@ fn a_process_that_comes_back_is_waited_for() {
             tracked.ask_anew();
             let dead = tracked.all_dead(kernel, Limit::default()).expect("nothing fails");
             if dead == Some(true) {
-                tracked.forget();
+                tracked.note_empty();
             }
             dead
         };
@@ -520,4 +525,43 @@ fn a_process_without_its_main_thread_that_has_left_is_not_waited_for() {
         tracked.track(identified, &members);
         assert_eq!(tracked.all_dead(kernel, Limit::default()).expect("nothing fails"), Some(true));
     });
+}
+
+/// A process that was killed leaves the target while another party freezes it, and comes back after the target was empty. It is
+/// exiting then, and not listed, and another party removes the cgroup.
+#[test]
+fn a_killed_process_that_comes_back_after_the_target_was_empty_is_waited_for() {
+    let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
+    let slice = world.mkdir(V2, "slice");
+    let group = world.mkdir(slice, "t");
+    let frozen = world.mkdir(FREEZER, "frozen");
+    let own = world.processes[0].groups;
+    let outside = [frozen, own[CPU], own[V2]];
+    let inside = [frozen, own[CPU], group];
+    let ino = world.add_process(inside, Nature { hangs: true, ..Nature::default() }, None);
+    // Another process there keeps the library from thawing it.
+    world.add_process(outside, Nature::default(), None);
+    world.set_frozen(frozen, Some(FrozenBy::Others));
+    // The target cannot be removed.
+    world.groups[group].busy = true;
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mut entries = entries(&sim);
+    let mut event_loop = EventLoop::new(&sim);
+    let reaper = Reaper::at("/sys/fs/cgroup/unified/slice/t").method(KillMethod::Pidfd);
+    let handle = begin(&mut entries, reaper, &event_loop);
+    let mut then = |act: &dyn Fn(&mut World)| {
+        sim.0.borrow_mut().begin_step();
+        act(&mut sim.0.borrow_mut());
+        event_loop.pass(&mut entries, Duration::from_millis(500));
+    };
+    then(&|world| world.migrate(ino, outside));
+    // The freeze that keeps SIGKILL pending does not hold it any more.
+    then(&|world| world.migrate(ino, [own[FREEZER], own[CPU], group]));
+    then(&|world| {
+        world.groups[group].busy = false;
+        world.remove(group).expect("it lists no process");
+    });
+    assert!(handle.try_wait().is_none(), "it is exiting: {:?}", handle.try_wait());
+    then(&World::calm);
+    assert_eq!(handle.try_wait().expect("it ends").expect("reaped").outcome, Outcome::Removed);
 }
