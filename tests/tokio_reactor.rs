@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{
-    KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Signal, TokioReactor,
+    KillMethod, Outcome, Reactor, ReapError, ReapHandle, Reaper, Refusal, Remote, Signal, TokioReactor,
 };
 use common::*;
 use tokio::runtime::{Builder, Runtime};
@@ -99,6 +99,12 @@ fn check(reaps: Vec<(PathBuf, TraceExit, ReapHandle)>, expected: fn(&ReapError) 
     }
 }
 
+/// Later spawns are refused.
+fn assert_refuses(remote: &Remote, sandbox: &Sandbox) {
+    let refused = remote.spawn_reaper(Reaper::at(group(sandbox, "late"))).expect_err("refused");
+    assert!(matches!(refused.refusal(), Refusal::Disconnected));
+}
+
 fn is_cancelled(error: &ReapError) -> bool {
     matches!(error, ReapError::Cancelled { .. })
 }
@@ -118,8 +124,7 @@ fn a_shutdown_cancels_what_is_left() {
         in_time(&runtime, async { tokio::time::sleep(Duration::from_millis(50)).await });
         in_time(&runtime, reactor.shutdown()).expect("no error");
         check(reaps, is_cancelled);
-        let refused = remote.spawn_reaper(Reaper::at(group(&sandbox, "late"))).expect_err("refused");
-        assert!(matches!(refused.refusal(), Refusal::Disconnected));
+        assert_refuses(&remote, &sandbox);
     }
 }
 
@@ -213,8 +218,7 @@ fn a_drop_does_not_need_the_runtime() {
             (!in_the_runtime).then_some(reactor)
         });
         drop(kept);
-        let refused = remote.spawn_reaper(Reaper::at(group(&sandbox, "late"))).expect_err("refused");
-        assert!(matches!(refused.refusal(), Refusal::Disconnected));
+        assert_refuses(&remote, &sandbox);
         check(reaps, is_disconnected);
     }
 }
@@ -292,8 +296,7 @@ fn a_panic_of_a_waker_ends_the_task() {
         });
         assert_eq!(awaited.wait().expect("reaped").outcome, Outcome::Removed);
         check(reaps, is_disconnected);
-        let refused = remote.spawn_reaper(Reaper::at(group(&sandbox, "late"))).expect_err("refused");
-        assert!(matches!(refused.refusal(), Refusal::Disconnected));
+        assert_refuses(&remote, &sandbox);
         let error = in_time(&runtime, reactor.shutdown()).expect_err("the panic");
         let source = error.get_ref().and_then(|source| source.downcast_ref::<tokio::task::JoinError>());
         assert!(source.is_some_and(tokio::task::JoinError::is_panic), "{error:?}");

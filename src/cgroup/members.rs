@@ -40,7 +40,7 @@ pub(crate) struct MemberList {
 }
 
 /// The most threads of one directory that are asked for their processes in one list by threads. Another attempt asks others.
-const ASKED: usize = if cfg!(test) { 8 } else { 512 };
+const THREADS_ASKED: usize = if cfg!(test) { 8 } else { 512 };
 
 impl MemberList {
     /// An empty list, to which members are added also by their threads if this is the number of an attempt.
@@ -136,7 +136,7 @@ impl MemberList {
         // Others in each attempt, whichever attempts list threads: the factor is a large odd number.
         let begin = attempt.wrapping_mul(2_654_435_761) as usize % count.max(1);
         let mut found = Vec::new();
-        for tid in threads.pids.into_iter().cycle().skip(begin).take(count.min(ASKED)) {
+        for tid in threads.pids.into_iter().cycle().skip(begin).take(count.min(THREADS_ASKED)) {
             match process_of(sys, tid, &mut proc) {
                 Ok(Some(pid)) => found.push(pid),
                 Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),

@@ -134,6 +134,11 @@ fn rename(world: &mut World) {
     world.groups[a].name = "renamed".into();
 }
 
+fn make_again(world: &mut World) {
+    let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
+    world.mkdir(slice, "a");
+}
+
 type Act = fn(&mut World);
 
 /// What others do to it, and what is seen then.
@@ -175,8 +180,7 @@ const BY_PATH: [(&str, Act, Seen); 10] = [
         "removed and made again",
         |world| {
             remove(world);
-            let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
-            world.mkdir(slice, "a");
+            make_again(world);
         },
         Seen::Replaced,
     ),
@@ -185,8 +189,7 @@ const BY_PATH: [(&str, Act, Seen); 10] = [
         "renamed, and another made in its place",
         |world| {
             rename(world);
-            let slice = world.child(ROOTS[FREEZER], "slice").expect("it is there");
-            world.mkdir(slice, "a");
+            make_again(world);
         },
         Seen::Lost,
     ),
