@@ -73,14 +73,14 @@ impl<S: Sys> Entries<S> {
     }
 
     /// Takes watches from other entries, so that the entry `but` makes progress: from entries that wait for long, or, where
-    /// there are none, from others that do not fail.
+    /// there are none, from any. Those that fail for lack of descriptors have none.
     fn unwatch(&mut self, but: usize) {
         // Each of many entries that fail would search all entries.
         if self.resolver.budget.used() == 0 {
             return;
         }
         if !self.take_watches(but, Machine::is_patient) {
-            self.take_watches(but, |machine| !machine.is_failing());
+            self.take_watches(but, |_| true);
         }
     }
 

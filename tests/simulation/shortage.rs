@@ -12,7 +12,7 @@ use crate::cgroup::{Budget, Findings, Limit, Resolver};
 use crate::entries::Entries;
 use crate::handle::ReapHandle;
 use crate::outcome::{Outcome, Reaped};
-use crate::reaper::Reaper;
+use crate::reaper::{KillMethod, Reaper};
 
 const HOURS: Duration = Duration::from_secs(7200);
 
@@ -27,26 +27,43 @@ struct Scene {
 impl Scene {
     /// The last member is of this nature. The budget has permits for a process that may have `nofile` descriptors.
     fn new(nature: Nature, nofile: usize) -> Scene {
+        let hangs = Nature { hangs: true, ..Nature::default() };
+        let mut scene = Scene::beside((CPU, "cpu"), hangs, nature, nofile, Reaper::when_empty);
+        scene.pass(Duration::from_secs(600));
+        assert_eq!(scene.watched(), 4);
+        scene
+    }
+
+    /// The four other members are of the first nature, in this hierarchy, and reaped in the way that `reaper` makes.
+    fn beside(
+        (hierarchy, mount): (usize, &str),
+        others: Nature,
+        nature: Nature,
+        nofile: usize,
+        reaper: impl Fn(Reaper) -> Reaper,
+    ) -> Scene {
         let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(Features::LEVELS - 1));
         let own = world.processes[0].groups;
-        let slice = world.mkdir(CPU, "slice");
-        let hangs = Nature { hangs: true, ..Nature::default() };
-        for (name, nature) in [("a", hangs), ("b", hangs), ("c", hangs), ("d", hangs), ("last", nature)] {
-            let group = world.mkdir(slice, name);
-            world.add_process([own[FREEZER], group, own[V2]], nature, None);
+        let slices = [CPU, V2].map(|hierarchy| (hierarchy, world.mkdir(hierarchy, "slice")));
+        let names = ["a", "b", "c", "d"];
+        for (of, slice) in slices {
+            let others = names.map(|name| (name, others)).into_iter().filter(|_| of == hierarchy);
+            let last = [("last", nature)].into_iter().filter(|_| of == CPU);
+            for (name, nature) in others.chain(last) {
+                let mut groups = own;
+                groups[of] = world.mkdir(slice, name);
+                world.add_process(groups, nature, None);
+            }
         }
         let sim = Sim(Rc::new(RefCell::new(world)));
         let mut entries = Entries::new(Resolver::new(sim.clone(), Budget::new(nofile)));
         let event_loop = EventLoop::new(&sim);
-        let waiting = ["a", "b", "c", "d"].map(|name| {
-            let reaper =
-                Reaper::at(format!("/sys/fs/cgroup/cpu/slice/{name}")).max_wait(HOURS).min_wait(HOURS);
-            begin(&mut entries, reaper.when_empty(), &event_loop)
+        let waiting = names.map(|name| {
+            let at =
+                Reaper::at(format!("/sys/fs/cgroup/{mount}/slice/{name}")).max_wait(HOURS).min_wait(HOURS);
+            begin(&mut entries, reaper(at), &event_loop)
         });
-        let mut scene = Scene { sim, entries, event_loop, waiting };
-        scene.pass(Duration::from_secs(600));
-        assert_eq!(scene.watched(), 4);
-        scene
+        Scene { sim, entries, event_loop, waiting }
     }
 
     /// The last reap begins, with so many descriptors at hand.
@@ -95,6 +112,21 @@ fn a_reap_that_fails_for_want_of_descriptors_takes_watches() {
     scene.pass(Duration::from_secs(600));
     assert_eq!(scene.watched(), watched);
     assert!(scene.is_quiet());
+}
+
+/// Also reaps that fail for another reason lose their watches to it.
+#[test]
+fn a_reap_that_fails_for_want_of_descriptors_takes_watches_of_others_that_fail() {
+    let foreign = Nature { foreign: true, ..Nature::default() };
+    let by_pidfd = |reaper: Reaper| reaper.method(KillMethod::Pidfd).min_wait(Duration::from_millis(10));
+    let mut scene = Scene::beside((V2, "unified"), foreign, Nature::default(), 100, by_pidfd);
+    // Then they wait for 80 ms.
+    scene.pass(Duration::from_millis(155));
+    assert_eq!(scene.watched(), 8, "the events and a member of each");
+    let handle = scene.begin(0);
+    scene.pass(Duration::from_millis(40));
+    assert!(matches!(handle.try_wait(), Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{handle:?}");
+    assert!(scene.waiting.iter().all(|handle| !handle.is_complete()));
 }
 
 /// A reap that lacks nothing but a watch, or fails for another reason, takes none.
