@@ -1,10 +1,13 @@
 //! A cgroup directory, told from a later one of the same name.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
+use cgroup_reaper::Reaper;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 /// Opens the directory as an identity: it can be compared and reaped, and not read.
@@ -17,6 +20,28 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// no later one: `__kernfs_new_node` in fs/kernfs/dir.c (before Linux 5.5 for the first 2^32 files).
 pub fn is_inode(dir: &File, inode: u64) -> bool {
     dir.metadata().is_ok_and(|metadata| metadata.ino() == inode)
+}
+
+/// A reap of this very directory, which was opened at `path`.
+///
+/// The library finds the path of a descriptor through /proc. Where something was mounted over /proc, the target is `path`, as
+/// long as it leads to the directory.
+pub fn reaper(dir: &File, path: &Path) -> io::Result<Reaper> {
+    let name = format!("/proc/thread-self/fd/{}", dir.as_raw_fd());
+    let is_unnamed =
+        Path::new(&name).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    if is_unnamed && is_inode(&open(path)?, dir.metadata()?.ino()) {
+        return Ok(Reaper::at(path));
+    }
+    Ok(Reaper::at_fd(dir.try_clone()?.into()))
+}
+
+/// How long to wait after a shortage, before another try.
+pub const RETRY: Duration = Duration::from_millis(50);
+
+/// Whether an error is for a shortage of memory or descriptors, which may pass.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Whether the directory is a cgroup, of v1 or v2.

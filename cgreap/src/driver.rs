@@ -17,6 +17,8 @@ use crate::interrupt::{Interrupt, Urgency, Wait};
 
 /// The number of spawns between two turns, so that the first targets do not wait until the last is spawned.
 const SPAWNS_PER_TURN: usize = 64;
+/// How long spawns wait for descriptors before another try. They may be returned by a running reap, or by another process.
+const RETRY: Duration = Duration::from_millis(80);
 /// How long cancelled reaps may take to thaw what they have frozen.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -81,7 +83,7 @@ pub fn drive<T: Target>(
         running: targets.iter().map(|_| None).collect(),
         waiting: targets.into_iter().enumerate().collect(),
         running_count: 0,
-        out_of_descriptors: false,
+        retry_at: None,
         obeyed: Urgency::None,
         spared: HashSet::new(),
         interrupt,
@@ -101,8 +103,8 @@ struct Driver<'a, T> {
     /// By index; `None` before the spawn and after the end.
     running: Vec<Option<Running>>,
     running_count: usize,
-    /// Whether spawns wait until a running reap ends and returns its descriptors.
-    out_of_descriptors: bool,
+    /// Until when spawns wait for descriptors.
+    retry_at: Option<Instant>,
     /// What was done about signals.
     obeyed: Urgency,
     /// Those that were in a grace period at the first Ctrl-C.
@@ -130,13 +132,10 @@ impl<T: Target> Driver<'_, T> {
             if self.running_count == 0 && !to_spawn || patience == Some(Duration::ZERO) {
                 return Ok(());
             }
+            let spawns_in = to_spawn.then(|| self.retry_in());
             let mut wait = self.listener.write();
             wait.descriptors.push(PollFd::new(reactor.as_fd(), PollFlags::POLLIN));
-            if to_spawn && !self.out_of_descriptors {
-                wait.at_most = Some(Duration::ZERO);
-            } else {
-                wait.at_most = wait.at_most.into_iter().chain(patience).min();
-            }
+            wait.at_most = wait.at_most.into_iter().chain(patience).chain(spawns_in).min();
             self.interrupt.wait(wait)?;
             reactor.turn(Some(Duration::ZERO))?;
         }
@@ -171,9 +170,14 @@ impl<T: Target> Driver<'_, T> {
         }
     }
 
+    /// How long spawns still wait for descriptors.
+    fn retry_in(&self) -> Duration {
+        self.retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+    }
+
     fn spawn_some(&mut self, reactor: &mut Reactor) {
         for _ in 0..SPAWNS_PER_TURN {
-            if self.out_of_descriptors || self.interrupt.signal().is_some() {
+            if !self.retry_in().is_zero() || self.interrupt.signal().is_some() {
                 return;
             }
             let Some((index, target)) = self.waiting.pop_front() else { return };
@@ -192,7 +196,7 @@ impl<T: Target> Driver<'_, T> {
                 }
                 Err(error) if self.running_count > 0 && is_out_of_descriptors(error.refusal()) => {
                     self.waiting.push_front((index, target));
-                    self.out_of_descriptors = true;
+                    self.retry_at = Some(Instant::now() + RETRY);
                 }
                 Err(error) => {
                     let result = Err(Failure::Reap(error.into()));
@@ -212,7 +216,7 @@ impl<T: Target> Driver<'_, T> {
         if let Some(running) = self.running[index].take() {
             self.running_count -= 1;
             self.spared.remove(&(index as u64));
-            self.out_of_descriptors = false;
+            self.retry_at = None;
             let elapsed = result.as_ref().map_or_else(|_| running.since.elapsed(), |reaped| reaped.elapsed);
             self.listener.ended(index, End { result: result.map_err(Failure::Reap), elapsed });
         }

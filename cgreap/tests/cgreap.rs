@@ -781,6 +781,35 @@ fn hundreds_at_once_with_few_descriptors() {
     assert!(sleepers.iter().all(|sleeper| sleeper.ended(TIMEOUT)));
 }
 
+/// Spawns that failed for lack of descriptors are tried again, also while no running reap ends.
+#[test]
+fn a_shortage_beside_a_stuck_target_ends() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let (stuck, last) = (sandbox.v2("stuck"), sandbox.v2("last"));
+    let held = sandbox.trace_exit(&[&stuck]);
+    let _sleeper = sandbox.sleeper(&[&last]);
+    // Many that are not there, so that the shortage begins before the last one is spawned.
+    let missing = (0..20_000).map(|n| sandbox.v2_dir().join(format!("missing{n}")));
+    let dirs = [stuck.clone()].into_iter().chain(missing).chain([last.clone()]);
+    let names: String = dirs.map(|dir| format!("{}\n", dir.display())).collect();
+    let list = sandbox.scratch().join("list");
+    fs::write(&list, names).expect("write");
+    let mut command = command(["--quiet", "-"]);
+    command.stdin(fs::File::open(&list).expect("open")).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().expect("spawn");
+    let pid = child.id() as i32;
+    eventually("the first one is killed", || held.parked());
+    let limit = limit_descriptors_of(pid, 3);
+    thread::sleep(Duration::from_millis(200));
+    limit_descriptors_of(pid, limit);
+    eventually("the last one is reaped", || !last.exists());
+    held.release();
+    let run = finish(child);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    assert!(!stuck.exists());
+}
+
 /// A signal at any moment of a reap that freezes and thaws again and again.
 #[test]
 fn a_signal_cancels_and_leaves_nothing_frozen() {

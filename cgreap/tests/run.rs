@@ -2,6 +2,8 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "run/hindered.rs"]
+mod hindered;
 #[path = "run/hostile.rs"]
 mod hostile;
 #[path = "run/interactive.rs"]
@@ -613,15 +615,6 @@ fn without_descriptors_the_guard_reaps() {
     });
     the_guard_reaps_after(&place, &disable, "Too many open files");
     limiter.join().expect("limiter");
-}
-
-/// Sets the limit of descriptors of another process.
-#[expect(unsafe_code, reason = "std has no limits")]
-fn limit_descriptors_of(pid: i32, limit: u64) {
-    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-    // SAFETY: the structure outlives the call.
-    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &limit, std::ptr::null_mut()) };
-    assert_eq!(set, 0, "prlimit: {}", std::io::Error::last_os_error());
 }
 
 /// One process besides cgreap itself.

@@ -75,7 +75,7 @@ pub use sys::drop_dac_read_search;
 pub use sys::set_user;
 pub use sys::{clone, trace_continue, trace_exit};
 pub use sys::{close_all_but, die_with_parent, exit, fork, kill, unshare, wait};
-pub use sys::{refuse_call, refuse_watches, set_attribute};
+pub use sys::{limit_descriptors_of, refuse_call, refuse_watches, set_attribute};
 pub(crate) use world::each;
 pub use world::{
     LIMIT, Layout, ReapResult, SEVERAL, World, any_hierarchy, any_layout, assert_gone, directly, drive,

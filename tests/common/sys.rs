@@ -192,6 +192,19 @@ pub fn kill(pid: i32, signal: c_int) -> io::Result<()> {
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sets the soft limit of descriptors of another process, and returns the one before.
+pub fn limit_descriptors_of(pid: i32, limit: u64) -> u64 {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure outlives the calls.
+    let done = unsafe {
+        let got = libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut limits);
+        let before = std::mem::replace(&mut limits.rlim_cur, limit);
+        let set = libc::prlimit(pid, libc::RLIMIT_NOFILE, &limits, std::ptr::null_mut());
+        (got == 0 && set == 0).then_some(before)
+    };
+    done.unwrap_or_else(|| panic!("prlimit: {}", io::Error::last_os_error()))
+}
+
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     assert!(pid > 1 && pid != getpid(), "never signal {pid}");
     // SAFETY: no pointers.

@@ -1,13 +1,18 @@
 //! The end of a run: its cgroups are reaped, in stages.
 
+use std::io;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper};
+use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, SpawnError};
 
 use super::group::{Group, Groups};
 use super::usage::Usage;
 use crate::args::RunArgs;
+use crate::directory::{RETRY, is_shortage};
 
+/// How long the start of a reap is tried again in a shortage of memory or descriptors. After that the guard tries.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// So long before the SIGKILL at the end of the grace the processes are listed that get it.
 const LIST_MARGIN: Duration = Duration::from_millis(5);
 
@@ -64,7 +69,12 @@ impl<'a> Ending<'a> {
         let Some(linger) = self.args.linger.filter(|linger| !linger.is_zero()) else { return false };
         let until = Instant::now() + linger;
         let handle = self.spawn(self.groups.first(), reactor, |reaper| reaper.when_empty().keep_dir());
-        handle.map(|handle| self.stage = Stage::Linger { until, handle }).is_some()
+        match handle {
+            Some(handle) => self.stage = Stage::Linger { until, handle },
+            // It is ended at once.
+            None => self.error = None,
+        }
+        self.is_lingering()
     }
 
     /// Begins with the signal of the grace.
@@ -183,16 +193,27 @@ impl<'a> Ending<'a> {
         &mut self,
         group: &Group,
         reactor: &mut Reactor,
-        configure: impl FnOnce(Reaper) -> Reaper,
+        configure: impl Fn(Reaper) -> Reaper,
     ) -> Option<ReapHandle> {
-        let reaper = match group.reaper() {
-            Ok(reaper) => configure(reaper),
-            Err(error) => {
-                self.fail(format!("{}: {error}", group.path().display()));
+        let patience = if self.args.no_guard { self.args.deadline } else { PATIENCE };
+        let give_up_at = Instant::now() + patience;
+        loop {
+            let failure = match group.reaper() {
+                Ok(reaper) => match reactor.spawn_reaper(configure(reaper)) {
+                    Ok(handle) => return Some(handle),
+                    Err(error) => Failure::Refused(error),
+                },
+                Err(error) => Failure::Unopened(error),
+            };
+            if !failure.io_error().is_some_and(is_shortage) || Instant::now() >= give_up_at {
+                self.fail(match failure {
+                    Failure::Refused(error) => error.to_string(),
+                    Failure::Unopened(error) => format!("{}: {error}", group.path().display()),
+                });
                 return None;
             }
-        };
-        reactor.spawn_reaper(reaper).map_err(|error| self.fail(error.to_string())).ok()
+            sleep(RETRY);
+        }
     }
 
     fn note(&mut self, result: std::result::Result<Reaped, ReapError>) {
@@ -224,6 +245,21 @@ impl<'a> Ending<'a> {
 
     pub fn into_result(self) -> Result {
         Result { effort: self.effort, usage: self.usage, error: self.error }
+    }
+}
+
+/// Why a reap was not started.
+enum Failure {
+    Refused(SpawnError),
+    Unopened(io::Error),
+}
+
+impl Failure {
+    fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Failure::Refused(error) => error.refusal().io_error(),
+            Failure::Unopened(error) => Some(error),
+        }
     }
 }
 

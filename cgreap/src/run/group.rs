@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use super::guard::Guard;
 use super::mark;
 use super::place::{RIGHTS, Sites};
 use crate::args::Setting;
-use crate::directory::{is_cgroup, open};
+use crate::directory::{self, is_cgroup, open};
 
 /// How often another name is tried where one is taken.
 const NAMES: u32 = 16;
@@ -36,7 +36,7 @@ impl Group {
 
     /// Reaps this very directory, whatever has its path.
     pub fn reaper(&self) -> io::Result<Reaper> {
-        Ok(Reaper::at_fd(OwnedFd::from(self.dir.try_clone()?)))
+        directory::reaper(&self.dir, &self.path)
     }
 
     /// Makes it, and tells the guard.

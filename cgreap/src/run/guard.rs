@@ -10,15 +10,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use cgroup_reaper::{Reaper, reap_all};
+use cgroup_reaper::{ReapError, Reaped, reap_all};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getppid, pidfd_open};
 
 use crate::console::complain_at_once;
-use crate::directory::{is_inode, open};
+use crate::directory::{RETRY, is_inode, is_shortage, open, reaper};
 use crate::this_program::{hidden, hidden_apart};
 
 /// The name of the hidden command.
@@ -124,7 +125,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> u8 {
         let _ = io::stdout().write_all(b"+").and_then(|()| io::stdout().flush());
     }
     let told = listen(parent.as_ref());
-    reap(&parse(&told), Duration::from_millis(deadline));
+    reap(parse(&told), Duration::from_millis(deadline));
     0
 }
 
@@ -188,20 +189,49 @@ fn parse(told: &[u8]) -> Vec<(PathBuf, u64)> {
     directories
 }
 
-fn reap(directories: &[(PathBuf, u64)], deadline: Duration) {
-    let mut reapers = Vec::new();
+/// Reaps the directories. In a shortage of memory or descriptors it tries again, as long as there is time.
+fn reap(mut directories: Vec<(PathBuf, u64)>, deadline: Duration) {
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        directories = reap_once(directories, left);
+        if directories.is_empty() || left.is_zero() {
+            // There is nothing left that a failure could be reported to.
+            return;
+        }
+        sleep(RETRY);
+    }
+}
+
+/// Returns those that a shortage has kept from being reaped.
+fn reap_once(directories: Vec<(PathBuf, u64)>, deadline: Duration) -> Vec<(PathBuf, u64)> {
+    let (mut reapers, mut reaped, mut unreaped) = (Vec::new(), Vec::new(), Vec::new());
     for (path, inode) in directories {
-        if *inode == 0 {
+        if inode == 0 {
             // No process of the run has joined it. The kernel does not remove it if others have.
             let _ = fs::remove_dir(path);
-        } else if let Ok(dir) = open(path) {
-            if is_inode(&dir, *inode) {
-                reapers.push(Reaper::at_fd(dir.into()).deadline(deadline));
+            continue;
+        }
+        let found = open(&path).and_then(|dir| {
+            let is_it = is_inode(&dir, inode);
+            is_it.then(|| reaper(&dir, &path)).transpose()
+        });
+        match found {
+            Ok(Some(reaper)) => {
+                reapers.push(reaper.deadline(deadline));
+                reaped.push((path, inode));
             }
+            Ok(None) => {}
+            Err(error) => unreaped.extend(is_shortage(&error).then_some((path, inode))),
         }
     }
-    // There is nothing left that a failure could be reported to.
-    drop(reap_all(reapers));
+    let results = reap_all(reapers).into_iter().zip(reaped);
+    let is_short = |result: &Result<Reaped, ReapError>| {
+        let error = result.as_ref().err().and_then(ReapError::io_error);
+        error.is_some_and(is_shortage)
+    };
+    unreaped.extend(results.filter_map(|(result, directory)| is_short(&result).then_some(directory)));
+    unreaped
 }
 
 #[cfg(test)]

@@ -1,0 +1,122 @@
+//! The end of a run where its command has changed /proc, or where descriptors are short for a time.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::*;
+use crate::place::*;
+
+/// `cgreap run` in a mount namespace that it shares with its command alone.
+fn apart(place: &Place<'_>, options: &[&str], script: &str) -> Command {
+    let mut run = Command::new("unshare");
+    run.args(["-m", "--"]).arg(place.program()).arg("run").arg("--parent").arg(&place.parent);
+    run.args(options).args(["--", "sh", "-c", script]);
+    place.set(&mut run);
+    run
+}
+
+/// Scripts that leave no /proc of their PID namespace.
+const HIDE_PROC: [&str; 3] = [
+    "unshare -pf sh -c 'mount -t proc proc /proc'",
+    "mount -t tmpfs none /proc",
+    "while umount -l /proc 2>/dev/null; do :; done",
+];
+
+fn await_file(path: &Path) {
+    eventually("the command runs", || path.exists());
+    fs::remove_file(path).expect("remove");
+}
+
+fn assert_all_ends(place: &Place<'_>, what: &str) {
+    if !wait_until(TIMEOUT, || place.living().is_empty() && place.directories().is_empty()) {
+        place.assert_nothing_left(what);
+    }
+}
+
+#[test]
+fn a_command_that_hides_proc_is_ended() {
+    require!(v2(), v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        for kind in [Kind::V2, Kind::V1] {
+            let place = Place::new(&sandbox, kind);
+            for hide in HIDE_PROC {
+                let script = format!("sleep 300 & {hide}; exec sleep 300");
+                let run = output(start(&mut apart(&place, &["--timeout", "500ms"], &script)));
+                assert_eq!(run.status, Some(124), "{kind:?}, {hide}: {run:?}");
+                place.assert_nothing_left(hide);
+            }
+        }
+    });
+}
+
+#[test]
+fn the_guard_ends_a_command_that_hides_proc() {
+    require!(v2(), v1("freezer"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let ready = sandbox.scratch().join("ready");
+        for kind in [Kind::V2, Kind::V1] {
+            let place = Place::new(&sandbox, kind);
+            for hide in HIDE_PROC {
+                let script = format!("sleep 300 & {hide}; : > {}; exec sleep 300", ready.display());
+                let mut child = start(&mut apart(&place, &[], &script));
+                await_file(&ready);
+                child.kill().expect("kill");
+                child.wait().expect("wait");
+                assert_all_ends(&place, hide);
+            }
+        }
+    });
+}
+
+/// `cgreap run` whose command runs, with its pid.
+fn running(place: &Place<'_>, options: &[&str]) -> (Child, i32) {
+    let ready = place.sandbox.scratch().join("ready");
+    let script = format!("sleep 300 & : > {}; exec sleep 300", ready.display());
+    let child = start(&mut place.command(options, &["sh", "-c", &script]));
+    await_file(&ready);
+    let pid = child.id() as i32;
+    (child, pid)
+}
+
+/// Lets a process have no more descriptors than it has, for a time.
+fn short_for_a_time(pid: i32, act: impl FnOnce()) {
+    let limit = limit_descriptors_of(pid, 4);
+    act();
+    thread::sleep(Duration::from_millis(300));
+    limit_descriptors_of(pid, limit);
+}
+
+#[test]
+fn a_run_outlasts_a_shortage_of_descriptors() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    for options in [&[][..], &["--no-guard"], &["--linger", "10s", "--no-guard"]] {
+        let (child, pid) = running(&place, options);
+        short_for_a_time(pid, || kill(pid, libc::SIGTERM).expect("kill"));
+        let run = output(child);
+        assert_eq!((run.status, run.signal), (Some(143), Some(libc::SIGTERM)), "{options:?}: {run:?}");
+        place.assert_nothing_left("a shortage");
+    }
+}
+
+#[test]
+fn a_guard_outlasts_a_shortage_of_descriptors() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let (mut child, _) = running(&place, &[]);
+    let living = place.living();
+    let guard = living.iter().find(|line| line.contains("__run-guard")).expect("a guard");
+    let guard = guard.split(':').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+    short_for_a_time(guard, || {
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    });
+    assert_all_ends(&place, "a shortage");
+}
