@@ -112,6 +112,32 @@ fn descriptors_exhausted_in_mid_run() {
     });
 }
 
+/// SIGKILL does not end process 1 of the caller's pid namespace. Once that has left the target, nothing hinders the reap.
+#[test]
+fn process_1_that_has_left_is_not_waited_for() {
+    require!(v1("cpu"), namespaces());
+    isolated(test_name!(), || {
+        let sandbox = Sandbox::new(test_name!());
+        let dir = sandbox.v1("cpu", "t");
+        let cgroups = fs::read_to_string("/proc/1/cgroup").expect("cgroup");
+        let is_cpu =
+            |line: &str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|it| it == "cpu"));
+        let home = cgroups.lines().find(|line| is_cpu(line)).and_then(|line| line.splitn(3, ':').nth(2));
+        let home = v1_root("cpu").expect("cpu").join(home.expect("v1").trim_start_matches('/'));
+        fs::write(dir.join("cgroup.procs"), "1").expect("move");
+        let sleeper = sandbox.sleeper(&[&dir]);
+        let mut reactor = Reactor::new().expect("reactor");
+        let handle = spawn(&mut reactor, Reaper::at(&dir).max_wait(Duration::from_millis(20)));
+        drive(&mut reactor, "attempts", |metrics| metrics.signals > 4);
+        assert!(!handle.is_complete(), "complete with process 1 inside");
+        assert_eq!(pids_in(&dir), [1]);
+        fs::write(home.join("cgroup.procs"), "1").expect("move");
+        let reaped = finish(&mut reactor, &handle).expect("nothing hinders it");
+        assert_eq!(reaped.outcome, Outcome::Removed);
+        assert!(sleeper.ended(TIMEOUT) && !dir.exists());
+    });
+}
+
 /// A freeze under way when the descriptors are gone is undone as soon as there is one.
 #[test]
 fn descriptors_exhausted_in_mid_freeze() {

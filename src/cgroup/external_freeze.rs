@@ -39,6 +39,9 @@ pub(crate) fn frozen_by<S: Sys>(
     if frozen.is_some() {
         return Ok(frozen);
     }
+    if *threads == 0 {
+        return Ok(None);
+    }
     let mut seen = vec![of_main];
     let threads_of = unless_exited(proc.threads_of(pid))?.unwrap_or_default();
     for tid in threads_of.into_iter().filter(|&tid| tid != pid) {

@@ -132,7 +132,11 @@ impl<S: Sys> Step<'_, '_, S> {
         for (pid, pidfd) in opened {
             match sys.cgroup_of(pidfd) {
                 Ok(cgroup) if cgroup == directory => members.pids.push(*pid),
-                Err(error) if meaning(Call::PidfdInfo, &error) == Meaning::Gone => {}
+                // Until Linux 6.15 the kernel says this also of a live process whose parent is outside of the caller's pid
+                // namespace (`pidfd_info`).
+                Err(error)
+                    if meaning(Call::PidfdInfo, &error) == Meaning::Gone
+                        && sys.has_exited(pidfd).unwrap_or(false) => {}
                 // A list has to tell.
                 Ok(_) | Err(_) => return None,
             }

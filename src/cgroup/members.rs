@@ -302,8 +302,14 @@ fn process_of<'a, S: Sys>(
         Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
         Err(_) => {}
     }
-    match sys.pidfd_of_thread(tid).and_then(|pidfd| sys.process_of(&pidfd)) {
-        Ok(pid) => return Ok(Some(pid)),
+    let told = sys.pidfd_of_thread(tid).and_then(|pidfd| match sys.process_of(&pidfd) {
+        // The kernel may say this of a live one, see `members_among`.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) && !sys.has_exited(&pidfd)? => Ok(None),
+        told => told.map(Some),
+    });
+    match told {
+        Ok(Some(pid)) => return Ok(Some(pid)),
+        Ok(None) => {}
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(error),
         Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Short => return Err(error),
         // Linux before 6.13.

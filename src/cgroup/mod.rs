@@ -41,7 +41,7 @@ mod check;
 mod context;
 mod descriptor_budget;
 pub(crate) mod errors;
-mod external_freeze;
+pub(crate) mod external_freeze;
 mod facts;
 mod file;
 mod freeze;

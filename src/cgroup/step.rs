@@ -135,6 +135,14 @@ impl<'k, S: Sys> Step<'_, 'k, S> {
         self.complete(listed)
     }
 
+    /// Lists all members, after some attempts also those of which only threads are listed.
+    pub(super) fn list_all_by_threads(&mut self, most: Span) -> Result<MemberList, Refused> {
+        self.target.lists_threads = self.target.is_stubborn();
+        let listed = self.list_all(most);
+        self.target.lists_threads = false;
+        listed
+    }
+
     /// Returns a list if it is complete.
     pub(super) fn complete(
         &mut self,

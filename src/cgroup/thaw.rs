@@ -165,7 +165,7 @@ impl<S: Sys> Step<'_, '_, S> {
         let mut undone = Undone { held: false, refused: None };
         if !dirs.is_empty() {
             // If the list were not complete, other members would count as processes outside of the target.
-            undone = match self.list_all(LONGEST) {
+            undone = match self.list_all_by_threads(LONGEST) {
                 Ok(members) => external_freeze::thaw(sys, &dirs, &members),
                 Err(refused) => return self.thaw_refused(refused),
             };

@@ -178,13 +178,11 @@ impl<S: Sys> Tracked<S> {
             if listed.contains(process.pid) {
                 return true;
             }
-            match sys.pidfd_open(process.pid) {
-                Ok(pidfd) => match facts.number(*sys, &pidfd) {
-                    Ok(number) if number != process.number => false,
-                    // If it cannot be found out now, a later check finds it out.
-                    _ => process.life(*sys, &pidfd).map_or(true, |life| life == Life::Exiting),
-                },
-                Err(error) => meaning(Call::PidfdOpen, &error) != Meaning::Gone,
+            match process.open_same(*sys, facts) {
+                Ok(Some(pidfd)) => process.life(*sys, &pidfd).map_or(true, |life| life == Life::Exiting),
+                Ok(None) => false,
+                // A later check finds it out.
+                Err(_) => true,
             }
         });
     }
@@ -227,18 +225,11 @@ impl<S: Sys> Tracked<S> {
             asked += 1;
             let process = self.processes[at];
             let mut life = Life::Dead;
-            if process.number.is_some() {
-                match context.sys.pidfd_open(process.pid) {
-                    Ok(fd) if context.facts.number(context.sys, &fd)? == process.number => {
-                        life = process.life(context.sys, &fd)?;
-                        if life == Life::Exiting {
-                            self.watch(context, fd, Some(process.pid));
-                            return Ok(Some(false));
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(error) if meaning(Call::PidfdOpen, &error) == Meaning::Gone => {}
-                    Err(error) => return Err(error),
+            if let Some(fd) = process.open_same(context.sys, context.facts)? {
+                life = process.life(context.sys, &fd)?;
+                if life == Life::Exiting {
+                    self.watch(context, fd, Some(process.pid));
+                    return Ok(Some(false));
                 }
             }
             match life {
@@ -267,9 +258,11 @@ impl<S: Sys> Tracked<S> {
             return;
         }
         self.elsewhere = 0;
-        self.processes.retain(|process| {
-            let Some(pidfd) = process.open_same(context.sys, context.facts) else { return false };
-            !matches!(process.life(context.sys, &pidfd), Ok(Life::Dead))
+        self.processes.retain(|process| match process.open_same(context.sys, context.facts) {
+            Ok(Some(pidfd)) => !matches!(process.life(context.sys, &pidfd), Ok(Life::Dead)),
+            Ok(None) => false,
+            // A later check finds it out.
+            Err(_) => true,
         });
     }
 
@@ -284,7 +277,7 @@ impl<S: Sys> Tracked<S> {
         self.processes.iter().filter_map(move |process| {
             let pidfd = match watched.take_if(|(pid, _)| *pid == process.pid) {
                 Some((_, pidfd)) => pidfd,
-                None => process.open_same(context.sys, context.facts)?,
+                None => process.open_same(context.sys, context.facts).ok()??,
             };
             // One that lives elsewhere has left the target.
             let has_left = matches!(process.life(context.sys, &pidfd), Ok(Life::Elsewhere | Life::Dead));

@@ -9,16 +9,19 @@ use std::time::Duration;
 use super::kernel::{FREEZER, Features, FrozenBy, GroupId, Life, Nature, ROOTS, Sim, V2, World};
 use super::reactors::EventLoop;
 use super::scenes::{begin, entries, run};
+use crate::cgroup::external_freeze::frozen_by;
 use crate::cgroup::hierarchy::Version;
 use crate::cgroup::members::MemberList;
+use crate::cgroup::mounts::Mount;
+use crate::cgroup::proc::Proc;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
 use crate::entries::Entries;
 use crate::handle::ReapHandle;
 use crate::machine::{End, KillBy, Members, Reach};
 use crate::metrics::Metrics;
 use crate::outcome::{Act, Effort, Outcome, ReapError, Reaped};
-use crate::reaper::{KillMethod, Reaper};
-use crate::sys::{Open, Sys};
+use crate::reaper::{KillMethod, Reaper, Signal};
+use crate::sys::{Open, Pid, Sys};
 
 const METHODS: [KillMethod; 3] = [KillMethod::Auto, KillMethod::Pidfd, KillMethod::Freezer];
 
@@ -216,6 +219,96 @@ fn a_freeze_that_holds_the_other_threads_is_found() {
                     if !is_alone && by.ends_with("frozen") => {}
                 other => panic!("alone: {is_alone}, level {level}: {other:?}"),
             }
+        }
+    }
+}
+
+/// A step lists the threads of no further process once it has looked up as many threads as it may.
+#[test]
+fn threads_are_not_listed_once_enough_were_looked_up() {
+    let (mut world, group) = world(Features::LEVELS - 1);
+    let ino = add(&mut world, group, Nature::default());
+    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mounts = Mount::all(&sim).expect("mountinfo");
+    let proc = Proc::open(&sim).expect("nothing fails").expect("its own");
+    let calls = |mut threads: usize| {
+        let before = sim.0.borrow().calls;
+        assert_eq!(frozen_by(&proc, pid, &mounts, &mut threads).expect("nothing fails"), None);
+        sim.0.borrow().calls - before
+    };
+    assert!(calls(0) < calls(1));
+}
+
+/// The same with members of which one is listed and another is not.
+#[test]
+fn a_freeze_that_holds_members_of_both_lists_is_undone() {
+    for listed_too in [true, false] {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            let frozen = world.mkdir(FREEZER, "frozen");
+            let mut own = world.processes[0].groups;
+            own[FREEZER] = frozen;
+            let mut groups = own;
+            groups[V2] = group;
+            if listed_too {
+                world.add_process(groups, Nature::default(), None);
+            } else {
+                add(&mut world, group, Nature { hangs: true, ..Nature::default() });
+            }
+            let ino = world.add_process(own, Nature { leaderless: true, ..Nature::default() }, None);
+            world.migrate(ino, groups);
+            world.set_frozen(frozen, Some(FrozenBy::Others));
+            let (sim, mut entries, handle) = spawn(world, reaper().freeze_timeout(Duration::from_secs(1)));
+            EventLoop::new(&sim).pass(&mut entries, Duration::from_secs(10));
+            let is_dead = sim.0.borrow_mut().process(ino).is_none_or(|it| it.life == Life::Dead);
+            assert!(is_dead, "listed too: {listed_too}, level {level}: {:?}", handle.try_wait());
+            if listed_too {
+                let result = handle.try_wait();
+                assert!(matches!(result, Some(Ok(Reaped { outcome: Outcome::Removed, .. }))), "{result:?}");
+            }
+        }
+    }
+}
+
+/// Until Linux 6.15 the kernel tells nothing of a live process whose parent is outside of the caller's pid namespace, as if it had
+/// exited. In a large cgroup, whose members are signalled in steps, it is signalled nevertheless.
+#[test]
+fn a_live_member_of_which_the_kernel_tells_nothing_is_signalled() {
+    let hangs = Nature { hangs: true, ..Nature::default() };
+    let injected = Nature { injected: true, ..hangs };
+    let grace = reaper().grace(Signal::TERM, Duration::from_secs(5));
+    for reaper in [grace, reaper().method(KillMethod::Pidfd)] {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            let inos = [hangs, injected, hangs, injected].map(|nature| add(&mut world, group, nature));
+            let sim = Sim(Rc::new(RefCell::new(world)));
+            let mut entries = entries(&sim);
+            entries.limit(Some(Duration::ZERO));
+            let has_grace = reaper.method != KillMethod::Pidfd;
+            let mut event_loop = EventLoop::new(&sim);
+            let _handle = begin(&mut entries, reaper.clone(), &event_loop);
+            event_loop.pass(&mut entries, Duration::from_secs(4));
+            let mut world = sim.0.borrow_mut();
+            for ino in inos {
+                let process = world.process(ino).expect("it hangs");
+                let is_signalled = if has_grace { process.termed.is_some() } else { process.killed };
+                assert!(is_signalled, "level {level}, grace: {has_grace}, {ino} of {inos:?}");
+            }
+        }
+    }
+}
+
+/// The same of one of which only threads are listed: /proc tells its process.
+#[test]
+fn a_process_of_which_the_kernel_tells_nothing_is_found_by_its_threads() {
+    for method in METHODS {
+        for level in levels() {
+            let (mut world, group) = world(level);
+            let ino = add_unlisted(&mut world, group, Nature { injected: true, ..Nature::default() });
+            let (sim, mut entries, _handle) = spawn(world, reaper().method(method));
+            EventLoop::new(&sim).pass(&mut entries, Duration::from_secs(10));
+            assert!(is_killed(&sim, ino), "{method:?}, level {level}");
         }
     }
 }

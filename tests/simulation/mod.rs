@@ -99,6 +99,7 @@ impl History {
         let mut world = World::new(rng.fork(), features);
         world.note(|| format!("{features:?}"));
         world.handles = rng.bool();
+        world.injects = fastrand::Rng::with_seed(!seed.rotate_left(32)).u8(..8) == 0;
         let slices = ROOTS.map(|root| world.mkdir(root, "slice"));
         if is_confined {
             vantage::mount(&mut world, &mut later, slices);

@@ -12,7 +12,7 @@ use crate::cgroup::members::MemberList;
 use crate::cgroup::tracked::Tracked;
 use crate::cgroup::{Budget, Context, Facts, Limit, Resolver};
 use crate::metrics::Metrics;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reaped};
 use crate::reaper::{KillMethod, Reaper, Signal};
 use crate::sys::{Pid, Sys};
 use crate::time::Instant;
@@ -203,6 +203,44 @@ fn a_process_that_has_left_an_empty_target_is_kept() {
     assert_eq!(forget(&mut tracked), scene.pids, "the target was not empty");
     tracked.note_empty();
     assert_eq!(forget(&mut tracked), [scene.pids[0], scene.pids[2]]);
+}
+
+/// One that cannot be opened, for lack of descriptors, may live.
+#[test]
+fn a_process_that_cannot_be_opened_is_not_forgotten() {
+    let scene = Scene::newest();
+    let mut tracked = scene.tracked();
+    tracked.note_empty();
+    scene.fail();
+    scene.step(|context| tracked.forget_the_dead(context));
+    assert_eq!(pids(&tracked), scene.pids);
+}
+
+/// SIGKILL does not end a kernel thread. It is not waited for once it has left the target.
+#[test]
+fn a_kernel_thread_that_has_left_is_not_waited_for() {
+    for level in 1..Features::LEVELS {
+        let mut world = World::new(fastrand::Rng::with_seed(0), Features::of(level));
+        let slice = world.mkdir(CPU, "slice");
+        let group = world.mkdir(slice, "t");
+        let own = world.processes[0].groups;
+        let nature = Nature { stuck: true, kernel_thread: true, ..Nature::default() };
+        let ino = world.add_process([own[FREEZER], group, own[V2]], nature, None);
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let mut entries = entries(&sim);
+        let mut event_loop = EventLoop::new(&sim);
+        let handle = begin(&mut entries, Reaper::at("/sys/fs/cgroup/cpu/slice/t"), &event_loop);
+        event_loop.pass(&mut entries, Duration::from_secs(1));
+        assert!(handle.try_wait().is_none(), "level {level}");
+        assert!(sim.0.borrow_mut().process(ino).expect("it lives").killed);
+        sim.0.borrow_mut().migrate(ino, own);
+        event_loop.pass(&mut entries, Duration::from_secs(60));
+        let result = handle.try_wait();
+        assert!(
+            matches!(result, Some(Ok(Reaped { outcome: Outcome::Removed, .. }))),
+            "level {level}: {result:?}"
+        );
+    }
 }
 
 /// Each process is opened once, and the pidfd of the watched process is used.

@@ -384,6 +384,9 @@ impl Sys for Sim {
             return Err(errno(libc::ENOTTY));
         }
         let process = world.process(ino).ok_or_else(|| errno(libc::ESRCH))?;
+        if process.nature.injected {
+            return Err(errno(libc::ESRCH));
+        }
         // That of its leader thread.
         Ok(inode(if process.unlisted { ROOTS[V2] } else { process.groups[V2] }))
     }
@@ -395,8 +398,8 @@ impl Sys for Sim {
         if !world.features.info {
             return Err(errno(libc::ENOTTY));
         }
-        let pid = world.process(ino).ok_or_else(|| errno(libc::ESRCH))?.pid;
-        Pid::new(pid).ok_or_else(|| errno(libc::ESRCH))
+        let process = world.process(ino).filter(|process| !process.nature.injected);
+        process.and_then(|process| Pid::new(process.pid)).ok_or_else(|| errno(libc::ESRCH))
     }
 
     fn is_own_thread(&self, tid: Pid) -> bool {

@@ -167,6 +167,10 @@ pub(super) struct Nature {
     pub(super) foreign: bool,
     /// It ends on SIGTERM.
     pub(super) ends_on_sigterm: bool,
+    /// Its parent is outside of the caller's pid namespace, and the kernel tells nothing of it (PIDFD_GET_INFO until 6.15).
+    pub(super) injected: bool,
+    /// A kernel thread, on which signals have no effect.
+    pub(super) kernel_thread: bool,
 }
 
 #[derive(Debug)]
@@ -337,6 +341,8 @@ pub(super) struct World {
     /// The step in which the kernel is short of files, so that inode numbers open nothing.
     pub(super) no_files_in: u64,
     pub(super) descriptors: usize,
+    /// Some processes are [`Nature::injected`].
+    pub(super) injects: bool,
     pub(super) descriptor_limit: usize,
     /// Members may not be signalled, because there are no pidfds, or because the caller was among them.
     pub(super) refused: bool,
@@ -406,6 +412,7 @@ impl World {
             handles: true,
             no_files_in: u64::MAX,
             descriptors: 0,
+            injects: false,
             descriptor_limit: usize::MAX,
             refused: !features.pidfd,
             refusals: Vec::new(),

@@ -151,9 +151,10 @@ impl World {
             Some("comm") => Ok("simulated\n".into()),
             Some("wchan") => Ok("0".into()),
             Some("stat") => {
-                // PF_EXITING of `linux/sched.h`.
+                // PF_EXITING and PF_KTHREAD of `linux/sched.h`.
                 let lives = process.life == Life::Alive && !(is_leader && process.nature.leaderless);
                 let flags = 0x0040_0100 | if lives { 0 } else { 4 };
+                let flags = flags | if process.nature.kernel_thread { 0x0020_0000 } else { 0 };
                 Ok(format!("{pid} (simulated) S 1 1 1 0 -1 {flags} 0\n"))
             }
             _ => Err(libc::ENOENT),

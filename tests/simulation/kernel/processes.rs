@@ -13,6 +13,7 @@ impl World {
         self.next_pid += 1;
         self.has_unmapped |= nature.unmapped;
         let ino = self.next_ino;
+        let nature = Nature { injected: nature.injected || self.injects && ino % 3 == 0, ..nature };
         self.processes.push(Process {
             pid: pid.unwrap_or(self.next_pid),
             ino,
