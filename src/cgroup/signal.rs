@@ -107,8 +107,11 @@ impl<S: Sys> Step<'_, '_, S> {
                 rest => rest?,
             },
         };
-        if begins && matches!(rest.source, Source::Directories(..)) {
-            self.target.lists_threads = self.target.is_stubborn();
+        if begins {
+            self.target.tracked.lists_members();
+            if matches!(rest.source, Source::Directories(..)) {
+                self.target.lists_threads = self.target.is_stubborn();
+            }
         }
         let now = Instant::after_start(self.context.sys.now());
         rest.began.get_or_insert(now);

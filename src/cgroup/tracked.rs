@@ -261,7 +261,7 @@ impl<S: Sys> Tracked<S> {
         self.processes.retain(|process| match process.open_same(context.sys, context.facts) {
             Ok(Some(pidfd)) => !matches!(process.life(context.sys, &pidfd), Ok(Life::Dead)),
             Ok(None) => false,
-            // A later check finds it out.
+            // It may live. `all_dead` finds it out.
             Err(_) => true,
         });
     }
@@ -352,8 +352,6 @@ impl<S: Sys> Tracked<S> {
             rest.next += 1;
         }
         add(&mut self.tried, &rest.members.pids[first..rest.next]);
-        // From now on a pid that is not in `tried` is a new member.
-        self.killed_unlisted = false;
         Ok(Pidfds::Opened { full })
     }
 
@@ -363,6 +361,11 @@ impl<S: Sys> Tracked<S> {
         let mut tried = std::mem::take(&mut self.tried);
         tried.retain(|&pid| self.sent(pid, signal).is_some());
         self.tried = tried;
+    }
+
+    /// Notes that the attempt lists the members that it signals: from now on a pid that is not in `tried` is a new member.
+    pub(crate) fn lists_members(&mut self) {
+        self.killed_unlisted = false;
     }
 
     /// Notes that an attempt has signalled all members that it could.

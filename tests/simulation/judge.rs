@@ -12,6 +12,9 @@ use crate::reaper::{KillMethod, Reaper};
 /// What a failed call may cost, by the library's own promise.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// For how long an act is refused until that is final.
+const REFUSED_FOR: Duration = Duration::from_millis(850);
+
 /// The longest time between two checks of a freeze under way.
 const PROBE: Duration = Duration::from_millis(100);
 
@@ -55,7 +58,12 @@ impl History {
             // As long as calls fail, it does not know that others have undone its freeze.
             let to_be_thawed =
                 world.groups.iter().any(|group| group.target == Some(of) && group.to_be_thawed);
-            let told = if to_be_thawed { world.failed_at } else { Duration::ZERO };
+            let told = match to_be_thawed {
+                // It does not know either that the frozen directory was removed.
+                true if self.is_lost(&world, of) => world.failed_at + REFUSED_FOR,
+                true => world.failed_at,
+                false => Duration::ZERO,
+            };
             let is_late = |end: Duration| {
                 let end = end.max(told);
                 now > end + RETRY + lag + self.taken_since(end)

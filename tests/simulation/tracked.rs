@@ -516,8 +516,14 @@ fn a_member_that_joins_after_a_kill_of_both_kinds_is_new() {
     let (member, new_member) = (pid(&mut world, member), pid(&mut world, new_member));
     let sim = Sim(Rc::new(RefCell::new(world)));
     in_context(&sim, |kernel| {
+        // The list of the attempt may have none: those that are killed are not listed any more.
+        let mut empty = Tracked::<Sim>::new();
+        empty.killed_all(None);
+        empty.lists_members();
+        assert_eq!(empty.compare(&list(&[member])), (true, false));
         let mut signalled = Tracked::new();
         signalled.killed_all(None);
+        signalled.lists_members();
         let mut rest = Rest::new(list(&[member]));
         let part = Part { most: 9, is_held: false };
         let (mut tally, mut obstacle) = (Tally::new(), None);
