@@ -36,6 +36,8 @@ pub fn reaper(dir: &File, path: &Path) -> io::Result<Reaper> {
     Ok(Reaper::at_fd(dir.try_clone()?.into()))
 }
 
+/// How long to try again in a shortage where another process may try after that.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait after a shortage, before another try.
 pub const RETRY: Duration = Duration::from_millis(50);
 

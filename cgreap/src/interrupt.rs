@@ -99,7 +99,9 @@ impl Interrupt {
     /// descriptor is ready.
     pub fn wait<'a>(&'a self, mut wait: Wait<'a>) -> io::Result<bool> {
         wait.descriptors.push(PollFd::new(self.pending.as_fd(), PollFlags::POLLIN));
-        let timeout = wait.at_most.map(|time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+        // Rounded up, so that what is waited for is due then.
+        let rounded = |time: Duration| PollTimeout::try_from(time.saturating_add(Duration::from_micros(999)));
+        let timeout = wait.at_most.map(|time| rounded(time).unwrap_or(PollTimeout::MAX));
         match poll(&mut wait.descriptors, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(false),

@@ -9,10 +9,8 @@ use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, Spaw
 use super::group::{Group, Groups};
 use super::usage::Usage;
 use crate::args::RunArgs;
-use crate::directory::{RETRY, is_shortage};
+use crate::directory::{PATIENCE, RETRY, is_shortage};
 
-/// How long the start of a reap is tried again in a shortage of memory or descriptors. After that the guard tries.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// So long before the SIGKILL at the end of the grace the processes are listed that get it.
 const LIST_MARGIN: Duration = Duration::from_millis(5);
 
@@ -22,6 +20,9 @@ const LIST_MARGIN: Duration = Duration::from_millis(5);
 pub struct Ending<'a> {
     args: &'a RunArgs,
     groups: &'a Groups,
+    /// How long starts of reaps are tried again, altogether, in a shortage of memory or descriptors.
+    patience: Duration,
+    give_up_at: Option<Instant>,
     stage: Stage,
     effort: Effort,
     usage: Usage,
@@ -59,21 +60,25 @@ pub struct Result {
 
 impl<'a> Ending<'a> {
     /// Nothing is signalled before [`Ending::begin`].
-    pub fn new(args: &'a RunArgs, groups: &'a Groups) -> Ending<'a> {
+    pub fn new(args: &'a RunArgs, groups: &'a Groups, has_guard: bool) -> Ending<'a> {
         let (effort, usage) = Default::default();
-        Ending { args, groups, stage: Stage::Done, effort, usage, error: None }
+        // After that the guard tries, if there is one.
+        let patience = if has_guard { PATIENCE } else { args.deadline };
+        Ending { args, groups, patience, give_up_at: None, stage: Stage::Done, effort, usage, error: None }
     }
 
     /// Lets what is left end by itself, if there is time for that. Returns whether there is.
     pub fn linger(&mut self, reactor: &mut Reactor) -> bool {
         let Some(linger) = self.args.linger.filter(|linger| !linger.is_zero()) else { return false };
         let until = Instant::now() + linger;
+        self.give_up_at = Some(until.min(Instant::now() + self.patience));
         let handle = self.spawn(self.groups.first(), reactor, |reaper| reaper.when_empty().keep_dir());
         match handle {
             Some(handle) => self.stage = Stage::Linger { until, handle },
             // It is ended at once.
             None => self.error = None,
         }
+        self.give_up_at = None;
         self.is_lingering()
     }
 
@@ -86,9 +91,11 @@ impl<'a> Ending<'a> {
             let reaper = if grace.is_zero() { reaper } else { reaper.grace(signal, grace) };
             if keep { reaper.keep_dir() } else { reaper }
         };
-        let list_at = (grace > LIST_MARGIN).then(|| Instant::now() + (grace - LIST_MARGIN));
         self.stage = match self.spawn(self.groups.first(), reactor, configure) {
-            Some(handle) => Stage::First { list_at, handle },
+            Some(handle) => {
+                let list_at = (grace > LIST_MARGIN).then(|| Instant::now() + (grace - LIST_MARGIN));
+                Stage::First { list_at, handle }
+            }
             None => Stage::Others(self.spawn_all(self.groups.others(), reactor, keep)),
         };
         self.advance(reactor);
@@ -195,8 +202,8 @@ impl<'a> Ending<'a> {
         reactor: &mut Reactor,
         configure: impl Fn(Reaper) -> Reaper,
     ) -> Option<ReapHandle> {
-        let patience = if self.args.no_guard { self.args.deadline } else { PATIENCE };
-        let give_up_at = Instant::now() + patience;
+        let give_up_at = *self.give_up_at.get_or_insert_with(|| Instant::now() + self.patience);
+        // Nothing else could be done meanwhile.
         loop {
             let failure = match group.reaper() {
                 Ok(reaper) => match reactor.spawn_reaper(configure(reaper)) {

@@ -130,7 +130,7 @@ impl<'a> Supervisor<'a> {
         });
         let result = self
             .ending
-            .map_or_else(|| Ending::new(self.args, self.groups).into_result(), Ending::into_result);
+            .map_or_else(|| Ending::new(self.args, self.groups, true).into_result(), Ending::into_result);
         let (ended, left) = (self.main.ended(), self.left.unwrap_or_default());
         Ok(Done { ended, executed, failure, cause: self.cause, left, result })
     }
@@ -199,7 +199,7 @@ impl<'a> Supervisor<'a> {
         }
         if self.main.ended().is_some() {
             if self.ending.is_none() {
-                let mut ending = Ending::new(self.args, self.groups);
+                let mut ending = Ending::new(self.args, self.groups, self.guard.is_some());
                 if !ending.linger(&mut self.reactor) {
                     self.left = Some(Left::of(self.groups));
                     ending.begin(&mut self.reactor);
@@ -236,7 +236,7 @@ impl<'a> Supervisor<'a> {
     fn end(&mut self, cause: Cause) {
         match &mut self.ending {
             None => {
-                let ending = self.ending.insert(Ending::new(self.args, self.groups));
+                let ending = self.ending.insert(Ending::new(self.args, self.groups, self.guard.is_some()));
                 ending.begin(&mut self.reactor);
                 self.cause = Some(cause);
             }

@@ -10,20 +10,30 @@ use crate::common::*;
 use crate::place::*;
 
 /// `cgreap run` in a mount namespace that it shares with its command alone.
-fn apart(place: &Place<'_>, options: &[&str], script: &str) -> Command {
+fn apart(place: &Place<'_>, script: &str) -> Command {
     let mut run = Command::new("unshare");
     run.args(["-m", "--"]).arg(place.program()).arg("run").arg("--parent").arg(&place.parent);
-    run.args(options).args(["--", "sh", "-c", script]);
+    run.args(["--", "sh", "-c", script]);
     place.set(&mut run);
     run
 }
 
-/// Scripts that leave no /proc of their PID namespace.
+/// Ways to leave no /proc of the own PID namespace.
 const HIDE_PROC: [&str; 3] = [
     "unshare -pf sh -c 'mount -t proc proc /proc'",
     "mount -t tmpfs none /proc",
     "while umount -l /proc 2>/dev/null; do :; done",
 ];
+
+/// `cgreap run` whose command has hidden /proc.
+fn without_proc(place: &Place<'_>, hide: &str) -> Child {
+    let ready = place.sandbox.scratch().join("ready");
+    let script =
+        format!("sleep 300 & {hide}; [ -e /proc/thread-self ] || : > {}; exec sleep 300", ready.display());
+    let child = start(&mut apart(place, &script));
+    await_file(&ready);
+    child
+}
 
 fn await_file(path: &Path) {
     eventually("the command runs", || path.exists());
@@ -44,9 +54,10 @@ fn a_command_that_hides_proc_is_ended() {
         for kind in [Kind::V2, Kind::V1] {
             let place = Place::new(&sandbox, kind);
             for hide in HIDE_PROC {
-                let script = format!("sleep 300 & {hide}; exec sleep 300");
-                let run = output(start(&mut apart(&place, &["--timeout", "500ms"], &script)));
-                assert_eq!(run.status, Some(124), "{kind:?}, {hide}: {run:?}");
+                let child = without_proc(&place, hide);
+                kill(child.id() as i32, libc::SIGTERM).expect("kill");
+                let run = output(child);
+                assert_eq!(run.status, Some(143), "{kind:?}, {hide}: {run:?}");
                 place.assert_nothing_left(hide);
             }
         }
@@ -58,13 +69,10 @@ fn the_guard_ends_a_command_that_hides_proc() {
     require!(v2(), v1("freezer"), namespaces());
     isolated(test_name!(), || {
         let sandbox = Sandbox::new(test_name!());
-        let ready = sandbox.scratch().join("ready");
         for kind in [Kind::V2, Kind::V1] {
             let place = Place::new(&sandbox, kind);
             for hide in HIDE_PROC {
-                let script = format!("sleep 300 & {hide}; : > {}; exec sleep 300", ready.display());
-                let mut child = start(&mut apart(&place, &[], &script));
-                await_file(&ready);
+                let mut child = without_proc(&place, hide);
                 child.kill().expect("kill");
                 child.wait().expect("wait");
                 assert_all_ends(&place, hide);
@@ -96,11 +104,35 @@ fn a_run_outlasts_a_shortage_of_descriptors() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
-    for options in [&[][..], &["--no-guard"], &["--linger", "10s", "--no-guard"]] {
+    for options in [&[][..], &["--no-guard"]] {
         let (child, pid) = running(&place, options);
         short_for_a_time(pid, || kill(pid, libc::SIGTERM).expect("kill"));
         let run = output(child);
         assert_eq!((run.status, run.signal), (Some(143), Some(libc::SIGTERM)), "{options:?}: {run:?}");
+        place.assert_nothing_left("a shortage");
+    }
+}
+
+/// The command ends amid the shortage, by itself. What it leaves may end by itself too, or is ended and named.
+#[test]
+fn what_is_left_amid_a_shortage_of_descriptors_is_ended() {
+    require!(v2());
+    let sandbox = Sandbox::new(test_name!());
+    let place = Place::new(&sandbox, Kind::V2);
+    let [ready, go] = ["ready", "go"].map(|name| sandbox.scratch().join(name));
+    let script = format!(
+        "sleep 300 & : > {}; while [ ! -e {} ]; do sleep 0.05; done; exit 3",
+        ready.display(),
+        go.display()
+    );
+    for options in [&["--no-guard"][..], &["--no-guard", "--linger", "100ms"], &["--linger", "600ms"]] {
+        let child = start(&mut place.command(options, &["sh", "-c", &script]));
+        await_file(&ready);
+        short_for_a_time(child.id() as i32, || fs::write(&go, "").expect("write"));
+        let run = output(child);
+        fs::remove_file(&go).expect("remove");
+        assert_eq!(run.status, Some(3), "{options:?}: {run:?}");
+        assert!(run.err.contains("killed 1 process that sh left behind: sleep"), "{options:?}: {run:?}");
         place.assert_nothing_left("a shortage");
     }
 }
