@@ -60,6 +60,9 @@ pub(super) struct Anything {
     frozen: RefCell<BTreeSet<PathBuf>>,
     /// The last thing said about a directory: whether it has members.
     occupied: RefCell<HashMap<PathBuf, bool>>,
+    /// The same when the job was handed over that a helper thread does now. A removal that it makes later does no harm: the kernel
+    /// removes no cgroup that has members.
+    handed_over: RefCell<Option<HashMap<PathBuf, bool>>>,
     /// May signal unverified pids.
     unverified: bool,
     /// Facilities that it lacks.
@@ -137,6 +140,7 @@ impl Anything {
             named: RefCell::default(),
             frozen: RefCell::default(),
             occupied: RefCell::default(),
+            handed_over: RefCell::default(),
             unverified,
             absent: Vec::new(),
             numbered: RefCell::default(),
@@ -452,7 +456,9 @@ impl Sys for Rc<Anything> {
         assert!(in_target(&path), "{path:?} removed");
         // Of its root it is known what was said last.
         if ["/u/t", "/f/t"].iter().any(|target| path == Path::new(target)) {
-            assert_eq!(self.occupied.borrow().get(&path), Some(&false), "{path:?} removed, occupied");
+            let (now, then) = (self.occupied.borrow(), self.handed_over.borrow());
+            let occupied = then.as_ref().unwrap_or(&now);
+            assert_eq!(occupied.get(&path), Some(&false), "{path:?} removed, occupied");
         }
         self.answer(libc::ENOENT)
     }
@@ -544,7 +550,8 @@ struct EventLoop<'a> {
     sys: &'a Rc<Anything>,
     watched: RefCell<Vec<EntryId>>,
     command: Option<Command<Rc<Anything>>>,
-    jobs: RefCell<Vec<(EntryId, Job<Rc<Anything>>)>>,
+    /// With what was known when they were handed over.
+    jobs: RefCell<Vec<(EntryId, Job<Rc<Anything>>, HashMap<PathBuf, bool>)>>,
 }
 
 impl Host<Rc<Anything>> for EventLoop<'_> {
@@ -557,15 +564,18 @@ impl Host<Rc<Anything>> for EventLoop<'_> {
 
     fn next_command(&mut self) -> Option<Command<Rc<Anything>>> {
         self.command.take().or_else(|| {
-            let (id, job) = self.jobs.borrow_mut().pop()?;
-            Some(Command::Answer(id, job.run(self.sys)))
+            let (id, job, occupied) = self.jobs.borrow_mut().pop()?;
+            self.sys.handed_over.replace(Some(occupied));
+            let answer = job.run(self.sys);
+            self.sys.handed_over.replace(None);
+            Some(Command::Answer(id, answer))
         })
     }
 
     fn stop(&mut self) {}
 
     fn help(&self, id: EntryId, job: Job<Rc<Anything>>) -> Result<(), NoThread> {
-        self.jobs.borrow_mut().push((id, job));
+        self.jobs.borrow_mut().push((id, job, self.sys.occupied.borrow().clone()));
         Ok(())
     }
 }
