@@ -424,6 +424,10 @@ impl<S: Sys> Step<'_, '_, S> {
                 self.target.obstacle = Some(Obstacle::of_process(pid, Cause::Unsafe));
             }
         }
+        // A list may have found that the directory is gone, and has thawed it then.
+        if unverified == Unverified::Frozen && !self.has_all_freezers() {
+            return Err(self.freeze_ended());
+        }
         let sent = self.target.tracked.send_unverified(
             self.context,
             signal,
@@ -434,16 +438,23 @@ impl<S: Sys> Step<'_, '_, S> {
         sent.map_err(|error| (self.path().to_path_buf(), error.into()))
     }
 
+    /// Whether all freezer directories are left. One can be removed only once its members have left it.
+    fn has_all_freezers(&self) -> bool {
+        let mut freezers = self.target.trees.iter().filter(|tree| tree.hierarchy.is_freezer());
+        freezers.all(Tree::is_left)
+    }
+
+    fn freeze_ended(&self) -> Refused {
+        let why = "the freeze ended: thawed, joined by a process, or removed";
+        (self.path().to_path_buf(), io::Error::new(io::ErrorKind::Interrupted, why).into())
+    }
+
     /// Lists the members in the v1 freezer's hierarchy. An error if a member that is not frozen may have
     /// joined.
     ///
     /// They are listed twice, because a process of the first list may have exited before it was frozen.
     fn list_frozen(&mut self) -> Result<MemberList, Refused> {
         let (mut members, refused) = self.list(|tree| tree.hierarchy.is_freezer(), LONGEST);
-        let freezers = |trees: &[Tree<S>]| trees.iter().filter(|tree| tree.hierarchy.is_freezer()).count();
-        let left = |trees: &[Tree<S>]| {
-            trees.iter().filter(|tree| tree.hierarchy.is_freezer() && tree.is_left()).count()
-        };
         let mut all_frozen = true;
         let refused = refused.or_else(|| {
             self.each(|context, tree, directories| {
@@ -457,13 +468,8 @@ impl<S: Sys> Step<'_, '_, S> {
         if let Some(refused) = refused {
             return Err(refused);
         }
-        // A freezer directory can be removed only once its members have left it.
-        if !all_frozen || left(&self.target.trees) < freezers(&self.target.trees) {
-            let error = io::Error::new(
-                io::ErrorKind::Interrupted,
-                "the freeze ended: thawed, joined by a process, or removed",
-            );
-            return Err((self.path().to_path_buf(), error.into()));
+        if !all_frozen || !self.has_all_freezers() {
+            return Err(self.freeze_ended());
         }
         match self.list(|tree| tree.hierarchy.is_freezer(), LONGEST) {
             (_, Some(refused)) => Err(refused),

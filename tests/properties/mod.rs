@@ -405,6 +405,16 @@ mod tests {
         }
     }
 
+    /// The inputs that the fuzz target of reaps begins with.
+    #[test]
+    fn of_reaps_that_were_found_by_fuzzing() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reap");
+        // A package has none.
+        for seed in std::fs::read_dir(seeds).into_iter().flatten() {
+            reap(&std::fs::read(seed.expect("seeds").path()).expect("a seed"));
+        }
+    }
+
     /// A directory that is no cgroup, with some things in it.
     struct Plain(PathBuf);
 
