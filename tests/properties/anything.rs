@@ -550,9 +550,11 @@ struct EventLoop<'a> {
     sys: &'a Rc<Anything>,
     watched: RefCell<Vec<EntryId>>,
     command: Option<Command<Rc<Anything>>>,
-    /// With what was known when they were handed over.
-    jobs: RefCell<Vec<(EntryId, Job<Rc<Anything>>, HashMap<PathBuf, bool>)>>,
+    jobs: RefCell<Vec<HandedOver>>,
 }
+
+/// A job of an entry, with what was known when it was handed over.
+type HandedOver = (EntryId, Job<Rc<Anything>>, HashMap<PathBuf, bool>);
 
 impl Host<Rc<Anything>> for EventLoop<'_> {
     fn watch(&self, _: &File, id: EntryId, _: Notice) -> io::Result<()> {
