@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
 
 use cgroup_reaper::Reaper;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
@@ -34,16 +33,6 @@ pub fn reaper(dir: &File, path: &Path) -> io::Result<Reaper> {
         return Ok(Reaper::at(path));
     }
     Ok(Reaper::at_fd(dir.try_clone()?.into()))
-}
-
-/// How long to try again in a shortage where another process may try after that.
-pub const PATIENCE: Duration = Duration::from_secs(1);
-/// How long to wait after a shortage, before another try.
-pub const RETRY: Duration = Duration::from_millis(50);
-
-/// Whether an error is for a shortage of memory or descriptors, which may pass.
-pub fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 /// Whether the directory is a cgroup, of v1 or v2.

@@ -5,20 +5,17 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use cgroup_reaper::{
-    Outcome, Pending, Phase, Reactor, ReapError, ReapHandle, Reaped, Reaper, Refusal, SpawnError,
-};
+use cgroup_reaper::{Outcome, Pending, Phase, Reactor, ReapError, ReapHandle, Reaped, Reaper, SpawnError};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::console::complain_at_once;
 use crate::end::{End, Failure};
 use crate::interrupt::{Interrupt, Urgency, Wait};
+use crate::shortage::{RETRY, is_shortage};
 
 /// The number of spawns between two turns, so that the first targets do not wait until the last is spawned.
 const SPAWNS_PER_TURN: usize = 64;
-/// How long spawns wait for descriptors before another try. They may be returned by a running reap, or by another process.
-const RETRY: Duration = Duration::from_millis(80);
 /// How long cancelled reaps may take to thaw what they have frozen.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,7 +41,7 @@ fn raise_descriptor_limit() {
 
 /// What is to be reaped.
 pub trait Target {
-    /// Makes the reaper, just before it is spawned; `None` if the target is gone. Where descriptors are lacking the reaper is
+    /// Makes the reaper, just before it is spawned; `None` if the target is gone. In a shortage the reaper is
     /// dropped, and made again later.
     fn reaper(&self) -> Result<Option<Reaper>, SpawnError>;
 }
@@ -103,7 +100,7 @@ struct Driver<'a, T> {
     /// By index; `None` before the spawn and after the end.
     running: Vec<Option<Running>>,
     running_count: usize,
-    /// Until when spawns wait for descriptors.
+    /// Until when spawns wait, after a shortage. What is short may be returned by a running reap, or by another process.
     retry_at: Option<Instant>,
     /// What was done about signals.
     obeyed: Urgency,
@@ -170,7 +167,7 @@ impl<T: Target> Driver<'_, T> {
         }
     }
 
-    /// How long spawns still wait for descriptors.
+    /// How long spawns still wait.
     fn retry_in(&self) -> Duration {
         self.retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
     }
@@ -194,7 +191,9 @@ impl<T: Target> Driver<'_, T> {
                     let result = Ok(Reaped::new(Outcome::AlreadyGone));
                     self.listener.ended(index, End { result, elapsed: since.elapsed() });
                 }
-                Err(error) if self.running_count > 0 && is_out_of_descriptors(error.refusal()) => {
+                Err(error)
+                    if self.running_count > 0 && error.refusal().io_error().is_some_and(is_shortage) =>
+                {
                     self.waiting.push_front((index, target));
                     self.retry_at = Some(Instant::now() + RETRY);
                 }
@@ -237,9 +236,4 @@ impl<T: Target> Driver<'_, T> {
             self.listener.ended(index, End { result, elapsed: Duration::ZERO });
         }
     }
-}
-
-fn is_out_of_descriptors(refusal: &Refusal) -> bool {
-    let Refusal::Io { source, .. } = refusal else { return false };
-    matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

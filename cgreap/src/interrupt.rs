@@ -99,10 +99,7 @@ impl Interrupt {
     /// descriptor is ready.
     pub fn wait<'a>(&'a self, mut wait: Wait<'a>) -> io::Result<bool> {
         wait.descriptors.push(PollFd::new(self.pending.as_fd(), PollFlags::POLLIN));
-        // Rounded up, so that what is waited for is due then.
-        let rounded = |time: Duration| PollTimeout::try_from(time.saturating_add(Duration::from_micros(999)));
-        let timeout = wait.at_most.map(|time| rounded(time).unwrap_or(PollTimeout::MAX));
-        match poll(&mut wait.descriptors, timeout) {
+        match poll(&mut wait.descriptors, wait.at_most.map(poll_timeout)) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(false),
             Err(errno) => return Err(errno.into()),
@@ -110,6 +107,11 @@ impl Interrupt {
         wait.descriptors.pop();
         Ok(wait.descriptors.iter().any(|descriptor| descriptor.any() != Some(false)))
     }
+}
+
+/// Rounded up, so that what is waited for is due then.
+pub fn poll_timeout(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(time.saturating_add(Duration::from_micros(999))).unwrap_or(PollTimeout::MAX)
 }
 
 /// For a child process of a program that watches: unblocks all signals, which would stay pending for ever.

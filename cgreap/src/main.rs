@@ -3,9 +3,9 @@
 //!
 //! Each module uses only modules to the left of it:
 //!
-//! - `status`, `exit`, `console`, `duration`, `interrupt`, `end`, `mounts`, `directory`, `this_program`: exit statuses, the
-//!   end of the program, output, durations, signals, how a target ended, where the hierarchies are mounted, cgroup
-//!   directories, and hidden commands
+//! - `status`, `exit`, `console`, `duration`, `interrupt`, `end`, `mounts`, `shortage`, `directory`, `this_program`: exit
+//!   statuses, the end of the program, output, durations, signals, how a target ended, where the hierarchies are mounted,
+//!   shortages of descriptors or memory, cgroup directories, and hidden commands
 //! - `target`, `args`, `list`: what the command line names, the command line, and targets from standard input
 //! - `generate`: completions for shells, and man pages
 //! - `driver`: reaps any number of targets at once
@@ -27,6 +27,7 @@ mod mounts;
 mod reap;
 mod report;
 mod run;
+mod shortage;
 mod status;
 mod sweep;
 mod target;

@@ -408,10 +408,12 @@ mod tests {
     /// The inputs that the fuzz target of reaps begins with.
     #[test]
     fn of_reaps_that_were_found_by_fuzzing() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/reap");
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         // A package has none.
-        for seed in std::fs::read_dir(seeds).into_iter().flatten() {
-            reap(&std::fs::read(seed.expect("seeds").path()).expect("a seed"));
+        if fuzz.exists() {
+            let seeds = std::fs::read_dir(fuzz.join("seeds/reap")).expect("seeds");
+            let run = seeds.map(|seed| reap(&std::fs::read(seed.expect("seeds").path()).expect("a seed")));
+            assert!(run.count() > 0);
         }
     }
 

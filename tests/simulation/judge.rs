@@ -58,12 +58,9 @@ impl History {
             // As long as calls fail, it does not know that others have undone its freeze.
             let to_be_thawed =
                 world.groups.iter().any(|group| group.target == Some(of) && group.to_be_thawed);
-            let told = match to_be_thawed {
-                // It does not know either that the frozen directory was removed.
-                true if self.is_lost(&world, of) => world.failed_at + REFUSED_FOR,
-                true => world.failed_at,
-                false => Duration::ZERO,
-            };
+            // Nor does it know at once that the frozen directory was removed, if it is lost.
+            let refused = if self.is_lost(&world, of) { REFUSED_FOR } else { Duration::ZERO };
+            let told = if to_be_thawed { world.failed_at + refused } else { Duration::ZERO };
             let is_late = |end: Duration| {
                 let end = end.max(told);
                 now > end + RETRY + lag + self.taken_since(end)

@@ -223,23 +223,6 @@ fn a_freeze_that_holds_the_other_threads_is_found() {
     }
 }
 
-/// A step lists the threads of no further process once it has looked up as many threads as it may.
-#[test]
-fn threads_are_not_listed_once_enough_were_looked_up() {
-    let (mut world, group) = world(Features::LEVELS - 1);
-    let ino = add(&mut world, group, Nature::default());
-    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
-    let sim = Sim(Rc::new(RefCell::new(world)));
-    let mounts = Mount::all(&sim).expect("mountinfo");
-    let proc = Proc::open(&sim).expect("nothing fails").expect("its own");
-    let calls = |mut threads: usize| {
-        let before = sim.0.borrow().calls;
-        assert_eq!(frozen_by(&proc, pid, &mounts, &mut threads).expect("nothing fails"), None);
-        sim.0.borrow().calls - before
-    };
-    assert!(calls(0) < calls(1));
-}
-
 /// The same with members of which one is listed and another is not.
 #[test]
 fn a_freeze_that_holds_members_of_both_lists_is_undone() {
@@ -269,6 +252,23 @@ fn a_freeze_that_holds_members_of_both_lists_is_undone() {
             }
         }
     }
+}
+
+/// A step lists the threads of no further process once it has looked up as many threads as it may.
+#[test]
+fn threads_are_not_listed_once_enough_were_looked_up() {
+    let (mut world, group) = world(Features::LEVELS - 1);
+    let ino = add(&mut world, group, Nature::default());
+    let pid = Pid::new(world.process(ino).expect("it lives").pid).expect("positive");
+    let sim = Sim(Rc::new(RefCell::new(world)));
+    let mounts = Mount::all(&sim).expect("mountinfo");
+    let proc = Proc::open(&sim).expect("nothing fails").expect("its own");
+    let calls = |mut threads: usize| {
+        let before = sim.0.borrow().calls;
+        assert_eq!(frozen_by(&proc, pid, &mounts, &mut threads).expect("nothing fails"), None);
+        sim.0.borrow().calls - before
+    };
+    assert!(calls(0) < calls(1));
 }
 
 /// Until Linux 6.15 the kernel tells nothing of a live process whose parent is outside of the caller's pid namespace, as if it had

@@ -1,7 +1,6 @@
 //! The end of a run: its cgroups are reaped, in stages.
 
 use std::io;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, SpawnError};
@@ -9,7 +8,7 @@ use cgroup_reaper::{Effort, Reactor, ReapError, ReapHandle, Reaped, Reaper, Spaw
 use super::group::{Group, Groups};
 use super::usage::Usage;
 use crate::args::RunArgs;
-use crate::directory::{PATIENCE, RETRY, is_shortage};
+use crate::shortage::{PATIENCE, Patience, is_shortage};
 
 /// So long before the SIGKILL at the end of the grace the processes are listed that get it.
 const LIST_MARGIN: Duration = Duration::from_millis(5);
@@ -20,9 +19,8 @@ const LIST_MARGIN: Duration = Duration::from_millis(5);
 pub struct Ending<'a> {
     args: &'a RunArgs,
     groups: &'a Groups,
-    /// How long starts of reaps are tried again, altogether, in a shortage of memory or descriptors.
-    patience: Duration,
-    give_up_at: Option<Instant>,
+    /// Of the starts of reaps. Nothing else could be done meanwhile.
+    patience: Patience,
     stage: Stage,
     effort: Effort,
     usage: Usage,
@@ -50,7 +48,7 @@ enum Stage {
 }
 
 /// What came of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Result {
     pub effort: Effort,
     pub usage: Usage,
@@ -63,22 +61,24 @@ impl<'a> Ending<'a> {
     pub fn new(args: &'a RunArgs, groups: &'a Groups, has_guard: bool) -> Ending<'a> {
         let (effort, usage) = Default::default();
         // After that the guard tries, if there is one.
-        let patience = if has_guard { PATIENCE } else { args.deadline };
-        Ending { args, groups, patience, give_up_at: None, stage: Stage::Done, effort, usage, error: None }
+        let patience = Patience(if has_guard { PATIENCE } else { args.deadline });
+        Ending { args, groups, patience, stage: Stage::Done, effort, usage, error: None }
     }
 
     /// Lets what is left end by itself, if there is time for that. Returns whether there is.
     pub fn linger(&mut self, reactor: &mut Reactor) -> bool {
         let Some(linger) = self.args.linger.filter(|linger| !linger.is_zero()) else { return false };
         let until = Instant::now() + linger;
-        self.give_up_at = Some(until.min(Instant::now() + self.patience));
+        // It takes no longer than what is left may.
+        let kept = self.patience.0.saturating_sub(linger);
+        self.patience.0 -= kept;
         let handle = self.spawn(self.groups.first(), reactor, |reaper| reaper.when_empty().keep_dir());
         match handle {
             Some(handle) => self.stage = Stage::Linger { until, handle },
             // It is ended at once.
             None => self.error = None,
         }
-        self.give_up_at = None;
+        self.patience.0 += kept;
         self.is_lingering()
     }
 
@@ -202,25 +202,16 @@ impl<'a> Ending<'a> {
         reactor: &mut Reactor,
         configure: impl Fn(Reaper) -> Reaper,
     ) -> Option<ReapHandle> {
-        let give_up_at = *self.give_up_at.get_or_insert_with(|| Instant::now() + self.patience);
-        // Nothing else could be done meanwhile.
-        loop {
-            let failure = match group.reaper() {
-                Ok(reaper) => match reactor.spawn_reaper(configure(reaper)) {
-                    Ok(handle) => return Some(handle),
-                    Err(error) => Failure::Refused(error),
-                },
-                Err(error) => Failure::Unopened(error),
-            };
-            if !failure.io_error().is_some_and(is_shortage) || Instant::now() >= give_up_at {
-                self.fail(match failure {
-                    Failure::Refused(error) => error.to_string(),
-                    Failure::Unopened(error) => format!("{}: {error}", group.path().display()),
-                });
-                return None;
-            }
-            sleep(RETRY);
-        }
+        let spawn = || {
+            let reaper = group.reaper().map_err(Failure::Unopened)?;
+            reactor.spawn_reaper(configure(reaper)).map_err(Failure::Refused)
+        };
+        let spawned = self.patience.retry(spawn, Failure::is_shortage);
+        let failed = |failure| match failure {
+            Failure::Refused(error) => error.to_string(),
+            Failure::Unopened(error) => format!("{}: {error}", group.path().display()),
+        };
+        spawned.map_err(|failure| self.fail(failed(failure))).ok()
     }
 
     fn note(&mut self, result: std::result::Result<Reaped, ReapError>) {
@@ -262,10 +253,10 @@ enum Failure {
 }
 
 impl Failure {
-    fn io_error(&self) -> Option<&io::Error> {
+    fn is_shortage(&self) -> bool {
         match self {
-            Failure::Refused(error) => error.refusal().io_error(),
-            Failure::Unopened(error) => Some(error),
+            Failure::Refused(error) => error.refusal().io_error().is_some_and(is_shortage),
+            Failure::Unopened(error) => is_shortage(error),
         }
     }
 }

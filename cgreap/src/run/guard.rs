@@ -19,7 +19,8 @@ use nix::sys::signal::SigSet;
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getppid, pidfd_open};
 
 use crate::console::complain_at_once;
-use crate::directory::{RETRY, is_inode, is_shortage, open, reaper};
+use crate::directory::{is_inode, open, reaper};
+use crate::shortage::{RETRY, is_shortage};
 use crate::this_program::{hidden, hidden_apart};
 
 /// The name of the hidden command.

@@ -1,14 +1,12 @@
 //! What the command left behind: the live processes in its cgroups after its end.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::Instant;
-use std::{fs, io};
 
 use super::group::Groups;
 use super::process::{Process, is_own_proc};
-use crate::directory::{PATIENCE, RETRY, is_shortage};
+use crate::shortage::{PATIENCE, Patience, is_shortage};
 
 /// So many are named in the line; the report names all.
 const NAMED: usize = 8;
@@ -25,10 +23,10 @@ impl Left {
     pub fn of(groups: &Groups) -> Left {
         let mut pids = BTreeSet::new();
         let mut unmapped = 0;
-        let until = Instant::now() + PATIENCE;
+        let mut patience = Patience(PATIENCE);
         for (index, group) in groups.all().iter().enumerate() {
             let mut list = Vec::new();
-            add_members(group.path(), &mut list, until);
+            add_members(group.path(), &mut list, &mut patience);
             // They are in all of the cgroups; without pids they are counted in one.
             if index == 0 {
                 unmapped = list.iter().filter(|&&pid| pid == 0).count();
@@ -63,22 +61,13 @@ impl Left {
 }
 
 /// The members of a cgroup and of those below it, 0 for those without a pid.
-fn add_members(group: &Path, pids: &mut Vec<i32>, until: Instant) {
-    let Ok(list) = patiently(until, || fs::read_to_string(group.join("cgroup.procs"))) else { return };
+fn add_members(group: &Path, pids: &mut Vec<i32>, patience: &mut Patience) {
+    let list = patience.retry(|| fs::read_to_string(group.join("cgroup.procs")), is_shortage);
+    let Ok(list) = list else { return };
     pids.extend(list.lines().filter_map(|line| line.parse::<i32>().ok()));
-    let Ok(entries) = patiently(until, || fs::read_dir(group)) else { return };
+    let Ok(entries) = patience.retry(|| fs::read_dir(group), is_shortage) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        add_members(&entry.path(), pids, until);
-    }
-}
-
-/// Tries again in a shortage of memory or descriptors.
-fn patiently<T>(until: Instant, read: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match read() {
-            Err(error) if is_shortage(&error) && Instant::now() < until => sleep(RETRY),
-            read => return read,
-        }
+        add_members(&entry.path(), pids, patience);
     }
 }
 

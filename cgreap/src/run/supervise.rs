@@ -17,6 +17,7 @@ use super::outcome::Cause;
 use super::signals::{Event, Signals, stop_job, stop_self};
 use super::start::{Started, Starter};
 use crate::args::RunArgs;
+use crate::interrupt::poll_timeout;
 
 /// How long after Ctrl-Z the command may take to stop for cgreap to stop with it.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -128,9 +129,7 @@ impl<'a> Supervisor<'a> {
             let is_unknown = !executed && self.cause.is_none();
             is_unknown.then(|| "the process that was to execute the command has ended".to_owned())
         });
-        let result = self
-            .ending
-            .map_or_else(|| Ending::new(self.args, self.groups, true).into_result(), Ending::into_result);
+        let result = self.ending.map(Ending::into_result).unwrap_or_default();
         let (ended, left) = (self.main.ended(), self.left.unwrap_or_default());
         Ok(Done { ended, executed, failure, cause: self.cause, left, result })
     }
@@ -308,8 +307,6 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// Rounded up, so that what is waited for is due then.
 fn time_until(at: Instant) -> PollTimeout {
-    let left = at.saturating_duration_since(Instant::now());
-    PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+    poll_timeout(at.saturating_duration_since(Instant::now()))
 }

@@ -25,14 +25,22 @@ const HIDE_PROC: [&str; 3] = [
     "while umount -l /proc 2>/dev/null; do :; done",
 ];
 
-/// `cgreap run` whose command has hidden /proc.
-fn without_proc(place: &Place<'_>, hide: &str) -> Child {
-    let ready = place.sandbox.scratch().join("ready");
-    let script =
-        format!("sleep 300 & {hide}; [ -e /proc/thread-self ] || : > {}; exec sleep 300", ready.display());
-    let child = start(&mut apart(place, &script));
-    await_file(&ready);
-    child
+/// For each way, in v2 and in v1: `cgreap run` whose command has hidden /proc.
+fn without_proc(test: &str, end: impl Fn(&Place<'_>, Child, &str)) {
+    isolated(test, || {
+        let sandbox = Sandbox::new(test);
+        let ready = sandbox.scratch().join("ready");
+        for (kind, hide) in
+            [Kind::V2, Kind::V1].into_iter().flat_map(|kind| HIDE_PROC.map(|hide| (kind, hide)))
+        {
+            let place = Place::new(&sandbox, kind);
+            let is_hidden = "[ -e /proc/thread-self ] ||";
+            let script = format!("sleep 300 & {hide}; {is_hidden} : > {}; exec sleep 300", ready.display());
+            let child = start(&mut apart(&place, &script));
+            await_file(&ready);
+            end(&place, child, &format!("{kind:?}, {hide}"));
+        }
+    });
 }
 
 fn await_file(path: &Path) {
@@ -49,42 +57,28 @@ fn assert_all_ends(place: &Place<'_>, what: &str) {
 #[test]
 fn a_command_that_hides_proc_is_ended() {
     require!(v2(), v1("freezer"), namespaces());
-    isolated(test_name!(), || {
-        let sandbox = Sandbox::new(test_name!());
-        for kind in [Kind::V2, Kind::V1] {
-            let place = Place::new(&sandbox, kind);
-            for hide in HIDE_PROC {
-                let child = without_proc(&place, hide);
-                kill(child.id() as i32, libc::SIGTERM).expect("kill");
-                let run = output(child);
-                assert_eq!(run.status, Some(143), "{kind:?}, {hide}: {run:?}");
-                place.assert_nothing_left(hide);
-            }
-        }
+    without_proc(test_name!(), |place, child, what| {
+        kill(child.id() as i32, libc::SIGTERM).expect("kill");
+        let run = output(child);
+        assert_eq!(run.status, Some(143), "{what}: {run:?}");
+        place.assert_nothing_left(what);
     });
 }
 
 #[test]
 fn the_guard_ends_a_command_that_hides_proc() {
     require!(v2(), v1("freezer"), namespaces());
-    isolated(test_name!(), || {
-        let sandbox = Sandbox::new(test_name!());
-        for kind in [Kind::V2, Kind::V1] {
-            let place = Place::new(&sandbox, kind);
-            for hide in HIDE_PROC {
-                let mut child = without_proc(&place, hide);
-                child.kill().expect("kill");
-                child.wait().expect("wait");
-                assert_all_ends(&place, hide);
-            }
-        }
+    without_proc(test_name!(), |place, mut child, what| {
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        assert_all_ends(place, what);
     });
 }
 
-/// `cgreap run` whose command runs, with its pid.
-fn running(place: &Place<'_>, options: &[&str]) -> (Child, i32) {
+/// `cgreap run` whose command runs, with its pid. The command ends with `rest`, and leaves a process.
+fn running(place: &Place<'_>, options: &[&str], rest: &str) -> (Child, i32) {
     let ready = place.sandbox.scratch().join("ready");
-    let script = format!("sleep 300 & : > {}; exec sleep 300", ready.display());
+    let script = format!("sleep 300 & : > {}; {rest}", ready.display());
     let child = start(&mut place.command(options, &["sh", "-c", &script]));
     await_file(&ready);
     let pid = child.id() as i32;
@@ -105,7 +99,7 @@ fn a_run_outlasts_a_shortage_of_descriptors() {
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
     for options in [&[][..], &["--no-guard"]] {
-        let (child, pid) = running(&place, options);
+        let (child, pid) = running(&place, options, "exec sleep 300");
         short_for_a_time(pid, || kill(pid, libc::SIGTERM).expect("kill"));
         let run = output(child);
         assert_eq!((run.status, run.signal), (Some(143), Some(libc::SIGTERM)), "{options:?}: {run:?}");
@@ -119,16 +113,11 @@ fn what_is_left_amid_a_shortage_of_descriptors_is_ended() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
-    let [ready, go] = ["ready", "go"].map(|name| sandbox.scratch().join(name));
-    let script = format!(
-        "sleep 300 & : > {}; while [ ! -e {} ]; do sleep 0.05; done; exit 3",
-        ready.display(),
-        go.display()
-    );
+    let go = sandbox.scratch().join("go");
+    let rest = format!("while [ ! -e {} ]; do sleep 0.05; done; exit 3", go.display());
     for options in [&["--no-guard"][..], &["--no-guard", "--linger", "100ms"], &["--linger", "600ms"]] {
-        let child = start(&mut place.command(options, &["sh", "-c", &script]));
-        await_file(&ready);
-        short_for_a_time(child.id() as i32, || fs::write(&go, "").expect("write"));
+        let (child, pid) = running(&place, options, &rest);
+        short_for_a_time(pid, || fs::write(&go, "").expect("write"));
         let run = output(child);
         fs::remove_file(&go).expect("remove");
         assert_eq!(run.status, Some(3), "{options:?}: {run:?}");
@@ -142,7 +131,7 @@ fn a_guard_outlasts_a_shortage_of_descriptors() {
     require!(v2());
     let sandbox = Sandbox::new(test_name!());
     let place = Place::new(&sandbox, Kind::V2);
-    let (mut child, _) = running(&place, &[]);
+    let (mut child, _) = running(&place, &[], "exec sleep 300");
     let living = place.living();
     let guard = living.iter().find(|line| line.contains("__run-guard")).expect("a guard");
     let guard = guard.split(':').next().and_then(|pid| pid.parse().ok()).expect("a pid");
